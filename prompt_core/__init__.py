@@ -1,0 +1,69 @@
+"""Prompted CLIP text encoding, prompt learning and zero-shot classifiers.
+
+The public names below are loaded when they are first used, so that importing the package is quick and downloads
+nothing, sets up no logging and touches no GPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prompt_core.classifier import TextClassifier
+    from prompt_core.clip import Clip, load_clip
+    from prompt_core.contrast import correction_margin, full_softmax_logits, local_contrast_logits
+    from prompt_core.encoder import PromptedTextEncoder
+    from prompt_core.errors import UserError
+    from prompt_core.geometry import alignment, uniformity
+    from prompt_core.prompt import SoftPrompt
+    from prompt_core.sampling import HardSampler, UniformSampler, WeightedSampler
+    from prompt_core.vocabulary import Vocabulary
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Clip": "clip",
+    "HardSampler": "sampling",
+    "PromptedTextEncoder": "encoder",
+    "SoftPrompt": "prompt",
+    "TextClassifier": "classifier",
+    "UniformSampler": "sampling",
+    "UserError": "errors",
+    "Vocabulary": "vocabulary",
+    "WeightedSampler": "sampling",
+    "alignment": "geometry",
+    "correction_margin": "contrast",
+    "full_softmax_logits": "contrast",
+    "load_clip": "clip",
+    "local_contrast_logits": "contrast",
+    "uniformity": "geometry",
+}
+
+__all__ = [
+    "Clip",
+    "HardSampler",
+    "PromptedTextEncoder",
+    "SoftPrompt",
+    "TextClassifier",
+    "UniformSampler",
+    "UserError",
+    "Vocabulary",
+    "WeightedSampler",
+    "alignment",
+    "correction_margin",
+    "full_softmax_logits",
+    "load_clip",
+    "local_contrast_logits",
+    "uniformity",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"prompt_core.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'prompt_core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

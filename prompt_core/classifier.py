@@ -1,0 +1,189 @@
+"""The classifier file: class names and their features, ready for an image, a detector or a segmenter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prompt_core.encoder import PromptedTextEncoder, class_names
+from prompt_core.errors import UserError
+from prompt_core.files import atomic_path
+from prompt_core.prompt import SoftPrompt
+from prompt_core.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from prompt_core.clip import Clip
+
+
+class TextClassifier:
+    """Class features that classify by cosine.
+
+    Attributes:
+        weight: (N, E) float32, unit-norm rows.
+        names: N class names.
+        metadata: provenance: CLIP, prompt hash or templates, vocabulary hash.
+    """
+
+    def __init__(self, weight: Tensor, names: Sequence[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Raises UserError when rows and names differ in number, or a row is zero or not finite."""
+        if weight.dim() != 2 or len(weight) != len(names):
+            raise UserError(
+                f"a weight (N, E) with N names is expected, given {tuple(weight.shape)}, {len(names)} names"
+            )
+        weight = weight.detach().float().cpu()
+        norms = weight.norm(dim=1)
+        if not bool(torch.isfinite(norms).all()) or bool((norms == 0).any()):
+            row = int(torch.nonzero(~torch.isfinite(norms) | (norms == 0))[0])
+            raise UserError(f"the feature of class {names[row]!r} (row {row}) is zero or not finite")
+        self.weight = F.normalize(weight, dim=1)
+        self.names = list(names)
+        self.metadata: dict[str, Any] = dict(metadata or {})
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def logits(self, image_features: Tensor, logit_scale: float = 1.0) -> Tensor:
+        """Cosines (B, N) of unit-norm image features (B, E), times ``logit_scale``."""
+        return logit_scale * image_features @ self.weight.to(image_features).T
+
+    @classmethod
+    def build(
+        cls,
+        clip: Clip,
+        vocabulary: Vocabulary | Sequence[str],
+        prompt_or_templates: SoftPrompt | str | Sequence[str],
+        synonyms: bool = False,
+        encoder: PromptedTextEncoder | None = None,
+    ) -> TextClassifier:
+        """Encode a vocabulary behind a prompt, or in hand-written templates.
+
+        Features of several templates, and with ``synonyms`` of a class's other names, are averaged after
+        normalisation and normalised again (the ensemble of CLIP, arXiv 2103.00020).
+
+        Args:
+            prompt_or_templates: a soft prompt, or one or several templates with ``{}`` for the name.
+            synonyms: also encode the synonyms of each class.
+
+        Raises:
+            UserError: a template without ``{}``, a name too long, a prompt of another width.
+        """
+        encoder = encoder or PromptedTextEncoder(clip)
+        names = class_names(vocabulary)
+        if synonyms and isinstance(prompt_or_templates, SoftPrompt) and prompt_or_templates.class_specific:
+            raise UserError("a class-specific prompt has one context per class name; build it without synonyms")
+        groups = [[name] for name in names]
+        extra = getattr(vocabulary, "synonyms", None)
+        if synonyms and extra is not None:
+            groups = [list(dict.fromkeys([name, *more])) for name, more in zip(names, extra, strict=True)]
+        flat = [name for group in groups for name in group]
+        metadata: dict[str, Any] = {
+            "clip": clip.name,
+            "pretrained": Path(clip.pretrained).name if clip.pretrained else None,
+            "clip_sha256": clip.fingerprint,
+            "vocabulary_sha256": (vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(names)).sha256,
+            "synonyms": bool(synonyms and extra is not None),
+        }
+        with torch.no_grad():
+            if isinstance(prompt_or_templates, SoftPrompt):
+                features = encoder(prompt_or_templates, flat)
+                metadata["prompt_sha256"] = prompt_sha256(prompt_or_templates)
+            else:
+                templates = [prompt_or_templates] if isinstance(prompt_or_templates, str) else list(prompt_or_templates)
+                features = _encode_templates(encoder, flat, templates)
+                metadata["templates"] = templates
+        if len(flat) != len(names):
+            owner = torch.tensor([row for row, group in enumerate(groups) for _ in group], device=features.device)
+            summed = features.new_zeros(len(names), features.shape[1]).index_add_(0, owner, features)
+            features = F.normalize(summed, dim=1)
+        return cls(features, names, metadata)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``classifier.safetensors`` (names and provenance inside) or, by its ending, a ``.npy`` matrix.
+
+        The ``.npy`` is (N, E) float32, as Detic and POMP read it; names go to ``PATH.names.json`` beside it.
+        """
+        path = Path(path)
+        if path.suffix == ".npy":
+            with atomic_path(path) as temporary:
+                np.save(temporary, self.weight.numpy(), allow_pickle=False)
+            from prompt_core.files import write_json
+
+            write_json(path.with_suffix(".names.json"), {"names": self.names, "metadata": self.metadata})
+            return
+        from safetensors.torch import save_file
+
+        notes = {"names": json.dumps(self.names)}
+        notes |= {key: json.dumps(value) for key, value in self.metadata.items() if key != "names"}
+        with atomic_path(path) as temporary:
+            save_file({"weight": self.weight.contiguous()}, temporary, notes)
+
+    @classmethod
+    def load(cls, path: str | Path, names: Sequence[str] | None = None) -> TextClassifier:
+        """Read a classifier file, or a class matrix of Detic or POMP.
+
+        A ``.npy`` is (N, E) float16 or float32, not necessarily normalised. Its names are taken from ``names``, else
+        from a ``.names.json`` file beside it, else they are ``class 0``, ``class 1``, …
+
+        Raises:
+            UserError: when the file is absent, truncated, or of another shape.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"classifier file {path} does not exist")
+        if path.suffix == ".npy":
+            return _load_matrix(path, names)
+        from prompt_core.prompt import _read_safetensors
+
+        tensors, metadata = _read_safetensors(path)
+        stored = metadata.pop("names", None)
+        if "weight" not in tensors or not isinstance(names or stored, (list, tuple)):
+            raise UserError(f"{path} holds no tensor 'weight' with a list 'names'; it is not a classifier file")
+        return cls(tensors["weight"], list(names or stored or []), metadata)
+
+
+def prompt_sha256(prompt: SoftPrompt) -> str:
+    """Hash of a prompt's tensors and position."""
+    import hashlib
+
+    digest = hashlib.sha256(prompt.position.encode())
+    for tensor in (prompt.context, prompt.deep_context):
+        if tensor is not None:
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _encode_templates(encoder: PromptedTextEncoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Mean over templates of normalised features, normalised again: (N, E)."""
+    if not templates:
+        raise UserError("no template was given; give at least one with {} in the name's place")
+    total: Tensor | None = None
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(f"template {template!r} has no {{}} in the place of the class name")
+        features = encoder.encode_texts([template.replace("{}", name.replace("_", " ")) for name in names])
+        total = features if total is None else total + features
+    assert total is not None
+    return F.normalize(total, dim=1)
+
+
+def _load_matrix(path: Path, names: Sequence[str] | None) -> TextClassifier:
+    try:
+        matrix = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path} could not be read as a NumPy matrix ({error}); it may be truncated") from error
+    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+        raise UserError(f"{path}: a floating-point matrix (N, E) is expected, given {matrix.dtype} {matrix.shape}")
+    if names is None:
+        from prompt_core.files import read_json
+
+        beside = path.with_suffix(".names.json")
+        names = read_json(beside)["names"] if beside.is_file() else [f"class {row}" for row in range(len(matrix))]
+    return TextClassifier(torch.from_numpy(matrix.astype(np.float32)), list(names or []), {"source": path.name})

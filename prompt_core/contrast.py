@@ -1,0 +1,116 @@
+"""Local contrast and local correction (POMP, arXiv 2304.04704, section 3; upstream ``trainers/pomp.py``).
+
+The loss of an image is taken against its own class and K - 1 sampled ones. Sampling makes the task easier than the
+full softmax; the correction adds a margin to the sampled logits. The paper writes it with a natural logarithm, the
+published code computes it with base 10, and the published ablation agrees with the code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from prompt_core.errors import UserError
+
+Correction = str | float | None
+
+
+def correction_margin(num_classes: int, num_sampled: int, correction: Correction = "log10") -> float:
+    """Margin that is added to sampled logits when none of them is rejected.
+
+    ``log((N - 1) / M)`` for M = K - 1 sampled classes out of N: the log of how many classes each sampled one stands
+    for.
+
+    Args:
+        correction: ``log10`` (published code), ``ln`` (unbiased estimate of the full softmax), a number, or None.
+    """
+    return float(_margins(torch.tensor(float(num_classes - 1)), torch.tensor(float(num_sampled)), correction))
+
+
+def local_contrast_logits(
+    image_features: Tensor,
+    positive_features: Tensor,
+    negative_features: Tensor,
+    labels: Tensor,
+    negative_ids: Tensor,
+    num_classes: int,
+    logit_scale: float | Tensor,
+    correction: Correction = "log10",
+    name_groups: Tensor | None = None,
+    log_inclusion: Tensor | None = None,
+) -> Tensor:
+    """Logits of each image against its own class and the shared sampled classes; the target is column 0.
+
+    Args:
+        image_features: (B, E) unit-norm.
+        positive_features: (B, E) class features of each image's own class.
+        negative_features: (M, E) class features of the sampled classes, M = K - 1.
+        labels: (B,) class ids.
+        negative_ids: (M,) class ids of the sampled classes.
+        num_classes: N, the size of the vocabulary that was sampled from.
+        logit_scale: multiplies the cosine.
+        correction: ``log10``, ``ln``, a margin, or None; see :func:`correction_margin`. For each image it counts the
+            classes that may be negatives, over the sampled ones that are: ``log((N - g) / (M - r))`` with g classes
+            that are rejected for this image, r of them sampled (g = 1 without ``name_groups``).
+        name_groups: (N,) group of each class; sampled classes of the image's own group are rejected, since they
+            share its name and would be false negatives. Without it only the image's own class is.
+        log_inclusion: (M,) natural log of each sampled class's probability to be in the sample, for samplers that
+            are not uniform; its negative replaces the common margin.
+
+    Returns:
+        (B, 1 + M); rejected entries are -inf.
+    """
+    if len(negative_features) != len(negative_ids):
+        raise UserError(f"{len(negative_features)} negative features for {len(negative_ids)} negative ids")
+    positive = (image_features * positive_features).sum(dim=-1, keepdim=True)  # (B, 1)
+    negative = image_features @ negative_features.T  # (B, M)
+    positive, negative = logit_scale * positive, logit_scale * negative
+    if name_groups is None:
+        rejected = negative_ids[None] == labels[:, None]  # (B, M)
+        group_size = torch.ones(len(labels), device=labels.device)
+    else:
+        rejected = name_groups[negative_ids][None] == name_groups[labels][:, None]
+        group_size = torch.bincount(name_groups)[name_groups[labels]].float()
+    if correction is not None:
+        if log_inclusion is None:
+            sampled = (len(negative_ids) - rejected.sum(dim=1)).clamp(min=1)
+            margin = _margins((num_classes - group_size).clamp(min=1), sampled, correction)[:, None]  # (B, 1)
+        else:
+            chosen = -log_inclusion[None] * _base(correction) if isinstance(correction, str) else float(correction)
+            margin = torch.as_tensor(chosen)
+        negative = negative + margin.to(negative)
+    return torch.cat([positive, negative.masked_fill(rejected, float("-inf"))], dim=1)
+
+
+def full_softmax_logits(
+    image_features: Tensor,
+    class_features: Tensor,
+    labels: Tensor,
+    logit_scale: float | Tensor,
+    name_groups: Tensor | None = None,
+) -> Tensor:
+    """Logits (B, N) against all classes; the target is the label. With ``name_groups`` (N,) namesakes are rejected."""
+    logits = logit_scale * image_features @ class_features.T  # (B, N)
+    if name_groups is not None:
+        namesake = name_groups[None] == name_groups[labels][:, None]
+        namesake.scatter_(1, labels[:, None], False)
+        logits = logits.masked_fill(namesake, float("-inf"))
+    return logits
+
+
+def _base(correction: str) -> float:
+    if correction not in ("log10", "ln"):
+        raise UserError(f"unknown correction {correction!r}; expected log10, ln, a number or None")
+    return 1 / math.log(10) if correction == "log10" else 1.0
+
+
+def _margins(classes: Tensor, sampled: Tensor, correction: Correction) -> Tensor:
+    if correction is None:
+        return torch.zeros_like(classes)
+    if not isinstance(correction, str):
+        return torch.full_like(classes, float(correction))
+    _base(correction)
+    log = torch.log10 if correction == "log10" else torch.log
+    return log(classes) - log(sampled)

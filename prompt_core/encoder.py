@@ -1,0 +1,311 @@
+"""The prompted text encoder: class names and a soft prompt in, class features out, exact and differentiable."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prompt_core.errors import UserError
+from prompt_core.prompt import SoftPrompt
+from prompt_core.reference import encode_full_context, encode_truncated
+from prompt_core.shared_prefix import encode_shared_prefix, pack_suffixes
+from prompt_core.text_tower import TextTower
+from prompt_core.tokens import PromptTokenizer, TokenSequences
+
+if TYPE_CHECKING:
+    from prompt_core.clip import Clip
+    from prompt_core.vocabulary import Vocabulary
+
+# Names per pass where no gradient is kept: enough to fill the matrix units, little memory.
+INFERENCE_CHUNK = 1024
+# Prompts per pass of the full-length reference.
+REFERENCE_CHUNK = 256
+# Below this many multiply-adds per block, the many small calls of the packed path cost more than they save; plain
+# truncation is used. Measured: docs/results/text_benchmark.json, "crossover".
+PACKED_MINIMUM_WORK = 2e7
+
+# Context (L, D), class-specific context (N, L, D) or contexts per image (B, L, D); and the deep context or None.
+_Encode = Callable[[TokenSequences, "np.ndarray | None", Tensor, "Tensor | None"], Tensor]
+
+
+class PromptedTextEncoder:
+    """Encodes class names behind a soft prompt with a frozen CLIP text tower.
+
+    The prefix that all classes share is encoded once, suffixes are packed by length, the last block computes only
+    what the end-of-text token needs (:mod:`prompt_core.shared_prefix`). Towers that do not allow it get a correct
+    slower path; the reason is in :attr:`slow_because`.
+
+    Args:
+        clip: the frozen model.
+
+    Raises:
+        UserError: when the text tower or its tokenizer is not supported at all.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self.tower = TextTower(clip)
+        self.tokenizer = PromptTokenizer(clip.tokenizer)
+        self.slow_because = self.tower.truncation_obstacle
+        if self.slow_because is not None:
+            warnings.warn(
+                f"{clip.name}: the text tower is encoded at full length because {self.slow_because}", stacklevel=2
+            )
+
+    def __call__(
+        self,
+        prompt: SoftPrompt,
+        vocabulary: Vocabulary | Sequence[str],
+        chunk_size: int | None = None,
+        reference: bool = False,
+    ) -> Tensor:
+        """Class features of ``vocabulary`` behind ``prompt``.
+
+        Args:
+            prompt: its context is (L, D), or (N, L, D) with one context per class of ``vocabulary``.
+            vocabulary: N class names; duplicates are encoded once.
+            chunk_size: classes per pass. Bounds memory at the price of one more forward pass; the gradient is the
+                same, since it is first taken at the features and then carried to the prompt chunk by chunk
+                (gradient caching, arXiv 2101.06983).
+            reference: run open_clip's own tower on the 77-token prompts.
+
+        Returns:
+            (N, E) unit-norm features, float32 (float64 for a float64 model), differentiable in the prompt.
+
+        Raises:
+            UserError: a name too long for the context length, a prompt of another width or of another class count.
+        """
+        names = class_names(vocabulary)
+        context = prompt.context
+        self._check(context, names if prompt.class_specific else None)
+        sequences = self.tokenizer.prompts(names, prompt.n_ctx, prompt.position)
+        if not names:
+            return torch.zeros(0, self.tower.embed_dim, device=self.tower.device)
+        if prompt.class_specific:
+            # The contexts differ from class to class, so only the start token is common.
+            sequences = TokenSequences(sequences.ids, sequences.lengths, 1)
+            rows: np.ndarray | None = np.arange(len(names))
+            inverse = None
+        else:
+            rows = None
+            first, inverse = _unique(names)
+            sequences = sequences.select(first)
+        features = self._encode(sequences, rows, context, prompt.deep_context, chunk_size, reference)
+        return features if inverse is None else features[torch.from_numpy(inverse).to(features.device)]
+
+    def encode_conditional(
+        self,
+        contexts: Tensor,
+        vocabulary: Vocabulary | Sequence[str],
+        position: str = "end",
+        chunk_size: int | None = None,
+        reference: bool = False,
+    ) -> Tensor:
+        """Class features behind one context per image, as CoCoOp (arXiv 2203.05557) conditions them.
+
+        Args:
+            contexts: (B, L, D).
+
+        Returns:
+            (B, N, E) unit-norm features, differentiable in ``contexts``.
+        """
+        names = class_names(vocabulary)
+        self._check(contexts, None)
+        first, inverse = _unique(names)
+        sequences = self.tokenizer.prompts(names, contexts.shape[1], position).select(first)
+        if reference or self.tower.sharing_obstacle is not None:
+            each = [self._encode(sequences, None, one, None, chunk_size, reference) for one in contexts]
+            features = torch.stack(each)
+        else:
+            features = self._encode(sequences, None, contexts, None, chunk_size, False)
+        return features[:, torch.from_numpy(inverse).to(features.device)]
+
+    def encode_texts(self, texts: Sequence[str], chunk_size: int | None = None, reference: bool = False) -> Tensor:
+        """Features (N, E) of finished texts, such as a hand-written template filled with each name."""
+        if not texts:
+            return torch.zeros(0, self.tower.embed_dim, device=self.tower.device)
+        first, inverse = _unique(texts)
+        sequences = self.tokenizer.texts([texts[row] for row in first])
+        nothing = torch.zeros(0, self.tower.width, dtype=self.tower.dtype, device=self.tower.device)
+        with torch.no_grad():
+            features = self._encode(sequences, None, nothing, None, chunk_size, reference)
+        return features[torch.from_numpy(inverse).to(features.device)]
+
+    def _check(self, context: Tensor, names: Sequence[str] | None) -> None:
+        if context.shape[-1] != self.tower.width:
+            raise UserError(
+                f"the prompt has width {context.shape[-1]}, the text tower of {self.clip.name} has {self.tower.width}; "
+                "use a prompt that was learned with this architecture"
+            )
+        if names is not None and len(context) != len(names):
+            raise UserError(f"the class-specific prompt holds {len(context)} classes, the vocabulary {len(names)}")
+
+    def _encode(
+        self,
+        sequences: TokenSequences,
+        rows: np.ndarray | None,
+        context: Tensor,
+        deep_context: Tensor | None,
+        chunk_size: int | None,
+        reference: bool,
+    ) -> Tensor:
+        tensors = [context] if deep_context is None else [context, deep_context]
+        learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if chunk_size is None and not learning:
+            chunk_size = INFERENCE_CHUNK
+        if reference or self.tower.truncation_obstacle is not None:
+            encode: _Encode = self._full_length
+            chunk_size = min(chunk_size or REFERENCE_CHUNK, REFERENCE_CHUNK) if not learning else chunk_size
+        elif context.dim() == 3 and rows is None:
+            encode = self._packed
+        else:
+            encode = self._choose(sequences)
+        if chunk_size is None or chunk_size >= len(sequences):
+            return encode(sequences, rows, context, deep_context)
+        # Chunks of equally long suffixes: sort once, cut, and put the features back.
+        order = np.argsort(sequences.lengths, kind="stable")
+        chunks = [order[start : start + chunk_size] for start in range(0, len(order), chunk_size)]
+
+        def encode_chunk(chunk: np.ndarray, context: Tensor, deep: Tensor | None = None) -> Tensor:
+            return encode(sequences.select(chunk), None if rows is None else rows[chunk], context, deep)
+
+        dim = 1 if context.dim() == 3 and rows is None else 0
+        features = _ChunkedFeatures.apply(encode_chunk, chunks, dim, *tensors)
+        unsort = torch.from_numpy(np.argsort(order)).to(features.device)
+        return features.index_select(dim, unsort)
+
+    def _choose(self, sequences: TokenSequences) -> _Encode:
+        """Packed or truncated: by the work of one block, since small matrices are bound by the calls themselves."""
+        if self.tower.sharing_obstacle is not None:
+            return self._truncated
+        tokens = float((sequences.lengths - sequences.prefix_length).sum())
+        return self._packed if tokens * 12 * self.tower.width**2 >= PACKED_MINIMUM_WORK else self._truncated
+
+    def _packed(
+        self, sequences: TokenSequences, rows: np.ndarray | None, context: Tensor, deep_context: Tensor | None
+    ) -> Tensor:
+        pack = pack_suffixes(sequences)
+        common = sequences.prefix_length
+        conditional = context.dim() == 3 and rows is None
+        contexts = context if conditional else context[None]  # (B, L, D), or (1, N, L, D) when class-specific
+        prefix = self._embed(sequences.ids[0, :common], None, contexts if rows is None else None)
+        suffix = self._embed(pack.ids, None if rows is None else rows[pack.rows], contexts)
+        positions = self.tower.positional_embedding
+        prefix = prefix + positions[:common]
+        suffix = suffix + positions[torch.from_numpy(pack.positions).to(positions.device)]
+        if conditional:
+            prefix, suffix = (part.expand(len(context), -1, -1) for part in (prefix, suffix))
+        states = encode_shared_prefix(self.tower, prefix, suffix, pack, deep_context)
+        features = self.tower.project(states)
+        return features if conditional else features[0]
+
+    def _truncated(
+        self, sequences: TokenSequences, rows: np.ndarray | None, context: Tensor, deep_context: Tensor | None
+    ) -> Tensor:
+        embeddings = self._embed_rows(sequences.ids, rows, context)
+        embeddings = embeddings + self.tower.positional_embedding[: embeddings.shape[1]]
+        lengths = torch.from_numpy(sequences.lengths).to(embeddings.device)
+        return encode_truncated(self.tower, embeddings, lengths, deep_context)
+
+    def _full_length(
+        self, sequences: TokenSequences, rows: np.ndarray | None, context: Tensor, deep_context: Tensor | None
+    ) -> Tensor:
+        length = self.tower.context_length
+        ids = np.zeros((len(sequences), length), dtype=np.int64)
+        ids[:, : sequences.ids.shape[1]] = sequences.ids
+        plain = sequences.padded(length, self.tokenizer.context_token)
+        embeddings = self._embed_rows(ids, rows, context)
+        return encode_full_context(self.tower, torch.from_numpy(plain).to(self.tower.device), embeddings, deep_context)
+
+    def _embed_rows(self, ids: np.ndarray, rows: np.ndarray | None, context: Tensor) -> Tensor:
+        """(N, L) ids and slots to (N, L, D)."""
+        token_rows = None if rows is None else np.repeat(rows, ids.shape[1])
+        flat = self._embed(ids.reshape(-1), token_rows, context[None])
+        return flat[0].view(*ids.shape, -1)
+
+    def _embed(self, ids: np.ndarray, rows: np.ndarray | None, contexts: Tensor | None) -> Tensor:
+        """Embeddings of T ids and context slots.
+
+        Args:
+            rows: (T,) class of each token, when the contexts are class-specific.
+            contexts: (B, L, D), or (1, N, L, D) with ``rows``.
+
+        Returns:
+            (B, T, D), or (1, T, D) where no slot occurs.
+        """
+        device = self.tower.device
+        embedded = self.tower.embed(torch.from_numpy(np.maximum(ids, 0)).to(device))[None]
+        slots = np.flatnonzero(ids < 0)
+        if contexts is None or not len(slots):
+            return embedded
+        chosen = torch.from_numpy(-1 - ids[slots]).to(device)
+        contexts = contexts.to(device=device, dtype=embedded.dtype)
+        if rows is None:
+            vectors = contexts[:, chosen]  # (B, slots, D)
+        else:
+            vectors = contexts[:, torch.from_numpy(rows[slots]).to(device), chosen]
+        places = torch.from_numpy(slots).to(device)
+        return embedded.expand(len(vectors), -1, -1).index_copy(1, places, vectors)
+
+
+class _ChunkedFeatures(torch.autograd.Function):
+    """Features first, without a graph; in the backward pass each chunk is encoded again and passes its gradient on."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, encode: Callable[..., Tensor], chunks: list[np.ndarray], dim: int, *tensors: Tensor
+    ) -> Tensor:
+        ctx.encode, ctx.chunks, ctx.dim = encode, chunks, dim
+        ctx.save_for_backward(*tensors)
+        with torch.no_grad():
+            return torch.cat([encode(chunk, *tensors) for chunk in chunks], dim=dim)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        tensors = [
+            tensor.detach().requires_grad_(needed)
+            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[3:], strict=True)
+        ]
+        learned = [tensor for tensor in tensors if tensor.requires_grad]
+        totals = [torch.zeros_like(tensor) for tensor in learned]
+        start = 0
+        for chunk in ctx.chunks:
+            part = grads[0].narrow(ctx.dim, start, len(chunk))
+            start += len(chunk)
+            with torch.enable_grad():
+                features = ctx.encode(chunk, *tensors)
+            found = torch.autograd.grad(features, learned, part, allow_unused=True)
+            for total, gradient in zip(totals, found, strict=True):
+                if gradient is not None:
+                    total += gradient
+        remaining = iter(totals)
+        return (None, None, None, *(next(remaining) if tensor.requires_grad else None for tensor in tensors))
+
+
+def class_names(vocabulary: Vocabulary | Sequence[str]) -> list[str]:
+    """The names of a vocabulary or of a plain sequence of names."""
+    if isinstance(vocabulary, str):
+        raise UserError(f"a list of class names was expected, given the single text {vocabulary[:60]!r}")
+    names = getattr(vocabulary, "names", vocabulary)
+    return list(names)
+
+
+def _unique(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """First occurrences (U,) and, for each name, which of them it is (N,)."""
+    seen: dict[str, int] = {}
+    first: list[int] = []
+    inverse: list[int] = []
+    for row, name in enumerate(names):
+        place = seen.setdefault(name, len(seen))
+        if place == len(first):
+            first.append(row)
+        inverse.append(place)
+    return np.array(first, dtype=np.int64), np.array(inverse, dtype=np.int64)
+
+
+__all__ = ["PromptedTextEncoder", "class_names"]

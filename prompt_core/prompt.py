@@ -1,0 +1,176 @@
+"""The soft prompt: a few learned word vectors, and the files they travel in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from prompt_core.errors import UserError
+from prompt_core.files import atomic_path
+from prompt_core.restricted import load_restricted
+from prompt_core.tokens import POSITIONS
+
+if TYPE_CHECKING:
+    from prompt_core.clip import Clip
+
+
+class SoftPrompt(nn.Module):
+    """Learned context vectors in the text tower's embedding space.
+
+    Attributes:
+        context: the parameter, (L, D), or (N, L, D) with one context per class.
+        position: where the class name stands: ``end`` (after the context), ``middle`` or ``front``.
+        deep_context: optional parameter (J, M, D); replaces the first M context vectors at the input of the tower's
+            blocks 1..J (MaPLe, arXiv 2210.03117).
+        metadata: what is known of how it was learned; written to the file.
+    """
+
+    def __init__(
+        self,
+        context: Tensor,
+        position: str = "end",
+        deep_context: Tensor | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Raises UserError for a tensor of another shape or an unknown position."""
+        super().__init__()
+        if context.dim() not in (2, 3):
+            raise UserError(f"a context of shape (L, D) or (N, L, D) is expected, given {tuple(context.shape)}")
+        if position not in POSITIONS:
+            raise UserError(f"unknown class token position {position!r}; expected one of {', '.join(POSITIONS)}")
+        if deep_context is not None and (
+            deep_context.dim() != 3
+            or deep_context.shape[2] != context.shape[-1]
+            or deep_context.shape[1] > context.shape[-2]
+            or context.dim() != 2
+            or position != "end"
+        ):
+            raise UserError(
+                f"a deep context (J, M, D) goes with a shared context (L >= M, D) and position 'end', "
+                f"given {tuple(deep_context.shape)} with context {tuple(context.shape)} and position {position!r}"
+            )
+        # A parameter is kept as it is, so that an optimiser that already holds it goes on holding it.
+        self.context = context if isinstance(context, nn.Parameter) else nn.Parameter(context.detach().clone())
+        self.deep_context: nn.Parameter | None = (
+            deep_context
+            if deep_context is None or isinstance(deep_context, nn.Parameter)
+            else nn.Parameter(deep_context.detach().clone())
+        )
+        self.position = position
+        self.metadata: dict[str, Any] = dict(metadata or {})
+
+    @property
+    def n_ctx(self) -> int:
+        """Number of context vectors L."""
+        return int(self.context.shape[-2])
+
+    @property
+    def class_specific(self) -> bool:
+        """Whether each class has a context of its own."""
+        return self.context.dim() == 3
+
+    @classmethod
+    def random(
+        cls,
+        width: int,
+        n_ctx: int = 16,
+        position: str = "end",
+        num_classes: int | None = None,
+        std: float = 0.02,
+        seed: int = 0,
+    ) -> SoftPrompt:
+        """Normal vectors with mean 0 and ``std`` (FACTS of the published trainer: 0.02), by ``seed``."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (n_ctx, width) if num_classes is None else (num_classes, n_ctx, width)
+        return cls(torch.randn(shape, generator=generator) * std, position)
+
+    @classmethod
+    def from_words(cls, clip: Clip, words: str, position: str = "end") -> SoftPrompt:
+        """Start from the token embeddings of ``words``, one vector per word as in the published trainer.
+
+        Raises:
+            UserError: when a word is not a single token.
+        """
+        from prompt_core.text_tower import TextTower
+
+        tower = TextTower(clip)
+        pieces = words.replace("_", " ").split()
+        ids = [clip.tokenizer.encode(piece) for piece in pieces]
+        for piece, tokens in zip(pieces, ids, strict=True):
+            if len(tokens) != 1:
+                raise UserError(f"initial word {piece!r} is {len(tokens)} tokens; choose words of one token each")
+        flat = torch.tensor([tokens[0] for tokens in ids], device=tower.device)
+        return cls(tower.token_embedding(flat).detach(), position)
+
+    def save(self, path: str | Path, **metadata: Any) -> None:
+        """Write ``prompt.safetensors``: the tensors, and as metadata JSON strings."""
+        from safetensors.torch import save_file
+
+        tensors = {"context": self.context.detach().cpu().contiguous()}
+        if self.deep_context is not None:
+            tensors["deep_context"] = self.deep_context.detach().cpu().contiguous()
+        notes = {**self.metadata, **metadata, "position": self.position, "suffix": "."}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {key: json.dumps(value) for key, value in notes.items()})
+
+    @classmethod
+    def load(cls, path: str | Path, position: str | None = None) -> SoftPrompt:
+        """Read a prompt written by :meth:`save`, or a published ``.pth.tar`` checkpoint.
+
+        Published files hold ``state_dict["ctx"]``, in half or single precision, with or without the buffers of token
+        embeddings and a leading ``module.``; their position is not stored and is ``end`` unless given.
+
+        Raises:
+            UserError: when the file is absent, truncated, or holds no context.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"prompt file {path} does not exist")
+        if path.suffix == ".safetensors":
+            tensors, metadata = _read_safetensors(path)
+            if "context" not in tensors:
+                raise UserError(f"{path} holds no tensor 'context'; it is not a prompt file")
+            stored = metadata.pop("position", "end")
+            metadata.pop("suffix", None)
+            return cls(tensors["context"], position or stored, tensors.get("deep_context"), metadata)
+        return cls(_published_context(path), position or "end", metadata={"source": path.name})
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            notes = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} could not be read ({error}); it may be truncated") from error
+    metadata: dict[str, Any] = {}
+    for key, value in notes.items():
+        try:
+            metadata[key] = json.loads(value)
+        except ValueError:
+            metadata[key] = value
+    return tensors, metadata
+
+
+def _published_context(path: Path) -> Tensor:
+    checkpoint = load_restricted(path)
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
+    found: dict[str, Tensor] = {}
+    if isinstance(state, Mapping):
+        found = {
+            str(key): value
+            for key, value in state.items()
+            if str(key).split(".")[-1] == "ctx" and isinstance(value, Tensor) and value.dim() in (2, 3)
+        }
+    if len(found) != 1:
+        raise UserError(
+            f"{path} holds {len(found)} context tensors named 'ctx' of shape (L, D) or (N, L, D); one was expected"
+        )
+    return next(iter(found.values())).float()

@@ -1,0 +1,231 @@
+"""The vocabulary: the one object that carries classes from pre-training to the scorer."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from prompt_core.errors import UserError, nearest
+from prompt_core.files import read_json, sha256_of_json, write_json
+
+PUBLISHED = ("imagenet21k", "imagenet1k", "lvis", "coco", "objects365", "ade20k")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Class names with what is known of each class.
+
+    Attributes:
+        names: N class names, as published; underscores become spaces when prompted.
+        ids: N category ids, or None.
+        synsets: N WordNet synsets (``n02084071`` or ``dog.n.01``), or None.
+        synonyms: N lists of other names, or None.
+        frequency: N of ``r``, ``c``, ``f`` (LVIS), or None.
+        source: where the list comes from.
+    """
+
+    names: Sequence[str]
+    ids: Sequence[int | str] | None = None
+    synsets: Sequence[str] | None = None
+    synonyms: Sequence[Sequence[str]] | None = None
+    frequency: Sequence[str] | None = None
+    source: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.names, str):
+            raise UserError(f"a list of class names was expected, given the single text {self.names[:60]!r}")
+        object.__setattr__(self, "names", list(self.names))
+        for name in ("ids", "synsets", "synonyms", "frequency"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.names):
+                raise UserError(f"vocabulary {name}: {len(values)} values for {len(self.names)} names")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Vocabulary: ...
+
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> str | Vocabulary:
+        """A name for an integer; a vocabulary for a slice or a sequence of integers."""
+        if isinstance(index, (int, np.integer)):
+            return self.names[index]
+        rows = range(len(self))[index] if isinstance(index, slice) else [int(row) for row in index]
+
+        def pick(values: Sequence[Any] | None) -> list[Any] | None:
+            return None if values is None else [values[row] for row in rows]
+
+        return Vocabulary(
+            pick(self.names) or [],
+            pick(self.ids),
+            pick(self.synsets),
+            pick(self.synonyms),
+            pick(self.frequency),
+            self.source,
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of names, ids and synonyms: what decides the class features and their order."""
+        ids = None if self.ids is None else list(self.ids)
+        synonyms = None if self.synonyms is None else [list(each) for each in self.synonyms]
+        return sha256_of_json({"names": list(self.names), "ids": ids, "synonyms": synonyms})
+
+    @cached_property
+    def name_groups(self) -> np.ndarray:
+        """(N,) group number of each class; classes of one group share their name, as CLIP reads it."""
+        groups: dict[str, int] = {}
+        return np.array(
+            [groups.setdefault(" ".join(name.replace("_", " ").lower().split()), len(groups)) for name in self.names],
+            dtype=np.int64,
+        )
+
+    def check(self) -> Vocabulary:
+        """Refuse blank names, and duplicates that no ids tell apart.
+
+        Raises:
+            UserError: naming the first offender and its place.
+        """
+        for row, name in enumerate(self.names):
+            if not name.strip():
+                raise UserError(f"{self.source or 'class list'}: class {row + 1} of {len(self)} is blank; remove it")
+        identities = list(self.ids) if self.ids is not None else [name.strip() for name in self.names]
+        twice = [identity for identity, count in Counter(identities).items() if count > 1]
+        if twice:
+            raise UserError(
+                f"{self.source or 'class list'}: {len(twice)} classes occur more than once, the first is {twice[0]!r}; "
+                "keep one of each, or give each its own id"
+            )
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON; :meth:`load` reads it back."""
+        keys = ("source", "names", "ids", "synsets", "synonyms", "frequency")
+        write_json(path, {key: getattr(self, key) for key in keys if getattr(self, key) is not None})
+
+    @classmethod
+    def load(cls, name: str | Path) -> Vocabulary:
+        """A published vocabulary by name, or a file.
+
+        Names: ``imagenet21k`` (21,843 synsets, first lemma each), ``imagenet1k``, ``lvis``, ``coco``, ``objects365``,
+        ``ade20k``. Files: ``.txt`` with one name a line; ``.csv`` with a column ``name`` (and ``id``, ``synset``,
+        ``frequency``, ``synonyms`` separated by ``|``); ``.json`` with a list of names, with the object that
+        :meth:`save` writes, or with COCO or LVIS ``categories``; ``.safetensors`` of a classifier.
+
+        Raises:
+            UserError: unknown name, absent or malformed file, blank or duplicate classes.
+        """
+        key = str(name)
+        if key in PUBLISHED:
+            return _imagenet(key) if key.startswith("imagenet") else _from_assets(key)
+        path = Path(name)
+        if not path.is_file():
+            hint = nearest(key, PUBLISHED)
+            raise UserError(f"vocabulary {key!r} is neither a file nor one of {', '.join(PUBLISHED)}{hint}")
+        readers = {".txt": _from_txt, ".csv": _from_csv, ".json": _from_json, ".safetensors": _from_classifier}
+        if path.suffix.lower() not in readers:
+            raise UserError(f"{path}: class lists are read from {', '.join(readers)}, not from {path.suffix!r}")
+        vocabulary = readers[path.suffix.lower()](path)
+        if not len(vocabulary):
+            raise UserError(f"{path} holds no class names")
+        return vocabulary.check()
+
+
+def _imagenet(which: str) -> Vocabulary:
+    """Synsets and lemmas that timm ships."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet21k_goog" if which == "imagenet21k" else "imagenet")
+    synsets = [info.index_to_label_name(index) for index in range(info.num_classes())]
+    lemmas = [[part.strip() for part in info.label_name_to_description(synset).split(",")] for synset in synsets]
+    return Vocabulary(
+        [each[0] for each in lemmas],
+        ids=synsets,
+        synsets=synsets,
+        synonyms=[each[1:] for each in lemmas],
+        source=f"{which}: synsets and WordNet lemmas as listed in timm",
+    )
+
+
+def _from_assets(name: str) -> Vocabulary:
+    file = resources.files("prompt_core") / "assets" / "vocabularies" / f"{name}.json"
+    return _from_json(Path(str(file)))
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+
+
+def _from_txt(path: Path) -> Vocabulary:
+    lines = _read_lines(path)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return Vocabulary([line.strip() for line in lines], source=path.name)
+
+
+def _from_csv(path: Path) -> Vocabulary:
+    rows = list(csv.DictReader(_read_lines(path)))
+    if rows and "name" not in rows[0]:
+        raise UserError(f"{path}: a column 'name' is expected, the columns are {', '.join(map(str, rows[0]))}")
+
+    def column(key: str) -> list[str] | None:
+        return [row[key] or "" for row in rows] if rows and key in rows[0] else None
+
+    synonyms = column("synonyms")
+    return Vocabulary(
+        column("name") or [],
+        ids=column("id"),
+        synsets=column("synset"),
+        synonyms=None if synonyms is None else [[part for part in cell.split("|") if part] for cell in synonyms],
+        frequency=column("frequency"),
+        source=path.name,
+    )
+
+
+def _from_json(path: Path) -> Vocabulary:
+    value = read_json(path)
+    if isinstance(value, dict) and isinstance(value.get("categories"), list):
+        value = value["categories"]
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        ordered = sorted(value, key=lambda item: item.get("id", 0))
+
+        def column(key: str) -> list[Any] | None:
+            return [item[key] for item in ordered] if all(key in item for item in ordered) else None
+
+        return Vocabulary(
+            [str(item["name"]) for item in ordered],
+            column("id"),
+            column("synset"),
+            column("synonyms"),
+            column("frequency"),
+            path.name,
+        )
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return Vocabulary(value, source=path.name)
+    if isinstance(value, dict) and isinstance(value.get("names"), list):
+        details = {key: value.get(key) for key in ("ids", "synsets", "synonyms", "frequency")}
+        return Vocabulary(value["names"], **details, source=value.get("source", path.name))
+    raise UserError(f"{path}: expected a list of names, an object with 'names', or COCO/LVIS 'categories'")
+
+
+def _from_classifier(path: Path) -> Vocabulary:
+    from prompt_core.classifier import TextClassifier
+
+    return Vocabulary(TextClassifier.load(path).names, source=path.name)

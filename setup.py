@@ -1,0 +1,62 @@
+"""Package metadata and dependencies; tool settings live in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "prompt_core/__init__.py").read_text(encoding="utf-8"))
+README = ROOT / "README.md"
+
+# What detectron2 needs at run time; detectron2 itself is installed by tools/install_detectron2.py.
+DETECTRON2_NEEDS = [
+    "pycocotools>=2.0.8",
+    "iopath>=0.1.9",
+    "omegaconf>=2.1,<2.4",
+    "hydra-core>=1.1",
+    "cloudpickle",
+    "matplotlib>=3.7",
+    "hotcoco>=1.3,<2",
+    "scipy>=1.10",
+]
+DEMO = ["matplotlib>=3.7"]
+DEV = [
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.11",
+    "pre-commit>=3.7",
+]
+
+setup(
+    name="prompt-pretraining-toolkit",
+    version=VERSION.group(1) if VERSION else "0",
+    description="Prompt pre-training for CLIP over 21,843 classes, and open-vocabulary heads that use the prompt",
+    long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["prompt_core*", "pomp_det*", "pomp_seg*"]),
+    package_data={"prompt_core": ["assets/*", "assets/vocabularies/*", "py.typed"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "open_clip_torch>=3.0,<4",
+        "timm>=1.0.15",
+        "numpy>=1.26",
+        "pillow>=10.3",
+        "safetensors>=0.4.5",
+        "fvcore>=0.1.5",
+        "rich>=13.7",
+        "tensorboard>=2.17",
+        "jinja2>=3.1",
+    ],
+    extras_require={
+        "det": DETECTRON2_NEEDS,
+        "seg": DETECTRON2_NEEDS,
+        "demo": DEMO,
+        "dev": [*DEV, *DEMO, "pycocotools>=2.0.8"],
+    },
+)
