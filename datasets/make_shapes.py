@@ -1,0 +1,61 @@
+"""Make the embedded data set: coloured, patterned shapes for classification, detection and segmentation.
+
+    python datasets/make_shapes.py --output datasets/shapes
+
+No photos and no downloads. What is written, and how, is described in ``prompt_core/data/shapes_files.py``. Variants
+show the same scenes with the same labels in another look: blurred, sketch (lines on white paper; colours are lost),
+recoloured (hues turned, so colour words no longer fit) and small (detail of a third of the size).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from prompt_core.data.shapes_files import build_shapes
+from prompt_core.data.shapes_options import MASKS, PARTS, ShapesOptions
+from prompt_core.data.shapes_variants import VARIANTS
+from prompt_core.errors import run_command
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line to values; defaults are those of :class:`ShapesOptions`."""
+    default = ShapesOptions()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--overwrite", action="store_true", help="replace shapes that were made with other options")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the result is the same")
+    for name, text in (
+        ("seed", "which random images, and which classes are rare"),
+        ("classes", "size of the vocabulary"),
+        ("classification-classes", "how many classes have classification images (200, or all when fewer)"),
+        ("train-images-per-class", "classification images of each base class for training"),
+        ("val-images-per-class", "classification images of each class for validation"),
+        ("classification-size", "side in pixels"),
+        ("scenes", "scenes for training"),
+        ("val-scenes", "scenes for validation"),
+        ("scene-size", "side in pixels"),
+    ):
+        value = None if name == "classification-classes" else getattr(default, name.replace("-", "_"))
+        shown = text if value is None else f"{text} (default {value})"
+        parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help=shown)
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"any of {','.join(PARTS)} (default both)")
+    parser.add_argument("--variant", default=default.variant, help=f"look: {', '.join(VARIANTS)}")
+    parser.add_argument("--masks", default=default.masks, help=f"in the COCO files: {' or '.join(MASKS)}")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the data set, or say that it is there."""
+    values = vars(parse_arguments(arguments))
+    output, overwrite, workers = values.pop("output"), values.pop("overwrite"), values.pop("workers")
+    values["parts"] = tuple(part.strip() for part in values["parts"].split(",") if part.strip())
+    started = time.perf_counter()
+    if build_shapes(output, ShapesOptions(**values), overwrite=overwrite, workers=workers):
+        print(f"made shapes in {output} in {time.perf_counter() - started:.1f} s")
+    else:
+        print(f"{output} already holds these shapes: nothing to do")
+
+
+if __name__ == "__main__":
+    run_command(main)

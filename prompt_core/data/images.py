@@ -1,0 +1,161 @@
+"""The one interface of every classification image source: names, labels, stable keys, and photos read on demand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from prompt_core.errors import UserError
+
+
+class UnreadableImage(UserError):
+    """A photo that is missing, truncated or no image. Carries the photo's ``key``."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"cannot read image {key}: {reason}; replace or delete the file")
+        self.key = key
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # data loader workers send errors to the main process
+        return type(self), (self.key, self.reason)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled photos of one split. Immutable; nothing is decoded before :meth:`read`.
+
+    Attributes:
+        names: class names, position = label; they need not be unique ("crane" is a bird and a machine).
+        ids: class identifiers (wnids, folder names), position = label; unique.
+        labels: (n,) int64.
+        keys: n stable identifiers: POSIX paths relative to ``root``, so that they survive a move of the data.
+        source: what the photos and names come from, for logs and reports.
+        root: the folder that ``keys`` are relative to.
+        shards: paths of tar shards relative to ``root``; empty for photos that are plain files.
+        members: (n, 3) int64 rows (shard number, offset in bytes, size in bytes), with ``shards`` only.
+    """
+
+    names: list[str]
+    ids: list[str]
+    labels: np.ndarray
+    keys: list[str]
+    source: str
+    root: Path
+    shards: tuple[str, ...] = ()
+    members: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+        labels = np.array(self.labels, dtype=np.int64).reshape(-1)
+        labels.flags.writeable = False
+        object.__setattr__(self, "labels", labels)
+        if len(labels) != len(self.keys):
+            raise UserError(f"{self.source}: {len(labels)} labels for {len(self.keys)} images, expected one per image")
+        if len(self.names) != len(self.ids):
+            raise UserError(f"{self.source}: {len(self.names)} class names for {len(self.ids)} class ids")
+        if len(set(self.ids)) != len(self.ids):
+            raise UserError(f"{self.source}: class ids repeat: {_first_repeated(self.ids)!r}; each may occur once")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.names):
+            raise UserError(f"{self.source}: labels {labels.min()}..{labels.max()} for {len(self.names)} classes")
+        if self.shards and (self.members is None or self.members.shape != (len(labels), 3)):
+            raise UserError(f"{self.source}: images in shards need one (shard, offset, size) row each")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, index: int) -> Image.Image:
+        """Decode photo ``index`` as RGB.
+
+        Raises:
+            UnreadableImage: when the file is missing, truncated or not an image.
+        """
+        key = self.keys[index]
+        try:
+            with Image.open(io.BytesIO(self._read_bytes(index))) as image:
+                return image.convert("RGB")
+        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
+            raise UnreadableImage(key, str(error) or type(error).__name__) from error
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
+        """The photos at ``indices``, in that order; the classes stay."""
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        return dataclasses.replace(
+            self,
+            labels=self.labels[chosen],
+            keys=[self.keys[index] for index in chosen],
+            members=None if self.members is None else self.members[chosen],
+        )
+
+    def select_classes(self, class_indices: Iterable[int]) -> ImageSet:
+        """The photos of the given classes only, relabelled from 0 in the given order.
+
+        Raises:
+            UserError: when a class index is out of range or given twice.
+        """
+        classes = [int(index) for index in class_indices]
+        for index in classes:
+            if not 0 <= index < len(self.names):
+                raise UserError(f"{self.source}: class index {index} of {len(self.names)} classes")
+        if len(set(classes)) != len(classes):
+            raise UserError(f"{self.source}: class index {_first_repeated(classes)} given twice")
+        new_label = np.full(len(self.names), -1, dtype=np.int64)
+        new_label[classes] = np.arange(len(classes))
+        kept = self.subset(np.flatnonzero(new_label[self.labels] >= 0))
+        return dataclasses.replace(
+            kept,
+            names=[self.names[index] for index in classes],
+            ids=[self.ids[index] for index in classes],
+            labels=new_label[kept.labels],
+        )
+
+    def file_sizes(self) -> np.ndarray:
+        """(n,) int64 sizes in bytes of the encoded photos; -1 for a missing file."""
+        if self.members is not None:
+            return np.asarray(self.members[:, 2], dtype=np.int64)
+        root = str(self.root)
+        # a table may list absolute paths, which join() keeps as they are
+        return np.fromiter((_file_size(os.path.join(root, key)) for key in self.keys), np.int64, len(self.keys))  # noqa: PTH118
+
+    def fingerprint(self) -> str:
+        """sha256 over keys, labels, class names and ids, and file sizes; reads no pixels and does not know ``root``.
+
+        A photo that is replaced by another one of exactly the same size in bytes is not noticed.
+        """
+        digest = hashlib.sha256()
+        for texts in (self.keys, self.names, self.ids):
+            for text in texts:
+                encoded = text.encode("utf-8", "surrogateescape")
+                digest.update(len(encoded).to_bytes(4, "little") + encoded)
+            digest.update(len(texts).to_bytes(8, "little"))
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(self.file_sizes(), dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def _read_bytes(self, index: int) -> bytes:
+        if self.members is None:
+            return (self.root / self.keys[index]).read_bytes()
+        shard, offset, size = (int(value) for value in self.members[index])
+        # opened anew each time: a shared position in the file would not survive threads
+        with open(self.root / self.shards[shard], "rb") as stream:
+            stream.seek(offset)
+            return stream.read(size)
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - a Path per photo would take longer than the call
+    except OSError:
+        return -1
+
+
+def _first_repeated(values: Iterable[object]) -> object:
+    seen: set[object] = set()
+    return next(value for value in values if value in seen or seen.add(value))  # type: ignore[func-returns-value]
