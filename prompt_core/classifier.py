@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prompt_core.encoder import PromptedTextEncoder, class_names
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path
+from prompt_core.files import atomic_path, plain_value, read_json, write_json
 from prompt_core.prompt import SoftPrompt
 from prompt_core.vocabulary import Vocabulary
 
@@ -113,14 +113,12 @@ class TextClassifier:
         if path.suffix == ".npy":
             with atomic_path(path) as temporary:
                 np.save(temporary, self.weight.numpy(), allow_pickle=False)
-            from prompt_core.files import write_json
-
             write_json(path.with_suffix(".names.json"), {"names": self.names, "metadata": self.metadata})
             return
         from safetensors.torch import save_file
 
         notes = {"names": json.dumps(self.names)}
-        notes |= {key: json.dumps(value) for key, value in self.metadata.items() if key != "names"}
+        notes |= {key: json.dumps(value, default=plain_value) for key, value in self.metadata.items() if key != "names"}
         with atomic_path(path) as temporary:
             save_file({"weight": self.weight.contiguous()}, temporary, notes)
 
@@ -129,23 +127,23 @@ class TextClassifier:
         """Read a classifier file, or a class matrix of Detic or POMP.
 
         A ``.npy`` is (N, E) float16 or float32, not necessarily normalised. Its names are taken from ``names``, else
-        from a ``.names.json`` file beside it, else they are ``class 0``, ``class 1``, …
+        with its provenance from a ``.names.json`` file beside it, else they are ``class 0``, ``class 1``, …
 
         Raises:
-            UserError: when the file is absent, truncated, or of another shape.
+            UserError: when the file is absent, truncated, of another shape, or does not go with ``names``.
         """
         path = Path(path)
         if not path.is_file():
             raise UserError(f"classifier file {path} does not exist")
+        chosen = [str(name) for name in class_names(names)] if names is not None else None
         if path.suffix == ".npy":
-            return _load_matrix(path, names)
-        from prompt_core.prompt import _read_safetensors
-
-        tensors, metadata = _read_safetensors(path)
-        stored = metadata.pop("names", None)
-        if "weight" not in tensors or not isinstance(names or stored, (list, tuple)):
-            raise UserError(f"{path} holds no tensor 'weight' with a list 'names'; it is not a classifier file")
-        return cls(tensors["weight"], list(names or stored or []), metadata)
+            weight, found, metadata = _load_matrix(path)
+        else:
+            weight, found, metadata = _load_safetensors(path)
+        try:
+            return cls(weight, chosen if chosen is not None else found, metadata)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
 
 
 def prompt_sha256(prompt: SoftPrompt) -> str:
@@ -174,16 +172,30 @@ def _encode_templates(encoder: PromptedTextEncoder, names: Sequence[str], templa
     return F.normalize(total, dim=1)
 
 
-def _load_matrix(path: Path, names: Sequence[str] | None) -> TextClassifier:
+def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
+    from prompt_core.prompt import _read_safetensors
+
+    tensors, metadata = _read_safetensors(path)
+    names = metadata.pop("names", None)
+    if "weight" not in tensors or not isinstance(names, list):
+        raise UserError(f"{path} holds no tensor 'weight' with a list 'names'; it is not a classifier file")
+    return tensors["weight"], names, metadata
+
+
+def _load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
     try:
         matrix = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path} could not be read as a NumPy matrix ({error}); it may be truncated") from error
-    if matrix.ndim != 2 or matrix.dtype.kind != "f":
-        raise UserError(f"{path}: a floating-point matrix (N, E) is expected, given {matrix.dtype} {matrix.shape}")
-    if names is None:
-        from prompt_core.files import read_json
-
-        beside = path.with_suffix(".names.json")
-        names = read_json(beside)["names"] if beside.is_file() else [f"class {row}" for row in range(len(matrix))]
-    return TextClassifier(torch.from_numpy(matrix.astype(np.float32)), list(names or []), {"source": path.name})
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind != "f":
+        given = f"{matrix.dtype} {matrix.shape}" if isinstance(matrix, np.ndarray) else "an archive of several"
+        raise UserError(f"{path}: a floating-point matrix (N, E) is expected, given {given}")
+    names = [f"class {row}" for row in range(len(matrix))]
+    metadata: dict[str, Any] = {}
+    beside = path.with_suffix(".names.json")
+    if beside.is_file():
+        notes = read_json(beside)
+        if not isinstance(notes, dict) or not isinstance(notes.get("names"), list):
+            raise UserError(f"{beside}: an object with a list 'names' is expected; mend or remove it")
+        names, metadata = notes["names"], dict(notes.get("metadata") or {})
+    return torch.from_numpy(matrix.astype(np.float32)), names, metadata | {"source": path.name}

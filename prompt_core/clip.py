@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -70,7 +72,7 @@ class Clip:
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the image tower's weights."""
-        return next(self.model.parameters()).dtype
+        return next(getattr(self.model, "visual", self.model).parameters()).dtype
 
     @property
     def image_size(self) -> int:
@@ -111,7 +113,7 @@ class Clip:
         return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
 
 
-def load_clip(name: str, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> Clip:
+def load_clip(name: str | Path, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> Clip:
     """Load a frozen CLIP.
 
     Args:
@@ -122,9 +124,12 @@ def load_clip(name: str, pretrained: str | Path | None = None, device: str | tor
         device: where to put the model.
 
     Raises:
-        UserError: unknown architecture or tag (with the nearest names), or an unreadable or unfitting file.
+        UserError: unknown architecture or tag (with the nearest names), an unreadable or unfitting file, or a device
+            that is not there.
     """
     import open_clip
+
+    name = str(name)
 
     if name == "mini":
         folder = resources.files("prompt_core") / "assets"
@@ -142,7 +147,10 @@ def load_clip(name: str, pretrained: str | Path | None = None, device: str | tor
             raise UserError(f"unknown architecture {name!r}{nearest(name, open_clip.list_models())}")
         clip = _from_name(name, pretrained)
     clip.name, clip.pretrained = name, str(pretrained) if pretrained is not None else clip.pretrained
-    clip.model.to(device)
+    try:
+        clip.model.to(device)
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(f"device {str(device)!r} cannot be used: {_first_line(error)}; 'cpu' always can") from error
     return clip
 
 
@@ -163,7 +171,8 @@ def _from_name(name: str, pretrained: str | Path | None) -> Clip:
         options["force_quick_gelu"] = True
     try:
         tag = None if file is not None or pretrained is None else str(pretrained)
-        model, _, _ = open_clip.create_model_and_transforms(name, pretrained=tag, **options)
+        with _without_open_clips_warning():
+            model, _, _ = open_clip.create_model_and_transforms(name, pretrained=tag, **options)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"weights {name}/{pretrained} could not be fetched ({type(error).__name__}); "
@@ -182,20 +191,26 @@ def _from_json(config: Path, weights: Path | None) -> Clip:
         settings = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the open_clip configuration {config}: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{config} is not an open_clip configuration: a JSON object is expected")
     settings = settings.get("model_cfg", settings) | {"preprocess_cfg": settings.get("preprocess_cfg", {})}
     preprocess = settings.pop("preprocess_cfg")
     settings.pop("name", None)
     if not {"embed_dim", "vision_cfg", "text_cfg"} <= settings.keys():
         raise UserError(f"{config} is not an open_clip configuration: embed_dim, vision_cfg and text_cfg are expected")
     builder = open_clip.CustomTextCLIP if settings.pop("custom_text", False) else open_clip.CLIP
-    model = builder(**settings)
+    try:
+        model = builder(**settings)
+        preprocess = _preprocess_cfg(model, preprocess)
+    except TypeError as error:
+        raise UserError(f"{config} is not an open_clip configuration: {_first_line(error)}") from error
     if weights is None:
-        warnings.warn(f"{config}: no pretrained weights given, the weights are random", stacklevel=4)
+        warnings.warn(f"{config}: no pretrained weights given, the weights are random", stacklevel=3)
     else:
         _load_weights(model, _read_state_dict(weights), weights)
     tokenizer = open_clip.SimpleTokenizer(context_length=settings["text_cfg"].get("context_length", 77))
     pretrained = str(weights) if weights is not None else None
-    return Clip(model, str(config), pretrained, _preprocess_cfg(model) | preprocess, tokenizer)
+    return Clip(model, str(config), pretrained, preprocess, tokenizer)
 
 
 def _from_openai_file(file: Path) -> Clip:
@@ -206,16 +221,19 @@ def _from_openai_file(file: Path) -> Clip:
     if "text_projection" not in state or "ln_final.weight" not in state:
         raise UserError(f"{file} is not an OpenAI CLIP state dict: text_projection and ln_final.weight are expected")
     precise = {key: value.clone() for key, value in state.items() if key not in _OPENAI_EXTRAS}
-    model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32).float()
-    # The builder passes through half precision; files with finer weights keep them.
-    model.load_state_dict(precise)
+    try:
+        model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32).float()
+        # The builder passes through half precision; files with finer weights keep them.
+        model.load_state_dict(precise)
+    except (KeyError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise UserError(f"{file} is not an OpenAI CLIP state dict: {_first_line(error)}") from error
     return Clip(model, "openai", str(file), _preprocess_cfg(model), open_clip.SimpleTokenizer())
 
 
 def _read_state_dict(file: Path) -> dict[str, Tensor]:
     """Read tensors only: safetensors, a ``weights_only`` pickle, or the weights of a TorchScript archive."""
     if not file.is_file():
-        raise UserError(f"weights file {file} does not exist")
+        raise UserError(f"no weights file at {file}")
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -227,7 +245,7 @@ def _read_state_dict(file: Path) -> dict[str, Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own exception types for a damaged file
         raise UserError(
-            f"{file} could not be read as a state dict ({type(error).__name__}: {error}); "
+            f"{file} could not be read as a state dict ({_first_line(error)}); "
             "it may be truncated or hold more than tensors"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -258,16 +276,43 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], file: Path) -> Non
             path = Path(folder) / "state.safetensors"
             save_file({key: value.clone() for key, value in state.items()}, path)
             open_clip.load_checkpoint(model, str(path))
-    except (RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()
-        raise UserError(f"{file} does not fit the architecture: {' '.join(reason[:2])[:300]}") from error
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{file} does not fit the architecture: {reason}") from error
 
 
-def _preprocess_cfg(model: nn.Module) -> dict[str, Any]:
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].split('. ')[0][:160]}" if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _without_open_clips_warning() -> Iterator[None]:
+    """open_clip says on the root logger that weights are random, also when a file is loaded right afterwards.
+
+    It would also set up logging: a root logger without handlers gets one by that call.
+    """
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addFilter(keep)
+    root.addHandler(silent)
+    try:
+        yield
+    finally:
+        root.removeHandler(silent)
+        root.removeFilter(keep)
+
+
+def _preprocess_cfg(model: nn.Module, changes: dict[str, Any] | None = None) -> dict[str, Any]:
     from open_clip.model import get_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-    return merge_preprocess_dict(PreprocessCfg(), dict(get_model_preprocess_cfg(model)))
+    settings = merge_preprocess_dict(PreprocessCfg(), dict(get_model_preprocess_cfg(model))) | (changes or {})
+    PreprocessCfg(**settings)  # refuses unknown keys
+    return settings
 
 
 def _tokenizer(name: str, model: nn.Module) -> Any:

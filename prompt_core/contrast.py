@@ -24,8 +24,13 @@ def correction_margin(num_classes: int, num_sampled: int, correction: Correction
     for.
 
     Args:
-        correction: ``log10`` (published code), ``ln`` (unbiased estimate of the full softmax), a number, or None.
+        correction: ``log10`` (published code), ``ln`` (unbiased estimate of the full softmax's sum), a number, or None.
+
+    Raises:
+        UserError: an unknown correction, fewer than two classes or no sampled one.
     """
+    if num_classes < 2 or num_sampled < 1:
+        raise UserError(f"a margin needs 2 classes and 1 sampled one at least, given {num_classes} and {num_sampled}")
     return float(_margins(torch.tensor(float(num_classes - 1)), torch.tensor(float(num_sampled)), correction))
 
 
@@ -61,9 +66,16 @@ def local_contrast_logits(
 
     Returns:
         (B, 1 + M); rejected entries are -inf.
+
+    Raises:
+        UserError: an unknown correction, or tensors that do not go with ``negative_ids`` or ``num_classes``.
     """
     if len(negative_features) != len(negative_ids):
         raise UserError(f"{len(negative_features)} negative features for {len(negative_ids)} negative ids")
+    if log_inclusion is not None and len(log_inclusion) != len(negative_ids):
+        raise UserError(f"{len(log_inclusion)} inclusion probabilities for {len(negative_ids)} negative ids")
+    if name_groups is not None and len(name_groups) != num_classes:
+        raise UserError(f"{len(name_groups)} name groups for {num_classes} classes")
     positive = (image_features * positive_features).sum(dim=-1, keepdim=True)  # (B, 1)
     negative = image_features @ negative_features.T  # (B, M)
     positive, negative = logit_scale * positive, logit_scale * negative

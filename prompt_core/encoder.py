@@ -80,23 +80,37 @@ class PromptedTextEncoder:
         Raises:
             UserError: a name too long for the context length, a prompt of another width or of another class count.
         """
-        names = class_names(vocabulary)
-        context = prompt.context
-        self._check(context, names if prompt.class_specific else None)
-        sequences = self.tokenizer.prompts(names, prompt.n_ctx, prompt.position)
+        return self.encode_context(
+            prompt.context, class_names(vocabulary), prompt.position, prompt.deep_context, chunk_size, reference
+        )
+
+    def encode_context(
+        self,
+        context: Tensor,
+        names: Sequence[str],
+        position: str = "end",
+        deep_context: Tensor | None = None,
+        chunk_size: int | None = None,
+        reference: bool = False,
+    ) -> Tensor:
+        """The same for context vectors that are not a :class:`SoftPrompt`, such as some rows of a class-specific one.
+
+        Args:
+            context: (L, D), or (N, L, D) with one context per name.
+            deep_context: (J, M, D), see :class:`SoftPrompt`.
+        """
+        class_specific = context.dim() == 3
+        self._check(context, names if class_specific else None)
+        sequences = self.tokenizer.prompts(names, context.shape[-2], position)
         if not names:
             return torch.zeros(0, self.tower.embed_dim, device=self.tower.device)
-        if prompt.class_specific:
+        if class_specific:
             # The contexts differ from class to class, so only the start token is common.
             sequences = TokenSequences(sequences.ids, sequences.lengths, 1)
-            rows: np.ndarray | None = np.arange(len(names))
-            inverse = None
-        else:
-            rows = None
-            first, inverse = _unique(names)
-            sequences = sequences.select(first)
-        features = self._encode(sequences, rows, context, prompt.deep_context, chunk_size, reference)
-        return features if inverse is None else features[torch.from_numpy(inverse).to(features.device)]
+            return self._encode(sequences, np.arange(len(names)), context, deep_context, chunk_size, reference)
+        first, inverse = _unique(names)
+        features = self._encode(sequences.select(first), None, context, deep_context, chunk_size, reference)
+        return features[torch.from_numpy(inverse).to(features.device)]
 
     def encode_conditional(
         self,

@@ -19,9 +19,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it into place on success, delete it on any error.
 
     Raises:
-        UserError: when the folder cannot be created or written.
+        UserError: when the folder cannot be created or written, or ``path`` is a folder.
     """
     target = Path(path)
+    if target.is_dir():
+        raise UserError(f"cannot write {target}: it is a folder, a file path was expected")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=f".tmp{target.suffix}", dir=target.parent)
@@ -31,14 +33,24 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        if target.is_dir():
-            raise UserError(f"cannot write {target}: it is a folder, a file path was expected")
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Prove that a file can be written at ``path`` before any long work starts; what is there stays as it is.
+
+    Raises:
+        UserError: when it cannot.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UserError(f"cannot write {target}: it is a folder, a file path was expected")
+    make_output_folder(target.parent)
 
 
 def make_output_folder(path: str | os.PathLike[str]) -> Path:
@@ -68,6 +80,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def plain_value(value: Any) -> Any:
+    """For ``json.dumps(default=...)``: numbers of NumPy and torch as plain ones, anything else as text."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", 0) == 0 else str(value)
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON.
 
@@ -75,7 +93,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         UserError: when the file is absent or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prompt_core.errors import UserError
+
 
 def alignment(image_features: Tensor, class_features: Tensor) -> Tensor:
     """Mean squared distance of images to the feature of their own class.
@@ -28,8 +30,13 @@ def uniformity(class_features: Tensor, temperature: float = 2.0, chunk_size: int
 
     Returns:
         scalar; 0 when all classes coincide.
+
+    Raises:
+        UserError: for fewer than two classes.
     """
     count = len(class_features)
+    if count < 2:
+        raise UserError(f"uniformity compares pairs of classes, given {count} class; give at least 2")
     total = class_features.new_zeros((), dtype=torch.float64)
     for start in range(0, count, chunk_size):
         rows = class_features[start : start + chunk_size]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path
+from prompt_core.files import atomic_path, plain_value
 from prompt_core.restricted import load_restricted
 from prompt_core.tokens import POSITIONS
 
@@ -37,10 +37,12 @@ class SoftPrompt(nn.Module):
         deep_context: Tensor | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Raises UserError for a tensor of another shape or an unknown position."""
+        """Raises UserError for a tensor of another shape or type, or an unknown position."""
         super().__init__()
         if context.dim() not in (2, 3):
             raise UserError(f"a context of shape (L, D) or (N, L, D) is expected, given {tuple(context.shape)}")
+        if not context.is_floating_point() or not (deep_context is None or deep_context.is_floating_point()):
+            raise UserError(f"a context of floating-point numbers is expected, given {context.dtype}")
         if position not in POSITIONS:
             raise UserError(f"unknown class token position {position!r}; expected one of {', '.join(POSITIONS)}")
         if deep_context is not None and (
@@ -94,12 +96,14 @@ class SoftPrompt(nn.Module):
         """Start from the token embeddings of ``words``, one vector per word as in the published trainer.
 
         Raises:
-            UserError: when a word is not a single token.
+            UserError: when a word is not a single token, or there is none.
         """
         from prompt_core.text_tower import TextTower
 
         tower = TextTower(clip)
         pieces = words.replace("_", " ").split()
+        if not pieces:
+            raise UserError("no initial words were given; give at least one, or start from random vectors")
         ids = [clip.tokenizer.encode(piece) for piece in pieces]
         for piece, tokens in zip(pieces, ids, strict=True):
             if len(tokens) != 1:
@@ -108,7 +112,11 @@ class SoftPrompt(nn.Module):
         return cls(tower.token_embedding(flat).detach(), position)
 
     def save(self, path: str | Path, **metadata: Any) -> None:
-        """Write ``prompt.safetensors``: the tensors, and as metadata JSON strings."""
+        """Write ``prompt.safetensors``: the tensors, and as metadata JSON strings.
+
+        Args:
+            metadata: added to ``self.metadata``; numbers of NumPy and torch become plain ones, paths become text.
+        """
         from safetensors.torch import save_file
 
         tensors = {"context": self.context.detach().cpu().contiguous()}
@@ -116,7 +124,7 @@ class SoftPrompt(nn.Module):
             tensors["deep_context"] = self.deep_context.detach().cpu().contiguous()
         notes = {**self.metadata, **metadata, "position": self.position, "suffix": "."}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {key: json.dumps(value) for key, value in notes.items()})
+            save_file(tensors, temporary, {key: json.dumps(value, default=plain_value) for key, value in notes.items()})
 
     @classmethod
     def load(cls, path: str | Path, position: str | None = None) -> SoftPrompt:
@@ -126,7 +134,7 @@ class SoftPrompt(nn.Module):
         embeddings and a leading ``module.``; their position is not stored and is ``end`` unless given.
 
         Raises:
-            UserError: when the file is absent, truncated, or holds no context.
+            UserError: when the file is absent, truncated, or holds no context or one that is not finite.
         """
         path = Path(path)
         if not path.is_file():
@@ -137,8 +145,12 @@ class SoftPrompt(nn.Module):
                 raise UserError(f"{path} holds no tensor 'context'; it is not a prompt file")
             stored = metadata.pop("position", "end")
             metadata.pop("suffix", None)
-            return cls(tensors["context"], position or stored, tensors.get("deep_context"), metadata)
-        return cls(_published_context(path), position or "end", metadata={"source": path.name})
+            prompt = cls(tensors["context"], position or stored, tensors.get("deep_context"), metadata)
+        else:
+            prompt = cls(_published_context(path), position or "end", metadata={"source": path.name})
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in prompt.parameters()):
+            raise UserError(f"{path}: the context holds numbers that are not finite; its training diverged")
+        return prompt
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

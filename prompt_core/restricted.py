@@ -57,7 +57,7 @@ def load_restricted(path: str | Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist")
+        raise UserError(f"no checkpoint file at {path}")
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)

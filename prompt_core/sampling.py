@@ -2,7 +2,7 @@
 
 The published code offers only uniform draws that work; its ``hard`` and ``easy`` modes read a memory bank that is
 never made. All samplers here draw without replacement, by an explicit generator, and say how likely each class was
-to be drawn, so that the local correction stays an estimate of the full softmax.
+to be drawn, so that the local correction ``ln`` keeps the sampled sum an unbiased estimate of the full one.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class WeightedSampler:
     """Without replacement, each draw in proportion to the weights that are left (for instance class frequencies).
 
     Args:
-        weights: (N,) positive weights.
+        weights: (N,) positive weights of any scale.
     """
 
     def __init__(self, weights: Tensor) -> None:
-        if weights.dim() != 1 or not bool((weights > 0).all()):
+        if weights.dim() != 1 or not bool(((weights > 0) & torch.isfinite(weights)).all()):
             raise UserError("sampling weights must be a vector of positive numbers, one per class")
-        self.weights = weights.double()
+        self.weights = weights.double().cpu()
 
     def __call__(
         self, count: int, generator: torch.Generator, image_features: Tensor | None = None
@@ -65,6 +65,8 @@ class HardSampler:
     """
 
     def __init__(self, num_classes: int, temperature: float = 0.05, share: float = 0.5) -> None:
+        if not 0 < share <= 1 or not temperature > 0:
+            raise UserError(f"hard negatives need 0 < share <= 1 and temperature > 0, given {share} and {temperature}")
         self.num_classes = num_classes
         self.temperature = temperature
         self.share = share
@@ -91,26 +93,20 @@ class HardSampler:
 def draw_weighted(weights: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Successive draws without replacement by exponential clocks (Efraimidis and Spirakis 2006).
 
-    Class i rings at an exponential time of rate w_i; the first ``count`` to ring are the sample. The inclusion
-    probability is 1 - exp(-w_i t), with t such that the expected number of rings is ``count``.
+    Class i rings at an exponential time of rate w_i; the first ``count`` to ring are the sample. Given the time t of
+    the next ring, class i would have been drawn with probability 1 - exp(-w_i t) whatever the others did. Weighting
+    each drawn class by the inverse of that makes sums over the sample unbiased for sums over all classes, exactly
+    and at any size (rank conditioning, Cohen and Kaplan 2007); the plain inclusion probability has no closed form.
 
     Returns:
-        ids (M,) and log inclusion probabilities (M,) as float32.
+        ids (M,) and log inclusion probabilities (M,) as float32; these differ from draw to draw.
     """
     clocks = torch.empty_like(weights).exponential_(generator=generator) / weights
-    ids = torch.topk(clocks, count, largest=False).indices
+    times, ids = torch.topk(clocks, min(count + 1, len(weights)), largest=False)
     if count == len(weights):
         return ids, torch.zeros(count)
-    low, high = 0.0, 1.0
-    while float((-torch.expm1(-weights * high)).sum()) < count:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        if float((-torch.expm1(-weights * middle)).sum()) < count:
-            low = middle
-        else:
-            high = middle
-    return ids, torch.log(-torch.expm1(-weights[ids] * high)).float()
+    ids = ids[:count]
+    return ids, torch.log(-torch.expm1(-weights[ids] * times[count])).float()
 
 
 def _check_count(count: int, num_classes: int) -> None:

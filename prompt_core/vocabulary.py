@@ -42,10 +42,19 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if isinstance(self.names, str):
             raise UserError(f"a list of class names was expected, given the single text {self.names[:60]!r}")
-        object.__setattr__(self, "names", list(self.names))
+        object.__setattr__(self, "names", _plain_list(self.names))
+        strange = next((name for name in self.names if not isinstance(name, str)), None)
+        if strange is not None:
+            raise UserError(f"class names are expected to be text, given {strange!r}")
         for name in ("ids", "synsets", "synonyms", "frequency"):
             values = getattr(self, name)
-            if values is not None and len(values) != len(self.names):
+            if values is None:
+                continue
+            values = [values] if isinstance(values, str) else _plain_list(values)
+            if name == "synonyms" and any(isinstance(each, str) for each in values):
+                raise UserError("vocabulary synonyms: a list of names for each class is expected, given a text")
+            object.__setattr__(self, name, values)
+            if len(values) != len(self.names):
                 raise UserError(f"vocabulary {name}: {len(values)} values for {len(self.names)} names")
 
     def __len__(self) -> int:
@@ -61,10 +70,16 @@ class Vocabulary:
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Vocabulary: ...
 
     def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> str | Vocabulary:
-        """A name for an integer; a vocabulary for a slice or a sequence of integers."""
+        """A name for an integer; a vocabulary for a slice, a sequence of integers or a boolean array (N,)."""
         if isinstance(index, (int, np.integer)):
             return self.names[index]
-        rows = range(len(self))[index] if isinstance(index, slice) else [int(row) for row in index]
+        if isinstance(index, slice):
+            rows: Sequence[int] = range(len(self))[index]
+        else:
+            array = np.asarray(index)
+            if array.dtype == bool and array.shape != (len(self),):
+                raise UserError(f"a mask of {len(self)} classes was expected, given shape {array.shape}")
+            rows = [int(row) for row in (np.flatnonzero(array) if array.dtype == bool else array)]
 
         def pick(values: Sequence[Any] | None) -> list[Any] | None:
             return None if values is None else [values[row] for row in rows]
@@ -124,7 +139,8 @@ class Vocabulary:
         Names: ``imagenet21k`` (21,843 synsets, first lemma each), ``imagenet1k``, ``lvis``, ``coco``, ``objects365``,
         ``ade20k``. Files: ``.txt`` with one name a line; ``.csv`` with a column ``name`` (and ``id``, ``synset``,
         ``frequency``, ``synonyms`` separated by ``|``); ``.json`` with a list of names, with the object that
-        :meth:`save` writes, or with COCO or LVIS ``categories``; ``.safetensors`` of a classifier.
+        :meth:`save` writes, or with COCO or LVIS ``categories`` (sorted by their ids);
+        ``.safetensors`` of a classifier.
 
         Raises:
             UserError: unknown name, absent or malformed file, blank or duplicate classes.
@@ -145,11 +161,16 @@ class Vocabulary:
         return vocabulary.check()
 
 
+def _plain_list(values: Any) -> list[Any]:
+    """A list of plain values, so that arrays hash, compare and save like lists."""
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
+
+
 def _imagenet(which: str) -> Vocabulary:
     """Synsets and lemmas that timm ships."""
     from timm.data import ImageNetInfo
 
-    info = ImageNetInfo("imagenet21k_goog" if which == "imagenet21k" else "imagenet")
+    info = ImageNetInfo("imagenet-21k-goog" if which == "imagenet21k" else "imagenet-1k")
     synsets = [info.index_to_label_name(index) for index in range(info.num_classes())]
     lemmas = [[part.strip() for part in info.label_name_to_description(synset).split(",")] for synset in synsets]
     return Vocabulary(
@@ -169,6 +190,8 @@ def _from_assets(name: str) -> Vocabulary:
 def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
 
@@ -186,31 +209,42 @@ def _from_csv(path: Path) -> Vocabulary:
         raise UserError(f"{path}: a column 'name' is expected, the columns are {', '.join(map(str, rows[0]))}")
 
     def column(key: str) -> list[str] | None:
-        return [row[key] or "" for row in rows] if rows and key in rows[0] else None
+        return [(row[key] or "").strip() for row in rows] if rows and key in rows[0] else None
 
-    synonyms = column("synonyms")
+    synonyms, ids = column("synonyms"), column("id")
+    # COCO's and LVIS's category ids are integers in every results file.
+    whole = ids is not None and all(each.isdecimal() and str(int(each)) == each for each in ids)
     return Vocabulary(
         column("name") or [],
-        ids=column("id"),
+        ids=[int(each) for each in ids or []] if whole else ids,
         synsets=column("synset"),
-        synonyms=None if synonyms is None else [[part for part in cell.split("|") if part] for cell in synonyms],
+        synonyms=None if synonyms is None else [_split_synonyms(cell) for cell in synonyms],
         frequency=column("frequency"),
         source=path.name,
     )
+
+
+def _split_synonyms(cell: str) -> list[str]:
+    return [part.strip() for part in cell.split("|") if part.strip()]
+
+
+def _is_category(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("name"), str)
 
 
 def _from_json(path: Path) -> Vocabulary:
     value = read_json(path)
     if isinstance(value, dict) and isinstance(value.get("categories"), list):
         value = value["categories"]
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
-        ordered = sorted(value, key=lambda item: item.get("id", 0))
+    if isinstance(value, list) and value and all(_is_category(item) for item in value):
+        numbered = all(isinstance(item.get("id"), int) for item in value)
+        ordered = sorted(value, key=lambda item: item["id"]) if numbered else value
 
         def column(key: str) -> list[Any] | None:
             return [item[key] for item in ordered] if all(key in item for item in ordered) else None
 
         return Vocabulary(
-            [str(item["name"]) for item in ordered],
+            [item["name"] for item in ordered],
             column("id"),
             column("synset"),
             column("synonyms"),

@@ -1,0 +1,112 @@
+"""What all command line tools share: ``--config``, ``--output``, trailing overrides, progress and tables."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from prompt_core.errors import UserError
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+    from rich.table import Table
+
+    from prompt_core.clip import Clip
+    from prompt_core.prompt import SoftPrompt
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse, with its mistakes told as one line like all others."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """One line and exit code 2, by way of :func:`prompt_core.errors.run_command`."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def config_parser(description: str | None, output: str = "folder for what the run writes") -> ArgumentParser:
+    """A parser with ``--config`` (alias ``--config-file``), ``--output`` and trailing ``KEY VALUE`` overrides."""
+    parser = ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", "--config-file", metavar="FILE", help="YAML configuration")
+    parser.add_argument("--output", metavar="PATH", help=output)
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides")
+    return parser
+
+
+def parse_with_overrides(parser: ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse options in any order with the overrides; an unknown option is an error, not an override."""
+    return parser.parse_intermixed_args(arguments)
+
+
+def add_subject_arguments(parser: ArgumentParser) -> None:
+    """``--prompt`` or ``--template``, and the CLIP that reads them."""
+    parser.add_argument("--prompt", metavar="FILE", help="prompt.safetensors, or a published .pth.tar")
+    parser.add_argument("--template", action="append", default=[], help="hand-written template with {}; may repeat")
+    parser.add_argument("--clip", help="architecture (default: what the prompt was learned with, else MODEL.NAME)")
+    parser.add_argument("--pretrained", help="weights of --clip: a tag or a file")
+
+
+def resolve_subject(arguments: argparse.Namespace) -> tuple[CfgNode, SoftPrompt | list[str]]:
+    """The configuration with the CLIP filled in, and the prompt or templates.
+
+    Raises:
+        UserError: unless exactly one of ``--prompt`` and ``--template`` is given.
+    """
+    from prompt_core.config import load_config
+    from prompt_core.prompt import SoftPrompt
+
+    if bool(arguments.prompt) == bool(arguments.template):
+        raise UserError("give either --prompt FILE or one or more --template TEXT")
+    cfg = load_config(arguments.config, arguments.overrides).clone()
+    cfg.defrost()
+    learned_with = None
+    subject: SoftPrompt | list[str] = arguments.template
+    if arguments.prompt:
+        subject = SoftPrompt.load(arguments.prompt)
+        learned_with = None if arguments.config else subject.metadata.get("clip")
+    cfg.MODEL.NAME = arguments.clip or learned_with or cfg.MODEL.NAME
+    cfg.MODEL.PRETRAINED = arguments.pretrained or cfg.MODEL.PRETRAINED
+    return cfg, subject
+
+
+def load_model(cfg: CfgNode) -> Clip:
+    """The CLIP of ``cfg.MODEL`` on ``cfg.DEVICE``."""
+    import torch
+
+    from prompt_core.clip import load_clip
+
+    device = cfg.DEVICE
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"DEVICE is {device!r}; expected auto, cpu, cuda or cuda:N") from error
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"DEVICE is {device!r} but no GPU is usable here; use DEVICE cpu")
+    return load_clip(cfg.MODEL.NAME, cfg.MODEL.PRETRAINED or None, device)
+
+
+@contextlib.contextmanager
+def counting(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function of (done, total); silent when standard error is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def print_table(table: Table) -> None:
+    """Print a table whole: as wide as it needs when the output is not a terminal."""
+    from rich.console import Console
+
+    wide = Console(file=sys.stdout)
+    if not wide.is_terminal:
+        wide = Console(file=sys.stdout, width=200)
+    wide.print(table)

@@ -1,0 +1,170 @@
+"""Configuration of prompt learning: every key with its default, YAML files with ``_BASE_``, strict overrides.
+
+Defaults are the published settings of POMP (``scripts/pomp/main.sh`` and ``configs/trainers/POMP``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from prompt_core.errors import UserError, nearest
+
+
+def default_config() -> CfgNode:
+    """A fresh configuration with every key."""
+    cfg = CfgNode()
+    cfg.SEED = 42
+    cfg.DEVICE = "auto"  # auto, cpu, cuda, cuda:0
+    cfg.OUTPUT = ""  # usually given as --output
+
+    cfg.MODEL = CfgNode()
+    cfg.MODEL.NAME = "ViT-B-16-quickgelu"  # an open_clip architecture, mini, openai, or a JSON configuration
+    cfg.MODEL.PRETRAINED = ""  # a tag or a file; empty for mini
+
+    cfg.DATA = CfgNode()
+    cfg.DATA.TRAIN = ""  # KIND:PATH or a path whose layout is recognised (prompt_core.data.layouts)
+    cfg.DATA.SPLIT = "train"
+    cfg.DATA.SHOTS = 16  # images per class; -1 for all
+    cfg.DATA.CLASSES = ""  # train on these classes only: a file with one class id or name a line
+    cfg.DATA.VOCABULARY = ""  # names that negatives are drawn from; empty for the training classes
+    cfg.DATA.CACHE = "runs/cache"  # where image features are kept
+    cfg.DATA.WORKERS = -1  # decoding threads; -1 for one per core
+    cfg.DATA.ENCODE_BATCH = 256
+
+    cfg.AUGMENT = CfgNode()
+    cfg.AUGMENT.STORED_VIEWS = 8  # augmented views of each image in the cache; 0 for the test transform
+    cfg.AUGMENT.VIEWS = 4  # views of each image in a step, of the stored ones
+    cfg.AUGMENT.RAND_AUGMENT = True
+    cfg.AUGMENT.SCALE = (0.08, 1.0)
+
+    cfg.PROMPT = CfgNode()
+    cfg.PROMPT.N_CTX = 16
+    cfg.PROMPT.INIT = ""  # words to start from; then N_CTX is their number
+    cfg.PROMPT.POSITION = "end"
+    cfg.PROMPT.CLASS_SPECIFIC = False
+
+    cfg.LOSS = CfgNode()
+    cfg.LOSS.NUM_CLASSES = 1000  # K: the image's own class and K - 1 sampled ones; 0 for the full softmax
+    cfg.LOSS.CORRECTION = "log10"  # log10 (published code), ln, a number, or none
+    cfg.LOSS.REJECT = "name"  # name: classes that share the image's class name; id: the image's own class only
+    cfg.LOSS.SAMPLER = "uniform"  # uniform, frequency, hard
+    cfg.LOSS.HARD_REFRESH = 50  # steps between two encodings of all classes for the hard sampler
+    cfg.LOSS.CHUNK = 0  # classes per pass, to bound memory; 0 for all at once
+
+    cfg.OPTIM = CfgNode()
+    cfg.OPTIM.LR = 0.002
+    cfg.OPTIM.MOMENTUM = 0.9
+    cfg.OPTIM.WEIGHT_DECAY = 5e-4
+    cfg.OPTIM.EPOCHS = 20
+    cfg.OPTIM.WARMUP_EPOCHS = 1
+    cfg.OPTIM.WARMUP_LR = 1e-5
+    cfg.OPTIM.BATCH = 32  # images, before views
+
+    cfg.LOG = CfgNode()
+    cfg.LOG.TENSORBOARD = True
+    cfg.LOG.CHECKPOINT_MINUTES = 10.0
+
+    cfg.EVAL = CfgNode()
+    cfg.EVAL.DATASETS = ()  # image sources to score
+    cfg.EVAL.SPLIT = "val"
+    cfg.EVAL.VOCABULARY = ""  # candidates; empty for each data set's own classes
+    cfg.EVAL.NAMESAKES = "merged"  # merged: classes of one name count as one; separate: as published
+    return cfg
+
+
+def load_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
+    """Defaults, then ``file``, then ``KEY VALUE`` (or ``KEY=VALUE``) overrides; frozen.
+
+    Raises:
+        UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
+    """
+    cfg = default_config()
+    if file is not None:
+        if not Path(file).is_file():
+            raise UserError(f"configuration {file} does not exist")
+        try:
+            settings = CfgNode.load_yaml_with_base(str(file))
+        except Exception as error:  # YAML's and yacs's own exceptions, and missing _BASE_ files
+            raise UserError(f"configuration {file} cannot be read: {error}") from error
+        for key, value in _flatten(dict(settings)):
+            _set(cfg, key, value, str(file))
+    for key, text in _pairs(overrides):
+        _set(cfg, key, CfgNode._decode_cfg_value(text), "the command line")
+    cfg.freeze()
+    return cfg
+
+
+def correction_of(cfg: CfgNode) -> str | float | None:
+    """``LOSS.CORRECTION`` as :func:`prompt_core.contrast.local_contrast_logits` takes it."""
+    text = cfg.LOSS.CORRECTION
+    if text in ("log10", "ln"):
+        return str(text)
+    if text.lower() in ("none", ""):
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"LOSS.CORRECTION is {text!r}; expected log10, ln, a number or none") from error
+
+
+def one_of(cfg: CfgNode, key: str, allowed: Sequence[str]) -> str:
+    """The value of ``key``, which must be one of ``allowed``."""
+    value: Any = cfg
+    for part in key.split("."):
+        value = value[part]
+    if value not in allowed:
+        raise UserError(f"{key} is {value!r}; expected one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    pairs, rest = [], list(overrides)
+    while rest:
+        first = rest.pop(0)
+        if "=" in first and not first.startswith("="):
+            key, _, value = first.partition("=")
+        elif rest:
+            key, value = first, rest.pop(0)
+        else:
+            raise UserError(f"override {first!r} has no value; overrides are KEY VALUE pairs")
+        pairs.append((key, value))
+    return pairs
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        nested = isinstance(value, dict)
+        flat.extend(_flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)])
+    return flat
+
+
+def _set(cfg: CfgNode, key: str, value: Any, origin: str) -> None:
+    known = dict(_flatten(dict(cfg)))
+    if key not in known:
+        raise UserError(f"unknown key {key!r} in {origin}{nearest(key, known)}")
+    node = cfg
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        node = node[parent]
+    node[leaf] = _coerce(key, value, known[key], origin)
+
+
+def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
+    """YAML writes 1 for a float and 1.5 for a text; more than that is a mistake."""
+    if isinstance(default, str) and (value is None or isinstance(value, (int, float))) and not isinstance(value, bool):
+        return "" if value is None else str(value)
+    if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-5 as a text
+        except ValueError:
+            pass
+    if isinstance(default, tuple) and isinstance(value, (list, tuple, str)):
+        return tuple(value.split(",") if isinstance(value, str) else value)
+    if type(value) is not type(default):
+        raise UserError(f"{key} is {value!r} in {origin}; a {type(default).__name__} is expected, as {default!r}")
+    return value

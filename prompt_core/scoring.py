@@ -1,0 +1,96 @@
+"""Scoring prompts and templates on image sets: features once, then one accuracy per classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prompt_core.classifier import TextClassifier
+from prompt_core.data.feature_cache import cached_features
+from prompt_core.data.images import ImageSet
+from prompt_core.encoder import PromptedTextEncoder
+from prompt_core.evaluation import Accuracy, zero_shot_accuracy
+from prompt_core.files import sha256_of_json
+from prompt_core.prompt import SoftPrompt
+from prompt_core.training_data import training_vocabulary
+from prompt_core.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from prompt_core.clip import Clip
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """An image set with its features, and the candidates it is scored among.
+
+    Attributes:
+        features: (n, E) unit-norm.
+        labels: (n,) rows of ``candidates``.
+        unreadable: keys of the images that could not be decoded.
+        images_sha256: hash of the image set.
+    """
+
+    __test__ = False  # the name is not pytest's
+
+    features: np.ndarray
+    labels: np.ndarray
+    candidates: Vocabulary
+    unreadable: list[str]
+    images_sha256: str
+    source: str
+
+
+def load_test_set(
+    clip: Clip,
+    images: ImageSet,
+    vocabulary: str,
+    cache: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> TestSet:
+    """Encode or find the features of ``images``; candidates are their own classes, or a wider vocabulary."""
+    cached = cached_features(clip, images, 0, None, 0, cache, progress=progress)
+    candidates, rows = training_vocabulary(images, vocabulary)
+    return TestSet(
+        np.asarray(cached.features[:, 0], dtype=np.float32),
+        rows[cached.labels],
+        candidates,
+        cached.unreadable,
+        images.fingerprint(),
+        images.source,
+    )
+
+
+def score(
+    encoder: PromptedTextEncoder,
+    test_set: TestSet,
+    prompt_or_templates: SoftPrompt | str | Sequence[str],
+    merge_namesakes: bool = True,
+) -> Accuracy:
+    """Accuracy of a prompt or of templates on a test set."""
+    candidates = test_set.candidates
+    classifier = TextClassifier.build(encoder.clip, candidates, prompt_or_templates, encoder=encoder)
+    groups = candidates.name_groups if merge_namesakes else None
+    return zero_shot_accuracy(test_set.features, test_set.labels, classifier.weight, groups)
+
+
+def protocol_of(test_set: TestSet, split: str, merge_namesakes: bool) -> dict[str, Any]:
+    """The ``_protocol`` entry of a test set."""
+    from prompt_core import __version__
+
+    return {
+        "split": split,
+        "metric": "top-1 over all images (micro)",
+        "candidates": len(test_set.candidates),
+        "namesakes": "merged" if merge_namesakes else "separate",
+        "images": len(test_set.labels),
+        "unreadable": test_set.unreadable,
+        "scorer": f"prompt_core {__version__}",
+        "images_sha256": test_set.images_sha256,
+        "annotation_sha256": sha256_of_json(test_set.labels.tolist()),
+        "vocabulary_sha256": test_set.candidates.sha256,
+        "source": test_set.source,
+    }

@@ -1,0 +1,44 @@
+"""Class names and a prompt (or templates) to a classifier file.
+
+    python tools/build_classifier.py --vocabulary lvis --prompt runs/mini/prompt.safetensors --output lvis.safetensors
+
+The file holds unit-norm features with names and provenance; with an --output that ends in .npy it is the matrix that
+Detic and POMP read, with the names beside it.
+"""
+
+from prompt_core.classifier import TextClassifier
+from prompt_core.command_line import (
+    add_subject_arguments,
+    config_parser,
+    load_model,
+    parse_with_overrides,
+    resolve_subject,
+)
+from prompt_core.errors import UserError, run_command
+from prompt_core.files import check_writable
+from prompt_core.geometry import uniformity
+from prompt_core.vocabulary import Vocabulary
+
+
+def main() -> None:
+    """Parse, encode, write."""
+    parser = config_parser(__doc__, output="the file to write: .safetensors or .npy")
+    add_subject_arguments(parser)
+    parser.add_argument("--vocabulary", required=True, help="a published vocabulary, or a .txt, .csv or .json file")
+    parser.add_argument("--synonyms", action="store_true", help="average over the synonyms of each class")
+    arguments = parse_with_overrides(parser)
+    if not str(arguments.output).endswith((".safetensors", ".npy")):
+        raise UserError(f"--output is {arguments.output}; a file ending in .safetensors or .npy is expected")
+    check_writable(arguments.output)
+    vocabulary = Vocabulary.load(arguments.vocabulary)
+    cfg, subject = resolve_subject(arguments)
+    classifier = TextClassifier.build(load_model(cfg), vocabulary, subject, arguments.synonyms)
+    classifier.metadata["vocabulary"] = vocabulary.source or arguments.vocabulary
+    classifier.save(arguments.output)
+    size, width = classifier.weight.shape
+    spread = f", uniformity {float(uniformity(classifier.weight)):.3f}" if size > 1 else ""
+    print(f"{size} classes of {arguments.vocabulary}, {width} dimensions{spread}, written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,36 @@
+"""The margins of the local correction for any number of classes N and sampled size K.
+
+python tools/margins.py --classes 10450 --sampled 100,319,500,1000
+"""
+
+from rich.table import Table
+
+from prompt_core.command_line import ArgumentParser, print_table
+from prompt_core.contrast import correction_margin
+from prompt_core.errors import UserError, run_command
+
+
+def main() -> None:
+    """Print one row per base of the logarithm, one column per K."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--classes", type=int, default=10450, help="N, the number of training classes")
+    parser.add_argument("--sampled", default="100,319,500,1000", help="values of K, separated by commas")
+    arguments = parser.parse_args()
+    try:
+        sizes = [int(part) for part in arguments.sampled.split(",")]
+    except ValueError as error:
+        raise UserError(f"--sampled {arguments.sampled!r} should be whole numbers separated by commas") from error
+    if min(sizes) < 2 or max(sizes) > arguments.classes:
+        raise UserError(f"--sampled {arguments.sampled}: each K must lie between 2 and N = {arguments.classes}")
+    table = Table(title=f"margin added to the K - 1 sampled logits, N = {arguments.classes}")
+    table.add_column("correction")
+    for size in sizes:
+        table.add_column(f"K = {size}", justify="right")
+    labels = {"log10": "log10 (published code)", "ln": "ln (formula; estimates the full softmax)"}
+    for base, label in labels.items():
+        table.add_row(label, *(f"{correction_margin(arguments.classes, size - 1, base):.4f}" for size in sizes))
+    print_table(table)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,29 @@
+"""Learn a soft prompt by local contrast over a large vocabulary.
+
+    python tools/pretrain_prompt.py --config configs/prompt/mini_tiny_imagenet.yaml --output runs/mini \\
+        DATA.TRAIN tiny_imagenet:datasets/tiny-imagenet-200
+
+Writes prompt.safetensors, metrics.json, log.jsonl, a TensorBoard log and state.pt. Ctrl-C saves and exits; --resume
+goes on, also after a kill, to the same prompt.
+"""
+
+from prompt_core.command_line import config_parser, parse_with_overrides
+from prompt_core.config import load_config
+from prompt_core.errors import UserError, run_command
+from prompt_core.pretraining import pretrain
+
+
+def main() -> int:
+    """Parse, learn, print where the prompt is."""
+    parser = config_parser(__doc__)
+    parser.add_argument("--resume", action="store_true", help="go on from the state in --output")
+    arguments = parse_with_overrides(parser)
+    cfg = load_config(arguments.config, arguments.overrides)
+    output = arguments.output or cfg.OUTPUT
+    if not output:
+        raise UserError("no output folder; give --output DIR")
+    return pretrain(cfg, output, arguments.resume)
+
+
+if __name__ == "__main__":
+    run_command(main)
