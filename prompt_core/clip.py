@@ -100,10 +100,19 @@ class Clip:
     @cached_property
     def fingerprint(self) -> str:
         """Sha256 over names, shapes and values of all weights, and over the preprocessing."""
+        return self._hash("")
+
+    @cached_property
+    def image_fingerprint(self) -> str:
+        """The same over the image tower alone: what decides image features."""
+        return self._hash("visual.")
+
+    def _hash(self, prefix: str) -> str:
         digest = hashlib.sha256(json.dumps(self.preprocess_cfg, sort_keys=True, default=str).encode())
         for key, value in sorted(self.model.state_dict().items()):
-            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            if key.startswith(prefix):
+                digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     @torch.no_grad()
@@ -150,7 +159,7 @@ def load_clip(name: str | Path, pretrained: str | Path | None = None, device: st
     try:
         clip.model.to(device)
     except (AssertionError, RuntimeError) as error:
-        raise UserError(f"device {str(device)!r} cannot be used: {_first_line(error)}; 'cpu' always can") from error
+        raise UserError(f"device {str(device)!r} cannot be used: {_reason(error)}; 'cpu' always can") from error
     return clip
 
 
@@ -199,15 +208,16 @@ def _from_json(config: Path, weights: Path | None) -> Clip:
     if not {"embed_dim", "vision_cfg", "text_cfg"} <= settings.keys():
         raise UserError(f"{config} is not an open_clip configuration: embed_dim, vision_cfg and text_cfg are expected")
     builder = open_clip.CustomTextCLIP if settings.pop("custom_text", False) else open_clip.CLIP
+    state = _read_state_dict(weights) if weights is not None else None
     try:
         model = builder(**settings)
         preprocess = _preprocess_cfg(model, preprocess)
     except TypeError as error:
-        raise UserError(f"{config} is not an open_clip configuration: {_first_line(error)}") from error
-    if weights is None:
+        raise UserError(f"{config} is not an open_clip configuration: {_reason(error)}") from error
+    if weights is None or state is None:
         warnings.warn(f"{config}: no pretrained weights given, the weights are random", stacklevel=3)
     else:
-        _load_weights(model, _read_state_dict(weights), weights)
+        _load_weights(model, state, weights)
     tokenizer = open_clip.SimpleTokenizer(context_length=settings["text_cfg"].get("context_length", 77))
     pretrained = str(weights) if weights is not None else None
     return Clip(model, str(config), pretrained, preprocess, tokenizer)
@@ -226,7 +236,7 @@ def _from_openai_file(file: Path) -> Clip:
         # The builder passes through half precision; files with finer weights keep them.
         model.load_state_dict(precise)
     except (KeyError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise UserError(f"{file} is not an OpenAI CLIP state dict: {_first_line(error)}") from error
+        raise UserError(f"{file} is not an OpenAI CLIP state dict: {_reason(error)}") from error
     return Clip(model, "openai", str(file), _preprocess_cfg(model), open_clip.SimpleTokenizer())
 
 
@@ -240,12 +250,14 @@ def _read_state_dict(file: Path) -> dict[str, Tensor]:
 
             state: Any = load_file(file)
         elif _is_torchscript(file):
-            state = torch.jit.load(str(file), map_location="cpu").state_dict()
+            archive = torch.jit.load(str(file), map_location="cpu").state_dict()
+            # Tracing turns the causal mask, which every model makes itself, into a stored buffer.
+            state = {key: value for key, value in archive.items() if key.split(".")[-1] != "attn_mask"}
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own exception types for a damaged file
         raise UserError(
-            f"{file} could not be read as a state dict ({_first_line(error)}); "
+            f"{file} could not be read as a state dict ({_reason(error)}); "
             "it may be truncated or hold more than tensors"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -281,9 +293,10 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], file: Path) -> Non
         raise UserError(f"{file} does not fit the architecture: {reason}") from error
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].split('. ')[0][:160]}" if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    """The first sentence of a library's message, on one line."""
+    text = " ".join(str(error).split()).split(". ")[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @contextlib.contextmanager

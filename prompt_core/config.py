@@ -164,7 +164,12 @@ def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
         except ValueError:
             pass
     if isinstance(default, tuple) and isinstance(value, (list, tuple, str)):
-        return tuple(value.split(",") if isinstance(value, str) else value)
+        # YAML has no tuples: "(0.5, 1.0)" arrives as a text, and so does "a,b" from the command line.
+        decoded = CfgNode._decode_cfg_value(value) if isinstance(value, str) else value
+        values = tuple(decoded.split(",") if isinstance(decoded, str) else decoded)
+        if default and (len(values) != len(default) or any(not isinstance(each, (int, float)) for each in values)):
+            raise UserError(f"{key} is {value!r} in {origin}; {len(default)} numbers are expected, as {default!r}")
+        return values
     if type(value) is not type(default):
         raise UserError(f"{key} is {value!r} in {origin}; a {type(default).__name__} is expected, as {default!r}")
     return value

@@ -158,7 +158,8 @@ class Vocabulary:
         vocabulary = readers[path.suffix.lower()](path)
         if not len(vocabulary):
             raise UserError(f"{path} holds no class names")
-        return vocabulary.check()
+        # The rows of a classifier may share names: ImageNet-21K's do, and the file does not carry their ids.
+        return vocabulary if path.suffix.lower() == ".safetensors" else vocabulary.check()
 
 
 def _plain_list(values: Any) -> list[Any]:

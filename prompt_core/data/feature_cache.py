@@ -39,7 +39,7 @@ class ImageTower(Protocol):
     """What is needed of a CLIP model: see ``prompt_core.Clip``."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def image_fingerprint(self) -> str: ...
 
     @property
     def embed_dim(self) -> int: ...
@@ -90,7 +90,7 @@ def cache_key(clip: ImageTower, images: ImageSet, views: int, transform: ViewTra
         {
             "format": FORMAT_VERSION,
             "images": images.fingerprint(),
-            "clip": clip.fingerprint,
+            "clip": clip.image_fingerprint,
             "transform": None if transform is None else transform.fingerprint,
             "views": views,
             "seed": None if transform is None else int(seed),
@@ -152,7 +152,7 @@ def cached_features(
                 "embedding": clip.embed_dim,
                 "unreadable": unreadable,
                 "source": images.source,
-                "clip": clip.fingerprint,
+                "clip": clip.image_fingerprint,
                 "transform": None if transform is None else transform.fingerprint,
                 "seed": None if transform is None else int(seed),
                 "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

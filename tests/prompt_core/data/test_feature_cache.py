@@ -34,7 +34,7 @@ class FakeClip:
 
     def __init__(self, seed: int = 0, embed_dim: int = 6) -> None:
         self.embed_dim, self.image_size, self.image_mean, self.image_std = embed_dim, 8, MEAN, STD
-        self.fingerprint = f"fake {seed} {embed_dim}"
+        self.image_fingerprint = f"fake {seed} {embed_dim}"
         self.weight = torch.randn(embed_dim, 3 * 8 * 8, generator=torch.Generator().manual_seed(seed))
         self.calls: list[int] = []
 

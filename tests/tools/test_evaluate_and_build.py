@@ -1,0 +1,120 @@
+"""Scoring and classifier tools as users run them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prompt_core import PromptedTextEncoder, SoftPrompt, TextClassifier, Vocabulary, load_clip
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def prompt_file(tmp_path: Path, tiny_model: tuple[Path, Path]) -> Path:
+    path = tmp_path / "prompt.safetensors"
+    SoftPrompt.random(32, 4, seed=3).save(path, clip=str(tiny_model[0]))
+    return path
+
+
+def test_evaluate_writes_numbers_with_their_protocol(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, prompt_file: Path, tmp_path: Path
+) -> None:
+    arguments = ["--prompt", prompt_file, "--pretrained", tiny_model[1], "--datasets", f"folder:{picture_folder}"]
+    code, out, error = call_tool("evaluate_prompt", *arguments, "--output", "scores", "DATA.CACHE", "cache")
+    assert code == 0, error
+    metrics = json.loads((tmp_path / "scores/metrics.json").read_text())
+    name = picture_folder.name
+    clip = load_clip(*map(str, tiny_model))
+    vocabulary = Vocabulary(["blue_disc", "green_heart", "old_oak", "red_star"])
+    features = PromptedTextEncoder(clip)(SoftPrompt.load(prompt_file), vocabulary)
+    from prompt_core.data.layouts import open_images
+
+    images = open_images(f"folder:{picture_folder}", "val")
+    pixels = torch.stack([clip.preprocess(images.read(index)) for index in range(len(images))])
+    predicted = (clip.encode_image(pixels) @ features.detach().T).argmax(dim=1)
+    expected = 100 * float((predicted.numpy() == images.labels).mean())
+    assert metrics[f"{name}/top1"] == pytest.approx(expected, abs=1e-3)
+    protocol = metrics["_protocol"][name]
+    assert (protocol["split"], protocol["candidates"], protocol["images"]) == ("val", 4, 24)
+    assert f"{expected:.1f}" in out
+
+
+def test_a_wider_vocabulary_and_templates(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ["--template", "a photo of a {}.", "--clip", tiny_model[0], "--pretrained", tiny_model[1]]
+    arguments += ["--datasets", f"folder:{picture_folder}", "--vocabulary", "coco", "--output", "scores"]
+    code, _, error = call_tool("evaluate_prompt", *arguments)
+    assert code == 0, error
+    metrics = json.loads((tmp_path / "scores/metrics.json").read_text())
+    assert metrics["_protocol"][picture_folder.name]["candidates"] == 84
+
+
+def test_build_classifier(call_tool: Call, tiny_model: tuple[Path, Path], prompt_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("red star\nblue_disc\nold oak\n")
+    arguments = ["--vocabulary", "words.txt", "--prompt", prompt_file, "--pretrained", tiny_model[1]]
+    for output in ("out.safetensors", "out.npy"):
+        code, _, error = call_tool("build_classifier", *arguments, "--output", output)
+        assert code == 0, error
+        classifier = TextClassifier.load(tmp_path / output)
+        assert classifier.names == ["red star", "blue_disc", "old oak"]
+        clip = load_clip(*map(str, tiny_model))
+        expected = PromptedTextEncoder(clip)(SoftPrompt.load(prompt_file), ["red star", "blue disc", "old oak"])
+        torch.testing.assert_close(classifier.weight, expected.detach(), atol=1e-5, rtol=0)
+    assert np.load(tmp_path / "out.npy").shape == (3, 24)
+    metadata = TextClassifier.load(tmp_path / "out.safetensors").metadata
+    assert metadata["prompt_sha256"]
+    assert metadata["vocabulary_sha256"] == Vocabulary.load(tmp_path / "words.txt").sha256
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("build_classifier", ["--vocabulary", "twice.txt", "--template", "{}", "--output", "o.npy"], "'cat'"),
+        ("build_classifier", ["--vocabulary", "blank.txt", "--template", "{}", "--output", "o.npy"], "class 2 of 3"),
+        ("build_classifier", ["--vocabulary", "coko", "--template", "{}", "--output", "o.npy"], "nearest: 'coco'"),
+        ("build_classifier", ["--vocabulary", "coco", "--template", "{}", "--output", "o.txt"], ".safetensors or .npy"),
+        (
+            "build_classifier",
+            ["--vocabulary", "coco", "--template", "{}", "--output", "words.txt/o.npy"],
+            "cannot write",
+        ),
+        ("build_classifier", ["--vocabulary", "coco", "--output", "o.npy"], "either --prompt FILE or"),
+        ("build_classifier", ["--template", "{}", "--output", "o.npy"], "--vocabulary"),
+        ("build_classifier", ["--vocabulary", "coco", "--prompt", "none.pth", "--output", "o.npy"], "does not exist"),
+        ("build_classifier", ["--vocabulary", "coco", "--prompt", "cut.safetensors", "--output", "o.npy"], "truncated"),
+        ("build_classifier", ["--vocabulary", "coco", "--prompt", "wide.safetensors", "--output", "o.npy"], "width 64"),
+        ("build_classifier", ["--vocabulary", "coco", "--template", "photo", "--output", "o.npy"], "has no {}"),
+        ("evaluate_prompt", ["--template", "{}"], "no data set"),
+        ("evaluate_prompt", ["--template", "{}", "--datasets", "folder:empty"], "empty"),
+    ],
+)
+def test_mistakes_get_one_line_and_code_2(
+    call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path, tool: str, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "words.txt").write_text("cat\n")
+    (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
+    (tmp_path / "blank.txt").write_text("cat\n\ndog\n")
+    (tmp_path / "empty").mkdir()
+    SoftPrompt.random(64, 2).save(tmp_path / "wide.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "wide.safetensors").read_bytes()[:100])
+    code, _, error = call_tool(tool, *arguments, "--clip", tiny_model[0], "--pretrained", tiny_model[1])
+    assert code == 2, error
+    lines = error.strip().splitlines()
+    assert len(lines) == 1, error
+    assert message in lines[0]
+    assert not (tmp_path / "o.npy").exists()
+
+
+def test_margins_table(call_tool: Call, tmp_path: Path) -> None:
+    code, out, _ = call_tool("margins", "--classes", "1000", "--sampled", "128,256,512")
+    assert code == 0
+    for margin in ("0.8958", "0.5930", "0.2911"):
+        # FACTS quote log10 margins to four places
+        assert any(abs(float(word) - float(margin)) < 2e-4 for word in out.split() if word[:2] == margin[:2])

@@ -1,0 +1,173 @@
+"""The pre-training tool as users run it: files, kill and resume, Ctrl-C, and one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from prompt_core import SoftPrompt
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Call = Callable[..., tuple[int, str, str]]
+
+
+def settings(model: tuple[Path, Path], pictures: Path, **more: object) -> list[str]:
+    chosen = {
+        "MODEL.NAME": model[0],
+        "MODEL.PRETRAINED": model[1],
+        "DATA.TRAIN": f"folder:{pictures}",
+        "DATA.CACHE": "cache",
+        "AUGMENT.STORED_VIEWS": 2,
+        "AUGMENT.VIEWS": 2,
+        "PROMPT.N_CTX": 3,
+        "LOSS.NUM_CLASSES": 3,
+        "OPTIM.BATCH": 4,
+        "OPTIM.EPOCHS": 3,
+        "DEVICE": "cpu",
+        **more,
+    }
+    return [str(part) for pair in chosen.items() for part in pair]
+
+
+def test_writes_prompt_metrics_log_and_state(
+    run_tool: Run, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    result = run_tool("pretrain_prompt", "--output", "run", *settings(tiny_model, picture_folder), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    prompt = SoftPrompt.load(tmp_path / "run/prompt.safetensors")
+    assert prompt.context.shape == (3, 32)
+    assert prompt.metadata["K"] == 3
+    assert prompt.metadata["vocabulary"]["size"] == 4
+    assert prompt.metadata["training"]["learning_rate"] == 0.002
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert metrics["train/loss"] == lines[-1]["loss"]
+    assert metrics["_run"]["images"] == 24
+    assert list((tmp_path / "run/tensorboard").iterdir())
+    again = run_tool("pretrain_prompt", "--output", "run", *settings(tiny_model, picture_folder), cwd=tmp_path)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    # A second run finds the features and gives the same prompt.
+    run_tool("pretrain_prompt", "--output", "twin", *settings(tiny_model, picture_folder), cwd=tmp_path)
+    assert torch.equal(SoftPrompt.load(tmp_path / "twin/prompt.safetensors").context, prompt.context)
+
+
+LONG = {"OPTIM.EPOCHS": 120, "LOG.CHECKPOINT_MINUTES": 0.0005}
+
+
+@pytest.fixture(scope="module")
+def whole_run(
+    run_tool: Run, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Folder of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = run_tool("pretrain_prompt", "--output", "run", *settings(tiny_model, picture_folder, **LONG), cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "run"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_run_resumes_to_the_same_prompt(
+    run_tool: Run,
+    start_tool: Callable[..., subprocess.Popen[str]],
+    tiny_model: tuple[Path, Path],
+    picture_folder: Path,
+    tmp_path: Path,
+    whole_run: Path,
+    how: signal.Signals,
+) -> None:
+    options = settings(tiny_model, picture_folder, **LONG)
+    process = start_tool("pretrain_prompt", "--output", "cut", *options, cwd=tmp_path)
+    log = tmp_path / "cut/log.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if log.exists() and log.read_text().count("\n") >= 20:
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before it could be stopped"
+    os.kill(process.pid, how)
+    out, error = process.communicate(timeout=60)
+    assert "Traceback" not in error
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume" in out
+    assert not (tmp_path / "cut/prompt.safetensors").exists()
+    resumed = run_tool("pretrain_prompt", "--output", "cut", "--resume", *options, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = (SoftPrompt.load(folder / "prompt.safetensors") for folder in (whole_run, tmp_path / "cut"))
+    assert torch.equal(one.context, other.context)
+    assert (whole_run / "log.jsonl").read_text() == log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"MODEL.NAME": "ViT-B-61"}, "unknown architecture 'ViT-B-61'; nearest: 'ViT-B-16'"),
+        ({"LOSS.NUMCLASSES": 5}, "unknown key 'LOSS.NUMCLASSES' in the command line; nearest: 'LOSS.NUM_CLASSES'"),
+        ({"OPTIM.EPOCHS": "many"}, "OPTIM.EPOCHS is 'many'"),
+        ({"LOSS.CORRECTION": "log2"}, "LOSS.CORRECTION is 'log2'; expected log10, ln, a number or none"),
+        ({"DATA.TRAIN": "folder:nowhere"}, "nowhere"),
+        ({"DATA.TRAIN": "tiny_imagenet:."}, "wnids.txt"),
+        ({"DATA.VOCABULARY": "imagenet22k"}, "nearest: 'imagenet21k'"),
+        ({"DATA.CLASSES": "missing.txt"}, "class list missing.txt does not exist"),
+        ({"LOSS.REJECT": "none"}, "LOSS.REJECT is 'none'; expected one of name, id"),
+        ({"PROMPT.POSITION": "last"}, "unknown class token position 'last'"),
+        ({"MODEL.PRETRAINED": "broken.safetensors"}, "truncated"),
+        ({"DEVICE": "tpu9"}, "DEVICE is 'tpu9'"),
+    ],
+)
+def test_mistakes_get_one_line_and_code_2(
+    call_tool: Call,
+    tiny_model: tuple[Path, Path],
+    picture_folder: Path,
+    tmp_path: Path,
+    change: dict[str, object],
+    message: str,
+) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(tiny_model[1].read_bytes()[:5000])
+    code, _, error = call_tool("pretrain_prompt", "--output", "run", *settings(tiny_model, picture_folder, **change))
+    assert code == 2, error
+    lines = error.strip().splitlines()
+    assert len(lines) == 1, error
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not (tmp_path / "run/prompt.safetensors").exists()
+
+
+def test_unwritable_output_and_unknown_option(call_tool: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, error = call_tool("pretrain_prompt", "--output", "file/run")
+    assert code == 2
+    assert "cannot write" in error
+    code, _, error = call_tool("pretrain_prompt", "--outputs", "run", "--resum")
+    assert code == 2
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_unreadable_photos_are_listed_and_too_many_stop_the_run(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    shutil.copytree(picture_folder, pictures)
+    shutil.rmtree(pictures / "val")
+    for index in range(100):
+        shutil.copy(pictures / "train/red_star/0.png", pictures / f"train/red_star/copy{index}.png")
+    (pictures / "train/blue_disc/1.png").write_bytes(b"no picture")
+    options = settings(tiny_model, pictures, **{"DATA.SHOTS": -1, "OPTIM.EPOCHS": 1})
+    code, _, error = call_tool("pretrain_prompt", "--output", "one", *options)
+    assert code == 0, error
+    assert json.loads((tmp_path / "one/metrics.json").read_text())["_run"]["unreadable"] == ["blue_disc/1.png"]
+    (pictures / "train/blue_disc/2.png").write_bytes(b"no picture")
+    code, _, error = call_tool("pretrain_prompt", "--output", "two", *options)
+    assert code == 2
+    assert "2 of 124" in error
