@@ -39,7 +39,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["prompt_core*", "pomp_det*", "pomp_seg*"]),
-    package_data={"prompt_core": ["assets/*", "assets/vocabularies/*", "py.typed"]},
+    package_data={"prompt_core": ["assets/*", "assets/templates/*", "assets/vocabularies/*", "py.typed"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

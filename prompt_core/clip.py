@@ -45,6 +45,9 @@ class Clip:
         tokenizer: Any,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
+        if isinstance(getattr(model, "visual", None), nn.Module):
+            # Convolutional towers run about twice as fast on CPUs with the channels last; others do not care.
+            model.visual.to(memory_format=torch.channels_last)  # type: ignore[operator]
         self.name = name
         self.pretrained = pretrained
         self.preprocess_cfg = preprocess_cfg
@@ -118,7 +121,8 @@ class Clip:
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """Encode preprocessed images (B, 3, S, S) to unit-norm features (B, E)."""
-        features = self.model.encode_image(images.to(self.device, self.dtype))  # type: ignore[operator]
+        images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
+        features = self.model.encode_image(images)  # type: ignore[operator]
         return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
 
 

@@ -33,7 +33,7 @@ def default_config() -> CfgNode:
     cfg.DATA.VOCABULARY = ""  # names that negatives are drawn from; empty for the training classes
     cfg.DATA.CACHE = "runs/cache"  # where image features are kept
     cfg.DATA.WORKERS = -1  # decoding threads; -1 for one per core
-    cfg.DATA.ENCODE_BATCH = 256
+    cfg.DATA.ENCODE_BATCH = 32  # on CPUs small batches stay in the cache; raise it on a GPU
 
     cfg.AUGMENT = CfgNode()
     cfg.AUGMENT.STORED_VIEWS = 8  # augmented views of each image in the cache; 0 for the test transform

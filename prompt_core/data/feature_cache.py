@@ -105,7 +105,7 @@ def cached_features(
     transform: ViewTransform | None,
     seed: int,
     folder: str | os.PathLike[str],
-    batch_size: int = 256,
+    batch_size: int = 32,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedFeatures:
