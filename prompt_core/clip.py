@@ -47,7 +47,7 @@ class Clip:
         self.model = model.eval().requires_grad_(False)
         if isinstance(getattr(model, "visual", None), nn.Module):
             # Convolutional towers run about twice as fast on CPUs with the channels last; others do not care.
-            model.visual.to(memory_format=torch.channels_last)  # type: ignore[operator]
+            model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = name
         self.pretrained = pretrained
         self.preprocess_cfg = preprocess_cfg
