@@ -86,7 +86,7 @@ class SoftPrompt(nn.Module):
         std: float = 0.02,
         seed: int = 0,
     ) -> SoftPrompt:
-        """Normal vectors with mean 0 and ``std`` (FACTS of the published trainer: 0.02), by ``seed``."""
+        """Normal vectors with mean 0 and ``std`` (0.02 in the published trainer), by ``seed``."""
         generator = torch.Generator().manual_seed(seed)
         shape = (n_ctx, width) if num_classes is None else (num_classes, n_ctx, width)
         return cls(torch.randn(shape, generator=generator) * std, position)

@@ -45,5 +45,5 @@ def run_description(
 def write_metrics(
     path: str | Path, metrics: Mapping[str, float], run: Mapping[str, Any], protocol: Mapping[str, Any]
 ) -> None:
-    """Write ``{"dataset/metric": number, …, "_run": …, "_protocol": {dataset: …}}`` (DESIGN section 6)."""
+    """Write ``{"dataset/metric": number, …, "_run": …, "_protocol": {dataset: …}}``."""
     write_json(path, {**metrics, "_run": dict(run), "_protocol": dict(protocol)})

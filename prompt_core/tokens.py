@@ -73,7 +73,7 @@ class PromptTokenizer:
         """Sequences ``[SOT] context name . [EOT]`` (end), or with the name between or before the context.
 
         With position ``middle`` the first ``n_ctx // 2`` vectors precede the name. "The name" is as many tokens as
-        the name alone has, so a full stop merged with a closing bracket stays with it (FACTS of the published code).
+        the name alone has, so a full stop merged with a closing bracket stays with it, as in the published code.
 
         Raises:
             UserError: for a name that does not fit into the context length, or an unknown position.

@@ -27,7 +27,7 @@ from prompt_core.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class LearningSettings:
-    """Settings of the loop; the defaults are POMP's (FACTS 1.5: SGD, warm-up epoch, cosine per epoch)."""
+    """Settings of the loop; the defaults are those of POMP's trainer: SGD, a warm-up epoch, cosine per epoch."""
 
     num_classes: int = 1000  # K; 0 for the full softmax
     correction: Correction = "log10"

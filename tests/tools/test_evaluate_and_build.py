@@ -116,5 +116,5 @@ def test_margins_table(call_tool: Call, tmp_path: Path) -> None:
     code, out, _ = call_tool("margins", "--classes", "1000", "--sampled", "128,256,512")
     assert code == 0
     for margin in ("0.8958", "0.5930", "0.2911"):
-        # FACTS quote log10 margins to four places
+        # The published values have four places.
         assert any(abs(float(word) - float(margin)) < 2e-4 for word in out.split() if word[:2] == margin[:2])
