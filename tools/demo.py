@@ -1,0 +1,34 @@
+"""Learn a prompt with the embedded model on embedded images, and show what it does, without any download.
+
+    python tools/demo.py --output runs/demo
+
+Draws 4,000 images of coloured, patterned shapes, learns a prompt on the base classes, classifies base and novel ones
+among up to 1,440 names, and writes pictures, metrics.json and one page, index.html. A second run uses what is there;
+--fresh starts over. Trailing KEY VALUE pairs change the configuration.
+"""
+
+from pathlib import Path
+
+from prompt_core.command_line import config_parser, parse_with_overrides, print_table
+from prompt_core.config import load_config
+from prompt_core.demo import run_demo
+from prompt_core.demo_scores import result_table
+from prompt_core.errors import run_command
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "prompt" / "mini_shapes.yaml"
+
+
+def main() -> None:
+    """Parse, run, print the table."""
+    parser = config_parser(__doc__)
+    parser.set_defaults(output="runs/demo", config=str(CONFIG))
+    parser.add_argument("--fresh", action="store_true", help="delete what an earlier demo wrote and start over")
+    arguments = parse_with_overrides(parser)
+    result = run_demo(arguments.output, load_config(arguments.config, arguments.overrides), fresh=arguments.fresh)
+    print_table(result_table(result.columns, result.rows, result.metrics))
+    print(", ".join(f"{name}: {value:.0f} s" for name, value in result.seconds.items()))
+    print(f"open {result.folder / 'index.html'}")
+
+
+if __name__ == "__main__":
+    run_command(main)
