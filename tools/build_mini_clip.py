@@ -1,0 +1,72 @@
+"""Build ``mini``, the small embedded CLIP, from two packages of the index.
+
+    python tools/build_mini_clip.py --output build/mini
+    python tools/build_mini_clip.py --adapt build/mini --tiny-imagenet FOLDER --output prompt_core/assets
+    python tools/build_mini_clip.py --output build/mini --holdout
+    python tools/build_mini_clip.py --evaluate prompt_core/assets --tiny-imagenet FOLDER --imagenet-samples FOLDER
+
+Image tower: EfficientNet-Lite0 (supervised on ImageNet-1K), its pooled features and one closed-form linear layer.
+Text tower: a small causal transformer, trained from scratch to give for "prefix + class name" the direction that the
+image tower's own classifier has for that class. Classes that the classifier does not know get a direction predicted
+from a sentence encoder's similarity (kernel ridge regression). --adapt then fits the linear layer to small photos; no
+other step sees one. The recipe is told in prompt_core/assets/MINI_MODEL_CARD.md.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mini_clip.adapt import adapt
+from mini_clip.build import build
+from mini_clip.measure import HALVES, evaluate, result_tables
+
+from prompt_core.command_line import ArgumentParser, print_table
+from prompt_core.errors import UserError, run_command
+from prompt_core.files import check_writable, write_json
+
+DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "prompt_core" / "assets"
+
+
+def main() -> None:
+    """Build one variant, or measure those that are there."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--cache", type=Path, default="build/mini_cache", metavar="DIR", help="wheels, teacher and image features"
+    )
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, metavar="DIR", help="where the model is written")
+    parser.add_argument("--holdout", action="store_true", help="keep 200 ImageNet-1K classes out of every step")
+    parser.add_argument("--steps", type=int, default=1300, help="training steps of the text tower")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--adapt", type=Path, metavar="FOLDER", help="fit the mini there to Tiny-ImageNet's photos")
+    parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="measure the models there, build nothing")
+    parser.add_argument("--tiny-imagenet", type=Path, metavar="DIR", help="Tiny-ImageNet in its standard layout")
+    parser.add_argument("--imagenet-samples", type=Path, metavar="DIR", help="labels.csv and photos of ImageNet-1K")
+    parser.add_argument("--half", choices=HALVES, default="report", help="validation photos to score")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the measured numbers there")
+    arguments = parser.parse_args()
+    if min(arguments.steps, arguments.threads) < 1:
+        raise UserError(f"--steps {arguments.steps} --threads {arguments.threads}: both must be at least 1")
+    torch.set_num_threads(arguments.threads)
+    if arguments.adapt is None and arguments.evaluate is None:
+        build(arguments.cache, arguments.output, holdout=arguments.holdout, steps=arguments.steps, seed=arguments.seed)
+        return
+    if arguments.tiny_imagenet is None:
+        raise UserError("--adapt and --evaluate need --tiny-imagenet DIR")
+    if arguments.adapt is not None:
+        adapt(arguments.adapt, arguments.tiny_imagenet, arguments.output, arguments.seed)
+        return
+    if arguments.json is not None:
+        check_writable(arguments.json)
+    features = arguments.cache / "features"
+    results = evaluate(
+        arguments.evaluate, arguments.tiny_imagenet, arguments.imagenet_samples, arguments.half, features
+    )
+    for table in result_tables(results):
+        print_table(table)
+    if arguments.json is not None:
+        write_json(arguments.json, results)
+
+
+if __name__ == "__main__":
+    run_command(main)
