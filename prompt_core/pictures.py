@@ -105,7 +105,7 @@ def draw_accuracy(
                 edgecolor=INK,
                 linewidth=0.6,
             )
-            axes.bar_label(drawn, [f"{height:.0f}" for height in heights], fontsize=6.5, padding=1)
+            axes.bar_label(drawn, [f"{height:.1f}" for height in heights], fontsize=6.5, padding=1)
         axes.set_xticks(range(len(panel)), [f"among\n{column.among}" for column in panel], fontsize=8)
         axes.set_ylim(0, 1.12 * most)
         axes.set_title(f"{panel[0].group} images: top-1, %", fontsize=10, loc="left")
