@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow lint install install-det clean
 
 install: $(VENV)/installed
 
@@ -15,16 +15,24 @@ $(VENV)/installed: setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet -e ".[demo,dev]"
 	touch $@
 
+# What the tests of the detector need besides; detectron2 is installed without a compiler.
+$(VENV)/installed-det: $(VENV)/installed tools/install_detectron2.py
+	$(BIN)/python -m pip install --quiet -e ".[demo,dev,det]"
+	$(BIN)/python tools/install_detectron2.py
+	touch $@
+
+install-det: $(VENV)/installed-det
+
 demo: install
 	$(BIN)/python tools/demo.py --output runs/demo
 
-test: install
+test: install-det
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: install
+test-slow: install-det
 	$(BIN)/python -m pytest -m slow
 
 lint: install
