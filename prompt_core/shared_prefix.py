@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from prompt_core.text_tower import TextTower
 from prompt_core.tokens import TokenSequences
 
+QUICK_GELU = 1.702  # slope of OpenAI's approximation of GELU
+
 
 @dataclass(frozen=True)
 class SuffixPack:
@@ -64,7 +66,12 @@ def pack_suffixes(sequences: TokenSequences) -> SuffixPack:
 
 
 def encode_shared_prefix(
-    tower: TextTower, prefix: Tensor, suffix: Tensor, pack: SuffixPack, deep_context: Tensor | None = None
+    tower: TextTower,
+    prefix: Tensor,
+    suffix: Tensor,
+    pack: SuffixPack,
+    deep_context: Tensor | None = None,
+    keep: list[Tensor] | None = None,
 ) -> Tensor:
     """End-of-text states of N classes behind B prefixes, before the final norm.
 
@@ -74,32 +81,21 @@ def encode_shared_prefix(
         suffix: (B, T, D) likewise, in pack order.
         pack: where each suffix lies.
         deep_context: (J, M, D), replaces positions 1..M of the prefix at the input of blocks 1..J (MaPLe).
+        keep: a list that receives the input (B, P + T, D) of each block.
 
     Returns:
         (B, N, D) states, classes in their original order.
     """
-    blocks: list[Any] = list(tower.blocks)
-    ends = torch.from_numpy(pack.ends).to(suffix.device)
-    for index, block in enumerate(blocks):
+    common = prefix.shape[1]
+    states = torch.cat([prefix, suffix], dim=1)  # (B, P + T, D)
+    for index, block in enumerate(tower.blocks):
         if deep_context is not None and 1 <= index <= len(deep_context):
-            prefix = replace_context(prefix, deep_context[index - 1])
-        last = index == len(blocks) - 1
-        prefix_query, prefix_key, prefix_value = _project(block, block.ln_1(prefix), tower.heads, "qkv")
-        normed = block.ln_1(suffix)
-        if last:
-            # Only the end-of-text states leave the tower, so only they ask and only they pass the MLP.
-            suffix = suffix[:, ends]  # (B, N, D)
-            (query,) = _project(block, normed[:, ends], tower.heads, "q")
-            key, value = _project(block, normed, tower.heads, "kv")
-        else:
-            query, key, value = _project(block, normed, tower.heads, "qkv")
-        attended = _suffix_attention(query, key, value, prefix_key, prefix_value, pack.groups, last)
-        suffix = _finish(block, suffix, attended)
-        if not last:
-            prefix = _finish(
-                block, prefix, F.scaled_dot_product_attention(prefix_query, prefix_key, prefix_value, is_causal=True)
-            )
-    return suffix[:, torch.from_numpy(pack.unsort).to(suffix.device)]
+            states = replace_context(states, deep_context[index - 1])
+        if keep is not None:
+            keep.append(states)
+        last = index == len(tower.blocks) - 1
+        states = contract(block, *attend_and_expand(block, states, tower.heads, common, pack, last))
+    return states[:, torch.from_numpy(pack.unsort).to(states.device)]
 
 
 def replace_context(states: Tensor, context: Tensor) -> Tensor:
@@ -107,6 +103,67 @@ def replace_context(states: Tensor, context: Tensor) -> Tensor:
     return torch.cat(
         [states[:, :1], context.to(states.dtype).expand(len(states), -1, -1), states[:, 1 + len(context) :]], dim=1
     )
+
+
+def attend_and_expand(
+    block: Any, states: Tensor, heads: int, common: int, pack: SuffixPack, last: bool
+) -> tuple[Tensor, Tensor]:
+    """A block up to its last projection: the first ``common`` tokens attend among themselves, suffixes to them too.
+
+    Args:
+        states: (B, P + T, D), the prefix before the packed suffixes.
+        last: whether only the end-of-text states leave the block, so that only they ask and only they pass the MLP.
+
+    Returns:
+        (B, L, D) states after attention and (B, L, 4D) hidden states of the MLP, up to the factor that
+        :func:`contract` expects; L is P + T, or N if ``last``.
+    """
+    normed = block.ln_1(states)
+    if last:
+        ends = torch.from_numpy(pack.ends + common).to(states.device)
+        states = states[:, ends]  # (B, N, D)
+        (query,) = _project(block, normed[:, ends], heads, "q")
+        key, value = _project(block, normed, heads, "kv")
+    else:
+        query, key, value = _project(block, normed, heads, "qkv")
+    prefix_key, key = key[:, :, :common], key[:, :, common:]
+    prefix_value, value = value[:, :, :common], value[:, :, common:]
+    if last:
+        attended = _suffix_attention(query, key, value, prefix_key, prefix_value, pack.groups, True)
+    else:
+        prefix_query, query = query[:, :, :common], query[:, :, common:]
+        outer = F.scaled_dot_product_attention(prefix_query, prefix_key, prefix_value, is_causal=True)
+        inner = _suffix_attention(query, key, value, prefix_key, prefix_value, pack.groups, False)
+        attended = torch.cat([outer, inner], dim=2)  # (B, H, P + T, d)
+    states = states + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+    normed = block.ln_2(states)
+    if not _is_quick_gelu(block):
+        return states, block.mlp.gelu(block.mlp.c_fc(normed))
+    # x sigmoid(1.702 x) is silu(1.702 x) / 1.702: one kernel that keeps one tensor, where open_clip's module runs three
+    # and keeps two. The product before it brings the factor in, the residual after it takes it out, both for free.
+    layer = block.mlp.c_fc
+    scaled = torch.addmm(layer.bias, normed.flatten(0, 1), layer.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU)
+    return states, F.silu(scaled).view(*normed.shape[:-1], -1)
+
+
+def contract(block: Any, states: Tensor, hidden: Tensor) -> Tensor:
+    """The rest of a block: the last projection of the MLP, and the residual."""
+    layer = block.mlp.c_proj
+    if _is_quick_gelu(block):
+        product = F.linear(hidden, layer.weight, QUICK_GELU * layer.bias)
+        return torch.add(states, block.ls_2(product), alpha=1 / QUICK_GELU)
+    return states + block.ls_2(layer(hidden))
+
+
+def contract_gradient(block: Any, gradient: Tensor) -> Tensor:
+    """Gradient (B, L, 4D) at the hidden states, from the one at the output of :func:`contract` (B, L, D)."""
+    gamma = getattr(block.ls_2, "gamma", None)
+    gradient = gradient if gamma is None else gradient * gamma
+    return (gradient / QUICK_GELU if _is_quick_gelu(block) else gradient) @ block.mlp.c_proj.weight
+
+
+def _is_quick_gelu(block: Any) -> bool:
+    return type(block.mlp.gelu).__name__ == "QuickGELU"
 
 
 def _project(block: Any, normed: Tensor, heads: int, parts: str) -> list[Tensor]:
@@ -166,30 +223,3 @@ def _suffix_attention(
         prefix_weights.append(weights[..., :prefix_length].flatten(2, 3))
         own_values.append((weights[..., prefix_length:] @ group_value).flatten(2, 3))
     return torch.cat(prefix_weights, dim=2) @ prefix_value + torch.cat(own_values, dim=2)
-
-
-def _finish(block: Any, states: Tensor, attended: Tensor) -> Tensor:
-    """Output projection, residuals and MLP of a block; ``attended`` is (B, H, L, d)."""
-    mixed = block.attn.out_proj(attended.transpose(1, 2).flatten(2))
-    states = states + block.ls_1(mixed)
-    hidden = block.mlp.c_fc(block.ln_2(states))
-    activation = block.mlp.gelu
-    hidden = _LeanQuickGELU.apply(hidden) if type(activation).__name__ == "QuickGELU" else activation(hidden)
-    return states + block.ls_2(block.mlp.c_proj(hidden))
-
-
-class _LeanQuickGELU(torch.autograd.Function):
-    """x sigmoid(1.702 x), keeping x alone for the backward pass; open_clip's module keeps x and the sigmoid."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return torch.sigmoid(1.702 * x).mul_(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        gate = torch.sigmoid(1.702 * x)
-        # d/dx = gate + 1.702 x gate (1 - gate)
-        slope = (1 - gate).mul_(x).mul_(1.702).add_(1).mul_(gate)
-        return slope.mul_(grads[0])
