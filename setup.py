@@ -39,7 +39,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["prompt_core*", "pomp_det*", "pomp_seg*"]),
-    package_data={"prompt_core": ["assets/*", "assets/templates/*", "assets/vocabularies/*", "py.typed"]},
+    package_data={
+        "prompt_core": ["assets/*", "assets/templates/*", "assets/vocabularies/*", "py.typed"],
+        "pomp_det": ["data/assets/*"],
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -57,6 +60,6 @@ setup(
         "det": DETECTRON2_NEEDS,
         "seg": DETECTRON2_NEEDS,
         "demo": DEMO,
-        "dev": [*DEV, *DEMO, "pycocotools>=2.0.8"],
+        "dev": [*DEV, *DEMO, "pycocotools>=2.0.8", "lvis>=0.5.3"],
     },
 )

@@ -1,0 +1,53 @@
+"""Open-vocabulary detector on Detectron2, with a frozen classifier of prompted class names.
+
+The public names are loaded when they are first used: importing the package needs no Detectron2, downloads nothing and
+touches no GPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pomp_det.build import build_detector
+    from pomp_det.checkpoint import DetectorCheckpointer, load_weights
+    from pomp_det.classifier import configured_classifier, set_classifier
+    from pomp_det.config import add_detic_config, load_config
+
+_HOMES = {
+    "DetectorCheckpointer": "checkpoint",
+    "add_detic_config": "config",
+    "build_detector": "build",
+    "configured_classifier": "classifier",
+    "load_config": "config",
+    "load_weights": "checkpoint",
+    "set_classifier": "classifier",
+}
+
+__all__ = [
+    "DetectorCheckpointer",
+    "add_detic_config",
+    "build_detector",
+    "configured_classifier",
+    "load_config",
+    "load_weights",
+    "set_classifier",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pomp_det' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f"pomp_det.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "detectron2":
+            raise
+        from prompt_core.errors import UserError
+
+        raise UserError("detectron2 is not installed; run: python tools/install_detectron2.py") from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

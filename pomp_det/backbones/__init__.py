@@ -1,0 +1,1 @@
+"""Backbones with a feature pyramid, under the registry names of the published YAML files."""

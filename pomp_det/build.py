@@ -1,0 +1,67 @@
+"""From a configuration to a detector."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    build_model,
+)
+from torch import nn
+
+# Imported for the names that they register with Detectron2.
+from pomp_det.backbones import efficientnet_lite, pyramid, swin, timm_resnet  # noqa: F401
+from pomp_det.class_matrix import RANDOM, check_class_count, configured_matrix
+from pomp_det.classifier import set_classifier
+from pomp_det.heads import cascade, res5  # noqa: F401
+from pomp_det.meta_arch import CustomRCNN  # noqa: F401
+from pomp_det.proposals.centernet import CenterNet  # noqa: F401
+from prompt_core.errors import UserError, nearest
+
+
+def build_detector(cfg: CfgNode) -> nn.Module:
+    """A detector in Detectron2's usual input and output format, in training mode, with the configured classes.
+
+    Its weights are random: :func:`pomp_det.load_weights` loads ``MODEL.WEIGHTS`` or any other file. With
+    ``MODEL.VOCABULARY`` the number of classes is the vocabulary's.
+
+    Raises:
+        UserError: an unknown name, a class matrix that is missing or does not fit, options that do not go together.
+    """
+    _check_names(cfg)
+    matrix = configured_matrix(cfg)
+    cfg = cfg.clone()
+    cfg.defrost()
+    if matrix is not None:
+        if cfg.MODEL.VOCABULARY:
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(matrix.weight)
+        check_class_count(matrix, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        # The stages start with random rows and get the matrix afterwards, so that it is made once.
+        cfg.MODEL.VOCABULARY, cfg.MODEL.PROMPT = "", ""
+        cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH = RANDOM
+    model = build_model(cfg)
+    model.classes_from_checkpoint = cfg.MODEL.ROI_BOX_HEAD.CLASSIFIER_FROM_CHECKPOINT
+    if hasattr(model, "roi_heads"):
+        model.roi_heads.class_names = [f"class {row}" for row in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)]
+    if matrix is not None:
+        set_classifier(model, matrix)
+    return model
+
+
+def _check_names(cfg: CfgNode) -> None:
+    device = str(cfg.MODEL.DEVICE)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"MODEL.DEVICE is {device!r} but no GPU is usable here; use MODEL.DEVICE cpu")
+    names = [
+        ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+        ("MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, PROPOSAL_GENERATOR_REGISTRY),
+        ("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, ROI_HEADS_REGISTRY),
+    ]
+    for key, name, registry in names:
+        if name not in registry:
+            raise UserError(f"{key} is {name!r}, which is not known{nearest(name, [known for known, _ in registry])}")

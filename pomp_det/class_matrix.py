@@ -1,0 +1,167 @@
+"""The class matrix that a configuration asks for: from a file, or from class names and a prompt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from prompt_core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from prompt_core.prompt import SoftPrompt
+    from prompt_core.vocabulary import Vocabulary
+
+RANDOM = "rand"  # as the published code names it
+
+
+class ClassMatrix(NamedTuple):
+    """Class features in rows.
+
+    Attributes:
+        weight: (C, E) of any norm, as the file holds them.
+        names: C class names; ``class 0`` … where the file has none.
+        source: where they come from, for messages.
+    """
+
+    weight: Tensor
+    names: list[str]
+    source: str
+
+
+def resolve_path(path: str | Path) -> Path:
+    """``path``; one that begins with ``datasets/`` is looked for under ``POMP_DATA`` where that is set."""
+    path, root = Path(path).expanduser(), os.environ.get("POMP_DATA")
+    if root and not path.is_absolute() and path.parts[:1] == ("datasets",):
+        return Path(root).joinpath(*path.parts[1:])
+    return path
+
+
+def read_class_matrix(path: str | Path) -> ClassMatrix:
+    """A ``.npy`` matrix (C, E), or a classifier file (``.safetensors``).
+
+    Raises:
+        UserError: when the file is absent, truncated, or of another shape.
+    """
+    from prompt_core.classifier import TextClassifier, _load_matrix
+
+    file = resolve_path(path)
+    if not file.is_file():
+        raise UserError(
+            f"class matrix {file} does not exist; set MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH to a .npy matrix or a "
+            f"classifier file (tools/build_classifier.py writes both), or to {RANDOM!r} for a random one"
+        )
+    if file.suffix != ".npy":
+        classifier = TextClassifier.load(file)
+        return ClassMatrix(classifier.weight, classifier.names, str(path))
+    weight, names, _ = _load_matrix(file)
+    if not bool(torch.isfinite(weight).all()):
+        raise UserError(f"class matrix {file} holds numbers that are not finite")
+    if len(names) != len(weight):
+        raise UserError(f"class matrix {file} has {len(weight)} rows, its .names.json {len(names)} names")
+    return ClassMatrix(weight, names, str(path))
+
+
+def configured_matrix(cfg: CfgNode) -> ClassMatrix | None:
+    """The classes that the configuration asks for; None for a random matrix, or without a zero-shot classifier.
+
+    Raises:
+        UserError: a file that is missing or damaged, or class names that cannot be turned into features.
+    """
+    node = cfg.MODEL.ROI_BOX_HEAD
+    if not node.USE_ZEROSHOT_CLS:
+        if cfg.MODEL.VOCABULARY or cfg.MODEL.PROMPT:
+            raise UserError("MODEL.VOCABULARY and MODEL.PROMPT need MODEL.ROI_BOX_HEAD.USE_ZEROSHOT_CLS True")
+        return None
+    if not cfg.MODEL.VOCABULARY:
+        if cfg.MODEL.PROMPT:
+            raise UserError("MODEL.PROMPT is set without MODEL.VOCABULARY; name the classes to encode")
+        return None if node.ZEROSHOT_WEIGHT_PATH == RANDOM else read_class_matrix(node.ZEROSHOT_WEIGHT_PATH)
+    if cfg.MODEL.VOCABULARY.endswith((".npy", ".safetensors")):
+        return read_class_matrix(cfg.MODEL.VOCABULARY)
+    vocabulary = read_vocabulary(cfg.MODEL.VOCABULARY)
+    if cfg.MODEL.PROMPT:
+        return _encode(cfg, vocabulary)
+    return _rows_by_name(node.ZEROSHOT_WEIGHT_PATH, vocabulary.names)
+
+
+def stage_matrix(cfg: CfgNode) -> tuple[Tensor, str]:
+    """The matrix (NUM_CLASSES, E) of one stage, and its source.
+
+    Raises:
+        UserError: when the configured matrix has another number of classes.
+    """
+    count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    matrix = configured_matrix(cfg)
+    if matrix is None:
+        return torch.randn(count, cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM), "random"
+    check_class_count(matrix, count)
+    return matrix.weight, matrix.source
+
+
+def check_class_count(matrix: ClassMatrix, count: int) -> None:
+    """Raises UserError unless the matrix has ``count`` classes."""
+    if len(matrix.weight) != count:
+        raise UserError(
+            f"class matrix {matrix.source} has {len(matrix.weight)} classes, MODEL.ROI_HEADS.NUM_CLASSES is {count}; "
+            "set both alike, or name the classes with MODEL.VOCABULARY"
+        )
+
+
+def read_vocabulary(text: str) -> Vocabulary:
+    """A published vocabulary's name, a file of class names, or names joined by commas.
+
+    Raises:
+        UserError: an absent or malformed file, blank or repeated names.
+    """
+    from prompt_core.vocabulary import PUBLISHED, Vocabulary
+
+    if text in PUBLISHED or Path(text).suffix in (".txt", ".csv", ".json"):
+        return Vocabulary.load(text if text in PUBLISHED else resolve_path(text))
+    return Vocabulary([name.strip() for name in text.split(",")], source="MODEL.VOCABULARY").check()
+
+
+def _encode(cfg: CfgNode, vocabulary: Vocabulary) -> ClassMatrix:
+    """Class features of a prompt file, or of templates separated by ``|``."""
+    from prompt_core.classifier import TextClassifier
+    from prompt_core.clip import load_clip
+    from prompt_core.prompt import SoftPrompt
+
+    subject: SoftPrompt | Sequence[str]
+    learned_with = None
+    if "{}" in cfg.MODEL.PROMPT:
+        subject = cfg.MODEL.PROMPT.split("|")
+    else:
+        subject = SoftPrompt.load(resolve_path(cfg.MODEL.PROMPT))
+        learned_with = subject.metadata.get("clip")
+    name = cfg.MODEL.CLIP.NAME or learned_with or "ViT-B-16-quickgelu"
+    if learned_with and name != learned_with:
+        raise UserError(f"prompt {cfg.MODEL.PROMPT} was learned with CLIP {learned_with}; MODEL.CLIP.NAME is {name!r}")
+    pretrained = cfg.MODEL.CLIP.PRETRAINED or (None if name == "mini" else "openai")
+    classifier = TextClassifier.build(load_clip(name, pretrained, cfg.MODEL.DEVICE), vocabulary, subject)
+    source = f"{len(vocabulary)} classes of {vocabulary.source} behind {cfg.MODEL.PROMPT}"
+    return ClassMatrix(classifier.weight, classifier.names, source)
+
+
+def _rows_by_name(path: str, names: Sequence[str]) -> ClassMatrix:
+    """Rows of a classifier file by the names of its classes; case and underscores do not matter."""
+    hint = "; set MODEL.PROMPT to a prompt file, or to a template such as 'a {}.', to encode any name"
+    if path == RANDOM:
+        raise UserError("MODEL.VOCABULARY names classes, and the class matrix is random" + hint)
+    matrix = read_class_matrix(path)
+    rows = {_plain(name): row for row, name in enumerate(matrix.names)}
+    for name in names:
+        if _plain(name) not in rows:
+            raise UserError(f"MODEL.VOCABULARY: {path} has no class {name!r}{nearest(name, matrix.names)}{hint}")
+    chosen = [rows[_plain(name)] for name in names]
+    return ClassMatrix(matrix.weight[chosen], list(names), f"{len(names)} classes of {matrix.source}")
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())

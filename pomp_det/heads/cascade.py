@@ -1,0 +1,119 @@
+"""Cascade heads with the zero-shot classifier, for boxes and for image labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads, _ScaleGradient
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from pomp_det.heads.weak_batches import (
+    WeakOptions,
+    WeakTargets,
+    weak_losses,
+    weighted_mask_head,
+    without_classes,
+    zero_weak_losses,
+)
+from pomp_det.heads.weak_heads import WeakHeads
+from prompt_core.errors import UserError
+
+
+@ROI_HEADS_REGISTRY.register()
+class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
+    """Cascade R-CNN (arXiv 1712.00726) whose stages classify against a frozen class matrix (Detic, arXiv 2201.02605).
+
+    A score is the mean over the stages, mixed with the proposal's score; boxes are those of the last stage.
+    """
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        return super().from_config(cfg, input_shape) | {"weak": WeakOptions.from_config(cfg)}
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        if not cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
+            raise UserError("DeticCascadeROIHeads needs MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True")
+        first, ious = cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0], list(cfg.MODEL.ROI_BOX_CASCADE_HEAD.IOUS)
+        if first != ious[0] or len(ious) != len(cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS):
+            raise UserError(
+                f"ROI_BOX_CASCADE_HEAD.IOUS is {ious}; it must begin with ROI_HEADS.IOU_THRESHOLDS ({first}) and have "
+                "one value for each of BBOX_REG_WEIGHTS"
+            )
+        options = super()._init_box_head(without_classes(cfg), input_shape)
+        weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
+        options["box_predictors"] = [
+            DeticFastRCNNOutputLayers(cfg, head.output_shape, box2box_transform=Box2BoxTransform(weights=tuple(each)))
+            for head, each in zip(options["box_heads"], weights, strict=True)
+        ]
+        return options
+
+    @classmethod
+    def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        options = super()._init_mask_head(cfg, input_shape)
+        if options:
+            weighted_mask_head(options["mask_head"], cfg)
+        return options
+
+    def _stage_features(self, features: Sequence[Tensor], proposals: Sequence[Instances], stage: int) -> Tensor:
+        """Region features (R, D) of a stage, for the proposals of all images."""
+        pooled = self.box_pooler(features, [each.proposal_boxes for each in proposals])
+        if self.training:
+            # The stages' losses add up; the shared features below them see the mean.
+            pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
+        return self.box_head[stage](pooled)
+
+    def _refined(self, stage: int, shifts: Tensor, proposals: list[Instances]) -> list[Instances]:
+        """The boxes that a stage's shifts (R, 4) make of its proposals: proposals of the next stage."""
+        boxes = self.box_predictor[stage].predict_boxes((None, shifts), proposals)
+        return self._create_proposals_from_boxes(boxes, [each.image_size for each in proposals])
+
+    def _box_losses(
+        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances], has_masks: bool
+    ) -> dict[str, Tensor]:
+        # The mask head sees the first stage's proposals, as Detectron2's cascade does.
+        losses: dict[str, Tensor] = self._forward_mask(features, proposals) if has_masks else {}
+        maps = [features[name] for name in self.box_in_features]
+        for stage, predictor in enumerate(self.box_predictor):
+            predictions = predictor(self._stage_features(maps, proposals, stage))
+            with get_event_storage().name_scope(f"stage{stage}"):
+                stage_losses = predictor.losses(predictions, proposals) | zero_weak_losses(predictions, self.weak)
+            losses |= {f"{name}_stage{stage}": loss for name, loss in stage_losses.items()}
+            if stage + 1 < self.num_cascade_stages:
+                proposals = self._refined(stage, predictions[1], proposals)
+                proposals = self._match_and_label_boxes(proposals, stage + 1, targets)
+        return losses
+
+    def _weak_losses(
+        self, features: dict[str, Tensor], proposals: list[Instances], targets: WeakTargets
+    ) -> dict[str, Tensor]:
+        maps = [features[name] for name in self.box_in_features]
+        losses: dict[str, Tensor] = {}
+        for stage, predictor in enumerate(self.box_predictor):
+            box_features = self._stage_features(maps, proposals, stage)
+            predictions = predictor(box_features)
+            stage_losses = weak_losses(predictor, box_features, predictions, proposals, targets, self.weak)
+            losses |= {f"{name}_stage{stage}": loss for name, loss in stage_losses.items()}
+            if stage + 1 < self.num_cascade_stages:
+                proposals = self._refined(stage, predictions[1], proposals)
+        return losses
+
+    def _detect(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[Instances]:
+        maps = [features[name] for name in self.box_in_features]
+        scores, refined = [], proposals
+        for stage, predictor in enumerate(self.box_predictor):
+            box_features = self._stage_features(maps, refined, stage)
+            stage_scores, shifts = (predictor.stage_scores if predictor.scores_fast else predictor)(box_features)
+            scores.append(stage_scores)
+            if stage + 1 < self.num_cascade_stages:
+                refined = self._refined(stage, shifts, refined)
+        boxes = predictor.predict_boxes((None, shifts), refined)
+        return predictor.detect(scores, boxes, proposals)[0]

@@ -1,0 +1,73 @@
+"""Box classification losses: binary cross-entropy over sampled classes, and the counts it samples by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prompt_core.errors import UserError
+from prompt_core.files import read_json
+
+
+def read_class_counts(path: str | Path, num_classes: int) -> tuple[Tensor, list[str]]:
+    """Training images (C,) and frequency letters of the classes, in order of their ids.
+
+    Args:
+        path: a JSON list of category objects with ``id``, ``image_count`` and, where known, ``frequency``.
+
+    Raises:
+        UserError: when the file is absent, has other contents, or another number of classes.
+    """
+    categories: Any = read_json(path)
+    if not isinstance(categories, list) or any(not isinstance(each, dict) for each in categories):
+        raise UserError(f"class counts {path}: a JSON list of category objects is expected")
+    for category in categories:
+        if "id" not in category or "image_count" not in category:
+            raise UserError(f"class counts {path}: category {category.get('name', '?')!r} has no id or image_count")
+    if len(categories) != num_classes:
+        raise UserError(f"class counts {path} are of {len(categories)} classes; the detector has {num_classes}")
+    categories = sorted(categories, key=lambda category: category["id"])
+    counts = torch.tensor([float(category["image_count"]) for category in categories])
+    return counts, [str(category.get("frequency", "")) for category in categories]
+
+
+def federated_classes(gt_classes: Tensor, weights: Tensor, number: int) -> Tensor:
+    """Ids (F,) of the classes of a federated loss (Detic; Zhou et al., arXiv 2102.01066).
+
+    The classes in the batch stay, background included; others are drawn without replacement, with a probability
+    proportional to ``weights``, until there are ``number``.
+
+    Args:
+        gt_classes: (R,) in 0..C, C the background.
+        weights: (C,) of which zeros are never drawn.
+    """
+    present = gt_classes.unique()
+    missing = number - len(present)
+    probability = torch.cat((weights.float(), weights.new_zeros(1)))  # (C + 1,)
+    probability[present] = 0
+    missing = min(missing, int((probability > 0).sum()))
+    if missing <= 0:
+        return present
+    return torch.cat((present, torch.multinomial(probability, missing, replacement=False)))
+
+
+def sigmoid_loss(logits: Tensor, gt_classes: Tensor, classes: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of each class, summed over classes and averaged over regions.
+
+    Args:
+        logits: (R, C + 1); the background's column takes no part.
+        gt_classes: (R,) in 0..C.
+        classes: ids that take part; None for all.
+    """
+    regions, background = logits.shape[0], logits.shape[1] - 1
+    if logits.numel() == 0:
+        return logits.sum() * 0
+    if classes is None:
+        classes = torch.arange(background, device=logits.device)
+    classes = classes[classes != background]
+    targets = (gt_classes[:, None] == classes[None]).to(logits.dtype)  # (R, F)
+    return F.binary_cross_entropy_with_logits(logits[:, classes], targets, reduction="sum") / regions

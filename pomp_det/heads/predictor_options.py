@@ -1,0 +1,79 @@
+"""Options of the box predictor, from a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+
+from pomp_det.class_matrix import resolve_path, stage_matrix
+from pomp_det.heads.class_losses import read_class_counts
+from pomp_det.heads.image_labels import CHOICES
+from pomp_det.heads.zero_shot import ZeroShotClassifier
+from prompt_core.errors import UserError
+
+
+def predictor_options(cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+    """Keywords of :class:`pomp_det.heads.box_predictor.DeticFastRCNNOutputLayers`.
+
+    Raises:
+        UserError: unknown values, a class matrix that is missing or does not fit, options that do not go together.
+    """
+    node = cfg.MODEL.ROI_BOX_HEAD
+    options = FastRCNNOutputLayers.from_config(cfg, input_shape)
+    del options["get_fed_loss_cls_weights"]  # of Detectron2's own federated loss
+    kind = node.IMAGE_LABEL_LOSS
+    if kind and kind not in CHOICES:
+        raise UserError(f"MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS is {kind!r}; expected one of {', '.join(CHOICES)}")
+    if node.MAX_SIZE_SKIPS not in ("last", "image_box"):
+        raise UserError(f"MODEL.ROI_BOX_HEAD.MAX_SIZE_SKIPS is {node.MAX_SIZE_SKIPS!r}; expected last or image_box")
+    if node.MULT_PROPOSAL_SCORE and cfg.MODEL.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
+        raise UserError(
+            "MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE needs probabilities as proposal scores, and RPN gives logits; set "
+            "it to False, or MODEL.PROPOSAL_GENERATOR.NAME to CenterNet"
+        )
+    if node.USE_ZEROSHOT_CLS:
+        options["classifier"] = _classifier(cfg, input_shape)
+    if node.USE_FED_LOSS or node.IGNORE_ZERO_CATS:
+        options |= _counts(cfg)
+    return options | {
+        "prior_probability": node.PRIOR_PROB,
+        "multiply_proposal_score": node.MULT_PROPOSAL_SCORE,
+        "one_class_per_proposal": cfg.MODEL.ROI_HEADS.ONE_CLASS_PER_PROPOSAL,
+        "count_power": node.FED_LOSS_FREQ_WEIGHT,
+        "ignore_zero_classes": node.IGNORE_ZERO_CATS,
+        "fed_loss_num_classes": node.FED_LOSS_NUM_CAT,
+        "image_label_kind": kind,
+        "image_loss_weight": node.IMAGE_LOSS_WEIGHT,
+        "skip_last": node.MAX_SIZE_SKIPS == "last" or node.ADD_IMAGE_BOX,
+        "fast": node.FAST_INFERENCE,
+    }
+
+
+def _classifier(cfg: CfgNode, input_shape: ShapeSpec) -> ZeroShotClassifier:
+    node = cfg.MODEL.ROI_BOX_HEAD
+    if not node.CLS_AGNOSTIC_BBOX_REG:
+        raise UserError("MODEL.ROI_BOX_HEAD.USE_ZEROSHOT_CLS needs CLS_AGNOSTIC_BBOX_REG True")
+    if node.USE_BIAS > 0:
+        raise UserError(f"MODEL.ROI_BOX_HEAD.USE_BIAS is {node.USE_BIAS}; 0 is no bias, and a bias starts below 0")
+    matrix, source = stage_matrix(cfg)
+    size = input_shape.channels * (input_shape.width or 1) * (input_shape.height or 1)
+    return ZeroShotClassifier(size, matrix, node.NORM_TEMP, node.NORM_WEIGHT, node.USE_BIAS, source)
+
+
+def _counts(cfg: CfgNode) -> dict[str, Any]:
+    """Class counts.
+
+    Only training losses need them, so a file that is absent or of other classes is kept as a problem to report then.
+    """
+    node = cfg.MODEL.ROI_BOX_HEAD
+    try:
+        counts, frequencies = read_class_counts(resolve_path(node.CAT_FREQ_PATH), cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    except UserError as error:
+        problem = f"{error} (MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH)"
+        return {"counts_problem": problem, "needs_frequencies": bool(node.HELD_OUT_FREQUENCIES)}
+    held_out = torch.tensor([bool(each) and each in node.HELD_OUT_FREQUENCIES for each in frequencies])
+    return {"class_counts": counts, "held_out": held_out if bool(held_out.any()) else None}

@@ -1,0 +1,166 @@
+"""What both kinds of heads do with images that have labels or captions instead of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
+from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from prompt_core.errors import UserError
+
+ANNOTATIONS = ("box", "image", "caption", "captiontag")  # as DATALOADER.DATASET_ANN names them
+
+
+class WeakOptions(NamedTuple):
+    """Options of image-labelled batches.
+
+    Attributes:
+        num_proposals: the best proposals that are looked at.
+        add_image_box: append the whole image to them.
+        image_box_size: its sides as a fraction of the image's.
+        with_labels: batches may carry labels, so every batch reports ``image_loss``.
+        with_captions: batches may carry captions, so every batch reports ``caption_loss``.
+        caption_weight: of the caption loss.
+        negative_weight: of other images' captions in it.
+    """
+
+    num_proposals: int = 128
+    add_image_box: bool = False
+    image_box_size: float = 1.0
+    with_labels: bool = False
+    with_captions: bool = False
+    caption_weight: float = 1.0
+    negative_weight: float = 0.125
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> WeakOptions:
+        """Raises UserError for options that do not go together."""
+        node = cfg.MODEL.ROI_BOX_HEAD
+        if cfg.MODEL.WITH_CAPTION and not node.ADD_IMAGE_BOX:
+            raise UserError("MODEL.WITH_CAPTION compares captions with the whole image; set ROI_BOX_HEAD.ADD_IMAGE_BOX")
+        if cfg.WITH_IMAGE_LABELS and not (node.IMAGE_LABEL_LOSS and node.USE_ZEROSHOT_CLS):
+            raise UserError("WITH_IMAGE_LABELS needs ROI_BOX_HEAD.IMAGE_LABEL_LOSS and USE_ZEROSHOT_CLS")
+        if node.IMAGE_LABEL_LOSS == "image" and not node.ADD_IMAGE_BOX:
+            raise UserError("ROI_BOX_HEAD.IMAGE_LABEL_LOSS image takes the appended whole-image box; set ADD_IMAGE_BOX")
+        for key in ("ADD_FEATURE_TO_PROP", "SOFTMAX_WEAK_LOSS", "WITH_SOFTMAX_PROP"):
+            if node[key]:
+                raise UserError(f"MODEL.ROI_BOX_HEAD.{key} is not supported; set it to False")
+        if cfg.MODEL.DYNAMIC_CLASSIFIER:
+            raise UserError("MODEL.DYNAMIC_CLASSIFIER is not supported; set it to False")
+        return cls(
+            node.WS_NUM_PROPS,
+            node.ADD_IMAGE_BOX,
+            node.IMAGE_BOX_SIZE,
+            cfg.WITH_IMAGE_LABELS,
+            cfg.MODEL.WITH_CAPTION,
+            node.CAPTION_WEIGHT,
+            node.NEG_CAP_WEIGHT,
+        )
+
+
+class WeakTargets(NamedTuple):
+    """What a batch without boxes is annotated with.
+
+    Attributes:
+        kind: ``image``, ``caption`` or ``captiontag``.
+        labels: class ids of each image.
+        captions: (N, E) features of the captions of all processes, or None.
+        first_caption: the row of this process's first image in it.
+    """
+
+    kind: str
+    labels: Sequence[Sequence[int]]
+    captions: Tensor | None = None
+    first_caption: int = 0
+
+
+def top_proposals(proposals: Sequence[Instances], options: WeakOptions) -> list[Instances]:
+    """The best proposals of each image, clipped to it, without gradient, and where asked for the whole image last."""
+    result = []
+    for each in proposals:
+        height, width = each.image_size
+        chosen = Instances(each.image_size)
+        chosen.proposal_boxes = Boxes(each.proposal_boxes.tensor[: options.num_proposals].detach().clone())
+        chosen.objectness_logits = each.objectness_logits[: options.num_proposals].detach()
+        chosen.proposal_boxes.clip(each.image_size)
+        if options.add_image_box:
+            margin_x, margin_y = width * (1 - options.image_box_size) / 2, height * (1 - options.image_box_size) / 2
+            whole = chosen.proposal_boxes.tensor.new_tensor([[margin_x, margin_y, width - margin_x, height - margin_y]])
+            image_box = Instances(each.image_size)
+            image_box.proposal_boxes = Boxes(whole)
+            image_box.objectness_logits = chosen.objectness_logits.new_ones(1)
+            chosen = Instances.cat([chosen, image_box])
+        result.append(chosen)
+    return result
+
+
+def caption_loss(logits: Tensor, first: int, negative_weight: float) -> Tensor:
+    """Binary cross-entropy of whole-image logits (B, N) against the captions of a batch, averaged over images.
+
+    Image b goes with caption ``first + b``; other captions count ``negative_weight``. Source: Detic, arXiv 2201.02605,
+    section 4.3.
+    """
+    target = torch.zeros_like(logits)
+    rows = torch.arange(len(logits), device=logits.device)
+    target[rows, rows + first] = 1
+    weight = target + (1 - target) * negative_weight
+    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / max(len(logits), 1)
+
+
+def weak_losses(
+    predictor: DeticFastRCNNOutputLayers,
+    box_features: Tensor,
+    predictions: tuple[Tensor, Tensor],
+    proposals: Sequence[Instances],
+    targets: WeakTargets,
+    options: WeakOptions,
+) -> dict[str, Tensor]:
+    """Losses of one stage on a batch without boxes.
+
+    Args:
+        box_features: (R, …) that ``predictions`` were made from.
+    """
+    labels: Sequence[Sequence[int]] = targets.labels if targets.kind != "caption" else [[] for _ in proposals]
+    losses = predictor.image_label_losses(predictions, proposals, labels)
+    if options.with_captions:
+        losses["caption_loss"] = predictions[0].sum() * 0
+    if options.with_captions and targets.kind != "image" and targets.captions is not None:
+        counts = torch.tensor([len(each) for each in proposals], device=box_features.device)
+        whole_images = box_features[counts.cumsum(0) - 1].flatten(start_dim=1)  # (B, D)
+        logits = predictor.cls_score(whole_images, targets.captions)  # (B, N)
+        loss = caption_loss(logits, targets.first_caption, options.negative_weight)
+        losses["caption_loss"] = options.caption_weight * loss
+    return losses
+
+
+def zero_weak_losses(predictions: tuple[Tensor, Tensor], options: WeakOptions) -> dict[str, Tensor]:
+    """The keys that a box batch must report too, with zeros."""
+    names = ["image_loss"] * options.with_labels + ["caption_loss"] * options.with_captions
+    return {name: predictions[0].sum() * 0 for name in names}
+
+
+def zero_mask_loss(mask_head: nn.Module) -> dict[str, Tensor]:
+    """A mask loss of 0 that still reaches every parameter of the head."""
+    total = sum((parameter.sum() * 0 for parameter in mask_head.parameters()), start=torch.zeros(()))
+    return {"loss_mask": total}
+
+
+def without_classes(cfg: CfgNode) -> CfgNode:
+    """A copy for Detectron2's builders, whose own predictors of many classes would only be thrown away."""
+    plain = cfg.clone()
+    plain.defrost()
+    plain.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    plain.MODEL.ROI_BOX_HEAD.USE_FED_LOSS = False
+    return plain
+
+
+def weighted_mask_head(mask_head: Any, cfg: CfgNode) -> Any:
+    """Detectron2's mask head with ``MODEL.ROI_HEADS.MASK_WEIGHT``."""
+    mask_head.loss_weight = cfg.MODEL.ROI_HEADS.MASK_WEIGHT
+    return mask_head

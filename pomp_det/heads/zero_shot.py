@@ -1,0 +1,94 @@
+"""The classifier of a box head: region features against a frozen matrix of class features."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prompt_core.errors import UserError
+
+
+class ZeroShotClassifier(nn.Module):
+    """Linear projection, then the scaled cosine with each class feature (Detic, arXiv 2201.02605).
+
+    The background has a column of zeros, so its logit is 0. Parameter and buffer names are the published ones.
+
+    Attributes:
+        linear: from region features (R, D) to the classes' space (R, E); the only part that trains.
+        zs_weight: (E, C + 1) class features in columns, unit-norm unless ``normalise`` is off; a buffer.
+        source: where ``zs_weight`` came from, for messages; ``"random"`` when nothing real was configured.
+    """
+
+    zs_weight: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        class_matrix: Tensor,
+        temperature: float = 50.0,
+        normalise: bool = True,
+        bias: float = 0.0,
+        source: str = "random",
+    ) -> None:
+        """
+        Args:
+            class_matrix: (C, E) class features in rows, of any norm.
+            normalise: compare by cosine times ``temperature``; off, both sides are used as they are.
+            bias: the start of a learned scalar that is added to every column; 0 for none.
+        """
+        super().__init__()
+        self.temperature = temperature
+        self.normalise = normalise
+        self.linear = nn.Linear(input_size, class_matrix.shape[1])
+        self.register_buffer("zs_weight", torch.empty(0))
+        self.set_class_matrix(class_matrix, source)
+        self.cls_bias = nn.Parameter(torch.full((1,), float(bias))) if bias != 0 else None
+
+    @property
+    def num_classes(self) -> int:
+        """C, without the background."""
+        return self.zs_weight.shape[1] - 1
+
+    def set_class_matrix(self, class_matrix: Tensor, source: str) -> None:
+        """Take other classes, (C, E) of any norm.
+
+        Raises:
+            UserError: when the width E is not the projection's, or there is no class.
+        """
+        if class_matrix.dim() != 2 or len(class_matrix) == 0 or class_matrix.shape[1] != self.linear.out_features:
+            raise UserError(
+                f"class matrix {tuple(class_matrix.shape)} from {source}: the detector needs (classes, "
+                f"{self.linear.out_features}); use features of the CLIP it was trained with, or set "
+                "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM and train anew"
+            )
+        weight = class_matrix.to(device=self.zs_weight.device, dtype=self.linear.weight.dtype).T  # (E, C)
+        weight = torch.cat((weight, weight.new_zeros(len(weight), 1)), dim=1)  # (E, C + 1)
+        self.zs_weight = F.normalize(weight, dim=0) if self.normalise else weight.contiguous()
+        self.source = source
+
+    def project(self, features: Tensor) -> Tensor:
+        """Region features (R, D) in the classes' space, (R, E), ready for the product with ``zs_weight``."""
+        projected = self.linear(features)
+        return self.temperature * F.normalize(projected, dim=1) if self.normalise else projected
+
+    def forward(self, features: Tensor, classifier: Tensor | None = None) -> Tensor:
+        """Logits (R, C + 1).
+
+        Args:
+            classifier: (C', E) other rows to score against, of any norm. They are used as they are given: add a row
+                of zeros where a background is wanted.
+        """
+        weight = self.zs_weight
+        if classifier is not None:
+            weight = F.normalize(classifier.T, dim=0) if self.normalise else classifier.T
+        logits = self.project(features) @ weight
+        return logits if self.cls_bias is None else logits + self.cls_bias
+
+
+def same_classes(first: Tensor, second: Tensor) -> bool:
+    """Whether two matrices (E, C + 1) hold the same class directions, up to the precision of half floats."""
+    if first.shape != second.shape:
+        return False
+    cosine = F.cosine_similarity(first[:, :-1].float(), second[:, :-1].to(first.device).float(), dim=0)
+    return bool((cosine > 1 - 1e-5).all())

@@ -1,0 +1,145 @@
+"""The whole detector: backbone, proposals, heads; batches of boxes, of image labels and of captions."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.structures import Instances
+from torch import Tensor
+
+from pomp_det.captions import CaptionEncoder
+from pomp_det.heads.weak_batches import ANNOTATIONS, WeakTargets
+from pomp_det.heads.zero_shot import ZeroShotClassifier, same_classes
+from prompt_core.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@META_ARCH_REGISTRY.register()
+class CustomRCNN(GeneralizedRCNN):
+    """Detectron2's two-stage detector with weakly labelled batches (Detic, arXiv 2201.02605).
+
+    Inputs are Detectron2's, and in training with ``WITH_IMAGE_LABELS`` also
+
+    * ``ann_type``: ``box`` (the default), ``image``, ``caption`` or ``captiontag``; the same for a whole batch,
+    * ``pos_category_ids``: class ids of the image, unless it has boxes,
+    * ``captions``: list of texts, of which one is drawn.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        half_precision: bool = False,
+        with_image_labels: bool = False,
+        caption_encoder: CaptionEncoder | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            half_precision: run the backbone in half precision on a GPU, as published; the CPU stays in float32.
+            with_image_labels: look at ``ann_type``.
+            caption_encoder: turns captions into features; no part of the state dict.
+            options: of Detectron2's ``GeneralizedRCNN``.
+        """
+        super().__init__(**options)
+        self.half_precision = half_precision
+        self.with_image_labels = with_image_labels
+        self.caption_encoder = caption_encoder
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return super().from_config(cfg) | {
+            "half_precision": cfg.FP16,
+            "with_image_labels": cfg.WITH_IMAGE_LABELS,
+            "caption_encoder": CaptionEncoder.from_config(cfg) if cfg.MODEL.WITH_CAPTION else None,
+        }
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """The pyramid of normalised images (B, 3, H, W), in float32."""
+        half = self.half_precision and images.is_cuda
+        with torch.autocast(images.device.type, dtype=torch.float16, enabled=half):
+            features = self.backbone(images.half() if half else images)
+        return {name: feature.float() for name, feature in features.items()} if half else features
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Detections of each image, or in training the losses."""
+        if not self.training:
+            return self.inference(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        kind = self._annotation_kind(batched_inputs)
+        targets = [each["instances"].to(self.device) for each in batched_inputs]
+        features = self.features(images.tensor)
+        proposals, losses = self.proposal_generator(images, features, targets)
+        captions, first = self._captions(kind, batched_inputs)
+        weak_targets = None
+        if kind != "box":
+            # The losses must be there, with their graph, on every process; without boxes they mean nothing.
+            losses = {name: loss * 0 for name, loss in losses.items()}
+            labels = [each.get("pos_category_ids", []) for each in batched_inputs]
+            weak_targets = WeakTargets(kind, labels, captions, first)
+        extra = {} if weak_targets is None else {"weak_targets": weak_targets}
+        _, head_losses = self.roi_heads(images, features, proposals, targets, **extra)
+        return losses | head_losses
+
+    def inference(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        detected_instances: list[Instances] | None = None,
+        do_postprocess: bool = True,
+    ) -> Any:
+        """Detections; the arguments are Detectron2's."""
+        assert not self.training
+        images = self.preprocess_image(batched_inputs)
+        features = self.features(images.tensor)
+        if detected_instances is None:
+            proposals, _ = self.proposal_generator(images, features, None)
+            results, _ = self.roi_heads(images, features, proposals, None)
+        else:
+            detected = [each.to(self.device) for each in detected_instances]
+            results = self.roi_heads.forward_with_given_boxes(features, detected)
+        return self._postprocess(results, batched_inputs, images.image_sizes) if do_postprocess else results
+
+    def _annotation_kind(self, batched_inputs: list[dict[str, Any]]) -> str:
+        if not self.with_image_labels:
+            return "box"
+        kinds = {each.get("ann_type", "box") for each in batched_inputs}
+        if len(kinds) > 1 or not kinds <= set(ANNOTATIONS):
+            raise UserError(
+                f"a batch mixes or misnames annotations: {sorted(kinds)}; one of {', '.join(ANNOTATIONS)} is expected, "
+                "the same for the whole batch (DATALOADER.MULTI_DATASET_GROUPING True)"
+            )
+        return kinds.pop()
+
+    def _captions(self, kind: str, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor | None, int]:
+        """Features of the batch's captions, one drawn for each image; see :class:`pomp_det.captions.CaptionEncoder`."""
+        if self.caption_encoder is None:
+            return None, 0
+        texts = []
+        for each in batched_inputs if kind.startswith("caption") else []:
+            if not each.get("captions"):
+                raise UserError(f"image {each.get('file_name', '?')} of a caption batch has no captions")
+            texts.append(each["captions"][int(torch.randint(len(each["captions"]), ()))])
+        return self.caption_encoder(texts, self.device)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        self._say_which_classes(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def _say_which_classes(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """One line when loading is about to replace a configured class matrix by another one."""
+        for name, module in self.named_modules():
+            given = state_dict.get(f"{prefix}{name}.zs_weight")
+            if isinstance(module, ZeroShotClassifier) and given is not None:
+                if module.source != "random" and not same_classes(module.zs_weight, given):
+                    logger.warning(
+                        "the class matrix of this state dict (%d classes) replaces the configured one (%s, %d "
+                        "classes); pomp_det.load_weights keeps the configured one",
+                        given.shape[1] - 1, module.source, module.num_classes,
+                    )  # fmt: skip
+                    self.roi_heads.class_names = [f"class {row}" for row in range(given.shape[1] - 1)]
+                return

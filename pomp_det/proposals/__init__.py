@@ -1,0 +1,1 @@
+"""First stage: class-agnostic CenterNet proposals (CenterNet2, arXiv 2103.07461)."""

@@ -1,0 +1,163 @@
+"""The fast detections are the plain ones: in float64, on every kind of input that the fast way treats specially."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from torchvision.ops import nms
+
+from pomp_det.heads.inference import (
+    StageScores,
+    best_pairs,
+    classwise_nms,
+    fast_detections,
+    mixed_scores,
+    reference_detections,
+)
+
+SIZE = (100, 120)
+
+
+def random_case(
+    seed: int, regions: int, classes: int, spread: float = 6.0, stages: int = 3, bias: float | None = None
+) -> tuple[list[StageScores], torch.Tensor, torch.Tensor]:
+    """Stages, proposal scores and boxes that overlap each other often and the image border sometimes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    weight = torch.nn.functional.normalize(normal(8, classes + 1), dim=0)
+    weight[:, -1] = 0
+    scores = [
+        StageScores(spread * normal(regions, 8), weight, None if bias is None else torch.tensor([bias]))
+        for _ in range(stages)
+    ]
+    centre = torch.rand(regions, 2, generator=generator, dtype=torch.float64) * torch.tensor([120.0, 100.0])
+    half = 5 + 25 * torch.rand(regions, 2, generator=generator, dtype=torch.float64)
+    objectness = torch.rand(regions, generator=generator, dtype=torch.float64)
+    return scores, objectness, torch.cat((centre - half, centre + half), dim=1)
+
+
+def plain(stages: list[StageScores], objectness: Any, boxes: torch.Tensor, *options: Any) -> Any:
+    logits = [each.projected @ each.weight + (0 if each.bias is None else each.bias) for each in stages]
+    column = None if objectness is None else objectness[:, None]
+    return reference_detections(mixed_scores([each.sigmoid() for each in logits], column), boxes, SIZE, *options)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    (found, found_rows), (expected, expected_rows) = found, expected
+    assert len(found) == len(expected)
+    assert found_rows.tolist() == expected_rows.tolist()
+    assert found.pred_classes.tolist() == expected.pred_classes.tolist()
+    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-12, atol=0)
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+
+@pytest.mark.parametrize(
+    ("regions", "classes", "threshold", "limit", "chunk"),
+    [
+        (40, 20, 0.02, 30, 7),
+        (40, 20, 0.6, 300, 100),
+        (40, 20, 0.0, -1, 8),
+        (40, 20, -1.0, -1, 8),
+        (60, 150, 0.02, 10, 16),  # 9000 pairs for 10 detections: the budget cuts
+        (1, 1, 0.02, 30, 4),
+        (0, 5, 0.02, 30, 4),
+    ],
+)
+@pytest.mark.parametrize("mixed", [True, False])
+def test_equals_the_reference(
+    regions: int, classes: int, threshold: float, limit: int, chunk: int, mixed: bool
+) -> None:
+    stages, objectness, boxes = random_case(1, regions, classes)
+    given = objectness if mixed else None
+    options = (threshold, 0.5, limit)
+    expected = plain(stages, given, boxes, *options)
+    assert_same(fast_detections(stages, given, boxes, SIZE, *options, chunk=chunk), expected)
+
+
+def test_one_stage_with_bias() -> None:
+    stages, objectness, boxes = random_case(2, 30, 12, stages=1, bias=-2.0)
+    options = (0.1, 0.5, 20)
+    assert_same(fast_detections(stages, objectness, boxes, SIZE, *options), plain(stages, objectness, boxes, *options))
+
+
+def test_more_pairs_are_taken_when_suppression_leaves_too_few() -> None:
+    """400 regions on one place, and classes far apart in score: the best 1000 pairs are of three classes."""
+    _, objectness, boxes = random_case(3, 400, 20)
+    boxes = boxes[:1].expand(400, 4) + 1e-3 * torch.arange(400, dtype=torch.float64)[:, None]
+    weight = torch.stack((torch.linspace(3, -3, 21, dtype=torch.float64), torch.ones(21, dtype=torch.float64)))
+    noise = 1e-3 * torch.randn(400, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    stages = [StageScores(torch.stack((torch.ones_like(noise), noise), dim=1), weight)]
+    objectness = torch.ones_like(objectness)
+    options = (0.02, 0.5, 18)
+    first = best_pairs(stages, objectness, boxes, 0.02, 1000, 5)
+    assert first.cut
+    assert len(first.classes.unique()) == 3
+    found = fast_detections(stages, objectness, boxes, SIZE, *options, chunk=5)
+    assert_same(found, plain(stages, objectness, boxes, *options))
+    assert len(found[0]) == 18
+
+
+def test_regions_that_are_not_finite_are_left_out() -> None:
+    stages, objectness, boxes = random_case(4, 30, 10)
+    boxes[3, 2] = torch.inf
+    stages[1].projected[5] = torch.nan
+    options = (0.02, 0.5, 50)
+    found = fast_detections(stages, objectness, boxes, SIZE, *options)
+    assert_same(found, plain(stages, objectness, boxes, *options))
+    assert not {3, 5} & set(found[1].tolist())
+
+
+def test_nothing_passes() -> None:
+    stages, objectness, boxes = random_case(5, 30, 10)
+    found, rows = fast_detections(stages, objectness * 0, boxes, SIZE, 0.02, 0.5, 50)
+    assert len(found) == len(rows) == 0
+    assert found.pred_boxes.tensor.shape == (0, 4)
+
+
+def test_suppression_of_20000_classes_keeps_pixels_apart() -> None:
+    """In float32 the offset of class 20,000 would round boxes to whole pixels and change who overlaps whom."""
+    generator = torch.Generator().manual_seed(6)
+    corner = 1300 * torch.rand(3000, 2, generator=generator)
+    boxes = torch.cat((corner, corner + 2 + 2 * torch.rand(3000, 2, generator=generator)), dim=1)
+    boxes = torch.cat((boxes, boxes + 0.8))
+    classes = torch.randint(19_000, 21_843, (3000,), generator=generator).repeat(2)
+    scores = torch.rand(6000, generator=generator)
+    expected = torch.cat(
+        [
+            rows[nms(boxes[rows], scores[rows], 0.5)]
+            for rows in ((classes == each).nonzero()[:, 0] for each in classes.unique())
+        ]
+    )
+    found = classwise_nms(boxes, scores, classes, 0.5)
+    assert sorted(found.tolist()) == sorted(expected.tolist())
+    assert (scores[found].diff() <= 0).all()
+
+
+def test_whole_detector(make_tiny: Callable[..., Any], photo: torch.Tensor) -> None:
+    results = []
+    for fast in (True, False):
+        model = make_tiny({"MODEL.ROI_BOX_HEAD.FAST_INFERENCE": fast}).eval()
+        with torch.no_grad():
+            results.append(model([{"image": photo}])[0]["instances"])
+    fast, reference = results
+    assert len(fast) == len(reference) > 0
+    assert fast.pred_classes.tolist() == reference.pred_classes.tolist()
+    torch.testing.assert_close(fast.scores, reference.scores)
+    torch.testing.assert_close(fast.pred_boxes.tensor, reference.pred_boxes.tensor)
+    assert torch.equal(fast.pred_masks, reference.pred_masks)
+
+
+def test_one_class_per_proposal(make_tiny: Callable[..., Any], photo: torch.Tensor) -> None:
+    model = make_tiny({"MODEL.ROI_HEADS.ONE_CLASS_PER_PROPOSAL": True, "TEST.DETECTIONS_PER_IMAGE": 1000}).eval()
+    with torch.no_grad():
+        found = model([{"image": photo}])[0]["instances"]
+    assert 0 < len(found) <= 40  # at most one for each proposal
