@@ -1,0 +1,201 @@
+"""Reading COCO and LVIS annotation files, checked before any training.
+
+What makes a file unusable (a missing key, an unknown category, a repeated id) raises an error that names the file, the
+place and what to do. What training can do without (a box outside the image, a box of no size) is dropped and listed by
+:mod:`pomp_det.data.usable_boxes`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prompt_core.errors import UserError
+from prompt_core.files import read_json
+
+
+def read_annotation_file(path: str | Path, federated: bool = False, image_labels: bool = False) -> dict[str, Any]:
+    """Read a COCO or LVIS file and check that every key is there.
+
+    Args:
+        federated: also ask for LVIS's ``neg_category_ids``, ``not_exhaustive_category_ids`` and ``frequency``.
+        image_labels: images carry ``pos_category_ids``, and no annotation needs a box.
+
+    Raises:
+        UserError: the file is absent or no JSON, a key is missing, an id repeats or refers to nothing.
+    """
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: a COCO or LVIS object was expected, found a {type(document).__name__}")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document.get(key), list):
+            hint = "image lists of test sets have no annotations and cannot be used" if key == "annotations" else ""
+            raise UserError(
+                f"{path}: the list {key!r} is missing; expected a COCO or LVIS annotation file{'; ' * bool(hint)}{hint}"
+            )
+    if not document["images"]:
+        raise UserError(f"{path} lists no images")
+    if not document["categories"]:
+        raise UserError(f"{path} lists no categories")
+    _require(path, "image", document["images"], _image_keys(federated, image_labels))
+    _require(path, "category", document["categories"], ("id", "name", *(("frequency",) if federated else ())))
+    _require(path, "annotation", document["annotations"], ("id", "image_id", "category_id", "bbox"))
+    images = _unique(path, "image", document["images"])
+    categories = _unique(path, "category", document["categories"])
+    _unique(path, "annotation", document["annotations"])
+    _check_sizes(path, document["images"])
+    _check_references(path, document["annotations"], images, categories)
+    if federated:
+        _check_frequencies(path, document["categories"])
+    for key in ("neg_category_ids", "not_exhaustive_category_ids") if federated else ():
+        _check_category_lists(path, document["images"], key, categories)
+    if image_labels:
+        _check_category_lists(path, document["images"], "pos_category_ids", categories)
+    return document
+
+
+def read_categories(path: str | Path) -> list[dict[str, Any]]:
+    """Only the categories of a COCO or LVIS file, checked.
+
+    Raises:
+        UserError: the file is absent or no JSON, lists no categories, or one lacks its id or name.
+    """
+    document = read_json(path)
+    if not isinstance(document, dict) or not isinstance(document.get("categories"), list) or not document["categories"]:
+        raise UserError(f"{path} lists no categories; expected a COCO or LVIS annotation file")
+    categories: list[dict[str, Any]] = document["categories"]
+    _require(path, "category", categories, ("id", "name"))
+    _unique(path, "category", categories)
+    return categories
+
+
+def photo_path(root: str | Path, image: Mapping[str, Any], federated: bool = False) -> str:
+    """Where the photo of an image entry lies; for a photo inside an archive, where the archive lies.
+
+    Joined without ``..``: the photos may lie beside a folder that does not exist.
+
+    Args:
+        root: folder of the photos.
+        federated: take the last two parts of ``coco_url`` first, which LVIS v1 has in place of ``file_name``.
+    """
+    if "tar" in image:
+        name = str(image["tar"])
+    elif federated and "coco_url" in image:
+        name = "/".join(str(image["coco_url"]).split("/")[-2:])
+    else:
+        name = str(image.get("file_name") or str(image["coco_url"]).rsplit("/", 1)[-1])
+    return os.path.normpath(Path(root) / name)
+
+
+def _image_keys(federated: bool, image_labels: bool) -> tuple[str, ...]:
+    more = ("pos_category_ids",) if image_labels else ()
+    return ("id", "width", "height", *(("neg_category_ids", "not_exhaustive_category_ids") if federated else ()), *more)
+
+
+def _require(path: str | Path, what: str, items: Sequence[Any], keys: tuple[str, ...]) -> None:
+    for position, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise UserError(f"{path}: {what} number {position + 1} is no object but {str(item)[:40]!r}")
+        for key in keys:
+            if key not in item:
+                shown = f"id {item['id']}" if "id" in item else f"number {position + 1}"
+                raise UserError(f"{path}: {what} {shown} has no {key!r}; add it, or download the file again")
+
+
+def _check_ids(path: str | Path, what: str, items: Sequence[Mapping[str, Any]]) -> None:
+    """Scorers index by whole numbers; texts would fail there, after the inference."""
+    keys = ("id", "image_id", "category_id") if what == "annotation" else ("id",)
+    for item in items:
+        for key in keys:
+            if not isinstance(item[key], int):
+                raise UserError(f"{path}: {what} id {item['id']!r} has {key} {item[key]!r}; expected a whole number")
+
+
+def _unique(path: str | Path, what: str, items: Sequence[Mapping[str, Any]]) -> set[Any]:
+    _check_ids(path, what, items)
+    ids = {item["id"] for item in items}
+    if len(ids) != len(items):
+        repeated = next(value for value, count in Counter(item["id"] for item in items).items() if count > 1)
+        raise UserError(f"{path}: {what} id {repeated} occurs more than once; each needs its own id")
+    return ids
+
+
+def _check_sizes(path: str | Path, images: Sequence[Mapping[str, Any]]) -> None:
+    for image in images:
+        if not all(isinstance(image[side], int) and image[side] > 0 for side in ("width", "height")):
+            raise UserError(
+                f"{path}: image id {image['id']} has width {image['width']!r} and height {image['height']!r}; "
+                "expected whole numbers of pixels above 0"
+            )
+        if not isinstance(image.get("file_name") or image.get("coco_url"), str):
+            raise UserError(f"{path}: image id {image['id']} has neither 'file_name' nor 'coco_url'")
+
+
+def _check_references(
+    path: str | Path, annotations: Sequence[Mapping[str, Any]], images: set[Any], categories: set[Any]
+) -> None:
+    for annotation in annotations:
+        if annotation["category_id"] not in categories:
+            raise UserError(
+                f"{path}: annotation id {annotation['id']} has category_id {annotation['category_id']}, "
+                "which is not among the categories"
+            )
+        if annotation["image_id"] not in images:
+            raise UserError(
+                f"{path}: annotation id {annotation['id']} is of image_id {annotation['image_id']}, "
+                "which is not among the images"
+            )
+
+
+def _check_frequencies(path: str | Path, categories: Sequence[Mapping[str, Any]]) -> None:
+    for category in categories:
+        if category["frequency"] not in ("r", "c", "f"):
+            raise UserError(
+                f"{path}: category {category['name']!r} has frequency {category['frequency']!r}, not r, c, f"
+            )
+
+
+def _check_category_lists(path: str | Path, images: Iterable[Mapping[str, Any]], key: str, known: set[Any]) -> None:
+    for image in images:
+        if not isinstance(image[key], list):
+            raise UserError(f"{path}: image id {image['id']}: {key!r} is no list")
+        for value in image[key]:
+            if not isinstance(value, int) or value not in known:
+                raise UserError(
+                    f"{path}: image id {image['id']} lists category {value} in {key!r}, "
+                    "which is not among the categories"
+                )
+
+
+def check_vocabulary(
+    path: str | Path,
+    categories: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    ids: Sequence[int | str],
+    advice: str,
+) -> None:
+    """Check that a file's categories are classes of a vocabulary, with the same ids and names.
+
+    Raises:
+        UserError: naming the first category that is not, and ``advice``.
+    """
+    of_id = dict(zip(ids, names, strict=True))
+    wrong = [
+        category
+        for category in categories
+        if _plain(of_id.get(category["id"], "")) != _plain(category["name"]) or category["id"] not in of_id
+    ]
+    if wrong:
+        first = wrong[0]
+        expected = repr(of_id[first["id"]]) if first["id"] in of_id else "no class of this id"
+        raise UserError(
+            f"{path}: {len(wrong)} of {len(categories)} categories differ from the {len(names)} expected classes; "
+            f"the first is id {first['id']}, {first['name']!r}, expected {expected}; {advice}"
+        )
+
+
+def _plain(name: str) -> str:
+    return " ".join(str(name).replace("_", " ").lower().split())

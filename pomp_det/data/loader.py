@@ -1,0 +1,234 @@
+"""The training loader: one or several data sets, grouped batches, resumable at any iteration."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetFromList
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pomp_det.data.mapper import MixedDatasetMapper, annotation_kinds, check_per_dataset
+from pomp_det.data.registration import registered_metadata
+from pomp_det.data.samplers import GroupedBatchSampler, MultiDatasetSampler, batch_groups, sample_weights
+from prompt_core.data.images import UnreadableImage
+from prompt_core.errors import UserError, nearest
+
+Records = list[dict[str, Any]]
+SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "MultiDatasetSampler")
+# So many photos in a row that cannot be read are no accident.
+MOST_UNREADABLE = 10
+
+_logger = logging.getLogger(__name__)
+
+
+class SeededExamples(Dataset[dict[str, Any]]):
+    """Records mapped to examples, with augmentations that the seed and the draw number decide.
+
+    The result does not depend on the number of worker processes. A photo that cannot be read is logged, once for each
+    file and worker, and the next one of its group takes its place.
+
+    Args:
+        records: n Detectron2 records.
+        mapper: record to example.
+        groups: (n,) group of each record.
+        seed: of the run.
+    """
+
+    def __init__(self, records: Records, mapper: Callable[[dict[str, Any]], Any], groups: Any, seed: int) -> None:
+        self._records = DatasetFromList(records, copy=False)
+        self._mapper = mapper
+        self._groups = np.asarray(groups)
+        # Taken here: a worker process that is started anew does not know the rank.
+        self._entropy = (seed, comm.get_rank())
+        self._unreadable: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, drawn: tuple[int, int]) -> dict[str, Any]:
+        index, draw = drawn
+        with numpy_seed([*self._entropy, draw]):
+            for candidate in self._candidates(index):
+                try:
+                    example: dict[str, Any] = self._mapper(self._records[candidate])
+                    return example
+                except UnreadableImage as error:
+                    self._note(error)
+        raise UserError(
+            f"{MOST_UNREADABLE} photos in a row cannot be read, the first is {self._records[index]['file_name']}; "
+            "check the data folder"
+        )
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        yield index
+        others = np.flatnonzero(self._groups == self._groups[index])
+        place = int(np.searchsorted(others, index))
+        for step in range(1, min(MOST_UNREADABLE, len(others))):
+            yield int(others[(place + step) % len(others)])
+
+    def _note(self, error: UnreadableImage) -> None:
+        if error.key not in self._unreadable:
+            self._unreadable.add(error.key)
+            _logger.warning("photo %s cannot be used and is replaced by another: %s", error.key, error.reason)
+
+
+@contextlib.contextmanager
+def numpy_seed(entropy: Sequence[int]) -> Iterator[None]:
+    """NumPy's global generator, which Detectron2's augmentations use, seeded for a while and then put back."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(np.random.SeedSequence([int(value) for value in entropy]).generate_state(8))  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def training_records(cfg: CfgNode) -> tuple[Records, list[int]]:
+    """Records of ``DATASETS.TRAIN``, each with ``dataset_source``, and the number of images of each data set.
+
+    ``FILTER_EMPTY_ANNOTATIONS`` leaves out images without boxes, of data sets with boxes.
+
+    Raises:
+        UserError: an unknown data set, classes that differ between data sets, masks of another format than
+            ``INPUT.MASK_FORMAT``, or nothing to train on.
+    """
+    kinds = annotation_kinds(cfg)
+    if len(set(kinds)) > 1 and not cfg.DATALOADER.MULTI_DATASET_GROUPING:
+        raise UserError("boxes and image labels cannot share a batch; set DATALOADER.MULTI_DATASET_GROUPING True")
+    records: Records = []
+    sizes: list[int] = []
+    classes: list[str] | None = None
+    for source, (name, kind) in enumerate(zip(cfg.DATASETS.TRAIN, kinds, strict=True)):
+        metadata = registered_metadata(name)
+        found = DatasetCatalog.get(name)
+        if kind == "box":
+            if metadata.get("evaluator_type") == "image_labels":
+                raise UserError(f"data set {name!r} has image labels; DATALOADER.DATASET_ANN says 'box' for it")
+            if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+                found = filter_images_with_only_crowd_annotations(found)
+            if cfg.MODEL.MASK_ON:
+                _check_masks(name, found, cfg.INPUT.MASK_FORMAT)
+        elif any("pos_category_ids" not in record for record in found[:1]):
+            raise UserError(f"data set {name!r} has no image labels; DATALOADER.DATASET_ANN says {kind!r} for it")
+        if not found:
+            raise UserError(f"data set {name!r} has no images to train on")
+        if classes is not None and list(metadata.thing_classes) != classes:
+            raise UserError(f"data set {name!r} has other classes than {cfg.DATASETS.TRAIN[0]!r}; they share one head")
+        classes = list(metadata.thing_classes)
+        records.extend({**record, "dataset_source": source} for record in found)
+        sizes.append(len(found))
+    return records, sizes
+
+
+def _check_masks(name: str, records: Records, mask_format: str) -> None:
+    with_boxes = [record for record in records if record["annotations"]]
+    for record in with_boxes:
+        for instance in record["annotations"]:
+            if instance.get("iscrowd", 0):
+                continue
+            if "segmentation" not in instance:
+                raise UserError(
+                    f"data set {name!r} has no mask for image {record['image_id']}, but MODEL.MASK_ON is True; "
+                    "set it to False"
+                )
+            if mask_format == "polygon" and isinstance(instance["segmentation"], dict):
+                raise UserError(
+                    f"data set {name!r} has run-length masks (image {record['image_id']}), but INPUT.MASK_FORMAT is "
+                    "'polygon'; set it to 'bitmask'"
+                )
+
+
+def index_sampler(cfg: CfgNode, records: Records, sizes: Sequence[int], seed: int) -> Sampler[int]:
+    """The index stream that ``DATALOADER.SAMPLER_TRAIN`` names; repeat factors are counted within each data set.
+
+    Raises:
+        UserError: for an unknown sampler.
+    """
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    if name == "TrainingSampler":
+        return TrainingSampler(len(records), seed=seed)
+    if name == "RepeatFactorTrainingSampler":
+        return RepeatFactorTrainingSampler(_repeat_factors(cfg, records), seed=seed)
+    if name == "MultiDatasetSampler":
+        check_per_dataset("DATALOADER.DATASET_RATIO", cfg.DATALOADER.DATASET_RATIO, len(sizes))
+        check_per_dataset("DATALOADER.USE_RFS", cfg.DATALOADER.USE_RFS, len(sizes))
+        ends = np.cumsum(sizes)
+        factors = [
+            _repeat_factors(cfg, records[end - size : end]) if use else None
+            for size, end, use in zip(sizes, ends, cfg.DATALOADER.USE_RFS, strict=False)
+        ]
+        ratios = list(cfg.DATALOADER.DATASET_RATIO)[: len(sizes)]
+        return MultiDatasetSampler(sample_weights(sizes, ratios, factors), seed)
+    raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; expected {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
+
+
+def _repeat_factors(cfg: CfgNode, records: Records) -> torch.Tensor:
+    factors: torch.Tensor = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        records, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
+    )
+    return factors
+
+
+def images_per_batch(cfg: CfgNode, datasets: int) -> int | list[int]:
+    """Images per rank and batch: ``DATASET_BS`` with ``USE_DIFF_BS_SIZE``, else ``IMS_PER_BATCH`` shared out.
+
+    Raises:
+        UserError: when the batch cannot be shared out evenly, or a size is missing.
+    """
+    if cfg.DATALOADER.USE_DIFF_BS_SIZE:
+        if not cfg.DATALOADER.MULTI_DATASET_GROUPING:
+            raise UserError("DATALOADER.USE_DIFF_BS_SIZE needs DATALOADER.MULTI_DATASET_GROUPING True")
+        check_per_dataset("DATALOADER.DATASET_BS", cfg.DATALOADER.DATASET_BS, datasets)
+        return [int(size) for size in cfg.DATALOADER.DATASET_BS][:datasets]
+    images, ranks = int(cfg.SOLVER.IMS_PER_BATCH), comm.get_world_size()
+    if images < ranks or images % ranks:
+        raise UserError(f"SOLVER.IMS_PER_BATCH {images} cannot be shared out among {ranks} processes")
+    return images // ranks
+
+
+def build_train_loader(
+    cfg: CfgNode, start: int = 0, mapper: Callable[[dict[str, Any]], Any] | None = None
+) -> DataLoader[Any]:
+    """An endless loader of batches (lists of examples) for this rank.
+
+    Args:
+        cfg: with ``DATASETS.TRAIN``, ``DATALOADER``, ``INPUT`` and ``SOLVER`` as in published files.
+        start: iteration that the run begins or goes on with; the batches before it are skipped. Give ``SEED`` a value
+            to get the same batches as the run that is resumed.
+        mapper: record to example; default :class:`MixedDatasetMapper`.
+
+    Raises:
+        UserError: as :func:`training_records`, :func:`index_sampler`, :func:`images_per_batch`.
+    """
+    if start and cfg.SEED < 0:
+        _logger.warning("SEED is %d: the resumed run draws other batches than the interrupted one", cfg.SEED)
+    seed = int(cfg.SEED) if cfg.SEED >= 0 else int(comm.shared_random_seed())
+    records, sizes = training_records(cfg)
+    groups = batch_groups(
+        [record["dataset_source"] for record in records],
+        [record["width"] > record["height"] for record in records],
+        by_dataset=cfg.DATALOADER.MULTI_DATASET_GROUPING,
+        by_orientation=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+    )
+    sampler = index_sampler(cfg, records, sizes, seed)
+    batches = GroupedBatchSampler(sampler, groups, images_per_batch(cfg, len(sizes)), start)
+    return DataLoader(
+        SeededExamples(records, mapper or MixedDatasetMapper(cfg, True), groups, seed),
+        batch_sampler=batches,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=_as_list,
+        persistent_workers=False,
+    )
+
+
+def _as_list(examples: list[Any]) -> list[Any]:
+    return examples

@@ -1,0 +1,170 @@
+"""From a record to a training example, with each data set's own input size and kind of annotation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetMapper, detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, Instances
+
+from pomp_det.data.augmentation import scale_jitter, shortest_edge
+from pomp_det.data.tar_images import decode_image, read_tar_bytes
+from prompt_core.data.images import UnreadableImage
+from prompt_core.errors import UserError, nearest
+
+ANNOTATION_KINDS = ("box", "image", "captiontag")
+
+
+class MixedDatasetMapper(DatasetMapper):
+    """Detectron2's mapper for records of several data sets.
+
+    A record's ``dataset_source`` picks augmentations and annotation kind. An example has Detectron2's keys and
+
+    - ``ann_type``: ``box``, ``image`` or ``captiontag``;
+    - ``pos_category_ids``: class indices that are in the image (empty for boxes);
+    - ``captions``: texts, for ``captiontag``;
+    - ``dataset_source``: number of the data set.
+
+    Examples of image labels carry ``instances`` without any instance.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool = True,
+        *,
+        augmentations_per_dataset: Sequence[Sequence[Any]],
+        annotation_kinds: Sequence[str],
+        image_format: str,
+        use_instance_mask: bool = False,
+        instance_mask_format: str = "polygon",
+    ) -> None:
+        super().__init__(
+            is_train,
+            augmentations=augmentations_per_dataset[0],
+            image_format=image_format,
+            use_instance_mask=use_instance_mask,
+            instance_mask_format=instance_mask_format,
+        )
+        self.augmentations_per_dataset = [T.AugmentationList(list(each)) for each in augmentations_per_dataset]
+        self.annotation_kinds = list(annotation_kinds)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Arguments by ``INPUT`` and ``DATALOADER``, as published files set them."""
+        return {
+            "is_train": is_train,
+            "augmentations_per_dataset": augmentations_of_config(cfg),
+            "annotation_kinds": annotation_kinds(cfg),
+            "image_format": cfg.INPUT.FORMAT,
+            "use_instance_mask": cfg.MODEL.MASK_ON,
+            "instance_mask_format": cfg.INPUT.MASK_FORMAT,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read, augment and convert one record.
+
+        Raises:
+            UnreadableImage: when the photo cannot be read or has another size than the record says.
+        """
+        record = copy.deepcopy(dataset_dict)
+        source = record.setdefault("dataset_source", 0)
+        kind = self.annotation_kinds[source]
+        image = self._read(record)
+        augmented = T.AugInput(image)
+        transforms = self.augmentations_per_dataset[source](augmented)
+        shape = augmented.image.shape[:2]
+        record["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))  # (3, H, W)
+        record.pop("tar", None)
+        record["ann_type"] = kind
+        record.setdefault("pos_category_ids", [])
+        if kind == "box":
+            self._transform_annotations(record, transforms, shape)
+        else:
+            record.pop("annotations", None)
+            record["instances"] = _no_instances(shape)
+        return record
+
+    def _read(self, record: dict[str, Any]) -> np.ndarray:
+        try:
+            if "tar" in record:
+                image = decode_image(read_tar_bytes(*record["tar"]), self.image_format)
+            else:
+                image = detection_utils.read_image(record["file_name"], format=self.image_format)
+            detection_utils.check_image_size(record, image)
+        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
+            raise UnreadableImage(record["file_name"], str(error) or type(error).__name__) from error
+        return image
+
+
+def _no_instances(shape: tuple[int, int]) -> Instances:
+    empty = Instances(shape)
+    empty.gt_boxes = Boxes(torch.zeros(0, 4))
+    empty.gt_classes = torch.zeros(0, dtype=torch.int64)
+    return empty
+
+
+def annotation_kinds(cfg: CfgNode) -> list[str]:
+    """Kind of annotation of each training set: ``DATASET_ANN`` with ``WITH_IMAGE_LABELS``, else boxes.
+
+    Raises:
+        UserError: for an unknown kind, or too few of them.
+    """
+    count = len(cfg.DATASETS.TRAIN)
+    kinds = list(cfg.DATALOADER.DATASET_ANN) if cfg.WITH_IMAGE_LABELS else ["box"] * count
+    check_per_dataset("DATALOADER.DATASET_ANN", kinds, count)
+    for kind in kinds[:count]:
+        if kind not in ANNOTATION_KINDS:
+            raise UserError(
+                f"DATALOADER.DATASET_ANN has {kind!r}; expected {', '.join(ANNOTATION_KINDS)}"
+                f"{nearest(kind, ANNOTATION_KINDS)}"
+            )
+    return kinds[:count]
+
+
+def augmentations_of_config(cfg: CfgNode) -> list[list[Any]]:
+    """Augmentations of each training set.
+
+    ``INPUT.CUSTOM_AUG`` is ``EfficientDetResizeCrop`` (scale jitter and crop), ``ResizeShortestEdge``, or empty for
+    Detectron2's own. With ``MULTI_DATASET_GROUPING`` the sizes are those of each data set
+    (``DATASET_INPUT_SIZE``, ``DATASET_INPUT_SCALE``, ``DATASET_MIN_SIZES``, ``DATASET_MAX_SIZES``).
+
+    Raises:
+        UserError: for an unknown augmentation, or too few sizes.
+    """
+    count, loader = len(cfg.DATASETS.TRAIN), cfg.DATALOADER
+    name = cfg.INPUT.CUSTOM_AUG
+    known = ("EfficientDetResizeCrop", "ResizeShortestEdge", "")
+    if name not in known:
+        raise UserError(f"INPUT.CUSTOM_AUG is {name!r}; expected {', '.join(map(repr, known))}{nearest(name, known)}")
+    style = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    if name == "EfficientDetResizeCrop":
+        if not loader.MULTI_DATASET_GROUPING:
+            return [scale_jitter(cfg.INPUT.TRAIN_SIZE, cfg.INPUT.SCALE_RANGE)] * count
+        check_per_dataset("DATALOADER.DATASET_INPUT_SIZE", loader.DATASET_INPUT_SIZE, count)
+        check_per_dataset("DATALOADER.DATASET_INPUT_SCALE", loader.DATASET_INPUT_SCALE, count)
+        sizes = zip(loader.DATASET_INPUT_SIZE, loader.DATASET_INPUT_SCALE, strict=False)
+        return [scale_jitter(size, scale) for size, scale in sizes][:count]
+    if name == "ResizeShortestEdge" and loader.MULTI_DATASET_GROUPING:
+        check_per_dataset("DATALOADER.DATASET_MIN_SIZES", loader.DATASET_MIN_SIZES, count)
+        check_per_dataset("DATALOADER.DATASET_MAX_SIZES", loader.DATASET_MAX_SIZES, count)
+        ranges = zip(loader.DATASET_MIN_SIZES, loader.DATASET_MAX_SIZES, strict=False)
+        return [shortest_edge(short, longest, style) for short, longest in ranges][:count]
+    own: list[Any] = detection_utils.build_augmentation(cfg, is_train=True)
+    return [own] * count
+
+
+def check_per_dataset(key: str, values: Sequence[Any], count: int) -> None:
+    """Check that a key of one value for each training set has enough of them.
+
+    Raises:
+        UserError: when it has fewer.
+    """
+    if len(values) < count:
+        raise UserError(f"{key} has {len(values)} values for {count} data sets in DATASETS.TRAIN; give one for each")

@@ -1,0 +1,178 @@
+"""Annotation files as Detectron2's dataset dictionaries, with contiguous class indices."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_annotation_file
+from pomp_det.data.usable_boxes import Problems, is_polygon, usable_annotations
+from prompt_core.errors import UserError
+from prompt_core.vocabulary import Vocabulary
+
+Records = list[dict[str, Any]]
+# How many of the listed photos are looked for before training.
+CHECKED_PHOTOS = 16
+
+_logger = logging.getLogger(__name__)
+
+
+def categories_as_vocabulary(categories: Sequence[Mapping[str, Any]], source: str) -> Vocabulary:
+    """COCO or LVIS categories, sorted by id, as a vocabulary."""
+    ordered = sorted(categories, key=lambda category: category["id"])
+
+    def column(key: str) -> list[Any] | None:
+        return [category[key] for category in ordered] if all(key in category for category in ordered) else None
+
+    names = [category["name"] for category in ordered]
+    ids = [category["id"] for category in ordered]
+    return Vocabulary(names, ids, column("synset"), column("synonyms"), column("frequency"), source)
+
+
+def load_boxes(
+    json_file: str | Path,
+    image_root: str | Path,
+    vocabulary: Vocabulary | None = None,
+    federated: bool = False,
+    advice: str = "use the published file",
+) -> tuple[Records, Vocabulary, Problems]:
+    """Records of a COCO or LVIS file: boxes, masks where the file has them, class indices 0..C-1.
+
+    ``image_root`` is joined with ``file_name``; in LVIS v1 files, which have none, with the last two parts of
+    ``coco_url`` (``val2017/000000000139.jpg``).
+
+    Args:
+        vocabulary: the classes that a class index counts; None takes the file's categories in the order of their ids.
+        federated: the file is LVIS's; records then carry its two lists of category ids.
+        advice: what to do when the classes differ.
+
+    Returns:
+        the records in the order of image ids, the classes, and what was dropped.
+
+    Raises:
+        UserError: as :func:`read_annotation_file` and :func:`usable_annotations`, or when photos are missing.
+    """
+    document = read_annotation_file(json_file, federated=federated)
+    classes = _classes(json_file, document["categories"], vocabulary, advice)
+    index = _class_indices(classes)
+    by_image, problems = usable_annotations(json_file, document["images"], document["annotations"])
+    records: Records = []
+    for image in sorted(document["images"], key=lambda image: image["id"]):
+        record = _image_record(image, image_root, federated)
+        if federated:
+            record["neg_category_ids"] = image["neg_category_ids"]
+            record["not_exhaustive_category_ids"] = image["not_exhaustive_category_ids"]
+        record["annotations"] = [_instance(annotation, index) for annotation in by_image[image["id"]]]
+        records.append(record)
+    _check_photos(json_file, records)
+    _report(json_file, records, problems)
+    return records, classes, problems
+
+
+def load_image_labels(
+    json_file: str | Path,
+    image_root: str | Path,
+    vocabulary: Vocabulary | None = None,
+    advice: str = "use the published file",
+) -> tuple[Records, Vocabulary, Problems]:
+    """Records of photos whose classes are known but not their places, as in ImageNet-LVIS.
+
+    A record has ``pos_category_ids`` (class indices), no annotations, and ``captions`` if the file has them. A photo
+    inside an archive has ``tar``: path, offset and size in bytes (:mod:`pomp_det.data.tar_images`).
+
+    Raises:
+        UserError: as :func:`load_boxes`; also when a photo has no class.
+    """
+    document = read_annotation_file(json_file, image_labels=True)
+    classes = _classes(json_file, document["categories"], vocabulary, advice)
+    index = _class_indices(classes)
+    problems = Problems()
+    records: Records = []
+    for image in sorted(document["images"], key=lambda image: image["id"]):
+        if not image["pos_category_ids"] and not image.get("captions"):
+            problems.add("photos dropped (no class)", f"image {image['id']}")
+            continue
+        record = _image_record(image, image_root, False)
+        record["pos_category_ids"] = [index[value] for value in image["pos_category_ids"]]
+        record["annotations"] = []
+        if "captions" in image:
+            record["captions"] = list(image["captions"])
+        if "tar" in image:
+            archive = record["file_name"]
+            record["tar"] = (archive, int(image["offset"]), int(image["size"]))
+            record["file_name"] = f"{archive}/{Path(image['file_name']).name}"
+        records.append(record)
+    if not records:
+        raise UserError(f"{json_file}: no photo has a class in 'pos_category_ids'")
+    _check_photos(json_file, records)
+    _report(json_file, records, problems)
+    return records, classes, problems
+
+
+def _classes(
+    json_file: str | Path, categories: Sequence[Mapping[str, Any]], vocabulary: Vocabulary | None, advice: str
+) -> Vocabulary:
+    if vocabulary is None:
+        return categories_as_vocabulary(categories, Path(json_file).name)
+    assert vocabulary.ids is not None
+    check_vocabulary(json_file, categories, vocabulary.names, vocabulary.ids, advice)
+    return vocabulary
+
+
+def _class_indices(classes: Vocabulary) -> dict[Any, int]:
+    assert classes.ids is not None
+    return {category: index for index, category in enumerate(classes.ids)}
+
+
+def _image_record(image: Mapping[str, Any], root: str | Path, federated: bool) -> dict[str, Any]:
+    return {
+        "file_name": photo_path(root, image, federated),
+        "height": image["height"],
+        "width": image["width"],
+        "image_id": image["id"],
+    }
+
+
+def _instance(annotation: Mapping[str, Any], index: Mapping[Any, int]) -> dict[str, Any]:
+    instance: dict[str, Any] = {
+        "bbox": list(annotation["bbox"]),
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": index[annotation["category_id"]],
+        "iscrowd": annotation.get("iscrowd", 0),
+    }
+    mask = annotation.get("segmentation")
+    if isinstance(mask, list) and mask:
+        instance["segmentation"] = [polygon for polygon in mask if is_polygon(polygon)]
+    elif isinstance(mask, dict) and mask:
+        instance["segmentation"] = _compressed(mask)
+    return instance
+
+
+def _compressed(mask: dict[str, Any]) -> dict[str, Any]:
+    """Detectron2 decodes compressed run lengths only."""
+    if not isinstance(mask["counts"], list):
+        return mask
+    import pycocotools.mask as mask_utils
+
+    compressed: dict[str, Any] = mask_utils.frPyObjects(mask, *mask["size"])
+    return compressed
+
+
+def _check_photos(json_file: str | Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Look for a few photos across the list: a wrong folder shows at once, without asking for a million files."""
+    step = max(1, len(records) // CHECKED_PHOTOS)
+    for record in records[::step]:
+        path = Path(record["tar"][0] if "tar" in record else record["file_name"])
+        if not path.is_file():
+            raise UserError(f"{json_file} lists the photo {path}, which does not exist; put the photos there")
+
+
+def _report(json_file: str | Path, records: Records, problems: Problems) -> None:
+    boxes = sum(len(record["annotations"]) for record in records)
+    _logger.info("%s: %d images, %d boxes", json_file, len(records), boxes)
+    for line in problems.lines():
+        _logger.warning("%s: %s", json_file, line)

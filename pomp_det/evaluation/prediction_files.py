@@ -1,0 +1,160 @@
+"""Predictions on disk: one JSON line for each image, one file for each rank.
+
+::
+
+    FOLDER/predictions/manifest.json      data set, classes, protocol facts; written first
+    FOLDER/predictions/rank_00000.jsonl   {"image_id": …, "instances": [{"category_id", "bbox", "score", …}]}
+
+Boxes are x, y, width, height in pixels, masks are compressed run lengths, category ids are the data set's own. Nothing
+is kept in memory, whatever the number of images and ranks. A file carries the ending ``.part`` until its rank is done.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from prompt_core.errors import UserError
+from prompt_core.files import make_output_folder, read_json, write_json
+
+SUBFOLDER = "predictions"
+MANIFEST = "manifest.json"
+_IMAGE_ID = re.compile(rb'\{"image_id": (-?\d+), ')
+
+
+def clear_predictions(folder: Path) -> None:
+    """Remove the predictions of an earlier run, which may have had more ranks.
+
+    Raises:
+        UserError: when the folder cannot be created or written.
+    """
+    place = make_output_folder(folder / SUBFOLDER)
+    for path in [place / MANIFEST, *place.glob("rank_*.jsonl"), *place.glob("rank_*.jsonl.part")]:
+        path.unlink(missing_ok=True)
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write what scoring needs to know besides the detections."""
+    write_json(folder / SUBFOLDER / MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what :func:`write_manifest` wrote.
+
+    Raises:
+        UserError: when the folder holds no predictions.
+    """
+    path = folder / SUBFOLDER / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} holds no predictions: {path} does not exist; run the evaluation with inference")
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not {"dataset", "kind", "annotations", "ranks", "tasks"} <= set(manifest):
+        raise UserError(f"{path} does not describe predictions; run the evaluation with inference")
+    return manifest
+
+
+class PredictionWriter:
+    """Appends images to the file of one rank.
+
+    Args:
+        folder: of the data set's evaluation.
+        rank: of this process.
+    """
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self._target = folder / SUBFOLDER / f"rank_{rank:05d}.jsonl"
+        self._partial = self._target.with_name(self._target.name + ".part")
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self._stream: TextIO | None = open(self._partial, "w", encoding="ascii")  # noqa: SIM115 - closed in close()
+
+    def write(self, image_id: int, instances: Sequence[dict[str, Any]]) -> None:
+        """Append one image; an image without detections is written too: it was looked at."""
+        assert self._stream is not None, "the file is closed"
+        line = {"image_id": int(image_id), "instances": list(instances)}
+        try:
+            self._stream.write(json.dumps(line, allow_nan=False) + "\n")
+        except ValueError as error:
+            raise UserError(f"image {image_id} has a box or score that is no finite number: {error}") from error
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+            self._partial.replace(self._target)
+
+
+class PredictionIndex:
+    """Where each image lies in the files of all ranks: 16 bytes of memory an image.
+
+    Images are read in the order of their ids, so that results do not depend on how ranks shared them out. An image
+    that two ranks predicted (samplers pad) counts once.
+
+    Raises:
+        UserError: when files are missing, unfinished or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        place = folder / SUBFOLDER
+        unfinished = sorted(place.glob("rank_*.jsonl.part"))
+        if unfinished:
+            raise UserError(f"{unfinished[0]} is unfinished: the run was interrupted; run the inference again")
+        self.paths = sorted(place.glob("rank_*.jsonl"))
+        manifest = read_manifest(folder)
+        ranks = manifest["ranks"]
+        if len(self.paths) != ranks or manifest["tasks"] is None:
+            raise UserError(
+                f"{place} holds the predictions of {len(self.paths)} of {ranks} processes; all processes have to "
+                "write to one shared folder"
+            )
+        ids, files, offsets = [], [], []
+        for number, path in enumerate(self.paths):
+            for image_id, offset in _lines(path):
+                ids.append(image_id)
+                files.append(number)
+                offsets.append(offset)
+        self.image_ids, first = np.unique(np.array(ids, dtype=np.int64), return_index=True)
+        self._files = np.array(files, dtype=np.int64)[first]
+        self._offsets = np.array(offsets, dtype=np.int64)[first]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __iter__(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """(image id, instances) in the order of image ids."""
+        streams = [open(path, "rb") for path in self.paths]  # noqa: SIM115 - closed below
+        try:
+            for image_id, file, offset in zip(self.image_ids, self._files, self._offsets, strict=True):
+                streams[file].seek(offset)
+                yield int(image_id), json.loads(streams[file].readline())["instances"]
+        finally:
+            for stream in streams:
+                stream.close()
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int]]:
+    offset = 0
+    with open(path, "rb") as stream:
+        for line in stream:
+            match = _IMAGE_ID.match(line)
+            if match is None or not line.endswith(b"]}\n"):
+                raise UserError(f"{path} is damaged at byte {offset}; run the inference again")
+            yield int(match.group(1)), offset
+            offset += len(line)
+
+
+def write_results(path: Path, instances: Iterable[dict[str, Any]]) -> int:
+    """Write detections as a COCO results file, one on each line; returns how many. The caller renames it if need be."""
+    count = 0
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write("[")
+        for instance in instances:
+            stream.write(("\n" if count == 0 else ",\n") + json.dumps(instance))
+            count += 1
+        stream.write("\n]\n")
+    return count

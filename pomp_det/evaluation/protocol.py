@@ -1,0 +1,98 @@
+"""What a number means: the protocol that it was computed by, written beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pomp_det.evaluation.selection import COCO_DETECTIONS, FIXED_AP_DETECTIONS, LVIS_DETECTIONS
+from prompt_core.errors import UserError, nearest
+
+BACKENDS = ("hotcoco", "reference")
+MASKS_WITHOUT_GROUND_TRUTH = ("evaluate", "skip")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How detections of one data set are scored.
+
+    Attributes:
+        dataset: name of the data set and split.
+        kind: ``lvis`` (federated) or ``coco``.
+        detections: how many of an image count: over all classes (``lvis``, 300) or of each class (``coco``, 100).
+        fixed_ap: no cap for an image, the 10,000 best of each class over the set; ``lvis`` only.
+        masks_without_ground_truth: what to do with predicted masks where the annotations have none. ``evaluate``, as
+            in the published cross-data-set configuration, scores them: no mask can match, AP is 0 (pycocotools itself
+            stops with a KeyError). ``skip`` leaves mask metrics out.
+        class_groups: named lists of category ids whose AP50 is reported apart.
+
+    Raises:
+        UserError: for values that are not known, or Fixed AP for ``coco``.
+    """
+
+    dataset: str
+    kind: str
+    detections: int | None = None
+    fixed_ap: bool = False
+    masks_without_ground_truth: str = "evaluate"
+    class_groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("lvis", "coco"):
+            raise UserError(f"data set {self.dataset!r} has annotations of kind {self.kind!r}, which are not scored")
+        known = MASKS_WITHOUT_GROUND_TRUTH
+        if self.masks_without_ground_truth not in known:
+            hint = nearest(self.masks_without_ground_truth, known)
+            raise UserError(
+                f"masks_without_ground_truth is {self.masks_without_ground_truth!r}; expected {', '.join(known)}{hint}"
+            )
+        if self.fixed_ap and self.kind != "lvis":
+            raise UserError(f"Fixed AP is defined for federated annotations; {self.dataset!r} is scored as COCO")
+        if self.fixed_ap and self.detections is not None:
+            raise UserError("Fixed AP has no cap for an image; leave the number of detections out")
+        if self.detections is not None and self.detections < 1:
+            raise UserError(f"detections per image is {self.detections}; expected at least 1")
+        if self.detections is None:
+            object.__setattr__(self, "detections", LVIS_DETECTIONS if self.kind == "lvis" else COCO_DETECTIONS)
+
+    @property
+    def variant(self) -> str:
+        """Short name of the metric."""
+        if self.kind == "coco":
+            return "COCO AP"
+        return "LVIS Fixed AP" if self.fixed_ap else "LVIS AP (federated)"
+
+    @property
+    def detections_in_words(self) -> str:
+        """The cap, with what it counts."""
+        if self.fixed_ap:
+            return f"no cap for an image; {FIXED_AP_DETECTIONS:,} of each class over the set"
+        return f"{self.detections} of an image" + (" and class" if self.kind == "coco" else ", over all classes")
+
+    def describe(self, **facts: Any) -> dict[str, Any]:
+        """The ``_protocol`` entry of ``metrics.json``; ``facts`` are scorer, version and hashes."""
+        return {
+            "split": self.dataset,
+            "metric": self.variant,
+            "detections": self.detections_in_words,
+            "iou_thresholds": "linspace(0.5, 0.95, 10)",
+            "area_source": {
+                "ground truth": "'area' of the annotation, else the area of its box",
+                "box": "area of the predicted box",
+                "mask": "area of the predicted mask; boxes are removed from mask results",
+            },
+            "masks_without_ground_truth": self.masks_without_ground_truth,
+            "class_groups": {name: len(ids) for name, ids in self.class_groups.items()},
+            **facts,
+        }
+
+
+def check_backend(backend: str) -> None:
+    """Check the name of a scorer.
+
+    Raises:
+        UserError: when it is not known.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"evaluation backend {backend!r} is unknown{nearest(backend, BACKENDS)}; expected {BACKENDS}")
