@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prompt_core.chunked_features import chunked_features
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
 from prompt_core.reference import encode_full_context, encode_truncated
@@ -28,9 +29,12 @@ REFERENCE_CHUNK = 256
 # Below this many multiply-adds per block, the many small calls of the packed path cost more than they save; plain
 # truncation is used. Measured: docs/results/text_benchmark.json, "crossover".
 PACKED_MINIMUM_WORK = 2e7
+# Inputs of blocks that chunks may keep between the forward and the backward pass: all 21,843 names of ImageNet-21K in
+# the text tower of ViT-B/16, and room for the rest within 4 GiB.
+KEPT_BYTES = int(2.25 * 2**30)
 
-# Context (L, D), class-specific context (N, L, D) or contexts per image (B, L, D); and the deep context or None.
-_Encode = Callable[[TokenSequences, "np.ndarray | None", Tensor, "Tensor | None"], Tensor]
+# Of sequences, class of each (class-specific contexts only), context (L, D), (N, L, D) or (B, L, D), and deep context.
+_Encode = Callable[..., Tensor]
 
 
 class PromptedTextEncoder:
@@ -42,13 +46,16 @@ class PromptedTextEncoder:
 
     Args:
         clip: the frozen model.
+        kept_bytes: memory in which ``chunk_size`` may keep the input of each block for the backward pass, which then
+            has less to compute again; 0 for the least memory.
 
     Raises:
         UserError: when the text tower or its tokenizer is not supported at all.
     """
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, kept_bytes: int = KEPT_BYTES) -> None:
         self.clip = clip
+        self.kept_bytes = kept_bytes
         self.tower = TextTower(clip)
         self.tokenizer = PromptTokenizer(clip.tokenizer)
         self.slow_because = self.tower.truncation_obstacle
@@ -69,8 +76,8 @@ class PromptedTextEncoder:
         Args:
             prompt: its context is (L, D), or (N, L, D) with one context per class of ``vocabulary``.
             vocabulary: N class names; duplicates are encoded once.
-            chunk_size: classes per pass. Bounds memory at the price of one more forward pass; the gradient is the
-                same, since it is first taken at the features and then carried to the prompt chunk by chunk
+            chunk_size: classes per pass. Bounds memory at the price of at most one more forward pass; the gradient is
+                the same, since it is first taken at the features and then carried to the prompt chunk by chunk
                 (gradient caching, arXiv 2101.06983).
             reference: run open_clip's own tower on the 77-token prompts.
 
@@ -168,6 +175,8 @@ class PromptedTextEncoder:
         chunk_size: int | None,
         reference: bool,
     ) -> Tensor:
+        if chunk_size is not None and chunk_size < 1:
+            raise UserError(f"chunk_size is {chunk_size}; give a positive number of classes, or None for no chunks")
         tensors = [context] if deep_context is None else [context, deep_context]
         learning = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         if chunk_size is None and not learning:
@@ -185,13 +194,25 @@ class PromptedTextEncoder:
         order = np.argsort(sequences.lengths, kind="stable")
         chunks = [order[start : start + chunk_size] for start in range(0, len(order), chunk_size)]
 
-        def encode_chunk(chunk: np.ndarray, context: Tensor, deep: Tensor | None = None) -> Tensor:
-            return encode(sequences.select(chunk), None if rows is None else rows[chunk], context, deep)
+        def encode_chunk(chunk: np.ndarray, context: Tensor, deep: Tensor | None = None, **options: bool) -> Tensor:
+            return encode(sequences.select(chunk), None if rows is None else rows[chunk], context, deep, **options)
 
         dim = 1 if context.dim() == 3 and rows is None else 0
-        features = _ChunkedFeatures.apply(encode_chunk, chunks, dim, *tensors)
-        unsort = torch.from_numpy(np.argsort(order)).to(features.device)
-        return features.index_select(dim, unsort)
+        prefixes = len(context) if dim else 1
+        kept = self._kept_chunks(sequences, chunks, prefixes) if learning and encode == self._packed else 0
+        parts = [encode_chunk(chunk, *tensors, recompute=True) for chunk in chunks[:kept]]
+        if kept < len(chunks):
+            parts.append(chunked_features(encode_chunk, chunks[kept:], dim, *tensors))
+        unsort = torch.from_numpy(np.argsort(order)).to(parts[0].device)
+        return torch.cat(parts, dim=dim).index_select(dim, unsort)
+
+    def _kept_chunks(self, sequences: TokenSequences, chunks: list[np.ndarray], prefixes: int) -> int:
+        """How many chunks may keep the inputs of their blocks within :attr:`kept_bytes`."""
+        suffixes = sequences.lengths - sequences.prefix_length
+        tokens = np.array([sequences.prefix_length + suffixes[chunk].sum() for chunk in chunks])
+        element = torch.finfo(self.tower.dtype).bits // 8
+        bytes_each = tokens * prefixes * len(self.tower.blocks) * self.tower.width * element
+        return int((bytes_each.cumsum() <= self.kept_bytes).sum())
 
     def _choose(self, sequences: TokenSequences) -> _Encode:
         """Packed or truncated: by the work of one block, since small matrices are bound by the calls themselves."""
@@ -201,7 +222,12 @@ class PromptedTextEncoder:
         return self._packed if tokens * 12 * self.tower.width**2 >= PACKED_MINIMUM_WORK else self._truncated
 
     def _packed(
-        self, sequences: TokenSequences, rows: np.ndarray | None, context: Tensor, deep_context: Tensor | None
+        self,
+        sequences: TokenSequences,
+        rows: np.ndarray | None,
+        context: Tensor,
+        deep_context: Tensor | None,
+        recompute: bool = False,
     ) -> Tensor:
         pack = pack_suffixes(sequences)
         common = sequences.prefix_length
@@ -214,7 +240,7 @@ class PromptedTextEncoder:
         suffix = suffix + positions[torch.from_numpy(pack.positions).to(positions.device)]
         if conditional:
             prefix, suffix = (part.expand(len(context), -1, -1) for part in (prefix, suffix))
-        states = encode_shared_prefix(self.tower, prefix, suffix, pack, deep_context)
+        states = encode_shared_prefix(self.tower, prefix, suffix, pack, deep_context, recompute)
         features = self.tower.project(states)
         return features if conditional else features[0]
 
@@ -265,40 +291,6 @@ class PromptedTextEncoder:
             vectors = contexts[:, torch.from_numpy(rows[slots]).to(device), chosen]
         places = torch.from_numpy(slots).to(device)
         return embedded.expand(len(vectors), -1, -1).index_copy(1, places, vectors)
-
-
-class _ChunkedFeatures(torch.autograd.Function):
-    """Features first, without a graph; in the backward pass each chunk is encoded again and passes its gradient on."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, encode: Callable[..., Tensor], chunks: list[np.ndarray], dim: int, *tensors: Tensor
-    ) -> Tensor:
-        ctx.encode, ctx.chunks, ctx.dim = encode, chunks, dim
-        ctx.save_for_backward(*tensors)
-        with torch.no_grad():
-            return torch.cat([encode(chunk, *tensors) for chunk in chunks], dim=dim)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        tensors = [
-            tensor.detach().requires_grad_(needed)
-            for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[3:], strict=True)
-        ]
-        learned = [tensor for tensor in tensors if tensor.requires_grad]
-        totals = [torch.zeros_like(tensor) for tensor in learned]
-        start = 0
-        for chunk in ctx.chunks:
-            part = grads[0].narrow(ctx.dim, start, len(chunk))
-            start += len(chunk)
-            with torch.enable_grad():
-                features = ctx.encode(chunk, *tensors)
-            found = torch.autograd.grad(features, learned, part, allow_unused=True)
-            for total, gradient in zip(totals, found, strict=True):
-                if gradient is not None:
-                    total += gradient
-        remaining = iter(totals)
-        return (None, None, None, *(next(remaining) if tensor.requires_grad else None for tensor in tensors))
 
 
 def class_names(vocabulary: Vocabulary | Sequence[str]) -> list[str]:
