@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 
-def chunked_features(encode: Callable[..., Tensor], chunks: list[np.ndarray], dim: int, *tensors: Tensor) -> Tensor:
-    """``encode`` over chunks, joined along ``dim``; no graph is kept between the forward and the backward pass.
+def chunked_features(encode: Callable[..., Tensor], count: int, dim: int, *tensors: Tensor) -> Tensor:
+    """Features of ``count`` chunks, joined along ``dim``; no graph is kept between the forward and the backward pass.
 
     Args:
-        encode: (rows of a chunk, *tensors) to the features of these rows, deterministic.
+        encode: (index of a chunk, *tensors) to the features of that chunk, the same at every call. It is called
+            without a graph first, and with one in the backward pass.
         tensors: what the features are differentiable in.
     """
-    return _ChunkedFeatures.apply(encode, chunks, dim, *tensors)
+    return _ChunkedFeatures.apply(encode, count, dim, *tensors)
 
 
 class _ChunkedFeatures(torch.autograd.Function):
-    """Features first, without a graph; in the backward pass each chunk is encoded again and passes its gradient on."""
+    """The gradient is first taken at the features, then carried on chunk by chunk."""
 
     @staticmethod
-    def forward(
-        ctx: Any, encode: Callable[..., Tensor], chunks: list[np.ndarray], dim: int, *tensors: Tensor
-    ) -> Tensor:
-        ctx.encode, ctx.chunks, ctx.dim = encode, chunks, dim
+    def forward(ctx: Any, encode: Callable[..., Tensor], count: int, dim: int, *tensors: Tensor) -> Tensor:
+        ctx.encode, ctx.dim = encode, dim
         ctx.save_for_backward(*tensors)
         with torch.no_grad():
-            return torch.cat([encode(chunk, *tensors) for chunk in chunks], dim=dim)
+            parts = [encode(index, *tensors) for index in range(count)]
+        ctx.sizes = [part.shape[dim] for part in parts]
+        return torch.cat(parts, dim=dim)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
@@ -40,12 +40,9 @@ class _ChunkedFeatures(torch.autograd.Function):
         ]
         learned = [tensor for tensor in tensors if tensor.requires_grad]
         totals = [torch.zeros_like(tensor) for tensor in learned]
-        start = 0
-        for chunk in ctx.chunks:
-            part = grads[0].narrow(ctx.dim, start, len(chunk))
-            start += len(chunk)
+        for index, part in enumerate(grads[0].split(ctx.sizes, dim=ctx.dim)):
             with torch.enable_grad():
-                features = ctx.encode(chunk, *tensors)
+                features = ctx.encode(index, *tensors)
             found = torch.autograd.grad(features, learned, part, allow_unused=True)
             for total, gradient in zip(totals, found, strict=True):
                 if gradient is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prompt_core.chunked_features import chunked_features
 from prompt_core.errors import UserError
+from prompt_core.kept_states import KeptStates
 from prompt_core.prompt import SoftPrompt
 from prompt_core.reference import encode_full_context, encode_truncated
 from prompt_core.shared_prefix import encode_shared_prefix, pack_suffixes
@@ -29,7 +30,7 @@ REFERENCE_CHUNK = 256
 # Below this many multiply-adds per block, the many small calls of the packed path cost more than they save; plain
 # truncation is used. Measured: docs/results/text_benchmark.json, "crossover".
 PACKED_MINIMUM_WORK = 2e7
-# Inputs of blocks that chunks may keep between the forward and the backward pass: all 21,843 names of ImageNet-21K in
+# States that chunks may keep between the forward and the backward pass: all 21,843 names of ImageNet-21K in
 # the text tower of ViT-B/16, and room for the rest within 4 GiB.
 KEPT_BYTES = int(2.25 * 2**30)
 
@@ -46,8 +47,8 @@ class PromptedTextEncoder:
 
     Args:
         clip: the frozen model.
-        kept_bytes: memory in which ``chunk_size`` may keep the input of each block for the backward pass, which then
-            has less to compute again; 0 for the least memory.
+        kept_bytes: memory in which the passes of ``chunk_size`` may keep the inputs of their blocks for the backward
+            pass, which then has less to compute again; 0 for the least memory.
 
     Raises:
         UserError: when the text tower or its tokenizer is not supported at all.
@@ -193,26 +194,31 @@ class PromptedTextEncoder:
         # Chunks of equally long suffixes: sort once, cut, and put the features back.
         order = np.argsort(sequences.lengths, kind="stable")
         chunks = [order[start : start + chunk_size] for start in range(0, len(order), chunk_size)]
+        dim = 1 if context.dim() == 3 and rows is None else 0
+        kept: list[KeptStates | None] = [None] * len(chunks)
+        if learning and encode == self._packed:
+            kept = self._places(sequences, chunks, len(context) if dim else 1)
 
-        def encode_chunk(chunk: np.ndarray, context: Tensor, deep: Tensor | None = None, **options: bool) -> Tensor:
+        def encode_chunk(index: int, context: Tensor, deep: Tensor | None = None) -> Tensor:
+            chunk, states = chunks[index], kept[index]
+            options = {} if states is None else {"kept": states}
             return encode(sequences.select(chunk), None if rows is None else rows[chunk], context, deep, **options)
 
-        dim = 1 if context.dim() == 3 and rows is None else 0
-        prefixes = len(context) if dim else 1
-        kept = self._kept_chunks(sequences, chunks, prefixes) if learning and encode == self._packed else 0
-        parts = [encode_chunk(chunk, *tensors, recompute=True) for chunk in chunks[:kept]]
-        if kept < len(chunks):
-            parts.append(chunked_features(encode_chunk, chunks[kept:], dim, *tensors))
-        unsort = torch.from_numpy(np.argsort(order)).to(parts[0].device)
-        return torch.cat(parts, dim=dim).index_select(dim, unsort)
+        features = chunked_features(encode_chunk, len(chunks), dim, *tensors)
+        unsort = torch.from_numpy(np.argsort(order)).to(features.device)
+        return features.index_select(dim, unsort)
 
-    def _kept_chunks(self, sequences: TokenSequences, chunks: list[np.ndarray], prefixes: int) -> int:
-        """How many chunks may keep the inputs of their blocks within :attr:`kept_bytes`."""
+    def _places(self, sequences: TokenSequences, chunks: list[np.ndarray], prefixes: int) -> list[KeptStates | None]:
+        """Where each chunk keeps its states, as far as :attr:`kept_bytes` allows."""
         suffixes = sequences.lengths - sequences.prefix_length
-        tokens = np.array([sequences.prefix_length + suffixes[chunk].sum() for chunk in chunks])
+        tokens = [sequences.prefix_length + int(suffixes[chunk].sum()) for chunk in chunks]
+        sizes = [
+            KeptStates.size(self.tower, prefixes, each, len(chunk)) for each, chunk in zip(tokens, chunks, strict=True)
+        ]
         element = torch.finfo(self.tower.dtype).bits // 8
-        bytes_each = tokens * prefixes * len(self.tower.blocks) * self.tower.width * element
-        return int((bytes_each.cumsum() <= self.kept_bytes).sum())
+        kept = int((np.cumsum(sizes) * element <= self.kept_bytes).sum())
+        memory = torch.empty(sum(sizes[:kept]), dtype=self.tower.dtype, device=self.tower.device)
+        return [KeptStates(place) for place in memory.split(sizes[:kept])] + [None] * (len(chunks) - kept)
 
     def _choose(self, sequences: TokenSequences) -> _Encode:
         """Packed or truncated: by the work of one block, since small matrices are bound by the calls themselves."""
@@ -227,7 +233,7 @@ class PromptedTextEncoder:
         rows: np.ndarray | None,
         context: Tensor,
         deep_context: Tensor | None,
-        recompute: bool = False,
+        kept: KeptStates | None = None,
     ) -> Tensor:
         pack = pack_suffixes(sequences)
         common = sequences.prefix_length
@@ -240,7 +246,8 @@ class PromptedTextEncoder:
         suffix = suffix + positions[torch.from_numpy(pack.positions).to(positions.device)]
         if conditional:
             prefix, suffix = (part.expand(len(context), -1, -1) for part in (prefix, suffix))
-        states = encode_shared_prefix(self.tower, prefix, suffix, pack, deep_context, recompute)
+        run = encode_shared_prefix if kept is None else kept.encode
+        states = run(self.tower, prefix, suffix, pack, deep_context)
         features = self.tower.project(states)
         return features if conditional else features[0]
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from prompt_core.text_tower import TextTower
 from prompt_core.tokens import TokenSequences
@@ -72,18 +71,17 @@ def encode_shared_prefix(
     suffix: Tensor,
     pack: SuffixPack,
     deep_context: Tensor | None = None,
-    recompute: bool = False,
+    keep: Tensor | None = None,
 ) -> Tensor:
     """End-of-text states of N classes behind B prefixes, before the final norm.
 
     Args:
-        tower: a causal CLIP text tower.
-        prefix: (B, P, D) embeddings with positions.
+        tower: a tower without :attr:`TextTower.sharing_obstacle`.
+        prefix: (B, P, D) embeddings with positions added.
         suffix: (B, T, D) likewise, in pack order.
         pack: where each suffix lies.
         deep_context: (J, M, D), replaces positions 1..M of the prefix at the input of blocks 1..J (MaPLe).
-        recompute: keep only the input (B, P + T, D) of each block for the backward pass, which computes the rest of a
-            block again, except for its last projection (activation checkpointing, arXiv 1604.06174).
+        keep: (blocks, B, P + T, D), receives the input of each block.
 
     Returns:
         (B, N, D) states, classes in their original order.
@@ -93,13 +91,10 @@ def encode_shared_prefix(
     for index, block in enumerate(tower.blocks):
         if deep_context is not None and 1 <= index <= len(deep_context):
             states = replace_context(states, deep_context[index - 1])
+        if keep is not None:
+            keep[index] = states
         last = index == len(tower.blocks) - 1
-        if recompute:
-            states = checkpoint(
-                _block, block, states, tower.heads, common, pack, last, use_reentrant=False, preserve_rng_state=False
-            )
-        else:
-            states = _block(block, states, tower.heads, common, pack, last)
+        states = contract(block, *attend_and_expand(block, states, tower.heads, common, pack, last))
     return states[:, torch.from_numpy(pack.unsort).to(states.device)]
 
 
@@ -110,15 +105,18 @@ def replace_context(states: Tensor, context: Tensor) -> Tensor:
     )
 
 
-def _block(block: Any, states: Tensor, heads: int, common: int, pack: SuffixPack, last: bool) -> Tensor:
-    """One block: the first ``common`` tokens attend among themselves, each suffix to them and to itself.
+def attend_and_expand(
+    block: Any, states: Tensor, heads: int, common: int, pack: SuffixPack, last: bool
+) -> tuple[Tensor, Tensor]:
+    """A block up to its last projection: the first ``common`` tokens attend among themselves, suffixes to them too.
 
     Args:
         states: (B, P + T, D), the prefix before the packed suffixes.
         last: whether only the end-of-text states leave the block, so that only they ask and only they pass the MLP.
 
     Returns:
-        (B, P + T, D), or (B, N, D) if ``last``.
+        (B, L, D) states after attention and (B, L, 4D) hidden states of the MLP, up to the factor that
+        :func:`contract` expects; L is P + T, or N if ``last``.
     """
     normed = block.ln_1(states)
     if last:
@@ -138,20 +136,30 @@ def _block(block: Any, states: Tensor, heads: int, common: int, pack: SuffixPack
         inner = _suffix_attention(query, key, value, prefix_key, prefix_value, pack.groups, False)
         attended = torch.cat([outer, inner], dim=2)  # (B, H, P + T, d)
     states = states + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
-    return _add_mlp(block, states)
-
-
-def _add_mlp(block: Any, states: Tensor) -> Tensor:
     normed = block.ln_2(states)
-    mlp = block.mlp
     if not _is_quick_gelu(block):
-        return states + block.ls_2(mlp.c_proj(mlp.gelu(mlp.c_fc(normed))))
+        return states, block.mlp.gelu(block.mlp.c_fc(normed))
     # x sigmoid(1.702 x) is silu(1.702 x) / 1.702: one kernel that keeps one tensor, where open_clip's module runs three
     # and keeps two. The product before it brings the factor in, the residual after it takes it out, both for free.
-    scaled = torch.addmm(mlp.c_fc.bias, normed.flatten(0, 1), mlp.c_fc.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU)
-    hidden = F.silu(scaled).view(*normed.shape[:-1], -1)  # (B, L, 4D)
-    product = F.linear(hidden, mlp.c_proj.weight, QUICK_GELU * mlp.c_proj.bias)
-    return torch.add(states, block.ls_2(product), alpha=1 / QUICK_GELU)
+    layer = block.mlp.c_fc
+    scaled = torch.addmm(layer.bias, normed.flatten(0, 1), layer.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU)
+    return states, F.silu(scaled).view(*normed.shape[:-1], -1)
+
+
+def contract(block: Any, states: Tensor, hidden: Tensor) -> Tensor:
+    """The rest of a block: the last projection of the MLP, and the residual."""
+    layer = block.mlp.c_proj
+    if _is_quick_gelu(block):
+        product = F.linear(hidden, layer.weight, QUICK_GELU * layer.bias)
+        return torch.add(states, block.ls_2(product), alpha=1 / QUICK_GELU)
+    return states + block.ls_2(layer(hidden))
+
+
+def contract_gradient(block: Any, gradient: Tensor) -> Tensor:
+    """Gradient (B, L, 4D) at the hidden states, given the one at the output of :func:`contract`, (B, L, D)."""
+    gamma = getattr(block.ls_2, "gamma", None)
+    gradient = gradient if gamma is None else gradient * gamma
+    return (gradient / QUICK_GELU if _is_quick_gelu(block) else gradient) @ block.mlp.c_proj.weight
 
 
 def _is_quick_gelu(block: Any) -> bool:
