@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pomp_det.data.prepare_objects365 import CORRECTIONS
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import sha256_of_file, write_text
 
@@ -45,23 +46,6 @@ MMDET = Package(
     "mmdet-3.3.0-py3-none-any.whl",
     "2e23e291281ac57e7dccf8678e957da45fbe560ce78a1f5ded6afeccd3730f17",
 )
-
-# The published Objects365 names hold thirteen misspellings. Detic and POMP embed the corrected names, so these do too.
-OBJECTS365_CORRECTIONS = {
-    "Moniter/TV": "Monitor/TV",
-    "Bakset": "Basket",
-    "Dinning Table": "Dining Table",
-    "Tea pot": "Teapot",
-    "Extention Cord": "Extension Cord",
-    "Hotair ballon": "Hot air balloon",
-    "Hamimelon": "Hami melon",
-    "Mushroon": "Mushroom",
-    "Tape Measur/ Ruler": "Tape Measure/ Ruler",
-    "Campel": "Camel",
-    "Meat ball": "Meatball",
-    "Buttefly": "Butterfly",
-    "Table Teniis paddle": "Table Tennis paddle",
-}
 
 
 def read_source(folder: Path, package: Package, member: str) -> str:
@@ -162,8 +146,8 @@ def build_objects365(folder: Path) -> dict[str, Any]:
     published = [name.strip() for name in literal(text, "METAINFO", owner="Objects365V2Dataset")["classes"]]
     return record(
         "Objects365 v2 categories (objects365.org), annotations CC BY 4.0; read from mmdet (Apache-2.0); "
-        f"{len(OBJECTS365_CORRECTIONS)} misspelt names corrected",
-        [OBJECTS365_CORRECTIONS.get(name, name) for name in published],
+        f"{len(CORRECTIONS)} misspelt names corrected",
+        [CORRECTIONS.get(name, name) for name in published],
         list(range(1, len(published) + 1)),
     )
 
