@@ -19,6 +19,7 @@ DETECTRON2_NEEDS = [
     "matplotlib>=3.7",
     "hotcoco>=1.3,<2",
     "scipy>=1.10",
+    "supervision>=0.31",
 ]
 DEMO = ["matplotlib>=3.7"]
 DEV = [

@@ -1,0 +1,137 @@
+"""Photos in, detections of any class names out: the model is loaded once, the words change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import read_image
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from torch import nn
+
+from pomp_det.build import build_detector
+from pomp_det.checkpoint import load_weights
+from pomp_det.class_matrix import configured_matrix
+from pomp_det.classifier import set_classifier
+from prompt_core.errors import UserError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+    from detectron2.structures import Instances
+
+
+class OpenVocabularyPredictor:
+    """A detector with the resizing of photos that its configuration asks for.
+
+    Args:
+        model: a detector.
+        cfg: its configuration.
+    """
+
+    def __init__(self, model: nn.Module, cfg: CfgNode) -> None:
+        self.model = model.eval()
+        self.cfg = cfg
+        self._resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+
+    @classmethod
+    def load(cls, cfg: CfgNode) -> OpenVocabularyPredictor:
+        """Build the detector, with the classes that ``cfg`` names, and load ``MODEL.WEIGHTS``.
+
+        Raises:
+            UserError: no weights, or anything that :func:`build_detector` and :func:`load_weights` refuse.
+        """
+        if not cfg.MODEL.WEIGHTS:
+            raise UserError("MODEL.WEIGHTS is empty; give the checkpoint of a trained detector")
+        model = build_detector(cfg)
+        load_weights(model, cfg.MODEL.WEIGHTS)
+        return cls(model, cfg)
+
+    @property
+    def class_names(self) -> list[str]:
+        """C names, in the order of ``pred_classes``."""
+        names: list[str] = list(self.model.roi_heads.class_names)  # type: ignore[union-attr, arg-type]
+        return names
+
+    def set_vocabulary(self, vocabulary: str, prompt: str = "") -> None:
+        """Ask for other classes; nothing is loaded again.
+
+        Args:
+            vocabulary: a published vocabulary's name, a file of names or a classifier file, or names joined by commas.
+            prompt: a prompt file, or templates with ``{}`` separated by ``|``; where left out, that of the
+                configuration, else the names are looked up in its class matrix.
+
+        Raises:
+            UserError: names that cannot be found or encoded.
+        """
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.VOCABULARY = vocabulary
+        cfg.MODEL.PROMPT = prompt or cfg.MODEL.PROMPT
+        matrix = configured_matrix(cfg)
+        assert matrix is not None, "a vocabulary always gives a matrix"
+        set_classifier(self.model, matrix)
+
+    def __call__(self, photo: str | Path | np.ndarray) -> Instances:
+        """Detections in one photo, in its own pixels, best first, on the CPU.
+
+        Args:
+            photo: a file, or (H, W, 3) uint8 in RGB.
+
+        Returns:
+            ``pred_boxes``, ``scores``, ``pred_classes`` and, where the model has masks, ``pred_masks`` (n, H, W).
+
+        Raises:
+            UserError: when the file is no photo.
+        """
+        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+        height, width = pixels.shape[:2]
+        given = pixels if self.cfg.INPUT.FORMAT == "RGB" else pixels[:, :, ::-1]
+        resized = self._resize.get_transform(given).apply_image(given)
+        image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32))
+        with torch.inference_mode():
+            (output,) = self.model([{"image": image, "height": height, "width": width}])
+        found: Instances = output["instances"].to("cpu")
+        return found[found.scores.argsort(descending=True, stable=True)]
+
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB, turned as its Exif orientation says.
+
+    Raises:
+        UserError: when the file is absent or no photo.
+    """
+    try:
+        pixels: np.ndarray = read_image(str(path), format="RGB")
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for damaged files
+        raise UserError(f"photo {path} cannot be read: {error}") from error
+    return pixels
+
+
+def coco_results(photos: list[tuple[str, tuple[int, int], Instances]], class_names: list[str]) -> dict[str, Any]:
+    """Detections as one COCO document, whose ``annotations`` carry a ``score`` each.
+
+    Args:
+        photos: file name, (height, width) and detections of each photo.
+        class_names: C names; categories are numbered from 1.
+
+    Returns:
+        ``images``, ``categories`` and ``annotations``: boxes are x, y, width, height in pixels, masks compressed run
+        lengths.
+    """
+    annotations: list[dict[str, Any]] = []
+    for number, (_, _, found) in enumerate(photos, start=1):
+        for row in instances_to_coco_json(found, number):
+            box = row["bbox"]
+            extra = {"id": len(annotations) + 1, "category_id": row["category_id"] + 1, "iscrowd": 0}
+            annotations.append({**row, **extra, "area": box[2] * box[3]})
+    return {
+        "images": [
+            {"id": number, "file_name": name, "height": size[0], "width": size[1]}
+            for number, (name, size, _) in enumerate(photos, start=1)
+        ],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
+        "annotations": annotations,
+    }

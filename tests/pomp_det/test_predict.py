@@ -1,0 +1,156 @@
+"""Photos and words in, pictures and a COCO file out, as users run it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("detectron2")
+pytest.importorskip("supervision")
+
+from PIL import Image
+from pycocotools import mask as run_lengths
+
+from pomp_det import load_config
+from pomp_det.predictor import OpenVocabularyPredictor
+from prompt_core import TextClassifier, UserError
+
+from .conftest import TINY
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "predict.py"
+NAMES = ["cat", "toy car", "dining table"]
+SMALL = {"INPUT.MIN_SIZE_TEST": 96, "INPUT.MAX_SIZE_TEST": 200, "MODEL.DEVICE": "cpu"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_tiny: Callable[..., Any]) -> Path:
+    """A configuration, weights, a classifier file and two photos of different sizes."""
+    rows = torch.randn(3, 24, generator=torch.Generator().manual_seed(1))
+    TextClassifier(rows, NAMES, {}).save(tmp_path / "classifier.safetensors")
+    torch.save({"model": make_tiny().state_dict()}, tmp_path / "model_final.pth")
+    changed = {"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": str(tmp_path / "classifier.safetensors")}
+    nested: dict[str, Any] = {}
+    for key, value in (TINY | SMALL | changed | {"MODEL.ROI_HEADS.NUM_CLASSES": 3}).items():
+        node = nested
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(nested))
+    (tmp_path / "photos").mkdir()
+    random = np.random.default_rng(0)
+    for name, size in (("a.png", (90, 120)), ("photos/b.PNG", (64, 48))):
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def call(*arguments: str) -> int:
+        base = ["--model", "tiny.yaml", "--weights", "model_final.pth", "--output", "out", "--threshold", "0"]
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *base, *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        return int(stopped.value.code or 0)
+
+    return call
+
+
+def test_pictures_and_coco_json(folder: Path, run: Callable[..., int]) -> None:
+    assert run("a.png", "photos") == 0
+    document = json.loads((folder / "out/detections.json").read_text())
+    assert [category["name"] for category in document["categories"]] == NAMES
+    assert [(each["height"], each["width"]) for each in document["images"]] == [(90, 120), (64, 48)]
+    assert {each["image_id"] for each in document["annotations"]} == {1, 2}
+    for each in document["annotations"]:
+        size = document["images"][each["image_id"] - 1]
+        x, y, width, height = each["bbox"]
+        assert 0 <= x <= x + width <= size["width"] + 1e-3
+        assert 0 <= y <= y + height <= size["height"] + 1e-3
+        assert 1 <= each["category_id"] <= 3
+        assert each["segmentation"]["size"] == [size["height"], size["width"]]
+        assert run_lengths.decode(each["segmentation"]).shape == (size["height"], size["width"])
+    for picture, photo in (("0001_a.png", "a.png"), ("0002_b.png", "photos/b.PNG")):
+        drawn, plain = (np.asarray(Image.open(folder / each)) for each in (f"out/{picture}", photo))
+        assert drawn.shape == plain.shape
+        assert (drawn != plain).any()
+
+
+def test_words_change_on_the_loaded_model(
+    folder: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pomp_det.predictor
+
+    loads: list[str] = []
+    load = pomp_det.predictor.load_weights
+    monkeypatch.setattr(pomp_det.predictor, "load_weights", lambda m, file: (loads.append(file), load(m, file)))
+    assert run("a.png", "--vocabulary", "Dining_table", "--vocabulary", "cat,toy car,dining table") == 0
+    assert loads == ["model_final.pth"]
+    first, second = (json.loads((folder / f"out/{each}/detections.json").read_text()) for each in (1, 2))
+    assert [each["name"] for each in first["categories"]] == ["Dining_table"]
+    assert len(second["categories"]) == 3
+    assert {each["category_id"] for each in first["annotations"]} == {1}
+
+
+def test_a_threshold_above_all_leaves_the_photo(folder: Path, run: Callable[..., int]) -> None:
+    assert run("a.png", "--threshold", "1") == 0
+    assert json.loads((folder / "out/detections.json").read_text())["annotations"] == []
+    drawn, plain = (np.asarray(Image.open(folder / each)) for each in ("out/0001_a.png", "a.png"))
+    assert (drawn == plain).all()
+
+
+def test_predictor_is_the_model_on_the_resized_photo(folder: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    found = {}
+    for order, given in (("RGB", pixels), ("BGR", pixels[:, :, ::-1])):
+        weights = {"MODEL.WEIGHTS": str(folder / "model_final.pth"), "INPUT.FORMAT": order}
+        predictor = OpenVocabularyPredictor.load(load_config(folder / "tiny.yaml", weights))
+        found[order] = predictor(np.ascontiguousarray(given))
+    image = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
+    with torch.no_grad():
+        direct = predictor.model([{"image": image, "height": 96, "width": 128}])[0]["instances"]
+    for each in found.values():
+        assert len(each) == len(direct) > 0
+        torch.testing.assert_close(each.scores, direct.scores.sort(descending=True).values)
+    small = predictor(pixels[::2, ::2, ::-1].copy())
+    assert small.image_size == (48, 64)
+    assert float(small.pred_boxes.tensor.max()) <= 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.jpg"], "photo none.jpg does not exist"),
+        (["empty"], "folder empty holds no photo; endings .jpg"),
+        (["broken.jpg"], "photo broken.jpg cannot be read"),
+        (["a.png", "--vocabulary", "cats"], "no class 'cats'; nearest: 'cat'"),
+        (["a.png", "--threshold", "7"], "--threshold is 7.0; a score between 0 and 1"),
+        (["a.png", "--weights", "none.pth"], "weights none.pth do not exist"),
+        (["a.png", "--set", "MODEL.WEIGHT=x"], "unknown key 'MODEL.WEIGHT'"),
+    ],
+)
+def test_mistakes_get_one_line(
+    folder: Path, run: Callable[..., int], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "empty").mkdir()
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photo")
+    assert run(*arguments) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert message in said[-1]
+    assert said[-1].startswith("error: ")
+    assert not list(folder.glob("out/**/*.json"))
+
+
+def test_no_weights_is_an_error(folder: Path) -> None:
+    with pytest.raises(UserError, match="WEIGHTS is empty"):
+        OpenVocabularyPredictor.load(load_config(folder / "tiny.yaml"))
