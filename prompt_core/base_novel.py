@@ -38,7 +38,7 @@ from prompt_core.pretraining import initial_prompt, learning_settings
 from prompt_core.prompt import SoftPrompt
 from prompt_core.run_files import run_description
 from prompt_core.sampling import UniformSampler
-from prompt_core.training import LearningState, learn_prompt
+from prompt_core.training import LearningSettings, LearningState, learn_prompt
 from prompt_core.training_data import training_vocabulary
 from prompt_core.vocabulary import Vocabulary
 
@@ -98,19 +98,7 @@ class Experiment:
 
     def score_learned(self, method: str, shots: int, seed: int) -> None:
         """Learn a prompt and score it, unless this very run is done."""
-        number, correction = METHODS[method]
-        settings = dataclasses.replace(
-            learning_settings(self.cfg), num_classes=number, correction=correction, seed=seed, batch=0
-        )
-        augment = self.cfg.AUGMENT
-        identity = {
-            **dataclasses.asdict(settings),
-            "updates": self.updates,
-            "shots": shots,
-            "init": self.cfg.PROMPT.INIT,
-            "n_ctx": self.cfg.PROMPT.N_CTX,
-            "augment": [augment.STORED_VIEWS, list(augment.SCALE), augment.RAND_AUGMENT],
-        }
+        settings, identity = self._settings(method, shots, seed)
 
         def learn() -> SoftPrompt:
             features, labels = self._training_features(shots, seed)
@@ -133,6 +121,22 @@ class Experiment:
             return prompt
 
         self._once(f"{method}, {shots} shots", identity, seed, learn)
+
+    def _settings(self, method: str, shots: int, seed: int) -> tuple[LearningSettings, dict[str, Any]]:
+        """How a prompt is learned, and all that tells its run from others of this context."""
+        number, correction = METHODS[method]
+        settings = dataclasses.replace(
+            learning_settings(self.cfg), num_classes=number, correction=correction, seed=seed, batch=0
+        )
+        augment = self.cfg.AUGMENT
+        return settings, {
+            **dataclasses.asdict(settings),
+            "updates": self.updates,
+            "shots": shots,
+            "init": self.cfg.PROMPT.INIT,
+            "n_ctx": self.cfg.PROMPT.N_CTX,
+            "augment": [augment.STORED_VIEWS, list(augment.SCALE), augment.RAND_AUGMENT],
+        }
 
     def _training_features(self, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Features (n, V, E) and labels (n,); all base photos are encoded once, each run takes its shots."""
@@ -179,11 +183,15 @@ class Experiment:
         print(f"{name}, seed {seed}: " + "  ".join(f"{key} {value:.1f}" for key, value in top1.items()), flush=True)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and rows of all finished runs of this context: mean over seeds, half the range behind it."""
+        """Headings and rows of all finished runs with these settings: mean over seeds, half the range behind it."""
         groups: dict[str, list[dict[str, Any]]] = {}
         for path in sorted((self.folder / "runs").glob("*.json")):
             run = read_json(path)
-            if all(run["settings"].get(key) == value for key, value in self.context.items()):
+            expected = self.context
+            if run["seed"] is not None:
+                method, shots = run["name"].rsplit(", ", 1)[0], run["settings"]["shots"]
+                expected = {**expected, **self._settings(method, shots, run["seed"])[1]}
+            if run["settings"].items() >= json.loads(json.dumps(expected)).items():
                 groups.setdefault(run["name"], []).append(run)
         order = [*hand_prompts(), *(f"{method}, {shots} shots" for shots in (16, 100) for method in METHODS)]
         rows = []
