@@ -216,7 +216,9 @@ def test_every_caption_of_an_image_is_drawn(make_tiny: Callable[..., Any], photo
 
 
 CAPTIONS_OF_TWO = """
+import pathlib
 import sys
+import time
 import torch
 from detectron2.utils import comm
 from pomp_det.captions import CaptionEncoder
@@ -239,6 +241,12 @@ for texts, expected in (
     features, first = encoder(texts[rank], cpu)
     assert (features is None) if expected is None else features[:, 0].tolist() == expected
     assert first == (len(texts[0]) if rank else 0)
+# A process that leaves closes its connections, from which the other may still be reading.
+done = [pathlib.Path(f"{sys.argv[1]}.{each}") for each in range(2)]
+done[rank].touch()
+limit = time.monotonic() + 60
+while not all(path.exists() for path in done) and time.monotonic() < limit:
+    time.sleep(0.02)
 """
 
 
