@@ -188,9 +188,9 @@ class Experiment:
         for path in sorted((self.folder / "runs").glob("*.json")):
             run = read_json(path)
             expected = self.context
-            if run["seed"] is not None:
-                method, shots = run["name"].rsplit(", ", 1)[0], run["settings"]["shots"]
-                expected = {**expected, **self._settings(method, shots, run["seed"])[1]}
+            method = run["name"].rsplit(", ", 1)[0]
+            if method in METHODS:
+                expected = {**expected, **self._settings(method, run["settings"]["shots"], run["seed"])[1]}
             if run["settings"].items() >= json.loads(json.dumps(expected)).items():
                 groups.setdefault(run["name"], []).append(run)
         order = [*hand_prompts(), *(f"{method}, {shots} shots" for shots in (16, 100) for method in METHODS)]
