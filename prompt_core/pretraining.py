@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from prompt_core.files import make_output_folder, write_text
 from prompt_core.prompt import SoftPrompt
 from prompt_core.run_files import package_versions, run_description, write_metrics
 from prompt_core.sampling import ClassSampler, HardSampler, UniformSampler, WeightedSampler
+from prompt_core.stopping import asked_to_stop
 from prompt_core.training import LearningSettings, LearningState, StepReport, learn_prompt
 from prompt_core.training_data import TrainingData, load_training_data
 from prompt_core.training_state import load_state, save_state
@@ -120,7 +120,7 @@ def _run(
 ) -> bool:
     """Drive the loop: progress, TensorBoard, log, checkpoints, Ctrl-C. Returns whether all epochs are done."""
     saved_at = time.monotonic()
-    with _asked_to_stop() as asked, _display(settings, state) as show, _tensorboard(cfg, folder) as board:
+    with asked_to_stop() as asked, _display(settings, state) as show, _tensorboard(cfg, folder) as board:
         reports = learn_prompt(
             encoder, prompt, data.vocabulary, data.features, data.labels, settings, sampler, state, lambda: bool(asked)
         )
@@ -140,28 +140,6 @@ def _run(
     if not finished:
         save_state(folder / "state.pt", state, prompt, identity)
     return finished
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that Ctrl-C (or SIGTERM) fills, so that a step is never torn; a second Ctrl-C stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: the caller handles signals
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
