@@ -95,7 +95,8 @@ def _add_heads(cfg: CfgNode) -> None:
     node.FED_LOSS_NUM_CAT = 50  # classes of a federated loss, the background counts as one
     node.IGNORE_ZERO_CATS = False  # classes without images take no part in the loss
     # own; frequency letters of classes that are held out of box training. As published ("") they may be drawn as
-    # negatives of the federated loss; "r" keeps the rare classes of a base-only LVIS run out of the box loss.
+    # negatives of the federated loss; "r" keeps the rare classes of a base-only LVIS run out of the box loss, be it
+    # federated, sigmoid or softmax.
     node.HELD_OUT_FREQUENCIES = ""
     node.IMAGE_LABEL_LOSS = ""  # max_size, max_score, first, min_loss or image
     node.IMAGE_LOSS_WEIGHT = 0.1
@@ -111,6 +112,13 @@ def _add_heads(cfg: CfgNode) -> None:
     node.CAPTION_WEIGHT = 1.0
     node.NEG_CAP_WEIGHT = 0.125
     node.FAST_INFERENCE = True  # own; score only what can pass; False is the plain reference
+    # own; ViLD (arXiv 2104.13921): weight of the L1 distance between region embeddings and CLIP's embeddings of the
+    # image regions, 0 is off; and the best proposals of each box image that it is taken over
+    node.DISTILLATION_WEIGHT = 0.0
+    node.DISTILLATION_PROPOSALS = 32
+    cfg.MODEL.DISTILLATION_CLIP = CfgNode()  # own; the image tower, of the CLIP that the class matrix was made with
+    cfg.MODEL.DISTILLATION_CLIP.NAME = "ViT-B-32-quickgelu"
+    cfg.MODEL.DISTILLATION_CLIP.PRETRAINED = "openai"  # a tag or a file; empty for mini, which has its own
 
     cfg.MODEL.WITH_CAPTION = False
     cfg.MODEL.CAP_BATCH_RATIO = 4
@@ -131,6 +139,9 @@ def _add_classifier(cfg: CfgNode) -> None:
     node.NORM_WEIGHT = True
     node.NORM_TEMP = 50.0
     node.USE_BIAS = 0.0  # 0 is no bias
+    # own; the background is a learned embedding among the classes (ViLD-text), instead of a logit of 0; needs
+    # USE_SIGMOID_CE False
+    node.LEARNED_BACKGROUND = False
     # own; False: the configured matrix stays when a checkpoint holds another one; True: the checkpoint's is taken
     node.CLASSIFIER_FROM_CHECKPOINT = False
 
@@ -151,6 +162,9 @@ def _add_classifier(cfg: CfgNode) -> None:
 
 
 def _add_data(cfg: CfgNode) -> None:
+    # own; your data sets: [name, annotation file, folder of photos], or with the kind (coco, lvis, image_labels) and a
+    # vocabulary behind it. Paths that begin with datasets/ are looked for under POMP_DATA where that is set.
+    cfg.DATASETS.FILES = []
     cfg.INPUT.CUSTOM_AUG = ""  # EfficientDetResizeCrop or ResizeShortestEdge
     cfg.INPUT.TRAIN_SIZE = 640
     cfg.INPUT.TEST_SIZE = 640
@@ -178,9 +192,15 @@ def _add_engine(cfg: CfgNode) -> None:
     node = cfg.SOLVER
     node.USE_CUSTOM_SOLVER = False
     node.OPTIMIZER = "SGD"  # SGD or ADAMW, with USE_CUSTOM_SOLVER
+    # own; AdamW's decay rates. The sigmoid losses of all classes start a hundred times higher than they end; the second
+    # rate decides how long steps stay small after that, which matters in a short schedule.
+    node.BETAS = (0.9, 0.999)
     node.BACKBONE_MULTIPLIER = 1.0
     node.CUSTOM_MULTIPLIER = 1.0
     node.CUSTOM_MULTIPLIER_NAME = []
+    node.RESUME_PERIOD = 1000  # own; iterations between renewals of model_last.pth, which --resume goes on from
+    # own; for predicted masks where the annotations have none: evaluate (as published: AP 0) or skip
+    cfg.TEST.MASKS_WITHOUT_GROUND_TRUTH = "evaluate"
     cfg.FP16 = False  # on a GPU the backbone runs in half precision; on a CPU nothing changes
     cfg.FIND_UNUSED_PARAM = True
     cfg.EVAL_PROPOSAL_AR = True

@@ -9,11 +9,13 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from pomp_det.captions import CaptionEncoder
+from pomp_det.heads.distillation import Distillation, best_regions
 from pomp_det.heads.weak_batches import ANNOTATIONS, WeakTargets
 from pomp_det.heads.zero_shot import ZeroShotClassifier, same_classes
+from pomp_det.region_embeddings import RegionEmbedder
 from prompt_core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class CustomRCNN(GeneralizedRCNN):
         half_precision: bool = False,
         with_image_labels: bool = False,
         caption_encoder: CaptionEncoder | None = None,
+        region_embedder: RegionEmbedder | None = None,
+        distillation_proposals: int = 32,
         **options: Any,
     ) -> None:
         """
@@ -44,19 +48,27 @@ class CustomRCNN(GeneralizedRCNN):
             half_precision: run the backbone in half precision on a GPU, as published; the CPU stays in float32.
             with_image_labels: look at ``ann_type``.
             caption_encoder: turns captions into features; no part of the state dict.
+            region_embedder: gives the image embeddings that box batches are distilled from (ViLD, arXiv 2104.13921);
+                no part of the state dict.
+            distillation_proposals: the best proposals of an image that are embedded.
             options: of Detectron2's ``GeneralizedRCNN``.
         """
         super().__init__(**options)
         self.half_precision = half_precision
         self.with_image_labels = with_image_labels
         self.caption_encoder = caption_encoder
+        self.region_embedder = region_embedder
+        self.distillation_proposals = distillation_proposals
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return super().from_config(cfg) | {
+        options = super().from_config(cfg)
+        return options | {
             "half_precision": cfg.FP16,
             "with_image_labels": cfg.WITH_IMAGE_LABELS,
             "caption_encoder": CaptionEncoder.from_config(cfg) if cfg.MODEL.WITH_CAPTION else None,
+            "region_embedder": _region_embedder(cfg, options["roi_heads"]),
+            "distillation_proposals": cfg.MODEL.ROI_BOX_HEAD.DISTILLATION_PROPOSALS,
         }
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
@@ -82,7 +94,9 @@ class CustomRCNN(GeneralizedRCNN):
             losses = {name: loss * 0 for name, loss in losses.items()}
             labels = [each.get("pos_category_ids", []) for each in batched_inputs]
             weak_targets = WeakTargets(kind, labels, captions, first)
-        extra = {} if weak_targets is None else {"weak_targets": weak_targets}
+        extra: dict[str, Any] = {} if weak_targets is None else {"weak_targets": weak_targets}
+        if self.region_embedder is not None and kind == "box":
+            extra["distillation"] = self._distillation(self.region_embedder, batched_inputs, proposals)
         _, head_losses = self.roi_heads(images, features, proposals, targets, **extra)
         return losses | head_losses
 
@@ -115,6 +129,16 @@ class CustomRCNN(GeneralizedRCNN):
             )
         return kinds.pop()
 
+    def _distillation(
+        self, embedder: RegionEmbedder, batched_inputs: list[dict[str, Any]], proposals: list[Instances]
+    ) -> Distillation:
+        """The best proposals of the photos as the network sees them, with their image embeddings."""
+        regions = best_regions(proposals, self.distillation_proposals)
+        photos = [each["image"].to(self.device) for each in batched_inputs]
+        if self.input_format == "BGR":
+            photos = [each.flip(0) for each in photos]
+        return Distillation(regions, embedder(photos, [each.proposal_boxes.tensor for each in regions]))
+
     def _captions(self, kind: str, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor | None, int]:
         """Features of the batch's captions, one drawn for each image; see :class:`pomp_det.captions.CaptionEncoder`."""
         if self.caption_encoder is None:
@@ -143,3 +167,21 @@ class CustomRCNN(GeneralizedRCNN):
                     )  # fmt: skip
                     self.roi_heads.class_names = [f"class {row}" for row in range(given.shape[1] - 1)]
                 return
+
+
+def _region_embedder(cfg: CfgNode, roi_heads: nn.Module) -> RegionEmbedder | None:
+    node, clip = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.DISTILLATION_CLIP
+    if node.DISTILLATION_WEIGHT == 0:
+        return None
+    if node.DISTILLATION_WEIGHT < 0 or node.DISTILLATION_PROPOSALS < 1:
+        raise UserError(
+            f"MODEL.ROI_BOX_HEAD.DISTILLATION_WEIGHT is {node.DISTILLATION_WEIGHT} and DISTILLATION_PROPOSALS is "
+            f"{node.DISTILLATION_PROPOSALS}; a weight from 0 and at least one proposal are expected"
+        )
+    if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+        raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; regions are distilled from RGB or BGR photos")
+    classifier = next((each for each in roi_heads.modules() if isinstance(each, ZeroShotClassifier)), None)
+    if classifier is None:
+        raise UserError("MODEL.ROI_BOX_HEAD.DISTILLATION_WEIGHT needs the projection of USE_ZEROSHOT_CLS True")
+    width = classifier.linear.out_features
+    return RegionEmbedder(clip.NAME, clip.PRETRAINED or None, width, half_precision=cfg.FP16)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from torch import nn
@@ -16,6 +15,7 @@ from pomp_det.build import build_detector
 from pomp_det.checkpoint import load_weights
 from pomp_det.class_matrix import configured_matrix
 from pomp_det.classifier import set_classifier
+from pomp_det.data.test_mapper import evaluation_resize
 from prompt_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class OpenVocabularyPredictor:
     def __init__(self, model: nn.Module, cfg: CfgNode) -> None:
         self.model = model.eval()
         self.cfg = cfg
-        self._resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+        self._resize = evaluation_resize(cfg)
 
     @classmethod
     def load(cls, cfg: CfgNode) -> OpenVocabularyPredictor:

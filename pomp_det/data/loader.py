@@ -130,21 +130,29 @@ def training_records(cfg: CfgNode) -> tuple[Records, list[int]]:
 
 
 def _check_masks(name: str, records: Records, mask_format: str) -> None:
-    with_boxes = [record for record in records if record["annotations"]]
-    for record in with_boxes:
-        for instance in record["annotations"]:
-            if instance.get("iscrowd", 0):
-                continue
-            if "segmentation" not in instance:
-                raise UserError(
-                    f"data set {name!r} has no mask for image {record['image_id']}, but MODEL.MASK_ON is True; "
-                    "set it to False"
-                )
-            if mask_format == "polygon" and isinstance(instance["segmentation"], dict):
-                raise UserError(
-                    f"data set {name!r} has run-length masks (image {record['image_id']}), but INPUT.MASK_FORMAT is "
-                    "'polygon'; set it to 'bitmask'"
-                )
+    """Images without masks train the boxes alone; a data set without any is a mistake, as is another mask format."""
+    annotated = [[each for each in record["annotations"] if not each.get("iscrowd", 0)] for record in records]
+    without = [
+        record["image_id"]
+        for record, instances in zip(records, annotated, strict=True)
+        if any("segmentation" not in each for each in instances)
+    ]
+    with_boxes = sum(bool(instances) for instances in annotated)
+    if without and len(without) == with_boxes:
+        raise UserError(f"data set {name!r} has no masks, but MODEL.MASK_ON is True; set it to False")
+    if without:
+        _logger.warning(
+            "data set %r: %d of %d images have boxes and no masks (the first is %s); they train the boxes alone",
+            name, len(without), with_boxes, without[0],
+        )  # fmt: skip
+    if mask_format != "polygon":
+        return
+    for record, instances in zip(records, annotated, strict=True):
+        if any(isinstance(each.get("segmentation"), dict) for each in instances):
+            raise UserError(
+                f"data set {name!r} has run-length masks (image {record['image_id']}), but INPUT.MASK_FORMAT is "
+                "'polygon'; set it to 'bitmask'"
+            )
 
 
 def index_sampler(cfg: CfgNode, records: Records, sizes: Sequence[int], seed: int) -> Sampler[int]:

@@ -76,7 +76,7 @@ class MixedDatasetMapper(DatasetMapper):
         record = copy.deepcopy(dataset_dict)
         source = record.setdefault("dataset_source", 0)
         kind = self.annotation_kinds[source]
-        image = self._read(record)
+        image = read_record_photo(record, self.image_format)
         augmented = T.AugInput(image)
         transforms = self.augmentations_per_dataset[source](augmented)
         shape = augmented.image.shape[:2]
@@ -91,16 +91,27 @@ class MixedDatasetMapper(DatasetMapper):
             record["instances"] = _no_instances(shape)
         return record
 
-    def _read(self, record: dict[str, Any]) -> np.ndarray:
-        try:
-            if "tar" in record:
-                image = decode_image(read_tar_bytes(*record["tar"]), self.image_format)
-            else:
-                image = detection_utils.read_image(record["file_name"], format=self.image_format)
-            detection_utils.check_image_size(record, image)
-        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
-            raise UnreadableImage(record["file_name"], str(error) or type(error).__name__) from error
-        return image
+
+def read_record_photo(record: dict[str, Any], image_format: str) -> np.ndarray:
+    """The photo of a record, (H, W, 3) uint8, from its file or its archive.
+
+    Args:
+        record: with ``file_name``; ``tar`` where the photo is inside an archive. It gets ``width`` and ``height`` where
+            it has none.
+        image_format: order of the channels, as ``INPUT.FORMAT``.
+
+    Raises:
+        UnreadableImage: when the photo cannot be read or has another size than the record says.
+    """
+    try:
+        if "tar" in record:
+            image = decode_image(read_tar_bytes(*record["tar"]), image_format)
+        else:
+            image = detection_utils.read_image(record["file_name"], format=image_format)
+        detection_utils.check_image_size(record, image)
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
+        raise UnreadableImage(record["file_name"], str(error) or type(error).__name__) from error
+    return image
 
 
 def _no_instances(shape: tuple[int, int]) -> Instances:

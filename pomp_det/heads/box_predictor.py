@@ -14,7 +14,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from pomp_det.heads.class_losses import federated_classes, sigmoid_loss
+from pomp_det.heads.class_losses import federated_classes, sigmoid_loss, without_held_out
 from pomp_det.heads.image_labels import image_label_loss
 from pomp_det.heads.inference import StageScores, fast_detections, mixed_scores, reference_detections
 from pomp_det.heads.predictor_options import predictor_options
@@ -64,8 +64,8 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
             class_counts: (C,) training images of each class; needed by ``use_fed_loss`` and ``ignore_zero_classes``.
             counts_problem: why the counts are not there; raised when a loss needs them.
             held_out: (C,) true for classes that take no part in the box loss.
-            needs_frequencies: ``held_out`` was asked for, so that a checkpoint's counts alone do not mend
-                ``counts_problem``.
+            needs_frequencies: ``held_out`` was asked for, so that the box loss cannot do without the counts, and a
+                checkpoint's alone do not mend ``counts_problem``.
             image_label_kind: a key of :data:`pomp_det.heads.image_labels.CHOICES`, or empty.
             skip_last: see :func:`pomp_det.heads.image_labels.image_label_loss`.
             fast: score only what can pass.
@@ -121,6 +121,30 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         logits = self.cls_score(x) if classifier is None else self.cls_score(x, classifier)
         return logits, self.bbox_pred(x)
 
+    def embed(self, x: Tensor) -> Tensor:
+        """Unit-norm embeddings (R, E) of region features (R, …), in the space of a zero-shot classifier's classes."""
+        embeddings: Tensor = self.cls_score.embed(x.flatten(start_dim=1))
+        return embeddings
+
+    def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
+        """Detectron2's losses of labelled proposals, with held-out classes kept out of its softmax."""
+        logits, shifts = predictions
+        if not self.use_sigmoid_ce and self.needs_frequencies:
+            held_out = self._held_out_classes(logits.shape[1] - 1)
+            logits = without_held_out(logits, torch.cat([each.gt_classes for each in proposals]), held_out)
+        losses: dict[str, Tensor] = super().losses((logits, shifts), proposals)
+        return losses
+
+    def _held_out_classes(self, num_classes: int) -> Tensor:
+        """(C,) true for the classes that the box loss was asked to leave out."""
+        held_out = self.held_out
+        if self.counts_problem:
+            raise UserError(f"held-out classes need the frequency of each class: {self.counts_problem}")
+        if held_out is None or len(held_out) != num_classes:
+            count = 0 if held_out is None else len(held_out)
+            raise UserError(f"held-out classes are known among {count} classes, the detector has {num_classes} now")
+        return held_out
+
     def sigmoid_cross_entropy_loss(self, pred_class_logits: Tensor, gt_classes: Tensor) -> Tensor:
         """Binary cross-entropy over the classes that take part; called by the parent's ``losses``."""
         return sigmoid_loss(pred_class_logits, gt_classes, self._loss_classes(gt_classes))
@@ -128,7 +152,9 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
     def _loss_classes(self, gt_classes: Tensor) -> Tensor | None:
         """Ids of the classes of the box loss; None for all."""
         if not (self.use_fed_loss or self.ignore_zero_classes):
-            return None
+            if not self.needs_frequencies:
+                return None
+            return (~self._held_out_classes(self.num_classes)).nonzero().squeeze(1)
         if self.counts_problem:
             raise UserError(f"this loss needs the images per class: {self.counts_problem}")
         weights = self.freq_weight
@@ -171,7 +197,7 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         """What the logits of region features (R, …) are the product of, and the box shifts (R, 4)."""
         x = x.flatten(start_dim=1)
         classifier = self.cls_score
-        return StageScores(classifier.project(x), classifier.zs_weight, classifier.cls_bias), self.bbox_pred(x)
+        return StageScores(classifier.project(x), classifier.columns(), classifier.cls_bias), self.bbox_pred(x)
 
     def inference(
         self, predictions: tuple[Any, Tensor], proposals: list[Instances]
@@ -185,7 +211,11 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         return self.detect([predictions[0]], boxes, proposals)
 
     def detect(
-        self, stages: Sequence[Any], boxes: Sequence[Tensor], proposals: list[Instances]
+        self,
+        stages: Sequence[Any],
+        boxes: Sequence[Tensor],
+        proposals: Sequence[Instances],
+        nms_threshold: float | None = None,
     ) -> tuple[list[Instances], list[Tensor]]:
         """Detections from the class scores of one or several stages.
 
@@ -193,9 +223,11 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
             stages: of each stage, of all images together, :class:`StageScores` or logits (R, C + 1).
             boxes: (R_i, 4) of each image.
             proposals: the first stage's, with ``objectness_logits`` where their scores are mixed in.
+            nms_threshold: in place of the configured one; above 1 for no suppression.
         """
         sizes = [len(each) for each in boxes]
-        options = (self.test_score_thresh, self.test_nms_thresh, self.test_topk_per_image)
+        overlap = self.test_nms_thresh if nms_threshold is None else nms_threshold
+        options = (self.test_score_thresh, overlap, self.test_topk_per_image)
         objectness = [each.objectness_logits if self.multiply_proposal_score else None for each in proposals]
         found = []
         if isinstance(stages[0], StageScores):
@@ -215,6 +247,16 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
                 size = proposals[image].image_size
                 found.append(reference_detections(scores, image_boxes, size, *options, self.one_class_per_proposal))
         return [instances for instances, _ in found], [kept for _, kept in found]
+
+    def class_counts(self) -> tuple[Tensor | None, Tensor | None, str]:
+        """What the box loss knows of its classes: counts, held-out ones, and why there are no counts."""
+        return getattr(self, "freq_weight", None), self.held_out, self.counts_problem
+
+    def put_class_counts(self, counts: tuple[Tensor | None, Tensor | None, str]) -> None:
+        """Put back what :meth:`class_counts` gave."""
+        freq_weight, self.held_out, self.counts_problem = counts
+        if freq_weight is not None:
+            self.freq_weight = freq_weight
 
     def drop_class_counts(self, num_classes: int) -> None:
         """Forget counts that are of another number of classes than ``num_classes``."""

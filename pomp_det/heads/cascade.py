@@ -15,15 +15,16 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from pomp_det.heads.inference import StageScores
 from pomp_det.heads.weak_batches import (
-    WeakOptions,
     WeakTargets,
     weak_losses,
     weighted_mask_head,
+    with_masks_only,
     without_classes,
     zero_weak_losses,
 )
-from pomp_det.heads.weak_heads import WeakHeads
+from pomp_det.heads.weak_heads import WeakHeads, weak_heads_options
 from prompt_core.errors import UserError
 
 
@@ -36,7 +37,7 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        return super().from_config(cfg, input_shape) | {"weak": WeakOptions.from_config(cfg)}
+        return super().from_config(cfg, input_shape) | weak_heads_options(cfg)
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
         self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances], has_masks: bool
     ) -> dict[str, Tensor]:
         # The mask head sees the first stage's proposals, as Detectron2's cascade does.
-        losses: dict[str, Tensor] = self._forward_mask(features, proposals) if has_masks else {}
+        losses: dict[str, Tensor] = self._forward_mask(features, with_masks_only(proposals)) if has_masks else {}
         maps = [features[name] for name in self.box_in_features]
         for stage, predictor in enumerate(self.box_predictor):
             predictions = predictor(self._stage_features(maps, proposals, stage))
@@ -106,14 +107,28 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
                 proposals = self._refined(stage, predictions[1], proposals)
         return losses
 
-    def _detect(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[Instances]:
+    def _region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
         maps = [features[name] for name in self.box_in_features]
-        scores, refined = [], proposals
+        return {
+            f"_stage{stage}": predictor.embed(self._stage_features(maps, regions, stage))
+            for stage, predictor in enumerate(self.box_predictor)
+        }
+
+    @property
+    def last_predictor(self) -> DeticFastRCNNOutputLayers:
+        return self.box_predictor[-1]
+
+    def region_scores(
+        self, features: dict[str, Tensor], proposals: list[Instances], refine: bool = True
+    ) -> tuple[list[StageScores | Tensor], Sequence[Tensor]]:
+        maps = [features[name] for name in self.box_in_features]
+        stages, refined = [], proposals
         for stage, predictor in enumerate(self.box_predictor):
             box_features = self._stage_features(maps, refined, stage)
-            stage_scores, shifts = (predictor.stage_scores if predictor.scores_fast else predictor)(box_features)
-            scores.append(stage_scores)
-            if stage + 1 < self.num_cascade_stages:
+            scores, shifts = (predictor.stage_scores if predictor.scores_fast else predictor)(box_features)
+            stages.append(scores)
+            if refine and stage + 1 < self.num_cascade_stages:
                 refined = self._refined(stage, shifts, refined)
-        boxes = predictor.predict_boxes((None, shifts), refined)
-        return predictor.detect(scores, boxes, proposals)[0]
+        if not refine:
+            return stages, [each.proposal_boxes.tensor for each in proposals]
+        return stages, predictor.predict_boxes((None, shifts), refined)

@@ -1,4 +1,4 @@
-"""Box classification losses: binary cross-entropy over sampled classes, and the counts it samples by."""
+"""Box classification losses: which classes take part, binary cross-entropy over them, and the counts of each."""
 
 from __future__ import annotations
 
@@ -53,6 +53,20 @@ def federated_classes(gt_classes: Tensor, weights: Tensor, number: int) -> Tenso
     if missing <= 0:
         return present
     return torch.cat((present, torch.multinomial(probability, missing, replacement=False)))
+
+
+def without_held_out(logits: Tensor, gt_classes: Tensor, held_out: Tensor) -> Tensor:
+    """Logits (R, C + 1) for a softmax loss that held-out classes take no part in: theirs are minus infinity.
+
+    A region of a held-out class keeps its own, as in the federated loss: what is annotated is learned.
+
+    Args:
+        gt_classes: (R,) in 0..C.
+        held_out: (C,) true for those classes.
+    """
+    absent = torch.cat((held_out, held_out.new_zeros(1)))  # (C + 1,)
+    own = F.one_hot(gt_classes, len(absent)).bool()  # (R, C + 1)
+    return logits.masked_fill(absent & ~own, -torch.inf)
 
 
 def sigmoid_loss(logits: Tensor, gt_classes: Tensor, classes: Tensor | None = None) -> Tensor:

@@ -35,9 +35,19 @@ def predictor_options(cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
             "MODEL.ROI_BOX_HEAD.MULT_PROPOSAL_SCORE needs probabilities as proposal scores, and RPN gives logits; set "
             "it to False, or MODEL.PROPOSAL_GENERATOR.NAME to CenterNet"
         )
+    if (node.USE_FED_LOSS or node.IGNORE_ZERO_CATS) and not node.USE_SIGMOID_CE:
+        raise UserError(
+            "MODEL.ROI_BOX_HEAD.USE_FED_LOSS and IGNORE_ZERO_CATS choose classes of the sigmoid loss; set them to "
+            "False, or USE_SIGMOID_CE to True (HELD_OUT_FREQUENCIES goes with the softmax too)"
+        )
+    if node.LEARNED_BACKGROUND and (node.USE_SIGMOID_CE or not node.USE_ZEROSHOT_CLS):
+        raise UserError(
+            "MODEL.ROI_BOX_HEAD.LEARNED_BACKGROUND is a class of the zero-shot classifier's softmax; set "
+            "USE_ZEROSHOT_CLS to True and USE_SIGMOID_CE to False"
+        )
     if node.USE_ZEROSHOT_CLS:
         options["classifier"] = _classifier(cfg, input_shape)
-    if node.USE_FED_LOSS or node.IGNORE_ZERO_CATS:
+    if node.USE_FED_LOSS or node.IGNORE_ZERO_CATS or node.HELD_OUT_FREQUENCIES:
         options |= _counts(cfg)
     return options | {
         "prior_probability": node.PRIOR_PROB,
@@ -61,7 +71,9 @@ def _classifier(cfg: CfgNode, input_shape: ShapeSpec) -> ZeroShotClassifier:
         raise UserError(f"MODEL.ROI_BOX_HEAD.USE_BIAS is {node.USE_BIAS}; 0 is no bias, and a bias starts below 0")
     matrix, source = stage_matrix(cfg)
     size = input_shape.channels * (input_shape.width or 1) * (input_shape.height or 1)
-    return ZeroShotClassifier(size, matrix, node.NORM_TEMP, node.NORM_WEIGHT, node.USE_BIAS, source)
+    return ZeroShotClassifier(
+        size, matrix, node.NORM_TEMP, node.NORM_WEIGHT, node.USE_BIAS, source, node.LEARNED_BACKGROUND
+    )
 
 
 def _counts(cfg: CfgNode) -> dict[str, Any]:
@@ -70,10 +82,17 @@ def _counts(cfg: CfgNode) -> dict[str, Any]:
     Only training losses need them, so a file that is absent or of other classes is kept as a problem to report then.
     """
     node = cfg.MODEL.ROI_BOX_HEAD
+    asked = {"needs_frequencies": bool(node.HELD_OUT_FREQUENCIES)}
     try:
         counts, frequencies = read_class_counts(resolve_path(node.CAT_FREQ_PATH), cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     except UserError as error:
         problem = f"{error} (MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH)"
-        return {"counts_problem": problem, "needs_frequencies": bool(node.HELD_OUT_FREQUENCIES)}
+        return {"counts_problem": problem} | asked
     held_out = torch.tensor([bool(each) and each in node.HELD_OUT_FREQUENCIES for each in frequencies])
-    return {"class_counts": counts, "held_out": held_out if bool(held_out.any()) else None}
+    if node.HELD_OUT_FREQUENCIES and not bool(held_out.any()):
+        problem = (
+            f"no class in {node.CAT_FREQ_PATH} has a frequency of MODEL.ROI_BOX_HEAD.HELD_OUT_FREQUENCIES "
+            f"({node.HELD_OUT_FREQUENCIES!r})"
+        )
+        return {"class_counts": counts, "counts_problem": problem} | asked
+    return {"class_counts": counts, "held_out": held_out if bool(held_out.any()) else None} | asked

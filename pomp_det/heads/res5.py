@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,15 +14,16 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from pomp_det.heads.inference import StageScores
 from pomp_det.heads.weak_batches import (
-    WeakOptions,
     WeakTargets,
     weak_losses,
     weighted_mask_head,
+    with_masks_only,
     without_classes,
     zero_weak_losses,
 )
-from pomp_det.heads.weak_heads import WeakHeads
+from pomp_det.heads.weak_heads import WeakHeads, weak_heads_options
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -38,13 +40,24 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
             size = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
             shape = ShapeSpec(channels=channels, width=size, height=size)
             options["mask_head"] = weighted_mask_head(build_mask_head(cfg, shape), cfg)
-        return options | {"weak": WeakOptions.from_config(cfg)}
+        return options | weak_heads_options(cfg)
 
-    def _detect(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[Instances]:
+    def _region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
+        return {"": self.box_predictor.embed(self._region_maps(features, regions).mean(dim=[2, 3]))}
+
+    @property
+    def last_predictor(self) -> DeticFastRCNNOutputLayers:
+        return self.box_predictor
+
+    def region_scores(
+        self, features: dict[str, Tensor], proposals: list[Instances], refine: bool = True
+    ) -> tuple[list[StageScores | Tensor], Sequence[Tensor]]:
         predictor = self.box_predictor
         box_features = self._region_maps(features, proposals).mean(dim=[2, 3])
-        predictions = (predictor.stage_scores if predictor.scores_fast else predictor)(box_features)
-        return predictor.inference(predictions, proposals)[0]
+        scores, shifts = (predictor.stage_scores if predictor.scores_fast else predictor)(box_features)
+        if not refine:
+            return [scores], [each.proposal_boxes.tensor for each in proposals]
+        return [scores], predictor.predict_boxes((None, shifts), proposals)
 
     def _box_losses(
         self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances], has_masks: bool
@@ -54,7 +67,8 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
         losses = self.box_predictor.losses(predictions, proposals) | zero_weak_losses(predictions, self.weak)
         if has_masks:
             foreground, chosen = select_foreground_proposals(proposals, self.num_classes)
-            losses |= self.mask_head(maps[torch.cat(chosen)], foreground)
+            masked = [each & image.has("gt_masks") for each, image in zip(chosen, foreground, strict=True)]
+            losses |= self.mask_head(maps[torch.cat(masked)], with_masks_only(foreground))
         return losses
 
     def _weak_losses(

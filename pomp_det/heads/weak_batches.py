@@ -151,6 +151,11 @@ def zero_mask_loss(mask_head: nn.Module) -> dict[str, Tensor]:
     return {"loss_mask": total}
 
 
+def with_masks_only(proposals: Sequence[Instances]) -> list[Instances]:
+    """Proposals for the mask loss: none of images that have boxes and no masks."""
+    return [each if each.has("gt_masks") else each[:0] for each in proposals]
+
+
 def without_classes(cfg: CfgNode) -> CfgNode:
     """A copy for Detectron2's builders, whose own predictors of many classes would only be thrown away."""
     plain = cfg.clone()

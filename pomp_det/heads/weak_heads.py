@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
+from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from pomp_det.heads.distillation import Distillation, distillation_loss, no_regions
+from pomp_det.heads.inference import StageScores
 from pomp_det.heads.weak_batches import WeakOptions, WeakTargets, top_proposals, zero_mask_loss
 
 
@@ -25,14 +29,16 @@ class WeakHeads(ROIHeads):
     forward_with_given_boxes: Any
 
     @configurable
-    def __init__(self, *, weak: WeakOptions, **options: Any) -> None:
+    def __init__(self, *, weak: WeakOptions, distillation_weight: float = 0.0, **options: Any) -> None:
         """
         Args:
             weak: options of batches without boxes.
+            distillation_weight: of the distance to image embeddings of regions; with 0 there is no such loss.
             options: of Detectron2's class.
         """
         super().__init__(**options)
         self.weak = weak
+        self.distillation_weight = distillation_weight
 
     def forward(
         self,
@@ -41,28 +47,51 @@ class WeakHeads(ROIHeads):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
         weak_targets: WeakTargets | None = None,
+        distillation: Distillation | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Detections, or in training the losses.
 
         Args:
             targets: with ``gt_boxes``, ``gt_classes`` and, where the data has them, ``gt_masks``.
             weak_targets: image labels or captions of a batch without boxes.
+            distillation: image embeddings of regions; None for a batch that nothing is distilled from.
         """
         if not self.training:
             found = self._detect(features, proposals)
             return self.forward_with_given_boxes(features, found), {}
+        extra = self._distillation_losses(features, proposals, distillation)
         if weak_targets is not None:
             proposals = top_proposals(proposals, self.weak)
-            return proposals, self._weak_losses(features, proposals, weak_targets) | self._no_mask_loss()
+            return proposals, self._weak_losses(features, proposals, weak_targets) | self._no_mask_loss() | extra
         assert targets is not None, "training needs targets"
         proposals = self.label_and_sample_proposals(proposals, targets)
         has_masks = self.mask_on and any(each.has("gt_masks") for each in targets)
-        losses = self._box_losses(features, proposals, targets, has_masks)
+        losses = self._box_losses(features, proposals, targets, has_masks) | extra
         return proposals, losses if has_masks else losses | self._no_mask_loss()
 
     @abstractmethod
+    def region_scores(
+        self, features: dict[str, Tensor], proposals: list[Instances], refine: bool = True
+    ) -> tuple[list[StageScores | Tensor], Sequence[Tensor]]:
+        """Class scores and boxes of the proposals: what detections are chosen from.
+
+        Args:
+            proposals: of each image, with ``proposal_boxes``.
+            refine: False takes the proposals' boxes as they are: every stage scores them, and they come back unchanged.
+
+        Returns:
+            of each stage, of all images together, :class:`StageScores` or logits (R, C + 1), as the predictor's
+            ``scores_fast`` says; and the last stage's boxes (R_i, 4) of each image, in pixels, not yet clipped.
+        """
+
+    @property
+    @abstractmethod
+    def last_predictor(self) -> DeticFastRCNNOutputLayers:
+        """The predictor of the last stage, which makes the detections."""
+
     def _detect(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[Instances]:
         """Detections of each image, without masks."""
+        return self.last_predictor.detect(*self.region_scores(features, proposals), proposals)[0]
 
     @abstractmethod
     def _box_losses(
@@ -76,5 +105,36 @@ class WeakHeads(ROIHeads):
     ) -> dict[str, Tensor]:
         """Losses of a batch without boxes, box losses of 0 included."""
 
+    @abstractmethod
+    def _region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
+        """Unit-norm embeddings (R, E) of the regions of all images, by the ending of the stage's losses."""
+
+    def _distillation_losses(
+        self, features: dict[str, Tensor], proposals: list[Instances], distillation: Distillation | None
+    ) -> dict[str, Tensor]:
+        """A loss of each stage, on the same regions.
+
+        ViLD has one head. Here a class score is the mean over the stages, so a stage that were not distilled would
+        score the novel classes by what it learned of the base classes alone. The regions are the proposals of every
+        stage: image embeddings of the boxes that a stage refines would cost a run of the image tower each.
+        """
+        if self.distillation_weight == 0:
+            return {}
+        if distillation is None:
+            distillation = no_regions(proposals)
+        return {
+            f"loss_distillation{ending}": self.distillation_weight * distillation_loss(found, distillation.embeddings)
+            for ending, found in self._region_embeddings(features, distillation.regions).items()
+        }
+
     def _no_mask_loss(self) -> dict[str, Tensor]:
         return zero_mask_loss(self.mask_head) if self.mask_on else {}
+
+
+def weak_heads_options(cfg: CfgNode) -> dict[str, Any]:
+    """Keywords of :class:`WeakHeads`.
+
+    Raises:
+        UserError: options that do not go together.
+    """
+    return {"weak": WeakOptions.from_config(cfg), "distillation_weight": cfg.MODEL.ROI_BOX_HEAD.DISTILLATION_WEIGHT}

@@ -12,11 +12,14 @@ from prompt_core.errors import UserError
 class ZeroShotClassifier(nn.Module):
     """Linear projection, then the scaled cosine with each class feature (Detic, arXiv 2201.02605).
 
-    The background has a column of zeros, so its logit is 0. Parameter and buffer names are the published ones.
+    The background has a column of zeros, so its logit is 0, or a learned one (ViLD-text: Gu et al., arXiv 2104.13921).
+    Parameter and buffer names are the published ones; ``background`` is this project's.
 
     Attributes:
-        linear: from region features (R, D) to the classes' space (R, E); the only part that trains.
-        zs_weight: (E, C + 1) class features in columns, unit-norm unless ``normalise`` is off; a buffer.
+        linear: from region features (R, D) to the classes' space (R, E).
+        zs_weight: (E, C + 1) class features in columns, unit-norm unless ``normalise`` is off, and zeros for the
+            background; a buffer.
+        background: (E,) learned, of any norm; None for the column of zeros. Other classes leave it as it is.
         source: where ``zs_weight`` came from, for messages; ``"random"`` when nothing real was configured.
     """
 
@@ -30,12 +33,14 @@ class ZeroShotClassifier(nn.Module):
         normalise: bool = True,
         bias: float = 0.0,
         source: str = "random",
+        learned_background: bool = False,
     ) -> None:
         """
         Args:
             class_matrix: (C, E) class features in rows, of any norm.
             normalise: compare by cosine times ``temperature``; off, both sides are used as they are.
             bias: the start of a learned scalar that is added to every column; 0 for none.
+            learned_background: the background's column is learned, for a softmax over classes and background.
         """
         super().__init__()
         self.temperature = temperature
@@ -44,6 +49,9 @@ class ZeroShotClassifier(nn.Module):
         self.register_buffer("zs_weight", torch.empty(0))
         self.set_class_matrix(class_matrix, source)
         self.cls_bias = nn.Parameter(torch.full((1,), float(bias))) if bias != 0 else None
+        self.background = None
+        if learned_background:
+            self.background = nn.Parameter(F.normalize(torch.randn(class_matrix.shape[1]), dim=0))
 
     @property
     def num_classes(self) -> int:
@@ -67,10 +75,20 @@ class ZeroShotClassifier(nn.Module):
         self.zs_weight = F.normalize(weight, dim=0) if self.normalise else weight.contiguous()
         self.source = source
 
+    def embed(self, features: Tensor) -> Tensor:
+        """Region features (R, D) as unit-norm embeddings (R, E) in the classes' space."""
+        return F.normalize(self.linear(features), dim=1)
+
+    def columns(self) -> Tensor:
+        """``zs_weight`` (E, C + 1) with the learned background in its last column, where there is one."""
+        if self.background is None:
+            return self.zs_weight
+        background = F.normalize(self.background, dim=0) if self.normalise else self.background
+        return torch.cat((self.zs_weight[:, :-1], background[:, None]), dim=1)
+
     def project(self, features: Tensor) -> Tensor:
-        """Region features (R, D) in the classes' space, (R, E), ready for the product with ``zs_weight``."""
-        projected = self.linear(features)
-        return self.temperature * F.normalize(projected, dim=1) if self.normalise else projected
+        """Region features (R, D) in the classes' space, (R, E), ready for the product with :meth:`columns`."""
+        return self.temperature * self.embed(features) if self.normalise else self.linear(features)
 
     def forward(self, features: Tensor, classifier: Tensor | None = None) -> Tensor:
         """Logits (R, C + 1).
@@ -79,8 +97,9 @@ class ZeroShotClassifier(nn.Module):
             classifier: (C', E) other rows to score against, of any norm. They are used as they are given: add a row
                 of zeros where a background is wanted.
         """
-        weight = self.zs_weight
-        if classifier is not None:
+        if classifier is None:
+            weight = self.columns()
+        else:
             weight = F.normalize(classifier.T, dim=0) if self.normalise else classifier.T
         logits = self.project(features) @ weight
         return logits if self.cls_bias is None else logits + self.cls_bias

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 # A detector of 30 classes that runs in milliseconds.
 TINY: dict[str, Any] = {
@@ -50,6 +51,19 @@ TINY: dict[str, Any] = {
     "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": True,
     "TEST.DETECTIONS_PER_IMAGE": 30,
 }
+
+
+def write_config(path: Path, settings: dict[str, Any]) -> Path:
+    """A YAML configuration of flat settings."""
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        node = nested
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    path.write_text(yaml.safe_dump(nested), encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="session")

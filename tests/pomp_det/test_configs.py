@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from pomp_det import load_config
+from pomp_det import build_detector, load_config
 from pomp_det.config import _flatten
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -33,6 +33,7 @@ FIRST_STAGE = {
     "lvis_images_pomp": "lvis_boxes_pomp",
     "lvis_base_images": "lvis_base_boxes",
     "lvis_base_images_pomp": "lvis_base_boxes_pomp",
+    "lvis_base_images_vitb16": "lvis_base_boxes_vitb16",
     "cross_dataset_pomp": "lvis_images_pomp",
     "coco_captions_pomp": "coco_boxes_pomp",
 }
@@ -63,3 +64,13 @@ def test_the_open_vocabulary_run_of_the_paper() -> None:
     assert meaning(CONFIGS / "lvis_pomp.yaml") == meaning(CONFIGS / "detection/lvis_base_images_pomp.yaml")
     cfg = load_config(CONFIGS / "lvis_pomp.yaml")
     assert cfg.DATASETS.TRAIN == ("lvis_v1_train_norare", "imagenet_lvis_v1")
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "mini").glob("*.yaml")), ids=lambda file: file.stem)
+def test_small_configurations_build(file: Path) -> None:
+    cfg = load_config(file, {"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": "rand", "MODEL.DEVICE": "cpu"})
+    cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS = False  # its class counts come with the data
+    cfg.MODEL.ROI_BOX_HEAD.HELD_OUT_FREQUENCIES = ""
+    model = build_detector(cfg)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert trained < 8e6

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
 pytest.importorskip("detectron2")
 pytest.importorskip("supervision")
@@ -24,7 +23,7 @@ from pomp_det import load_config
 from pomp_det.predictor import OpenVocabularyPredictor
 from prompt_core import TextClassifier, UserError
 
-from .conftest import TINY
+from .conftest import TINY, write_config
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "predict.py"
 NAMES = ["cat", "toy car", "dining table"]
@@ -38,14 +37,7 @@ def folder(tmp_path: Path, make_tiny: Callable[..., Any]) -> Path:
     TextClassifier(rows, NAMES, {}).save(tmp_path / "classifier.safetensors")
     torch.save({"model": make_tiny().state_dict()}, tmp_path / "model_final.pth")
     changed = {"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": str(tmp_path / "classifier.safetensors")}
-    nested: dict[str, Any] = {}
-    for key, value in (TINY | SMALL | changed | {"MODEL.ROI_HEADS.NUM_CLASSES": 3}).items():
-        node = nested
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(nested))
+    write_config(tmp_path / "tiny.yaml", TINY | SMALL | changed | {"MODEL.ROI_HEADS.NUM_CLASSES": 3})
     (tmp_path / "photos").mkdir()
     random = np.random.default_rng(0)
     for name, size in (("a.png", (90, 120)), ("photos/b.PNG", (64, 48))):
@@ -154,3 +146,14 @@ def test_mistakes_get_one_line(
 def test_no_weights_is_an_error(folder: Path) -> None:
     with pytest.raises(UserError, match="WEIGHTS is empty"):
         OpenVocabularyPredictor.load(load_config(folder / "tiny.yaml"))
+
+
+def test_photos_are_resized_as_in_evaluation(folder: Path) -> None:
+    overrides = {"INPUT.TEST_INPUT_TYPE": "square", "INPUT.TEST_SIZE": 60}
+    predictor = OpenVocabularyPredictor.load(
+        load_config(folder / "tiny.yaml", overrides | {"MODEL.WEIGHTS": str(folder / "model_final.pth")})
+    )
+    seen: list[torch.Size] = []
+    predictor.model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    predictor(folder / "a.png")  # 90 high, 120 wide: 45 x 60, padded to a multiple of 32
+    assert seen == [torch.Size([1, 3, 64, 64])]

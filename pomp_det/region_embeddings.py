@@ -1,0 +1,141 @@
+"""Image regions as a frozen CLIP sees them: crops, and their embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prompt_core.errors import UserError, nearest
+from prompt_core.files import read_json
+
+ENLARGEMENTS = (1.0, 1.5)  # ViLD (Gu et al., arXiv 2104.13921) adds the crop of a 1.5 times larger box
+
+
+class RegionEmbedder:
+    """A frozen CLIP image tower, loaded when the first region comes.
+
+    Not a module: checkpoints of a detector that learns from it need not hold its weights.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: str | None,
+        width: int,
+        enlargements: Sequence[float] = ENLARGEMENTS,
+        half_precision: bool = False,
+    ) -> None:
+        """
+        Args:
+            name: see :func:`prompt_core.load_clip`, as ``pretrained``.
+            width: E, which the embeddings must have.
+            enlargements: of the boxes; a region's embedding is the mean over its crops.
+            half_precision: encode in half precision on a GPU; the CPU stays in float32.
+
+        Raises:
+            UserError: an unknown architecture, or one of another width.
+        """
+        self.name, self.pretrained, self.width = name, pretrained, width
+        self.enlargements, self.half_precision = tuple(enlargements), half_precision
+        self._clip: Any = None
+        known = clip_width(name)
+        if known is not None:
+            self._check_width(known)
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Unit-norm embeddings (R, E) of the regions of all images, in their order.
+
+        Args:
+            images: (3, H_i, W_i) RGB in 0..255, all on one device, which the tower is loaded to.
+            boxes: (R_i, 4) of each image, in its pixels.
+
+        Raises:
+            UserError: weights that cannot be loaded, or a tower of another width.
+        """
+        filled = [(image, own) for image, own in zip(images, boxes, strict=True) if len(own)]
+        if not filled:
+            return images[0].new_zeros(0, self.width, dtype=torch.float32)
+        return torch.cat([self._embed(image, own) for image, own in filled])
+
+    def _embed(self, image: Tensor, boxes: Tensor) -> Tensor:
+        clip = self._loaded(image.device)
+        crops = [region_crops(image, boxes, clip.image_size, enlargement) for enlargement in self.enlargements]
+        pixels = torch.cat(crops) / 255  # (S * R, 3, size, size), one enlargement after the other
+        mean, std = (pixels.new_tensor(each).view(3, 1, 1) for each in (clip.image_mean, clip.image_std))
+        with torch.autocast(image.device.type, torch.float16, enabled=self.half_precision and image.is_cuda):
+            embeddings = clip.encode_image((pixels - mean) / std)  # (S * R, E)
+        self._check_width(embeddings.shape[1])
+        return F.normalize(embeddings.view(len(self.enlargements), len(boxes), -1).mean(dim=0), dim=1)
+
+    def _loaded(self, device: torch.device) -> Any:
+        if self._clip is None:
+            from prompt_core.clip import load_clip
+
+            self._clip = load_clip(self.name, self.pretrained, device)
+        return self._clip
+
+    def _check_width(self, found: int) -> None:
+        if found != self.width:
+            raise UserError(
+                f"image tower {self.name} gives embeddings of width {found}, the classes have width {self.width}; "
+                "use the image tower of the CLIP that the class matrix was made with"
+            )
+
+
+def region_crops(image: Tensor, boxes: Tensor, size: int, enlargement: float = 1.0) -> Tensor:
+    """Square crops (R, 3, size, size) of an image, in 0..255.
+
+    A box grows about its centre, is cut at the image's border and covers whole pixels. Crops are resized as CLIP's own
+    preprocessing does it, bicubic with anti-aliasing, but to both sides: the aspect ratio is not kept.
+
+    Args:
+        image: (3, H, W) in 0..255.
+        boxes: (R, 4) corners in pixels.
+    """
+    height, width = image.shape[-2:]
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * enlargement
+    crops = []
+    for left, top, right, bottom in torch.cat((centre - half, centre + half), dim=1).tolist():
+        rows, columns = _pixels(top, bottom, height), _pixels(left, right, width)
+        crop = image[None, :, rows, columns].float()
+        crops.append(F.interpolate(crop, size=(size, size), mode="bicubic", antialias=True))
+    if not crops:
+        return image.new_zeros(0, 3, size, size, dtype=torch.float32)
+    return torch.cat(crops).clamp(0, 255)  # bicubic overshoots at edges
+
+
+def _pixels(start: float, stop: float, limit: int) -> slice:
+    """The whole pixels of an interval, at least one of ``limit``."""
+    first = min(max(math.floor(start), 0), limit - 1)
+    return slice(first, max(min(math.ceil(stop), limit), first + 1))
+
+
+def clip_width(name: str) -> int | None:
+    """Width E of an architecture's embeddings, without loading it; None where only the weights say it (``openai``).
+
+    Raises:
+        UserError: an unknown architecture, or a JSON file that is none.
+    """
+    import open_clip
+
+    if name == "openai":
+        return None
+    if name == "mini" or name.endswith(".json"):
+        file = Path(str(resources.files("prompt_core") / "assets" / "mini.json")) if name == "mini" else Path(name)
+        settings: Any = read_json(file)
+        settings = settings.get("model_cfg", settings) if isinstance(settings, dict) else {}
+    else:
+        settings = open_clip.get_model_config(name)
+        if settings is None:
+            raise UserError(f"unknown architecture {name!r}{nearest(name, open_clip.list_models())}")
+    if "embed_dim" not in settings:
+        raise UserError(f"{name} is not an open_clip configuration: embed_dim is expected")
+    return int(settings["embed_dim"])
