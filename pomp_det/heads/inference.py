@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import nms
+
+ROUNDING = 1e-3  # far more than float32 is off by
 
 
 class StageScores(NamedTuple):
@@ -101,36 +104,26 @@ def fast_detections(
 ) -> tuple[Instances, Tensor]:
     """The same detections as :func:`reference_detections` on sigmoid scores, without a region-by-class table.
 
-    A score is at most ``sqrt(sigmoid(highest logit of the stages) * proposal score)``, so one comparison of logits
-    says which pairs of region and class can pass; only these are scored. Suppression goes by falling score and a box is
-    only ever dropped for a better one, so the best pairs settle the result: more of them are taken only when fewer
-    than ``limit`` boxes stand. Classes are kept apart by an offset instead of a loop.
+    Only pairs that can be among the detections are scored (:func:`best_pairs`), and suppression stops once ``limit``
+    boxes stand. Classes are kept apart by an offset instead of a loop.
 
     Args:
         proposal_scores: (R,), or None where the class score stands alone.
         chunk: classes that are looked at together.
     """
-    chunk = chunk or (8192 if boxes.is_cuda else 2048)
     clipped = clip_boxes(boxes, image_size)
-    budget = max(4 * limit, 1000) if limit >= 0 else None
-    while True:
-        candidates = best_pairs(stages, proposal_scores, boxes, score_threshold, budget, chunk)
-        regions, classes, scores = candidates.regions, candidates.classes, candidates.scores
-        keep = classwise_nms(clipped[regions], scores, classes, nms_threshold)
-        if budget is None or not candidates.cut or len(keep) >= limit:
-            break
-        budget *= 4
-    keep = keep[:limit] if limit >= 0 else keep
-    return detections(clipped[regions[keep]], scores[keep], classes[keep], image_size), regions[keep]
+    pairs = best_pairs(stages, proposal_scores, boxes, score_threshold, limit, chunk)
+    keep = _standing(clipped, pairs, nms_threshold, limit)
+    regions = pairs.regions[keep]
+    return detections(clipped[regions], pairs.scores[keep], pairs.classes[keep], image_size), regions
 
 
 class Pairs(NamedTuple):
-    """Pairs of region and class with their scores, each (n,); ``cut`` says that worse ones were left out."""
+    """Pairs of region and class with their scores, each (n,)."""
 
     regions: Tensor
     classes: Tensor
     scores: Tensor
-    cut: bool
 
 
 def best_pairs(
@@ -138,46 +131,82 @@ def best_pairs(
     proposal_scores: Tensor | None,
     boxes: Tensor,
     score_threshold: float,
-    budget: int | None,
-    chunk: int,
+    limit: int,
+    chunk: int | None = None,
 ) -> Pairs:
-    """The pairs that score above ``score_threshold``, at least the best ``budget`` of them."""
-    device, dtype = boxes.device, stages[0].projected.dtype
+    """The pairs above ``score_threshold`` that can be among the ``limit`` best after suppression.
+
+    The best box of a class is never suppressed. Once ``limit`` classes have reached a score, a pair below it cannot be
+    among the ``limit`` best any more; the bar rises from chunk to chunk. A score is at most
+    ``sqrt(sigmoid(highest logit of the stages) * proposal score)``: one comparison of logits says which pairs can pass
+    the bar, and only these are scored. Proposals whose own score is too low for the bar are not even multiplied.
+
+    Args:
+        proposal_scores: (R,), or None where the class score stands alone.
+        boxes: (R, 4); regions whose box or features are not finite are left out.
+        limit: below 0 for all pairs above ``score_threshold``.
+        chunk: classes that are looked at together.
+
+    Returns:
+        by falling score; ties in the order of classes, then regions.
+    """
+    rows, objectness = _usable_rows(stages, proposal_scores, boxes)
+    parts = [stage._replace(projected=stage.projected[rows]) for stage in stages]
+    num_classes = stages[0].weight.shape[1] - 1
+    chunk = chunk or (8192 if boxes.is_cuda else 2048)
+    best = parts[0].projected.new_full((num_classes,), -torch.inf)
+    kept = Pairs(rows.new_empty(0), rows.new_empty(0), best.new_empty(0))
+    bar, start = score_threshold, 0
+    # Nothing can be left out before `limit` classes have been seen, so the first chunks are small.
+    width = chunk if limit < 0 else min(chunk, max(2 * limit, 64))
+    while start < num_classes:
+        stop = min(start + width, num_classes)
+        found = _pairs_above(parts, objectness, bar, start, stop)
+        passing = found.scores > score_threshold
+        kept = Pairs(*(torch.cat((old, new[passing])) for old, new in zip(kept, found, strict=True)))
+        best.scatter_reduce_(0, found.classes[passing], found.scores[passing], "amax")
+        if 0 < limit <= stop:
+            bar = max(bar, float(best[:stop].topk(limit).values[-1]))
+            kept = Pairs(*(each[kept.scores >= bar] for each in kept))
+        start, width = stop, min(2 * width, chunk)
+    regions = rows[kept.regions]
+    order = (kept.classes * len(boxes) + regions).argsort()
+    order = order[kept.scores[order].sort(descending=True, stable=True).indices]
+    return Pairs(regions[order], kept.classes[order], kept.scores[order])
+
+
+def _usable_rows(
+    stages: Sequence[StageScores], proposal_scores: Tensor | None, boxes: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Regions (n,) without a number that is not finite, by falling proposal score, and these scores."""
     usable = torch.isfinite(boxes).all(dim=1)
     for stage in stages:
         usable &= torch.isfinite(stage.projected).all(dim=1)
-    num_classes = stages[0].weight.shape[1] - 1
-    kept = Pairs(
-        torch.empty(0, dtype=torch.long, device=device),
-        torch.empty(0, dtype=torch.long, device=device),
-        torch.empty(0, dtype=dtype, device=device),
-        False,
-    )
-    threshold = score_threshold
-    for start in range(0, num_classes, chunk):
-        stop = min(start + chunk, num_classes)
-        logits = [stage.projected @ stage.weight[:, start:stop] for stage in stages]  # (R, c)
-        logits = [each if stage.bias is None else each + stage.bias for each, stage in zip(logits, stages, strict=True)]
-        highest = logits[0]
-        for each in logits[1:]:
-            highest = torch.maximum(highest, each)
-        needed = _needed_logit(threshold, proposal_scores, len(boxes), highest)
-        needed = needed.masked_fill(~usable, torch.inf)
-        regions, classes = (highest > needed[:, None]).nonzero(as_tuple=True)
-        probabilities = [each[regions, classes].sigmoid() for each in logits]
-        scores = mixed_scores(probabilities, None if proposal_scores is None else proposal_scores[regions])
-        passing = scores > threshold
-        kept = Pairs(
-            torch.cat((kept.regions, regions[passing])),
-            torch.cat((kept.classes, classes[passing] + start)),
-            torch.cat((kept.scores, scores[passing])),
-            kept.cut,
-        )
-        if budget is not None and len(kept.scores) > budget:
-            best = kept.scores.topk(budget).indices
-            kept = Pairs(kept.regions[best], kept.classes[best], kept.scores[best], True)
-            threshold = float(kept.scores[-1])
-    return kept
+    if proposal_scores is None:
+        return usable.nonzero().squeeze(1), None
+    rows = (usable & torch.isfinite(proposal_scores)).nonzero().squeeze(1)
+    objectness, order = proposal_scores[rows].sort(descending=True)
+    return rows[order], objectness
+
+
+def _pairs_above(stages: Sequence[StageScores], objectness: Tensor | None, bar: float, start: int, stop: int) -> Pairs:
+    """Pairs of classes ``start`` to ``stop`` that score at least ``bar``, and perhaps a few below it.
+
+    Args:
+        objectness: (n,) proposal scores, falling.
+    """
+    count = len(stages[0].projected)
+    if objectness is not None and bar > 0:
+        count = int((objectness >= (1 - ROUNDING) * bar**2).sum())
+    logits = [stage.projected[:count] @ stage.weight[:, start:stop] for stage in stages]  # (n, c)
+    logits = [each if stage.bias is None else each + stage.bias for each, stage in zip(logits, stages, strict=True)]
+    highest = functools.reduce(torch.maximum, logits)
+    objectness = None if objectness is None else objectness[:count]
+    needed = _needed_logit(bar, objectness, count, highest)
+    regions, classes = (highest > needed[:, None]).nonzero(as_tuple=True)
+    probabilities = [each[regions, classes].sigmoid() for each in logits]
+    scores = mixed_scores(probabilities, None if objectness is None else objectness[regions])
+    return Pairs(regions, classes + start, scores)
 
 
 def _needed_logit(threshold: float, proposal_scores: Tensor | None, regions: int, like: Tensor) -> Tensor:
@@ -189,7 +218,7 @@ def _needed_logit(threshold: float, proposal_scores: Tensor | None, regions: int
     else:
         needed = threshold**2 / proposal_scores.to(like.dtype).clamp(min=1e-12)
     # A little slack keeps pairs that rounding puts on the other side; they are compared exactly afterwards.
-    return torch.logit(needed.clamp(min=0, max=1)) - 1e-3
+    return torch.logit(needed.clamp(min=0, max=1)) - ROUNDING
 
 
 def classwise_nms(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float) -> Tensor:
@@ -202,3 +231,23 @@ def classwise_nms(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: flo
         return torch.empty(0, dtype=torch.long, device=boxes.device)
     offset = classes.double() * (boxes.max().double() + 1)
     return nms(boxes.double() + offset[:, None], scores.double(), threshold)
+
+
+def _standing(boxes: Tensor, pairs: Pairs, nms_threshold: float, limit: int) -> Tensor:
+    """Indices of the ``limit`` best pairs that stand, by falling score; ``pairs`` by falling score.
+
+    A box is only ever dropped for a better one, so the best pairs settle the result: more of them are looked at only
+    while fewer than ``limit`` stand.
+
+    Args:
+        boxes: (R, 4) of the regions.
+    """
+    total = len(pairs.scores)
+    taken = total if limit < 0 else min(total, 4 * limit)
+    while True:
+        regions, classes, scores = (each[:taken] for each in pairs)
+        keep = classwise_nms(boxes[regions], scores, classes, nms_threshold)
+        if taken == total or len(keep) >= limit:
+            return keep if limit < 0 else keep[:limit]
+        # As many as the share of boxes that stood makes likely to be enough, with a margin.
+        taken = min(total, max(2 * taken, int(1.25 * taken * limit / max(len(keep), 1))))

@@ -89,8 +89,43 @@ def test_one_stage_with_bias() -> None:
     assert_same(fast_detections(stages, objectness, boxes, SIZE, *options), plain(stages, objectness, boxes, *options))
 
 
-def test_more_pairs_are_taken_when_suppression_leaves_too_few() -> None:
-    """400 regions on one place, and classes far apart in score: the best 1000 pairs are of three classes."""
+def test_proposals_too_weak_for_the_bar_change_nothing() -> None:
+    """Most proposals are far weaker than what the classes seen first reach."""
+    stages, objectness, boxes = random_case(7, 80, 200)
+    options = (0.001, 0.5, 12)
+    expected = plain(stages, objectness**8, boxes, *options)
+    assert float(expected[0].scores[-1]) > float((objectness**8).median().sqrt())
+    assert_same(fast_detections(stages, objectness**8, boxes, SIZE, *options, chunk=16), expected)
+
+
+@pytest.mark.parametrize("probability", [0.02, 0.5, 1 - 1e-5])
+def test_pairs_next_to_the_threshold(probability: float) -> None:
+    """The comparison of logits lets through what it cannot decide; the score decides."""
+    threshold, double = 0.3, torch.float64
+    logits = torch.logit(torch.tensor(probability, dtype=double)) + torch.linspace(-1e-3, 1e-3, 401, dtype=double)
+    stages = [StageScores(torch.ones(2, 1, dtype=double), logits[None])]
+    objectness = torch.full((2,), threshold**2 / probability, dtype=double)
+    boxes = torch.tensor([[0, 0, 10, 10], [50, 50, 60, 60]], dtype=double)
+    expected = plain(stages, objectness, boxes, threshold, 0.5, -1)
+    assert 0 < len(expected[0]) < 800
+    assert_same(fast_detections(stages, objectness, boxes, SIZE, threshold, 0.5, -1), expected)
+
+
+def test_ties_keep_the_order_of_classes_and_regions() -> None:
+    """Six scores for 40 classes and 24 regions: whatever the limit cuts, it cuts where the reference does."""
+    generator = torch.Generator().manual_seed(9)
+    _, objectness, boxes = random_case(9, 24, 40)
+    boxes[12:] = boxes[:12]
+    logits = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64)[torch.randint(0, 3, (41,), generator=generator)]
+    stages = [StageScores(torch.ones(24, 1, dtype=torch.float64), logits[None])] * 2
+    objectness = torch.tensor([0.25, 1.0], dtype=torch.float64)[torch.randint(0, 2, (24,), generator=generator)]
+    for limit in (1, 7, 30, 39, 100, -1):
+        expected = plain(stages, objectness, boxes, 0.02, 0.5, limit)
+        assert_same(fast_detections(stages, objectness, boxes, SIZE, 0.02, 0.5, limit, chunk=8), expected)
+
+
+def test_more_pairs_are_looked_at_when_suppression_leaves_too_few() -> None:
+    """400 regions on one place: a class has one detection, and 18 classes with all their regions settle the result."""
     _, objectness, boxes = random_case(3, 400, 20)
     boxes = boxes[:1].expand(400, 4) + 1e-3 * torch.arange(400, dtype=torch.float64)[:, None]
     weight = torch.stack((torch.linspace(3, -3, 21, dtype=torch.float64), torch.ones(21, dtype=torch.float64)))
@@ -98,9 +133,10 @@ def test_more_pairs_are_taken_when_suppression_leaves_too_few() -> None:
     stages = [StageScores(torch.stack((torch.ones_like(noise), noise), dim=1), weight)]
     objectness = torch.ones_like(objectness)
     options = (0.02, 0.5, 18)
-    first = best_pairs(stages, objectness, boxes, 0.02, 1000, 5)
-    assert first.cut
-    assert len(first.classes.unique()) == 3
+    pairs = best_pairs(stages, objectness, boxes, 0.02, 18, 5)
+    assert pairs.classes.unique().tolist() == list(range(18))
+    assert 17 * 400 < len(pairs.scores) < 18 * 400  # of the last class, what is as good as its best
+    assert len(pairs.classes[: 4 * 18].unique()) == 1
     found = fast_detections(stages, objectness, boxes, SIZE, *options, chunk=5)
     assert_same(found, plain(stages, objectness, boxes, *options))
     assert len(found[0]) == 18
