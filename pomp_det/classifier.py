@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,32 @@ def set_classifier(
             predictor.num_classes = len(matrix.weight)
     heads.num_classes = len(matrix.weight)
     heads.class_names = class_names
+
+
+@contextlib.contextmanager
+def temporary_classes(
+    model: nn.Module, classifier: TextClassifier | ClassMatrix | Tensor | np.ndarray | str | Path
+) -> Iterator[None]:
+    """:func:`set_classifier` for a while; everything that it changes comes back afterwards, class counts too.
+
+    Raises:
+        UserError: as :func:`set_classifier`.
+    """
+    model = getattr(model, "module", model)
+    predictors, heads = zero_shot_predictors(model), model.roi_heads
+    kept = [
+        (each.cls_score.zs_weight, each.cls_score.source, each.num_classes, each.class_counts()) for each in predictors
+    ]
+    own: Any = heads
+    before = own.num_classes, own.class_names
+    set_classifier(model, classifier)
+    try:
+        yield
+    finally:
+        for each, (weight, source, count, counts) in zip(predictors, kept, strict=True):
+            each.cls_score.zs_weight, each.cls_score.source, each.num_classes = weight, source, count
+            each.put_class_counts(counts)
+        own.num_classes, own.class_names = before
 
 
 def zero_shot_predictors(model: nn.Module) -> list[Any]:

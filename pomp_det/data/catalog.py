@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prompt_core.errors import UserError, nearest
 
-GROUPS = ("lvis", "coco", "objects365", "imagenet_lvis", "shapes")
+GROUPS = ("lvis", "coco", "coco_small", "objects365", "imagenet_lvis", "shapes")
 
 _LVIS_ZIP = "download lvis_v1_{split}.json.zip from lvisdataset.org/dataset and unzip it into {root}/lvis"
 _COCO_ZIP = "download annotations_trainval2017.zip from cocodataset.org/#download and unzip it into {root}/coco"
@@ -99,6 +99,20 @@ def _objects365(split: str, file: str, count: int | None) -> DatasetEntry:
     )
 
 
+def _coco_small(split: str, count: int) -> DatasetEntry:
+    return DatasetEntry(
+        f"coco_small_{split}",
+        "coco_small",
+        "coco",
+        (f"coco_small/instances_{split}.json",),
+        ".",
+        "put coco128, coco128_val and coco_more into {root} and run python datasets/prepare_coco_small.py",
+        "put the folders coco128, coco128_val and coco_more into {root}",
+        "coco",
+        count,
+    )
+
+
 def _shapes(name: str, kind: str, file: str, images: str) -> DatasetEntry:
     how = "python datasets/make_shapes.py --output {root}/shapes"
     return DatasetEntry(name, "shapes", kind, (f"shapes/annotations/{file}",), f"shapes/{images}", how, how)
@@ -137,6 +151,9 @@ ENTRIES = (
         _ZERO_SHOT,
         kind="image_labels",
     ),
+    _coco_small("train", 288),
+    _coco_small("val", 203),
+    _coco_small("val_masks", 175),
     _objects365("train", "zhiyuan_objv2_train_fixname_fixmiss.json", None),
     _objects365("val", "zhiyuan_objv2_val_fixname.json", 80_000),
     DatasetEntry(
@@ -154,6 +171,7 @@ ENTRIES = (
     _shapes("shapes_lvis_train", "lvis", "lvis_train.json", "scenes"),
     _shapes("shapes_lvis_train_norare", "lvis", "lvis_train_norare.json", "scenes"),
     _shapes("shapes_lvis_val", "lvis", "lvis_val.json", "scenes"),
+    _shapes("shapes_image_labels", "image_labels", "image_labels.json", "classification/val"),
 )
 
 _BY_NAME = {entry.name: entry for entry in ENTRIES}
@@ -176,7 +194,7 @@ def dataset_entry(name: str) -> DatasetEntry:
 
 
 def entries_of(group: str) -> Iterator[DatasetEntry]:
-    """The entries that ``datasets/check.py GROUP`` looks at; ``all`` leaves the drawn shapes out.
+    """The entries that ``datasets/check.py GROUP`` looks at; ``all`` leaves drawn shapes and small sets out.
 
     Raises:
         UserError: for an unknown group.
@@ -184,4 +202,8 @@ def entries_of(group: str) -> Iterator[DatasetEntry]:
     if group != "all" and group not in GROUPS:
         known = (*GROUPS, "all")
         raise UserError(f"{group!r} is no group of data sets{nearest(group, known)}; expected {', '.join(known)}")
-    return (entry for entry in ENTRIES if entry.group == group or (group == "all" and entry.group != "shapes"))
+    return (
+        entry
+        for entry in ENTRIES
+        if entry.group == group or (group == "all" and entry.group not in ("shapes", "coco_small"))
+    )

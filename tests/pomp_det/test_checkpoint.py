@@ -286,3 +286,39 @@ def test_damaged_and_hostile_files(
     with pytest.raises(UserError, match=r"hostile.pkl: this file asks for pathlib.*touch|asks for builtins.getattr"):
         load_weights(model, "hostile.pkl")
     assert not Path("hostile_was_here").exists()
+
+
+def test_weights_inside_an_installed_package(
+    make_tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "tiny_detector_weights"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('weights are read without running the package')")
+    trained = make_tiny(seed=3)
+    torch.save({"model": trained.state_dict()}, package / "models/tiny.pth")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = make_tiny()
+    load_weights(model, "package://tiny_detector_weights/models/tiny.pth")
+    assert torch.equal(model.state_dict()["roi_heads.box_head.0.fc1.weight"], trained.roi_heads.box_head[0].fc1.weight)
+    with pytest.raises(UserError, match=r"has no file models/other\.pth"):
+        load_weights(model, "package://tiny_detector_weights/models/other.pth")
+    with pytest.raises(UserError, match="package no_such_weights is not installed; run: pip install no-such-weights"):
+        load_weights(model, "package://no_such_weights/a.pth")
+
+
+def test_a_failed_save_leaves_the_last_checkpoint(
+    make_tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointer = DetectorCheckpointer(make_tiny(), str(tmp_path))
+    checkpointer.save("model_last", iteration=1)
+    before = (tmp_path / "model_last.pth").read_bytes()
+
+    def fail(*arguments: Any) -> None:
+        Path(arguments[1]).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        checkpointer.save("model_last", iteration=2)
+    assert (tmp_path / "model_last.pth").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"model_last.pth", "last_checkpoint"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from pomp_det import build_detector, configured_classifier, load_config, set_classifier
+from pomp_det.classifier import temporary_classes
 from prompt_core import TextClassifier, UserError
 
 from .conftest import TINY
@@ -207,3 +209,23 @@ def test_real_matrix_swaps_to_another_vocabulary(shared: Path, published: Path) 
     model = build_detector(config({"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM": 512, "MODEL.ROI_HEADS.NUM_CLASSES": 3}))
     set_classifier(model, matrix)
     assert stage_counts(model) == [80] * 3
+
+
+def test_everything_comes_back_after_temporary_classes(make_tiny: Any, tmp_path: Path) -> None:
+    """A federated loss goes on with the counts of its own classes."""
+    counts = [{"id": row, "name": str(row), "image_count": row + 1} for row in range(30)]
+    (tmp_path / "counts.json").write_text(json.dumps(counts))
+    changed = {"MODEL.ROI_BOX_HEAD.USE_FED_LOSS": True}
+    model = make_tiny(changed | {"MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH": str(tmp_path / "counts.json")})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    names = list(model.roi_heads.class_names)
+    with temporary_classes(model, torch.randn(4, 24)):
+        assert [each.num_classes for each in model.roi_heads.box_predictor] == [4, 4, 4]
+        assert model.roi_heads.box_predictor[0].counts_problem
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert model.roi_heads.class_names == names
+    for predictor in model.roi_heads.box_predictor:
+        assert predictor.num_classes == 30
+        assert len(predictor._loss_classes(torch.tensor([3, 30]))) > 0

@@ -247,6 +247,7 @@ done[rank].touch()
 limit = time.monotonic() + 60
 while not all(path.exists() for path in done) and time.monotonic() < limit:
     time.sleep(0.02)
+torch.distributed.destroy_process_group()  # its threads must not outlive the interpreter
 """
 
 

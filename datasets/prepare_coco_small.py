@@ -1,0 +1,23 @@
+"""Join the photos of coco128, coco128_val and coco_more into one small training and one small validation set.
+
+    python datasets/prepare_coco_small.py
+
+The root is --root, else POMP_DATA, else datasets. Files that are there with the same content are left alone.
+"""
+
+from __future__ import annotations
+
+from pomp_det.data.catalog import data_root
+from pomp_det.data.prepare import preparation_parser, print_outcomes
+from pomp_det.data.prepare_coco_small import prepare_coco_small
+from prompt_core.errors import run_command
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prepare and say what was done."""
+    values = preparation_parser(__doc__).parse_args(arguments)
+    print_outcomes(prepare_coco_small(data_root(values.root), values.overwrite))
+
+
+if __name__ == "__main__":
+    run_command(main)

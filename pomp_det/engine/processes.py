@@ -1,0 +1,88 @@
+"""One process, or one for each GPU, or several on the CPU; torchrun's processes are joined."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
+
+from prompt_core.errors import UserError
+
+
+def run_processes(main: Callable[..., int], gpus: int | None, processes: int, arguments: tuple[Any, ...]) -> int:
+    """Run ``main(*arguments)`` in every process of a run and return its exit code.
+
+    Under torchrun the process joins the group that torchrun describes, and both numbers are ignored.
+
+    Args:
+        gpus: number of GPUs; None for one if there is one. 0 runs on the CPU.
+        processes: processes on the CPU, which speak gloo.
+
+    Raises:
+        UserError: more GPUs than there are, several processes without ``gpus=0``; and what ``main`` raises.
+    """
+    if (gpus is not None and gpus < 0) or processes < 1:
+        raise UserError(f"--num-gpus {gpus}, --num-processes {processes}: expected 0 or more, and 1 or more")
+    if "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ):
+        return _join_torchrun(main, arguments)
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus is not None and gpus > found:
+        raise UserError(f"--num-gpus is {gpus}, {found} are usable here; --num-gpus 0 runs on the CPU")
+    count = gpus or 1
+    if processes > 1:
+        if gpus or (gpus is None and found):
+            raise UserError("--num-processes is for the CPU; add --num-gpus 0, or use --num-gpus N alone")
+        count = processes
+    if gpus == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by the processes that are started, which then speak gloo
+    if count == 1:
+        return main(*arguments)
+    return _start(main, count, arguments)
+
+
+def _start(main: Callable[..., int], count: int, arguments: tuple[Any, ...]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            launch(_worker, count, dist_url="auto", args=(main, folder, arguments))
+        except torch.multiprocessing.ProcessExitedException as stopped:
+            messages = sorted(Path(folder).iterdir(), key=lambda file: file.stat().st_mtime)
+            if stopped.exit_code == 2 and messages:
+                raise UserError(messages[0].read_text(encoding="utf-8")) from None
+            if stopped.exit_code == 130:
+                raise KeyboardInterrupt from None
+            raise
+    return 0
+
+
+def _worker(main: Callable[..., int], folder: str, arguments: tuple[Any, ...]) -> None:
+    """What a started process runs: the others are stopped when one exits with a code that is not 0."""
+    try:
+        code = main(*arguments)
+    except UserError as error:
+        (Path(folder) / str(comm.get_rank())).write_text(str(error), encoding="utf-8")
+        os._exit(2)
+    except KeyboardInterrupt:
+        os._exit(130)
+    comm.synchronize()
+    torch.distributed.destroy_process_group()
+    if code:
+        os._exit(code)
+
+
+def _join_torchrun(main: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(local)
+    torch.distributed.init_process_group("nccl" if gpu else "gloo")
+    comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    code = main(*arguments)
+    comm.synchronize()
+    torch.distributed.destroy_process_group()
+    return code

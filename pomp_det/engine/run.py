@@ -1,0 +1,114 @@
+"""What the training tool does, in one process of a run: train, evaluate, or score again."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch import nn
+
+from pomp_det.build import build_detector
+from pomp_det.checkpoint import load_weights
+from pomp_det.engine.checks import check_run, register_configured
+from pomp_det.engine.evaluation import Results, evaluate_detector, score_again
+from pomp_det.engine.training import train_detector
+from prompt_core.errors import UserError
+from prompt_core.files import make_output_folder
+
+_logger = logging.getLogger(__name__)
+
+
+def train(cfg: CfgNode, resume: bool = False, backend: str = "hotcoco") -> Results:
+    """Build, check, train and, where ``DATASETS.TEST`` names sets, evaluate.
+
+    Raises:
+        UserError: bad input, before any training; a loss that is not finite.
+    """
+    model = _prepare(cfg)
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty; name at least one data set")
+    check_run(cfg, model, training=True)
+    train_detector(cfg, model, resume)
+    return _evaluate(cfg, model, backend) if cfg.DATASETS.TEST else {}
+
+
+def evaluate(cfg: CfgNode, backend: str = "hotcoco", oracle: str = "", weights: str = "") -> Results:
+    """Evaluate a checkpoint.
+
+    Args:
+        weights: the checkpoint; where left out, the newest of the run in ``OUTPUT_DIR``, else ``MODEL.WEIGHTS``.
+
+    Raises:
+        UserError: bad input; neither weights nor a run.
+    """
+    model = _prepare(cfg)
+    _check_test_sets(cfg)
+    weights = weights or _weights(cfg)
+    check_run(cfg, model, training=False)
+    load_weights(model, weights)
+    return _evaluate(cfg, model, backend, oracle)
+
+
+def score(cfg: CfgNode, backend: str = "hotcoco", oracle: str = "") -> Results:
+    """Score the predictions of an earlier evaluation again, on the main process.
+
+    Raises:
+        UserError: when there are none.
+    """
+    _set_up(cfg)
+    _check_test_sets(cfg)
+    if not comm.is_main_process():
+        return {}
+    results = score_again(cfg, backend, oracle)
+    _print(results)
+    return results
+
+
+def _evaluate(cfg: CfgNode, model: nn.Module, backend: str, oracle: str = "") -> Results:
+    results = evaluate_detector(cfg, model.eval(), backend, oracle)
+    if comm.is_main_process():
+        _print(results)
+    return results
+
+
+def _prepare(cfg: CfgNode) -> nn.Module:
+    _set_up(cfg)
+    # Heads start alike in every process, and for every run of a seed.
+    torch.manual_seed(cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed())
+    return build_detector(cfg)
+
+
+def _set_up(cfg: CfgNode) -> None:
+    folder = make_output_folder(cfg.OUTPUT_DIR)
+    for name in ("detectron2", "fvcore", "pomp_det", "prompt_core"):
+        setup_logger(str(folder / "log.txt"), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
+    register_configured(cfg)
+
+
+def _check_test_sets(cfg: CfgNode) -> None:
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty; name at least one data set to evaluate on")
+
+
+def _weights(cfg: CfgNode) -> str:
+    last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
+    if last.is_file():
+        newest = str(Path(cfg.OUTPUT_DIR) / last.read_text(encoding="utf-8").strip())
+        _logger.info("evaluating the run in %s: %s", cfg.OUTPUT_DIR, newest)
+        return newest
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError(f"MODEL.WEIGHTS is empty and {cfg.OUTPUT_DIR} holds no run; give the checkpoint to evaluate")
+    return str(cfg.MODEL.WEIGHTS)
+
+
+def _print(results: Results) -> None:
+    for dataset, tasks in results.items():
+        for task, numbers in tasks.items():
+            shown: Any = "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
+            print(f"{dataset} {'box' if task == 'bbox' else 'mask'}: {shown}", file=sys.stdout)

@@ -1,0 +1,65 @@
+"""The folder of a run: its configuration, log and checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from prompt_core.errors import UserError
+from prompt_core.files import atomic_path, make_output_folder, write_text
+
+CONFIG, LOG, LAST = "config.yaml", "log.jsonl", "last_checkpoint"
+# What a resumed run may change without becoming another run.
+_FREE = ("DATALOADER.NUM_WORKERS", "DATASETS.TEST", "OUTPUT_DIR", "TEST.", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.RESUME")
+
+
+def begin_folder(cfg: CfgNode, resume: bool) -> list[str]:
+    """Make the folder, refuse to train over another run, and write the configuration.
+
+    Returns:
+        with ``resume``, the settings that differ from those the run began with.
+
+    Raises:
+        UserError: when the folder holds a run and ``resume`` is not asked for, or it cannot be written.
+    """
+    folder = make_output_folder(cfg.OUTPUT_DIR)
+    before = folder / CONFIG
+    changed: list[str] = []
+    if (folder / LAST).is_file():
+        if not resume:
+            raise UserError(f"{folder} already holds a run; add --resume to go on with it, or choose another --output")
+        if before.is_file():
+            changed = _differences(CfgNode.load_yaml_with_base(str(before)), cfg)
+    write_text(before, cfg.dump())
+    return changed
+
+
+def _differences(old: CfgNode, new: CfgNode) -> list[str]:
+    was, now = _flat(old), _flat(CfgNode.load_cfg(new.dump()))
+    changed = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+    return [f"{key}: {was.get(key)!r} → {now.get(key)!r}" for key in changed if not key.startswith(_FREE)]
+
+
+def _flat(node: CfgNode, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def cut_log(folder: str | Path, iteration: int) -> None:
+    """Drop what an interrupted run logged after its last checkpoint, and a line that it did not finish."""
+    log = Path(folder) / LOG
+    if not log.is_file():
+        return
+    kept = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["iteration"] < iteration:
+                kept.append(line)
+        except ValueError:
+            continue
+    with atomic_path(log) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

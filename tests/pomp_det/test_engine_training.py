@@ -1,0 +1,297 @@
+"""Training runs: what they write, how they resume, and what stops them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from pomp_det import build_detector, load_config
+from pomp_det.engine import training
+from pomp_det.engine.checks import register_configured
+from pomp_det.engine.solver import build_optimizer, build_scheduler
+from prompt_core import UserError
+
+from .tiny_run import make_config, make_data, tiny_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Any:
+    make_data(tmp_path)
+    yield tmp_path
+    DatasetCatalog.pop("tiny", None)
+    MetadataCatalog.pop("tiny", None)
+
+
+def train(folder: Path, name: str = "run", resume: bool = False, **changed: Any) -> dict[str, torch.Tensor]:
+    """Train in ``folder/name``; the weights afterwards."""
+    cfg = load_config(None, tiny_settings(folder, **{"OUTPUT_DIR": str(folder / name), **changed}))
+    register_configured(cfg)
+    torch.manual_seed(cfg.SEED)
+    model = build_detector(cfg)
+    training.train_detector(cfg, model, resume)
+    return torch.load(folder / name / "model_final.pth", weights_only=True)["model"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_run_learns_and_leaves_its_files(folder: Path) -> None:
+    weights = train(folder, **{"SOLVER.MAX_ITER": 40, "SOLVER.BASE_LR": 0.003})
+    assert "roi_heads.box_predictor.0.cls_score.zs_weight" in weights
+    assert {path.name for path in (folder / "run").iterdir()} == {
+        "config.yaml", "last_checkpoint", "log.jsonl", "model_final.pth", "tensorboard",
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
+    totals = [line["total_loss"] for line in lines if "total_loss" in line]
+    assert totals[-1] < 0.8 * totals[0]
+    assert load_config(folder / "run/config.yaml").SOLVER.MAX_ITER == 40
+
+
+def stop_at(iteration: int, monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
+    """Call ``how`` in the middle of an iteration."""
+    check = training.stop_if_not_finite
+
+    def checked(losses: Any, batch: Any, number: int, output: Any) -> None:
+        check(losses, batch, number, output)
+        if number == iteration:
+            how()
+
+    monkeypatch.setattr(training, "stop_if_not_finite", checked)
+
+
+def test_a_stopped_run_resumes_to_the_same_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(folder, "whole", **{"SOLVER.MAX_ITER": 8})
+
+    def fail() -> None:
+        raise RuntimeError("the machine goes away")
+
+    with monkeypatch.context() as patch:
+        stop_at(5, patch, fail)
+        with pytest.raises(RuntimeError):
+            train(folder, **{"SOLVER.MAX_ITER": 8})
+    assert (folder / "run/last_checkpoint").read_text() == "model_last.pth"
+    assert same(whole, train(folder, resume=True, **{"SOLVER.MAX_ITER": 8}))
+    assert not (folder / "run/model_last.pth").exists()
+
+
+KILLED = """
+import os, runpy, signal, sys
+from pomp_det.engine import training
+check = training.stop_if_not_finite
+def checked(losses, batch, iteration, output):
+    check(losses, batch, iteration, output)
+    if iteration == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+training.stop_if_not_finite = checked
+sys.argv = ["train_net.py", "--config", sys.argv[1], "DATASETS.TEST", "()"]
+runpy.run_path(os.environ["TOOL"], run_name="__main__")
+"""
+
+
+def test_a_killed_process_resumes_to_the_same_weights(folder: Path) -> None:
+    whole = train(folder, "whole")
+    config = make_config(folder)
+    environment = {"PATH": "", "TOOL": str(ROOT / "tools/train_net.py"), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(config)], env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    leftovers = {path.name for path in (folder / "run").glob("*.pth")}
+    assert leftovers == {"model_last.pth"}
+    assert same(whole, train(folder, resume=True))
+
+
+def test_ctrl_c_saves_and_the_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(folder, "whole")
+    with monkeypatch.context() as patch:
+        stop_at(1, patch, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(folder)
+    saved = torch.load(folder / "run/model_last.pth", weights_only=True)
+    assert saved["iteration"] == 1
+    assert same(whole, train(folder, resume=True))
+
+
+def test_the_log_of_a_resumed_run_has_each_iteration_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "LOG_PERIOD", 1)
+
+    def fail() -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        stop_at(5, patch, fail)
+        with pytest.raises(RuntimeError):
+            train(folder, **{"SOLVER.MAX_ITER": 8})
+    with open(folder / "run/log.jsonl", "a", encoding="utf-8") as log:
+        log.write('{"iteration": 9, "lo')
+    train(folder, resume=True, **{"SOLVER.MAX_ITER": 8})
+    numbers = [json.loads(line)["iteration"] for line in (folder / "run/log.jsonl").read_text().splitlines()]
+    assert numbers == list(range(8))
+
+
+def test_a_folder_with_a_run_is_not_trained_over(folder: Path) -> None:
+    train(folder)
+    before = (folder / "run/model_final.pth").read_bytes()
+    with pytest.raises(UserError, match="already holds a run; add --resume"):
+        train(folder)
+    assert (folder / "run/model_final.pth").read_bytes() == before
+    train(folder, resume=True)  # finished: nothing to do
+    assert (folder / "run/model_final.pth").read_bytes() == before
+
+
+def test_changed_settings_of_a_resumed_run_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(folder)
+    train(folder, resume=True, **{"SOLVER.MAX_ITER": 7, "DATALOADER.NUM_WORKERS": 1})
+    assert "SOLVER.MAX_ITER: 6 → 7" in caplog.text
+    assert "NUM_WORKERS" not in caplog.text
+
+
+def test_a_run_without_a_seed_keeps_the_one_it_drew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.comm, "shared_random_seed", lambda: 77)
+    with monkeypatch.context() as patch:
+        stop_at(4, patch, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, SEED=-1)
+    monkeypatch.setattr(training.comm, "shared_random_seed", lambda: 78)
+    train(folder, resume=True, SEED=-1)
+    assert torch.load(folder / "run/model_final.pth", weights_only=True)["seed"] == 77
+
+
+def test_a_loss_that_is_no_number_stops_with_the_file_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pomp_det.proposals.centernet import CenterNet
+
+    forward = CenterNet.forward
+    calls = []
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        proposals, losses = forward(self, *arguments)
+        calls.append(1)
+        if len(calls) == 5:
+            losses = {name: loss * float("nan") for name, loss in losses.items()}
+        return proposals, losses
+
+    monkeypatch.setattr(CenterNet, "forward", broken)
+    with pytest.raises(UserError, match=r"not finite at iteration 4 \(loss_centernet_loc nan"):
+        train(folder)
+    document = json.loads((folder / "run/not_finite_rank0.json").read_text())
+    assert document["iteration"] == 4
+    assert len(document["images"]) == 2
+    assert all(Path(image["file_name"]).is_file() for image in document["images"])
+    assert torch.load(folder / "run/model_last.pth", weights_only=True)["iteration"] == 2
+
+
+def test_classes_are_reset_before_training(folder: Path) -> None:
+    import numpy as np
+
+    matrix = np.random.default_rng(1).normal(size=(3, 24)).astype(np.float32)
+    np.save(folder / "other.npy", matrix)
+    changed = {"MODEL.RESET_CLS_TRAIN": True, "MODEL.TRAIN_CLASSIFIERS": [str(folder / "other.npy")]}
+    weights = train(folder, **changed, **{"MODEL.TRAIN_NUM_CLASSES": [3], "SOLVER.MAX_ITER": 1})
+    kept = weights["roi_heads.box_predictor.2.cls_score.zs_weight"][:, :3].T
+    torch.testing.assert_close(kept, torch.nn.functional.normalize(torch.from_numpy(matrix), dim=1))
+    with pytest.raises(UserError, match=r"has 3 classes, MODEL.TRAIN_NUM_CLASSES says 4"):
+        train(folder, "again", **changed, **{"MODEL.TRAIN_NUM_CLASSES": [4], "SOLVER.MAX_ITER": 1})
+
+
+def test_images_without_masks_train_the_boxes_alone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder / "boxes.json"
+    document = json.loads(path.read_text())
+    for each in document["annotations"]:
+        if each["image_id"] % 2:
+            del each["segmentation"]
+    path.write_text(json.dumps(document))
+    train(folder, **{"SOLVER.MAX_ITER": 3})
+    assert "3 of 6 images have boxes and no masks" in caplog.text
+
+
+def tiny_model() -> torch.nn.Module:
+    return torch.nn.ModuleDict(
+        {"backbone": torch.nn.Linear(2, 2), "norm": torch.nn.LayerNorm(2), "heads": torch.nn.Linear(2, 2, bias=False)}
+    )
+
+
+def test_learning_rates_by_name_and_decay_on_everything() -> None:
+    cfg = load_config(
+        None,
+        {"SOLVER.USE_CUSTOM_SOLVER": True, "SOLVER.OPTIMIZER": "ADAMW", "SOLVER.BASE_LR": 0.1,
+         "SOLVER.BACKBONE_MULTIPLIER": 0.5, "SOLVER.CUSTOM_MULTIPLIER": 3.0, "SOLVER.CUSTOM_MULTIPLIER_NAME": ["head"]},
+    )  # fmt: skip
+    model = tiny_model()
+    optimizer = build_optimizer(cfg, model)
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
+    assert found == pytest.approx(
+        {"backbone.weight": 0.05, "backbone.bias": 0.05, "norm.weight": 0.1, "norm.bias": 0.1, "heads.weight": 0.3}
+    )
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {cfg.SOLVER.WEIGHT_DECAY}
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["betas"] == (0.9, 0.999)
+    cfg.SOLVER.BETAS = (0.8, 0.95)
+    assert build_optimizer(cfg, model).defaults["betas"] == (0.8, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("value", [[0.5, -0.5], [0.1, 0.5]]), ("norm", [[0.3, -0.4], [0.05, 0.4975]]), ("full_model", None)],
+)
+def test_gradients_are_clipped(kind: str, expected: Any) -> None:
+    cfg = load_config(
+        None,
+        {"SOLVER.USE_CUSTOM_SOLVER": True, "SOLVER.OPTIMIZER": "SGD", "SOLVER.BASE_LR": 1.0, "SOLVER.MOMENTUM": 0.0,
+         "SOLVER.WEIGHT_DECAY": 0.0, "SOLVER.CLIP_GRADIENTS.ENABLED": True,
+         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": kind, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.5},
+    )  # fmt: skip
+    model = torch.nn.ParameterList([torch.zeros(2), torch.zeros(2)])
+    optimizer = build_optimizer(cfg, model)
+    gradients = [torch.tensor([3.0, -4.0]), torch.tensor([0.1, 0.995])]
+    for parameter, gradient in zip(model, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimizer.step()
+    if expected is None:
+        norm = torch.cat(gradients).norm()
+        expected = [(gradient * 0.5 / norm).tolist() for gradient in gradients]
+    for parameter, wanted in zip(model, expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), -torch.tensor(wanted), atol=1e-4, rtol=1e-3)
+
+
+def test_the_published_schedule() -> None:
+    """Linear warm-up from 1e-4 of the rate over 10,000 of 90,000 iterations, then a half cosine to 0."""
+    cfg = load_config(ROOT / "configs/detection/lvis_boxes.yaml")
+    optimizer = build_optimizer(cfg, tiny_model())
+    scheduler = build_scheduler(cfg, optimizer)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(2e-4 * 1e-4)
+    seen = {}
+    for iteration in range(1, 90_000):
+        scheduler.last_epoch = iteration
+        if iteration in (5_000, 50_000, 89_999):
+            seen[iteration] = scheduler.get_lr()[0]
+    # The warm-up ends on the cosine, not on the base rate.
+    end_of_warm_up = 1e-4 * (1 + torch.cos(torch.tensor(torch.pi / 9)).item())
+    assert seen[5_000] == pytest.approx((2e-8 + end_of_warm_up) / 2, rel=1e-3)
+    assert seen[50_000] == pytest.approx(1e-4 * (1 + torch.cos(torch.tensor(torch.pi * 5 / 9)).item()), rel=1e-4)
+    assert seen[89_999] < 1e-9
+
+
+def test_unknown_solver_names_are_told() -> None:
+    for key, value in (
+        ("SOLVER.OPTIMIZER", "ADAM"),
+        ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosine"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "valu"),
+    ):
+        cfg = load_config(None, {"SOLVER.USE_CUSTOM_SOLVER": True, key: value})
+        with pytest.raises(UserError, match=f"{key} is '{value}'"):
+            build_scheduler(cfg, build_optimizer(cfg, tiny_model()))

@@ -1,0 +1,72 @@
+"""Train and evaluate a detector.
+
+    python tools/train_net.py --config configs/lvis_pomp.yaml --num-gpus 8
+    python tools/train_net.py --config configs/mini/coco_pomp.yaml --output runs/coco --resume
+    python tools/train_net.py --config configs/detection/lvis_images_pomp.yaml --eval-only --output runs/eval \\
+        MODEL.WEIGHTS detector.pth
+
+Trains, then evaluates on DATASETS.TEST. Your own annotations: DATASETS.FILES "[['mine','boxes.json','photos']]"
+DATASETS.TRAIN "('mine',)". A run that was stopped, also by a kill, goes on with --resume. --score-only scores the
+predictions of an earlier evaluation again; EVAL_AP_FIX True is Fixed AP. Several machines: start it with torchrun.
+"""
+
+import argparse
+from typing import Any
+
+from prompt_core.command_line import config_parser, parse_with_overrides
+from prompt_core.errors import UserError, run_command
+
+BACKENDS = ("hotcoco", "reference")
+ORACLES = ("boxes", "classes", "vocabulary")
+
+
+def main() -> int:
+    """Parse, and run in one process or several."""
+    arguments = parse()
+    import pomp_det
+
+    overrides = list(arguments.overrides)
+    if arguments.output:
+        overrides += ["OUTPUT_DIR", arguments.output]
+    if arguments.num_gpus == 0:
+        overrides += ["MODEL.DEVICE", "cpu"]
+    cfg = pomp_det.load_config(arguments.config, overrides)
+    from pomp_det.engine.processes import run_processes
+
+    return run_processes(run, arguments.num_gpus, arguments.num_processes, (cfg, arguments))
+
+
+def run(cfg: Any, arguments: argparse.Namespace) -> int:
+    """What each process does."""
+    from pomp_det.engine.run import evaluate, score, train
+
+    if arguments.score_only:
+        score(cfg, arguments.eval_backend, arguments.oracle)
+    elif arguments.eval_only or arguments.oracle:
+        given = any(str(each).partition("=")[0] == "MODEL.WEIGHTS" for each in arguments.overrides)
+        evaluate(cfg, arguments.eval_backend, arguments.oracle, cfg.MODEL.WEIGHTS if given else "")
+    else:
+        train(cfg, arguments.resume, arguments.eval_backend)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = config_parser(__doc__, output="folder of the run (default: OUTPUT_DIR)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, or the run in --output")
+    parser.add_argument("--score-only", action="store_true", help="score the predictions in --output, no inference")
+    parser.add_argument("--oracle", choices=ORACLES, default="", help="evaluate with one part perfect")
+    parser.add_argument("--eval-backend", choices=BACKENDS, default=BACKENDS[0], help="scorer")
+    parser.add_argument("--num-gpus", type=int, metavar="N", help="processes with a GPU each; 0 for the CPU")
+    parser.add_argument("--num-processes", type=int, default=1, metavar="N", help="processes on the CPU")
+    arguments = parse_with_overrides(parser)
+    if not arguments.config:
+        raise UserError("no configuration; give --config FILE")
+    if arguments.resume and (arguments.eval_only or arguments.score_only or arguments.oracle):
+        raise UserError("--resume is for training; leave it out with --eval-only, --score-only or --oracle")
+    return arguments
+
+
+if __name__ == "__main__":
+    run_command(main)
