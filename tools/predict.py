@@ -25,6 +25,7 @@ def main() -> None:
     if not 0 <= arguments.threshold <= 1:
         raise UserError(f"--threshold is {arguments.threshold}; a score between 0 and 1 is expected")
     output = make_output_folder(arguments.output)
+    import numpy as np
     from PIL import Image
 
     import pomp_det
@@ -48,7 +49,8 @@ def main() -> None:
             found = found[found.scores >= arguments.threshold]
             results.append((str(photo), pixels.shape[:2], found))
             with atomic_path(folder / f"{len(results):04d}_{photo.stem}.png") as temporary:
-                Image.fromarray(draw_detections(pixels, found, names)).save(temporary, format="PNG")
+                canvas = np.full_like(pixels, 235) if arguments.no_photo else pixels
+                Image.fromarray(draw_detections(canvas, found, names)).save(temporary, format="PNG")
         write_json(folder / "detections.json", coco_results(results, names))
         total = sum(len(found) for _, _, found in results)
         print(f"{total} detections of {len(names)} classes in {len(photos)} photos, written to {folder}")
@@ -68,6 +70,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--prompt", default="", help="a prompt file, or templates with {} separated by |")
     parser.add_argument("--threshold", type=float, default=0.3, help="least score (default: 0.3)")
+    parser.add_argument("--no-photo", action="store_true", help="draw on grey, for photos that may not be shown")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="configuration override")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="pictures and detections.json")
     return parser.parse_args()

@@ -157,3 +157,10 @@ def test_photos_are_resized_as_in_evaluation(folder: Path) -> None:
     predictor.model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     predictor(folder / "a.png")  # 90 high, 120 wide: 45 x 60, padded to a multiple of 32
     assert seen == [torch.Size([1, 3, 64, 64])]
+
+
+def test_pictures_without_the_photo(folder: Path, run: Callable[..., int]) -> None:
+    assert run("a.png", "--no-photo", "--threshold", "1") == 0
+    drawn = np.asarray(Image.open(folder / "out/0001_a.png"))
+    assert drawn.shape == (90, 120, 3)
+    assert (drawn == 235).all()
