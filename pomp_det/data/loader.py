@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -235,7 +236,13 @@ def build_train_loader(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
         persistent_workers=False,
+        worker_init_fn=_leave_interrupts,
     )
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one decides when to stop, and needs photos until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_list(examples: list[Any]) -> list[Any]:

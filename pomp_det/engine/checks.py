@@ -11,6 +11,7 @@ from torch import nn
 
 from pomp_det.class_matrix import ClassMatrix, read_class_matrix, resolve_path
 from pomp_det.data.registration import dataset_vocabulary, register_dataset, register_datasets
+from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from prompt_core.errors import UserError, nearest
 
 _PLACEHOLDER = re.compile(r"class \d+")
@@ -58,6 +59,22 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
         matrix = classifier_of_test(cfg, number)
         check_names(dataset, names if matrix is None else matrix.names)
         DatasetCatalog.get(dataset)  # reads the annotations, and raises what is wrong with them
+
+
+def check_class_counts(model: nn.Module) -> None:
+    """Check that a loss that goes by images per class has them.
+
+    To be called when the weights are loaded, which may hold them.
+
+    Raises:
+        UserError: why they are not there.
+    """
+    for predictor in model.modules():
+        if isinstance(predictor, DeticFastRCNNOutputLayers) and predictor.needs_counts and predictor.counts_problem:
+            raise UserError(
+                f"the box loss needs the images per class (USE_FED_LOSS, IGNORE_ZERO_CATS or HELD_OUT_FREQUENCIES): "
+                f"{predictor.counts_problem}; set MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH"
+            )
 
 
 def classifier_of_test(cfg: CfgNode, number: int) -> ClassMatrix | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pomp_det.checkpoint import load_weights
 from pomp_det.engine.checks import check_run, register_configured
 from pomp_det.engine.evaluation import Results, evaluate_detector, score_again
 from pomp_det.engine.training import train_detector
+from pomp_det.evaluation.scoring import TASKS
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder
 
@@ -34,7 +37,7 @@ def train(cfg: CfgNode, resume: bool = False, backend: str = "hotcoco") -> Resul
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set")
     check_run(cfg, model, training=True)
-    train_detector(cfg, model, resume)
+    train_detector(cfg, model, resume, partial(_numbers, cfg, model, backend) if cfg.DATASETS.TEST else None)
     return _evaluate(cfg, model, backend) if cfg.DATASETS.TEST else {}
 
 
@@ -68,6 +71,18 @@ def score(cfg: CfgNode, backend: str = "hotcoco", oracle: str = "") -> Results:
     results = score_again(cfg, backend, oracle)
     _print(results)
     return results
+
+
+def _numbers(cfg: CfgNode, model: nn.Module, backend: str) -> dict[str, float]:
+    """The numbers of an evaluation amid the training, for its log."""
+    results = evaluate_detector(cfg, model.eval(), backend)
+    return {
+        f"{dataset}/{TASKS[task]}_{name}": value
+        for dataset, tasks in results.items()
+        for task, numbers in tasks.items()
+        for name, value in numbers.items()
+        if math.isfinite(value)
+    }
 
 
 def _evaluate(cfg: CfgNode, model: nn.Module, backend: str, oracle: str = "") -> Results:
@@ -111,4 +126,4 @@ def _print(results: Results) -> None:
     for dataset, tasks in results.items():
         for task, numbers in tasks.items():
             shown: Any = "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
-            print(f"{dataset} {'box' if task == 'bbox' else 'mask'}: {shown}", file=sys.stdout)
+            print(f"{dataset} {TASKS[task]}: {shown}", file=sys.stdout)

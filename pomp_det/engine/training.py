@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from pomp_det.checkpoint import DetectorCheckpointer
 from pomp_det.classifier import set_classifier
 from pomp_det.data.loader import build_train_loader
+from pomp_det.engine.checks import check_class_counts
 from pomp_det.engine.run_folder import LOG, begin_folder, cut_log
 from pomp_det.engine.safety import any_process, stop_if_not_finite
 from pomp_det.engine.solver import build_optimizer, build_scheduler
@@ -30,7 +32,9 @@ FINAL, ROLLING = "model_final", "model_last"
 _logger = logging.getLogger(__name__)
 
 
-def train_detector(cfg: CfgNode, model: nn.Module, resume: bool = False) -> None:
+def train_detector(
+    cfg: CfgNode, model: nn.Module, resume: bool = False, evaluate: Callable[[], Mapping[str, float]] | None = None
+) -> None:
     """Train ``model`` for ``SOLVER.MAX_ITER`` iterations and write ``model_final.pth`` into ``OUTPUT_DIR``.
 
     Starts from ``MODEL.WEIGHTS``. ``SOLVER.CHECKPOINT_PERIOD`` keeps a numbered checkpoint each so many iterations,
@@ -40,6 +44,8 @@ def train_detector(cfg: CfgNode, model: nn.Module, resume: bool = False) -> None
 
     Args:
         resume: go on from the last checkpoint in ``OUTPUT_DIR``, where there is one.
+        evaluate: called by every process each ``TEST.EVAL_PERIOD`` iterations, where that is above 0; the numbers that
+            the main process gets go into the log. It changes nothing in the training.
 
     Raises:
         UserError: as :func:`pomp_det.data.loader.build_train_loader`; a folder that holds another run; a loss that is
@@ -66,6 +72,7 @@ def train_detector(cfg: CfgNode, model: nn.Module, resume: bool = False) -> None
     if start >= cfg.SOLVER.MAX_ITER:
         _logger.info("the run is finished: %d of %d iterations", start, cfg.SOLVER.MAX_ITER)
         return
+    check_class_counts(model)
     loader = build_train_loader(cfg, start)
     if comm.is_main_process():
         cut_log(cfg.OUTPUT_DIR, start)
@@ -94,16 +101,20 @@ def train_detector(cfg: CfgNode, model: nn.Module, resume: bool = False) -> None
                 scaler.update()
                 _record(storage, losses, optimizer, waited, began)
                 scheduler.step()
-                began = time.perf_counter()
                 done = iteration + 1
+                # The end has an evaluation of its own.
+                if evaluate is not None and done < cfg.SOLVER.MAX_ITER and _is_due(done, cfg.TEST.EVAL_PERIOD):
+                    storage.put_scalars(**evaluate(), smoothing_hint=False)
+                    model.train()
+                began = time.perf_counter()
                 if done % LOG_PERIOD == 0 or done == cfg.SOLVER.MAX_ITER:
                     for writer in writers:
                         writer.write()
                 if done == cfg.SOLVER.MAX_ITER:
                     checkpointer.save(FINAL, iteration=iteration, **extra)
-                elif done % cfg.SOLVER.CHECKPOINT_PERIOD == 0:
+                elif _is_due(done, cfg.SOLVER.CHECKPOINT_PERIOD):
                     checkpointer.save(f"model_{iteration:07d}", iteration=iteration, **extra)
-                elif cfg.SOLVER.RESUME_PERIOD > 0 and done % cfg.SOLVER.RESUME_PERIOD == 0:
+                elif _is_due(done, cfg.SOLVER.RESUME_PERIOD):
                     checkpointer.save(ROLLING, iteration=iteration, **extra)
                 if done < cfg.SOLVER.MAX_ITER and any_process(bool(asked), total.device):
                     checkpointer.save(ROLLING, iteration=iteration, **extra)
@@ -114,6 +125,10 @@ def train_detector(cfg: CfgNode, model: nn.Module, resume: bool = False) -> None
     if comm.is_main_process():
         (Path(cfg.OUTPUT_DIR) / f"{ROLLING}.pth").unlink(missing_ok=True)
     comm.synchronize()
+
+
+def _is_due(done: int, period: int) -> bool:
+    return period > 0 and done % period == 0
 
 
 def seed_iteration(seed: int, iteration: int) -> None:

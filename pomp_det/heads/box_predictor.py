@@ -248,6 +248,11 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
                 found.append(reference_detections(scores, image_boxes, size, *options, self.one_class_per_proposal))
         return [instances for instances, _ in found], [kept for _, kept in found]
 
+    @property
+    def needs_counts(self) -> bool:
+        """Whether the box loss goes by the images per class."""
+        return self.use_fed_loss or self.ignore_zero_classes or self.needs_frequencies
+
     def class_counts(self) -> tuple[Tensor | None, Tensor | None, str]:
         """What the box loss knows of its classes: counts, held-out ones, and why there are no counts."""
         return getattr(self, "freq_weight", None), self.held_out, self.counts_problem

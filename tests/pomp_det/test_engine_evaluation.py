@@ -81,6 +81,21 @@ def test_train_evaluate_and_score_again(folder: Path) -> None:
     assert "pycocotools" in json.loads((folder / "run/metrics.json").read_text())["_protocol"]["tiny"]["scorer"]
 
 
+def test_an_evaluation_amid_the_training_changes_nothing_in_it(folder: Path) -> None:
+    import hashlib
+
+    hashes = []
+    for name, period in (("plain", 0), ("periodic", 2)):
+        changed = {"OUTPUT_DIR": str(folder / name), "TEST.EVAL_PERIOD": period, "SOLVER.MAX_ITER": 5}
+        cfg = configured(folder, **with_classes(folder), **changed)
+        runs.train(cfg)
+        weights = torch.load(folder / name / "model_final.pth", weights_only=True)["model"]
+        hashes.append(hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest())
+    assert hashes[0] == hashes[1]
+    lines = [json.loads(line) for line in (folder / "periodic/log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "tiny/box_AP" in line] == [3]
+
+
 def test_the_run_in_the_folder_is_evaluated_unless_weights_are_given(folder: Path) -> None:
     cfg = configured(folder, **with_classes(folder), **{"SOLVER.MAX_ITER": 1})
     runs.train(cfg)

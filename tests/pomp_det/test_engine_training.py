@@ -207,6 +207,13 @@ def test_classes_are_reset_before_training(folder: Path) -> None:
         train(folder, "again", **changed, **{"MODEL.TRAIN_NUM_CLASSES": [4], "SOLVER.MAX_ITER": 1})
 
 
+def test_missing_class_counts_are_told_before_the_first_step(folder: Path) -> None:
+    changed = {"MODEL.ROI_BOX_HEAD.USE_FED_LOSS": True, "MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH": str(folder / "no.json")}
+    with pytest.raises(UserError, match=r"the box loss needs the images per class .*no\.json"):
+        train(folder, **changed)
+    assert not list((folder / "run").glob("*.pth"))
+
+
 def test_images_without_masks_train_the_boxes_alone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = folder / "boxes.json"
     document = json.loads(path.read_text())
