@@ -129,6 +129,8 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
             stages.append(scores)
             if refine and stage + 1 < self.num_cascade_stages:
                 refined = self._refined(stage, shifts, refined)
+        if predictor.scores_fast:
+            stages = self.shared_classes(stages)
         if not refine:
             return stages, [each.proposal_boxes.tensor for each in proposals]
         return stages, predictor.predict_boxes((None, shifts), refined)

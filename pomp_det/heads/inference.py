@@ -118,6 +118,30 @@ def fast_detections(
     return detections(clipped[regions], pairs.scores[keep], pairs.classes[keep], image_size), regions
 
 
+class SharedClasses:
+    """Notices that all stages have the same classes, so that their logits are one product.
+
+    The comparison is made again only when a matrix has been replaced or changed.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Tensor, int]] = []
+        self._same = False
+
+    def __call__(self, stages: Sequence[StageScores]) -> list[StageScores]:
+        """The stages, with the first one's matrix in the place of equal ones."""
+        first = stages[0].weight
+        # Tensors made in inference mode cannot change, and do not count their versions.
+        seen = [(each.weight, -1 if each.weight.is_inference() else each.weight._version) for each in stages]
+        known = len(seen) == len(self._seen) and all(
+            now is before and version == old for (now, version), (before, old) in zip(seen, self._seen, strict=True)
+        )
+        if not known:
+            self._same = all(torch.equal(first, stage.weight) for stage in stages[1:])
+            self._seen = seen
+        return [stage._replace(weight=first) for stage in stages] if self._same else list(stages)
+
+
 class Pairs(NamedTuple):
     """Pairs of region and class with their scores, each (n,)."""
 
@@ -198,8 +222,7 @@ def _pairs_above(stages: Sequence[StageScores], objectness: Tensor | None, bar: 
     count = len(stages[0].projected)
     if objectness is not None and bar > 0:
         count = int((objectness >= (1 - ROUNDING) * bar**2).sum())
-    logits = [stage.projected[:count] @ stage.weight[:, start:stop] for stage in stages]  # (n, c)
-    logits = [each if stage.bias is None else each + stage.bias for each, stage in zip(logits, stages, strict=True)]
+    logits = _logits(stages, count, start, stop)
     highest = functools.reduce(torch.maximum, logits)
     objectness = None if objectness is None else objectness[:count]
     needed = _needed_logit(bar, objectness, count, highest)
@@ -207,6 +230,16 @@ def _pairs_above(stages: Sequence[StageScores], objectness: Tensor | None, bar: 
     probabilities = [each[regions, classes].sigmoid() for each in logits]
     scores = mixed_scores(probabilities, None if objectness is None else objectness[regions])
     return Pairs(regions, classes + start, scores)
+
+
+def _logits(stages: Sequence[StageScores], count: int, start: int, stop: int) -> list[Tensor]:
+    """Logits (count, stop - start) of each stage for the first regions; one product where stages share classes."""
+    if count and all(stage.weight is stages[0].weight for stage in stages):
+        together = torch.cat([stage.projected[:count] for stage in stages])  # (S * count, E)
+        logits = list((together @ stages[0].weight[:, start:stop]).split(count))
+    else:
+        logits = [stage.projected[:count] @ stage.weight[:, start:stop] for stage in stages]
+    return [each if stage.bias is None else each + stage.bias for each, stage in zip(logits, stages, strict=True)]
 
 
 def _needed_logit(threshold: float, proposal_scores: Tensor | None, regions: int, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from pomp_det.heads.distillation import Distillation, distillation_loss, no_regions
-from pomp_det.heads.inference import StageScores
+from pomp_det.heads.inference import SharedClasses, StageScores
 from pomp_det.heads.weak_batches import WeakOptions, WeakTargets, top_proposals, zero_mask_loss
 
 
@@ -37,6 +37,7 @@ class WeakHeads(ROIHeads):
             options: of Detectron2's class.
         """
         super().__init__(**options)
+        self.shared_classes = SharedClasses()
         self.weak = weak
         self.distillation_weight = distillation_weight
 

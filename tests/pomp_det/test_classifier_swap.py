@@ -18,6 +18,7 @@ from detectron2.utils.events import EventStorage
 
 from pomp_det import build_detector, configured_classifier, load_config, set_classifier
 from pomp_det.classifier import temporary_classes
+from pomp_det.heads.inference import SharedClasses
 from prompt_core import TextClassifier, UserError
 
 from .conftest import TINY
@@ -229,3 +230,23 @@ def test_everything_comes_back_after_temporary_classes(make_tiny: Any, tmp_path:
     for predictor in model.roi_heads.box_predictor:
         assert predictor.num_classes == 30
         assert len(predictor._loss_classes(torch.tensor([3, 30]))) > 0
+
+
+def test_equal_matrices_are_multiplied_once(make_tiny: Any, photo: torch.Tensor) -> None:
+    """One product for all stages, with the detections of three; another matrix in one stage is noticed."""
+    model = make_tiny().eval()
+    set_classifier(model, torch.randn(40, 24, generator=torch.Generator().manual_seed(3)))
+    classifiers = [predictor.cls_score for predictor in model.roi_heads.box_predictor]
+    (shared,) = model([{"image": photo}])
+    assert model.roi_heads.shared_classes._same
+    model.roi_heads.shared_classes = list
+    (apart,) = model([{"image": photo}])
+    assert len(shared["instances"]) == len(apart["instances"]) > 0
+    torch.testing.assert_close(shared["instances"].scores, apart["instances"].scores)
+    model.roi_heads.shared_classes = SharedClasses()
+    model([{"image": photo}])
+    with torch.no_grad():
+        classifiers[1].zs_weight.copy_(classifiers[1].zs_weight.roll(1, dims=1))
+    (changed,) = model([{"image": photo}])
+    assert not model.roi_heads.shared_classes._same
+    assert not torch.equal(changed["instances"].scores, shared["instances"].scores)
