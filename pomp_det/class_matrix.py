@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from prompt_core.vocabulary import Vocabulary
 
 RANDOM = "rand"  # as the published code names it
+# Detic's and POMP's matrices come without names; their rows are in the order of category ids.
+PUBLISHED_FILES = {"lvis_v1_": "lvis", "coco_": "coco", "o365_": "objects365"}
 
 
 class ClassMatrix(NamedTuple):
@@ -48,6 +50,9 @@ def resolve_path(path: str | Path) -> Path:
 def read_class_matrix(path: str | Path) -> ClassMatrix:
     """A ``.npy`` matrix (C, E), or a classifier file (``.safetensors``).
 
+    A ``.npy`` takes its names from ``NAME.names.json`` beside it. Without that, a matrix that is called like a
+    published one (``lvis_v1_*``, ``coco_*``, ``o365_*``) and has as many rows takes those of its vocabulary.
+
     Raises:
         UserError: when the file is absent, truncated, or of another shape.
     """
@@ -67,7 +72,19 @@ def read_class_matrix(path: str | Path) -> ClassMatrix:
         raise UserError(f"class matrix {file} holds numbers that are not finite")
     if len(names) != len(weight):
         raise UserError(f"class matrix {file} has {len(weight)} rows, its .names.json {len(names)} names")
+    if not file.with_suffix(".names.json").is_file():
+        names = _published_names(file.name, len(weight)) or names
     return ClassMatrix(weight, names, str(path), metadata.get("clip"))
+
+
+def _published_names(file: str, count: int) -> list[str]:
+    from prompt_core.vocabulary import Vocabulary
+
+    for prefix, vocabulary in PUBLISHED_FILES.items():
+        if file.startswith(prefix):
+            names = Vocabulary.load(vocabulary).names
+            return list(names) if len(names) == count else []
+    return []
 
 
 def configured_matrix(cfg: CfgNode) -> ClassMatrix | None:

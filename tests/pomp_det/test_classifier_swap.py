@@ -17,6 +17,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from pomp_det import build_detector, configured_classifier, load_config, set_classifier
+from pomp_det.class_matrix import read_class_matrix
 from pomp_det.classifier import temporary_classes
 from pomp_det.heads.inference import SharedClasses
 from prompt_core import TextClassifier, UserError
@@ -250,3 +251,17 @@ def test_equal_matrices_are_multiplied_once(make_tiny: Any, photo: torch.Tensor)
     (changed,) = model([{"image": photo}])
     assert not model.roi_heads.shared_classes._same
     assert not torch.equal(changed["instances"].scores, shared["instances"].scores)
+
+
+def test_published_matrices_get_the_names_of_their_vocabulary(tmp_path: Path) -> None:
+    for file, count, last in (
+        ("coco_clip_pomp+cname.npy", 80, "toothbrush"),
+        ("o365_fixname_clip_pomp+cname.npy", 365, "Table Tennis"),
+        ("lvis_v1_clip_a+cname.npy", 1203, "zucchini"),
+    ):
+        np.save(tmp_path / file, np.ones((count, 4), np.float32))
+        assert read_class_matrix(tmp_path / file).names[-1].strip() == last
+    np.save(tmp_path / "coco_mine.npy", np.ones((79, 4), np.float32))
+    assert read_class_matrix(tmp_path / "coco_mine.npy").names[-1] == "class 78"
+    (tmp_path / "coco_clip_pomp+cname.names.json").write_text(json.dumps({"names": [str(row) for row in range(80)]}))
+    assert read_class_matrix(tmp_path / "coco_clip_pomp+cname.npy").names[-1] == "79"
