@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -68,13 +70,10 @@ def _worker(main: Callable[..., int], folder: str, arguments: tuple[Any, ...]) -
         code = main(*arguments)
     except UserError as error:
         (Path(folder) / str(comm.get_rank())).write_text(str(error), encoding="utf-8")
-        os._exit(2)
+        _leave(2)
     except KeyboardInterrupt:
-        os._exit(130)
-    comm.synchronize()
-    torch.distributed.destroy_process_group()
-    if code:
-        os._exit(code)
+        _leave(130)
+    _leave_together(code)
 
 
 def _join_torchrun(main: Callable[..., int], arguments: tuple[Any, ...]) -> int:
@@ -85,6 +84,20 @@ def _join_torchrun(main: Callable[..., int], arguments: tuple[Any, ...]) -> int:
     torch.distributed.init_process_group("nccl" if gpu else "gloo")
     comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     code = main(*arguments)
+    _leave_together(code)
+    return code
+
+
+def _leave_together(code: int) -> None:
+    """End a process of a group when all others have come here too."""
     comm.synchronize()
     torch.distributed.destroy_process_group()
-    return code
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """End the process without the interpreter's last steps: gloo's threads abort one of ten processes in these."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

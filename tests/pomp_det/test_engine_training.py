@@ -105,7 +105,11 @@ runpy.run_path(os.environ["TOOL"], run_name="__main__")
 def test_a_killed_process_resumes_to_the_same_weights(folder: Path) -> None:
     whole = train(folder, "whole")
     config = make_config(folder)
-    environment = {"PATH": "", "TOOL": str(ROOT / "tools/train_net.py"), "OMP_NUM_THREADS": "1"}
+    environment = {
+        "PATH": "",
+        "TOOL": str(ROOT / "tools/train_net.py"),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     killed = subprocess.run([sys.executable, "-c", KILLED, str(config)], env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     leftovers = {path.name for path in (folder / "run").glob("*.pth")}
