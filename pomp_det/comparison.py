@@ -74,18 +74,21 @@ class DetectorComparison:
         Raises:
             UserError: when the training stops.
         """
-        identity = self._identity(row, seed)
         path = self._path(row, seed)
         if path.is_file():
             known: dict[str, Any] = read_json(path)
             return known
+        return self._train(row, seed)
+
+    def _train(self, row: Row, seed: int) -> dict[str, Any]:
+        identity = self._identity(row, seed)
+        path = self._path(row, seed)
         weights = ""
         if row.start is not None:
             start = next(each for each in ROWS if each.name == row.start)
-            self.run(start, seed)
             weights = str(self._output(start, seed) / "model_final.pth")
-            if not Path(weights).is_file():
-                raise UserError(f"{weights} is gone, and the row {row.name!r} starts from it; remove {self.results}")
+            if not Path(weights).is_file():  # results travel without their weights
+                self._train(start, seed)
         classifier = self._classifier(row.classifier, seed) if row.classifier else None
         overrides = self._settings(row, seed, weights, classifier)
         worker = multiprocessing.get_context("spawn").Process(
