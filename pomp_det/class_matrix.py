@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prompt_core.errors import UserError, nearest
+from prompt_core.vocabulary import plain_name
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -193,13 +194,9 @@ def _rows_by_name(path: str, names: Sequence[str]) -> ClassMatrix:
     if path == RANDOM:
         raise UserError("MODEL.VOCABULARY names classes, and the class matrix is random" + hint)
     matrix = read_class_matrix(path)
-    rows = {_plain(name): row for row, name in enumerate(matrix.names)}
+    rows = {plain_name(name): row for row, name in enumerate(matrix.names)}
     for name in names:
-        if _plain(name) not in rows:
+        if plain_name(name) not in rows:
             raise UserError(f"MODEL.VOCABULARY: {path} has no class {name!r}{nearest(name, matrix.names)}{hint}")
-    chosen = [rows[_plain(name)] for name in names]
+    chosen = [rows[plain_name(name)] for name in names]
     return ClassMatrix(matrix.weight[chosen], list(names), f"{len(names)} classes of {matrix.source}")
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split())

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import platform
-import re
 import sys
-from pathlib import Path
 from typing import Any
 
-from prompt_core.run_files import package_versions
+from prompt_core.run_files import package_versions, processor_name
 
 
 def machine_description(*packages: str) -> dict[str, Any]:
@@ -23,17 +20,11 @@ def machine_description(*packages: str) -> dict[str, Any]:
         ``cpu``, ``cores``, ``load_average`` (of the last minute; None where the system does not tell) and ``versions``.
     """
     return {
-        "cpu": _processor(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "versions": package_versions() | {package: _version(package) for package in packages},
     }
-
-
-def _processor() -> str:
-    file = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.*)", file.read_text(encoding="utf-8")) if file.is_file() else None
-    return found.group(1) if found else platform.processor()
 
 
 def _version(package: str) -> str:

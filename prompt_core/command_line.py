@@ -6,9 +6,11 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_core.errors import UserError
+from prompt_core.files import write_text
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -110,3 +112,17 @@ def print_table(table: Table) -> None:
     if not wide.is_terminal:
         wide = Console(file=sys.stdout, width=200)
     wide.print(table)
+
+
+def show_results(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], file: Path) -> None:
+    """Print a table of results, whose first column is text and whose others are numbers, and write it as Markdown."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
+    lines = [headings, ["---"] * len(headings), *rows]
+    write_text(file, "".join(f"| {' | '.join(cells)} |\n" for cells in lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,13 @@ def package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "absent"
     return versions
+
+
+def processor_name() -> str:
+    """The processor as the system calls it."""
+    file = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.*)", file.read_text(encoding="utf-8")) if file.is_file() else None
+    return found.group(1) if found else platform.processor()
 
 
 def run_description(

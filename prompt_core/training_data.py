@@ -15,7 +15,7 @@ from prompt_core.data.few_shot import few_shot
 from prompt_core.data.images import ImageSet
 from prompt_core.data.layouts import open_images
 from prompt_core.errors import UserError, nearest
-from prompt_core.vocabulary import Vocabulary
+from prompt_core.vocabulary import Vocabulary, plain_name
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -90,11 +90,11 @@ def training_vocabulary(images: ImageSet, name: str) -> tuple[Vocabulary, np.nda
     by_id = {str(identity): row for row, identity in enumerate(wide.ids or [])}
     by_name: dict[str, int] = {}
     for row, text in enumerate(wide.names):
-        by_name.setdefault(_plain(text), row)
+        by_name.setdefault(plain_name(text), row)
     rows = np.empty(len(own), dtype=np.int64)
     added: list[int] = []
     for label, (text, identity) in enumerate(zip(images.names, images.ids, strict=True)):
-        found = by_id.get(str(identity), by_name.get(_plain(text)))
+        found = by_id.get(str(identity), by_name.get(plain_name(text)))
         rows[label] = len(wide) + len(added) if found is None else found
         if found is None:
             added.append(label)
@@ -117,15 +117,11 @@ def read_class_list(path: Path, images: ImageSet) -> list[int]:
     if not wanted:
         raise UserError(f"class list {path} is empty")
     by_id = {identity: label for label, identity in enumerate(images.ids)}
-    by_name = {_plain(name): label for label, name in enumerate(images.names)}
+    by_name = {plain_name(name): label for label, name in enumerate(images.names)}
     labels = []
     for entry in wanted:
-        label = by_id.get(entry, by_name.get(_plain(entry)))
+        label = by_id.get(entry, by_name.get(plain_name(entry)))
         if label is None:
             raise UserError(f"{path}: class {entry!r} is not among {images.source}{nearest(entry, by_name)}")
         labels.append(label)
     return labels
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split())

@@ -264,3 +264,8 @@ def _from_classifier(path: Path) -> Vocabulary:
     from prompt_core.classifier import TextClassifier
 
     return Vocabulary(TextClassifier.load(path).names, source=path.name)
+
+
+def plain_name(name: str) -> str:
+    """A class name as names of different files are compared: lower case, spaces for underscores, none to spare."""
+    return " ".join(str(name).replace("_", " ").lower().split())

@@ -13,8 +13,6 @@ Parts that an earlier run of the same set-up left in the output stay there, so p
 """
 
 import argparse
-import platform
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.encoder import PACKED_MINIMUM_WORK
 from prompt_core.errors import UserError, nearest, run_command
 from prompt_core.files import check_writable, read_json, write_json
-from prompt_core.run_files import package_versions, run_description
+from prompt_core.run_files import package_versions, processor_name, run_description
 from prompt_core.vocabulary import Vocabulary
 
 SMALL, LARGE = 128, 1000  # names of k128 and k1000
@@ -103,11 +101,8 @@ def _median(side: dict[str, Any], quantity: str = "seconds") -> float:
 
 def set_up(options: argparse.Namespace) -> dict[str, Any]:
     """What parts must have in common to stand in one report."""
-    file = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*:\s*(.*)", file.read_text(encoding="utf-8")) if file.is_file() else None
     same = {"clip": options.clip, "vocabulary": options.vocabulary, "contexts": CONTEXTS, "images": BATCH}
-    cpu = model.group(1) if model else platform.processor()
-    return {**same, "versions": package_versions(), "cpu": cpu, "threads": options.threads}
+    return {**same, "versions": package_versions(), "cpu": processor_name(), "threads": options.threads}
 
 
 def load_parts(path: str, setting: dict[str, Any]) -> dict[str, Any]:

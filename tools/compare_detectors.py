@@ -10,11 +10,9 @@ behind it. Runs that are done are not done again, and a run that was stopped goe
 
 from pathlib import Path
 
-from rich.table import Table
-
-from prompt_core.command_line import ArgumentParser, print_table
+from prompt_core.command_line import ArgumentParser, show_results
 from prompt_core.errors import UserError, nearest, run_command
-from prompt_core.files import make_output_folder, write_text
+from prompt_core.files import make_output_folder
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "mini"
 
@@ -54,14 +52,8 @@ def main() -> None:
                 comparison.run(known[name], seed)
                 print(f"done: {name}, seed {seed}", flush=True)
     headings, rows = comparison.table([known[name] for name in names], seeds)
-    table = Table(title="LVIS AP on generated scenes; r: novel classes; mean ± half the range over seeds")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "detector" else "right")
-    for row in rows:
-        table.add_row(*row)
-    print_table(table)
-    lines = [headings, ["---"] * len(headings), *rows]
-    write_text(results / "table.md", "".join(f"| {' | '.join(cells)} |\n" for cells in lines))
+    title = "LVIS AP on generated scenes; r: novel classes; mean ± half the range over seeds"
+    show_results(title, headings, rows, results / "table.md")
 
 
 if __name__ == "__main__":

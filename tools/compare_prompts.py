@@ -9,14 +9,12 @@ validation photos that nothing was tuned on; --half tune shows the other.
 
 import itertools
 
-from rich.table import Table
-
 from prompt_core.base_novel import METHODS, open_experiment
-from prompt_core.command_line import config_parser, load_model, parse_with_overrides, print_table
+from prompt_core.command_line import config_parser, load_model, parse_with_overrides, show_results
 from prompt_core.config import load_config
 from prompt_core.encoder import PromptedTextEncoder
 from prompt_core.errors import UserError, nearest, run_command
-from prompt_core.files import make_output_folder, write_text
+from prompt_core.files import make_output_folder
 
 
 def main() -> None:
@@ -52,14 +50,8 @@ def main() -> None:
         experiment.score_learned(method, number, seed)
 
     headings, rows = experiment.table()
-    table = Table(title=f"top-1 % by images / candidates, {arguments.half} half; mean ± half the range over seeds")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "prompt" else "right")
-    for row in rows:
-        table.add_row(*row)
-    print_table(table)
-    lines = [headings, ["---"] * len(headings), *rows]
-    write_text(output / f"{arguments.name}.md", "".join(f"| {' | '.join(cells)} |\n" for cells in lines))
+    title = f"top-1 % by images / candidates, {arguments.half} half; mean ± half the range over seeds"
+    show_results(title, headings, rows, output / f"{arguments.name}.md")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
+from prompt_core.vocabulary import plain_name
 
 
 def read_annotation_file(path: str | Path, federated: bool = False, image_labels: bool = False) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def check_vocabulary(
     wrong = [
         category
         for category in categories
-        if _plain(of_id.get(category["id"], "")) != _plain(category["name"]) or category["id"] not in of_id
+        if plain_name(of_id.get(category["id"], "")) != plain_name(category["name"]) or category["id"] not in of_id
     ]
     if wrong:
         first = wrong[0]
@@ -195,7 +196,3 @@ def check_vocabulary(
             f"{path}: {len(wrong)} of {len(categories)} categories differ from the {len(names)} expected classes; "
             f"the first is id {first['id']}, {first['name']!r}, expected {expected}; {advice}"
         )
-
-
-def _plain(name: str) -> str:
-    return " ".join(str(name).replace("_", " ").lower().split())

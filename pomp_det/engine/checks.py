@@ -13,6 +13,7 @@ from pomp_det.class_matrix import ClassMatrix, read_class_matrix, resolve_path
 from pomp_det.data.registration import dataset_vocabulary, register_dataset, register_datasets
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from prompt_core.errors import UserError, nearest
+from prompt_core.vocabulary import plain_name
 
 _PLACEHOLDER = re.compile(r"class \d+")
 
@@ -43,7 +44,8 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
     """Check all that the run will need, before it starts.
 
     Args:
-        training: look at the classes of the training sets too; their annotations are read by the loader.
+        training: look at the classes of the training sets and the annotations of the test sets too. The training
+            annotations are read by the loader; an evaluation reads those of its test sets before it starts anyway.
 
     Raises:
         UserError: the first thing that is wrong.
@@ -58,7 +60,8 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
     for number, dataset in enumerate(cfg.DATASETS.TEST):
         matrix = classifier_of_test(cfg, number)
         check_names(dataset, names if matrix is None else matrix.names)
-        DatasetCatalog.get(dataset)  # reads the annotations, and raises what is wrong with them
+        if training:
+            DatasetCatalog.get(dataset)  # reads the annotations, and raises what is wrong with them
 
 
 def check_class_counts(model: nn.Module) -> None:
@@ -121,23 +124,19 @@ def check_names(dataset: str, names: list[str]) -> None:
                 "data set's class matrix (MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH) or vocabulary (MODEL.VOCABULARY)"
             )
         return
-    known = {_plain(name): row for row, name in enumerate(names)}
+    known = {plain_name(name): row for row, name in enumerate(names)}
     for row, name in enumerate(wanted):
-        place = known.get(_plain(name))
+        place = known.get(plain_name(name))
         if place is None:
-            missing = sum(_plain(each) not in known for each in wanted)
+            missing = sum(plain_name(each) not in known for each in wanted)
             raise UserError(
                 f"data set {dataset!r}: {missing} of {len(wanted)} categories are missing from the classifier, the "
                 f"first is {name!r}{nearest(name, names)}; build it with the data set's vocabulary"
             )
-        if place != row and _plain(names[row] if row < len(names) else "") != _plain(name):
+        if place != row and plain_name(names[row] if row < len(names) else "") != plain_name(name):
             raise UserError(
                 f"data set {dataset!r}: category {name!r} is number {row + 1} there and {place + 1} in the classifier; "
                 "build the classifier with the data set's vocabulary, in its order"
             )
     if len(names) != len(wanted):
         raise UserError(f"data set {dataset!r} has {len(wanted)} categories, the classifier {len(names)} classes")
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split())
