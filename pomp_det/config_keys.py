@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
+from pomp_engine.backbones.efficientnet_lite import add_backbone_config
+from pomp_engine.config_keys import add_engine_config
+
 
 def add_detic_config(cfg: CfgNode) -> None:
     """Add the keys of CenterNet2, Detic, POMP and this project to a Detectron2 configuration, in place."""
@@ -33,10 +36,7 @@ def _add_backbones(cfg: CfgNode) -> None:
     cfg.MODEL.SWIN.USE_CHECKPOINT = False  # recompute activations in the backward pass
     cfg.MODEL.SWIN.OUT_FEATURES = (1, 2, 3)  # stages, of stride 4 * 2 ** stage
 
-    cfg.MODEL.EFFICIENTNET = CfgNode()  # own
-    cfg.MODEL.EFFICIENTNET.NAME = "tf_efficientnet_lite0"  # an EfficientNet of timm
-    cfg.MODEL.EFFICIENTNET.NORM = "FrozenBN"  # FrozenBN or BN
-    cfg.MODEL.EFFICIENTNET.FREEZE_AT = 0  # as TIMM.FREEZE_AT
+    add_backbone_config(cfg)
 
 
 def _add_centernet(cfg: CfgNode) -> None:
@@ -189,20 +189,9 @@ def _add_data(cfg: CfgNode) -> None:
 
 
 def _add_engine(cfg: CfgNode) -> None:
-    node = cfg.SOLVER
-    node.USE_CUSTOM_SOLVER = False
-    node.OPTIMIZER = "SGD"  # SGD or ADAMW, with USE_CUSTOM_SOLVER
-    # own; AdamW's decay rates. The sigmoid losses of all classes start a hundred times higher than they end; the second
-    # rate decides how long steps stay small after that, which matters in a short schedule.
-    node.BETAS = (0.9, 0.999)
-    node.BACKBONE_MULTIPLIER = 1.0
-    node.CUSTOM_MULTIPLIER = 1.0
-    node.CUSTOM_MULTIPLIER_NAME = []
-    node.RESUME_PERIOD = 1000  # own; iterations between renewals of model_last.pth, which --resume goes on from
+    add_engine_config(cfg)
     # own; for predicted masks where the annotations have none: evaluate (as published: AP 0) or skip
     cfg.TEST.MASKS_WITHOUT_GROUND_TRUTH = "evaluate"
-    cfg.FP16 = False  # on a GPU the backbone runs in half precision; on a CPU nothing changes
-    cfg.FIND_UNUSED_PARAM = True
     cfg.EVAL_PROPOSAL_AR = True
     cfg.EVAL_PRED_AR = False
     cfg.EVAL_CAT_SPEC_AR = False

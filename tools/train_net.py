@@ -31,7 +31,7 @@ def main() -> int:
     if arguments.num_gpus == 0:
         overrides += ["MODEL.DEVICE", "cpu"]
     cfg = pomp_det.load_config(arguments.config, overrides)
-    from pomp_det.engine.processes import run_processes
+    from pomp_engine.processes import run_processes
 
     return run_processes(run, arguments.num_gpus, arguments.num_processes, (cfg, arguments))
 

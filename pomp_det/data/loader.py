@@ -2,95 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetFromList
+from detectron2.data import DatasetCatalog
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
-from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from pomp_det.data.mapper import MixedDatasetMapper, annotation_kinds, check_per_dataset
 from pomp_det.data.registration import registered_metadata
-from pomp_det.data.samplers import GroupedBatchSampler, MultiDatasetSampler, batch_groups, sample_weights
-from prompt_core.data.images import UnreadableImage
+from pomp_engine.loader import Records, images_per_rank, seed_of_run, seeded_loader
+from pomp_engine.samplers import MultiDatasetSampler, batch_groups, sample_weights
 from prompt_core.errors import UserError, nearest
 
-Records = list[dict[str, Any]]
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "MultiDatasetSampler")
-# So many photos in a row that cannot be read are no accident.
-MOST_UNREADABLE = 10
 
 _logger = logging.getLogger(__name__)
-
-
-class SeededExamples(Dataset[dict[str, Any]]):
-    """Records mapped to examples, with augmentations that the seed and the draw number decide.
-
-    The result does not depend on the number of worker processes. A photo that cannot be read is logged, once for each
-    file and worker, and the next one of its group takes its place.
-
-    Args:
-        records: n Detectron2 records.
-        mapper: record to example.
-        groups: (n,) group of each record.
-        seed: of the run.
-    """
-
-    def __init__(self, records: Records, mapper: Callable[[dict[str, Any]], Any], groups: Any, seed: int) -> None:
-        self._records = DatasetFromList(records, copy=False)
-        self._mapper = mapper
-        self._groups = np.asarray(groups)
-        # Taken here: a worker process that is started anew does not know the rank.
-        self._entropy = (seed, comm.get_rank())
-        self._unreadable: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, drawn: tuple[int, int]) -> dict[str, Any]:
-        index, draw = drawn
-        with numpy_seed([*self._entropy, draw]):
-            for candidate in self._candidates(index):
-                try:
-                    example: dict[str, Any] = self._mapper(self._records[candidate])
-                    return example
-                except UnreadableImage as error:
-                    self._note(error)
-        raise UserError(
-            f"{MOST_UNREADABLE} photos in a row cannot be read, the first is {self._records[index]['file_name']}; "
-            "check the data folder"
-        )
-
-    def _candidates(self, index: int) -> Iterator[int]:
-        yield index
-        others = np.flatnonzero(self._groups == self._groups[index])
-        place = int(np.searchsorted(others, index))
-        for step in range(1, min(MOST_UNREADABLE, len(others))):
-            yield int(others[(place + step) % len(others)])
-
-    def _note(self, error: UnreadableImage) -> None:
-        if error.key not in self._unreadable:
-            self._unreadable.add(error.key)
-            _logger.warning("photo %s cannot be used and is replaced by another: %s", error.key, error.reason)
-
-
-@contextlib.contextmanager
-def numpy_seed(entropy: Sequence[int]) -> Iterator[None]:
-    """NumPy's global generator, which Detectron2's augmentations use, seeded for a while and then put back."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(np.random.SeedSequence([int(value) for value in entropy]).generate_state(8))  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 def training_records(cfg: CfgNode) -> tuple[Records, list[int]]:
@@ -198,10 +130,7 @@ def images_per_batch(cfg: CfgNode, datasets: int) -> int | list[int]:
             raise UserError("DATALOADER.USE_DIFF_BS_SIZE needs DATALOADER.MULTI_DATASET_GROUPING True")
         check_per_dataset("DATALOADER.DATASET_BS", cfg.DATALOADER.DATASET_BS, datasets)
         return [int(size) for size in cfg.DATALOADER.DATASET_BS][:datasets]
-    images, ranks = int(cfg.SOLVER.IMS_PER_BATCH), comm.get_world_size()
-    if images < ranks or images % ranks:
-        raise UserError(f"SOLVER.IMS_PER_BATCH {images} cannot be shared out among {ranks} processes")
-    return images // ranks
+    return images_per_rank(cfg)
 
 
 def build_train_loader(
@@ -218,9 +147,7 @@ def build_train_loader(
     Raises:
         UserError: as :func:`training_records`, :func:`index_sampler`, :func:`images_per_batch`.
     """
-    if start and cfg.SEED < 0:
-        _logger.warning("SEED is %d: the resumed run draws other batches than the interrupted one", cfg.SEED)
-    seed = int(cfg.SEED) if cfg.SEED >= 0 else int(comm.shared_random_seed())
+    seed = seed_of_run(cfg, start)
     records, sizes = training_records(cfg)
     groups = batch_groups(
         [record["dataset_source"] for record in records],
@@ -228,22 +155,10 @@ def build_train_loader(
         by_dataset=cfg.DATALOADER.MULTI_DATASET_GROUPING,
         by_orientation=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
     )
-    sampler = index_sampler(cfg, records, sizes, seed)
-    batches = GroupedBatchSampler(sampler, groups, images_per_batch(cfg, len(sizes)), start)
-    return DataLoader(
-        SeededExamples(records, mapper or MixedDatasetMapper(cfg, True), groups, seed),
-        batch_sampler=batches,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=_as_list,
-        persistent_workers=False,
-        worker_init_fn=_leave_interrupts,
+    indices = index_sampler(cfg, records, sizes, seed)
+    sizes_of_batches = images_per_batch(cfg, len(sizes))
+    mapper = mapper or MixedDatasetMapper(cfg, True)
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return seeded_loader(
+        records, mapper, sizes_of_batches, seed, start=start, workers=workers, indices=indices, groups=groups
     )
-
-
-def _leave_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one decides when to stop, and needs photos until then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _as_list(examples: list[Any]) -> list[Any]:
-    return examples

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from pomp_det.build import build_detector
@@ -21,10 +18,8 @@ from pomp_det.engine.checks import check_run, register_configured
 from pomp_det.engine.evaluation import Results, evaluate_detector, score_again
 from pomp_det.engine.training import train_detector
 from pomp_det.evaluation.scoring import TASKS
+from pomp_engine.run_folder import start_log, weights_to_evaluate
 from prompt_core.errors import UserError
-from prompt_core.files import make_output_folder
-
-_logger = logging.getLogger(__name__)
 
 
 def train(cfg: CfgNode, resume: bool = False, backend: str = "hotcoco") -> Results:
@@ -52,7 +47,7 @@ def evaluate(cfg: CfgNode, backend: str = "hotcoco", oracle: str = "", weights: 
     """
     model = _prepare(cfg)
     _check_test_sets(cfg)
-    weights = weights or _weights(cfg)
+    weights = weights or weights_to_evaluate(cfg)
     check_run(cfg, model, training=False)
     load_weights(model, weights)
     return _evaluate(cfg, model, backend, oracle)
@@ -100,26 +95,13 @@ def _prepare(cfg: CfgNode) -> nn.Module:
 
 
 def _set_up(cfg: CfgNode) -> None:
-    folder = make_output_folder(cfg.OUTPUT_DIR)
-    for name in ("detectron2", "fvcore", "pomp_det", "prompt_core"):
-        setup_logger(str(folder / "log.txt"), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
+    start_log(cfg.OUTPUT_DIR, "pomp_det")
     register_configured(cfg)
 
 
 def _check_test_sets(cfg: CfgNode) -> None:
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; name at least one data set to evaluate on")
-
-
-def _weights(cfg: CfgNode) -> str:
-    last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
-    if last.is_file():
-        newest = str(Path(cfg.OUTPUT_DIR) / last.read_text(encoding="utf-8").strip())
-        _logger.info("evaluating the run in %s: %s", cfg.OUTPUT_DIR, newest)
-        return newest
-    if not cfg.MODEL.WEIGHTS:
-        raise UserError(f"MODEL.WEIGHTS is empty and {cfg.OUTPUT_DIR} holds no run; give the checkpoint to evaluate")
-    return str(cfg.MODEL.WEIGHTS)
 
 
 def _print(results: Results) -> None:

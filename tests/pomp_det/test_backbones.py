@@ -12,10 +12,10 @@ pytest.importorskip("detectron2")
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 
 from pomp_det import load_config
-from pomp_det.backbones.efficientnet_lite import EfficientNetStages
 from pomp_det.backbones.pyramid import pyramid
 from pomp_det.backbones.swin import SwinStages, build_swintransformer_fpn_backbone
 from pomp_det.backbones.timm_resnet import TimmResNet
+from pomp_engine.backbones.efficientnet_lite import EfficientNetStages
 from prompt_core import UserError
 
 
@@ -30,23 +30,6 @@ def test_pyramid_levels() -> None:
         assert shapes[name] == ShapeSpec(channels=16, stride=2**level)
         assert feature.shape == (1, 16, -(-64 // 2**level), -(-96 // 2**level))
     torch.testing.assert_close(features["p7"], backbone.top_block.p7(features["p6"].relu()))
-
-
-def test_efficientnet_is_timms() -> None:
-    import timm
-
-    reference = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4)).eval()
-    generator = torch.Generator().manual_seed(0)
-    for name, value in reference.named_buffers():
-        if name.endswith(("running_mean", "running_var")):
-            value.add_(torch.rand(value.shape, generator=generator))
-    photo = torch.randn(1, 3, 64, 64, generator=generator)
-    for norm in ("FrozenBN", "BN"):
-        stages = EfficientNetStages(norm=norm).eval()
-        stages.base.load_state_dict(reference.state_dict())
-        with torch.no_grad():
-            for found, expected in zip(stages(photo).values(), reference(photo), strict=True):
-                torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(("make", "stem"), [(EfficientNetStages, "conv_stem"), (TimmResNet, "conv1")])
@@ -111,8 +94,6 @@ def test_swin_builder() -> None:
     [
         (lambda: TimmResNet("resnet51_in21k"), "'resnet51_in21k', no ResNet of timm; nearest"),
         (lambda: TimmResNet("resnet10t", norm="LN"), "TIMM.NORM is 'LN'"),
-        (lambda: EfficientNetStages("efficientnet_lite9"), "no EfficientNet of timm; nearest"),
-        (lambda: EfficientNetStages(norm="GN"), "EFFICIENTNET.NORM is 'GN'"),
     ],
 )
 def test_mistakes(make: Any, message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("detectron2")
 
 from pomp_det import build_detector, load_config
-from pomp_det.config import _flatten
+from pomp_engine.config import flatten
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PUBLISHED = {
@@ -41,7 +41,7 @@ FIRST_STAGE = {
 
 def meaning(file: Path) -> dict[str, Any]:
     """All settings but where results go and come from."""
-    return {key: value for key, value in _flatten(load_config(file)) if key not in ("OUTPUT_DIR", "MODEL.WEIGHTS")}
+    return {key: value for key, value in flatten(load_config(file)) if key not in ("OUTPUT_DIR", "MODEL.WEIGHTS")}
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))

@@ -23,10 +23,11 @@ from detectron2.data import transforms as T
 
 from pomp_det.config import load_config
 from pomp_det.data.augmentation import RandomCropToSize, scale_jitter, shortest_edge
-from pomp_det.data.loader import build_train_loader, numpy_seed, training_records
+from pomp_det.data.loader import build_train_loader, training_records
 from pomp_det.data.mapper import MixedDatasetMapper, augmentations_of_config
 from pomp_det.data.registration import register_dataset
 from pomp_det.data.tar_images import decode_image, image_size, index_tar, read_tar_bytes
+from pomp_engine.loader import numpy_seed
 from prompt_core.data.images import UnreadableImage
 from prompt_core.errors import UserError
 
@@ -151,19 +152,6 @@ def test_workers_do_not_change_the_examples(data: Path) -> None:
 def test_a_resumed_run_without_a_seed_is_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     take(mixed_config("SEED", -1), 1, start=3)
     assert "SEED is -1" in caplog.text
-
-
-def test_the_global_generator_is_put_back() -> None:
-    np.random.seed(3)  # noqa: NPY002
-    expected = np.random.rand(2)  # noqa: NPY002
-    np.random.seed(3)  # noqa: NPY002
-    with numpy_seed([1, 2]):
-        inside = np.random.rand()  # noqa: NPY002
-    with numpy_seed([1, 2]):
-        assert np.random.rand() == inside  # noqa: NPY002
-    with numpy_seed([1, 3]):
-        assert np.random.rand() != inside  # noqa: NPY002
-    assert np.array_equal(np.random.rand(2), expected)  # noqa: NPY002
 
 
 def test_an_unreadable_photo_is_replaced_and_named_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,11 +12,12 @@ import pytest
 pytest.importorskip("detectron2")
 
 from pomp_det import build_detector, load_config
-from pomp_det.checkpoint import PACKAGE, packaged_file
 from pomp_det.data.prepare_coco_small import prepare_coco_small
 from pomp_det.engine import run as runs
-from pomp_det.engine import training
 from pomp_det.engine.checks import register_configured
+from pomp_det.engine.training import train_detector
+from pomp_engine import training
+from pomp_engine.checkpoint import PACKAGE, packaged_file
 from prompt_core import UserError
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/mini/coco_pomp.yaml"
@@ -70,7 +71,7 @@ def test_memory_is_flat_over_500_steps(data_root: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(training, "stop_if_not_finite", measured)
     register_configured(cfg)
-    training.train_detector(cfg, build_detector(cfg))
+    train_detector(cfg, build_detector(cfg))
     settled = max(seen[50:150])
     assert max(seen[150:]) < 1.05 * settled
 

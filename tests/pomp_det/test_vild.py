@@ -19,10 +19,10 @@ from detectron2.utils.events import EventStorage
 from PIL import Image
 
 from pomp_det import DetectorCheckpointer, build_detector, load_config, load_weights, set_classifier
-from pomp_det.config import _flatten
 from pomp_det.heads.class_losses import without_held_out
 from pomp_det.heads.distillation import SMALLEST_SIDE, best_regions, distillation_loss
 from pomp_det.region_embeddings import RegionEmbedder, clip_width, region_crops
+from pomp_engine.config import flatten
 from prompt_core import UserError
 
 from .conftest import TINY
@@ -446,7 +446,7 @@ def test_vild_holds_the_rare_classes_out(shared: Path) -> None:
 @pytest.mark.parametrize("stage", ["boxes", "images"])
 def test_the_control_differs_from_pomps_run_by_the_prompt_alone(stage: str) -> None:
     def meaning(ending: str) -> dict[str, Any]:
-        settings = dict(_flatten(load_config(CONFIGS / f"lvis_base_{stage}_{ending}.yaml")))
+        settings = dict(flatten(load_config(CONFIGS / f"lvis_base_{stage}_{ending}.yaml")))
         return {key: value for key, value in settings.items() if key not in ("OUTPUT_DIR", "MODEL.WEIGHTS")}
 
     control, pomp = meaning("vitb16"), meaning("pomp")

@@ -1,11 +1,14 @@
-"""The folder of a run: its configuration, log and checkpoints."""
+"""The folder of a run: its configuration, logs and checkpoints."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_text
@@ -13,6 +16,35 @@ from prompt_core.files import atomic_path, make_output_folder, write_text
 CONFIG, LOG, LAST = "config.yaml", "log.jsonl", "last_checkpoint"
 # What a resumed run may change without becoming another run.
 _FREE = ("DATALOADER.NUM_WORKERS", "DATASETS.TEST", "OUTPUT_DIR", "TEST.", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.RESUME")
+
+_logger = logging.getLogger(__name__)
+
+
+def start_log(folder: str | Path, *packages: str) -> None:
+    """Make the folder and write what Detectron2, the engine and ``packages`` log to its ``log.txt`` and the terminal.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    folder = make_output_folder(folder)
+    for name in ("detectron2", "fvcore", *packages, "pomp_engine", "prompt_core"):
+        setup_logger(str(folder / "log.txt"), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
+
+
+def weights_to_evaluate(cfg: CfgNode) -> str:
+    """The newest checkpoint of the run in ``OUTPUT_DIR``, else ``MODEL.WEIGHTS``.
+
+    Raises:
+        UserError: when there is neither.
+    """
+    last = Path(cfg.OUTPUT_DIR) / LAST
+    if last.is_file():
+        newest = str(Path(cfg.OUTPUT_DIR) / last.read_text(encoding="utf-8").strip())
+        _logger.info("evaluating the run in %s: %s", cfg.OUTPUT_DIR, newest)
+        return newest
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError(f"MODEL.WEIGHTS is empty and {cfg.OUTPUT_DIR} holds no run; give the checkpoint to evaluate")
+    return str(cfg.MODEL.WEIGHTS)
 
 
 def begin_folder(cfg: CfgNode, resume: bool) -> list[str]:

@@ -15,7 +15,7 @@ pytest.importorskip("detectron2")
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 
-from pomp_det.data.samplers import GroupedBatchSampler, MultiDatasetSampler, batch_groups, sample_weights
+from pomp_engine.samplers import GroupedBatchSampler, MultiDatasetSampler, batch_groups, sample_weights
 
 
 def records(categories: list[list[int]]) -> list[dict[str, list[dict[str, int]]]]:

@@ -1,0 +1,154 @@
+"""An endless loader whose batches and augmentations depend on seed, rank and iteration alone."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pomp_engine.samplers import GroupedBatchSampler
+from prompt_core.data.images import UnreadableImage
+from prompt_core.errors import UserError
+
+Records = list[dict[str, Any]]
+# So many photos in a row that cannot be read are no accident.
+MOST_UNREADABLE = 10
+
+_logger = logging.getLogger(__name__)
+
+
+class SeededExamples(Dataset[dict[str, Any]]):
+    """Records mapped to examples, with augmentations that the seed and the draw number decide.
+
+    The result does not depend on the number of worker processes. A photo that cannot be read is logged, once for each
+    file and worker, and the next one of its group takes its place.
+
+    Args:
+        records: n Detectron2 records.
+        mapper: record to example.
+        groups: (n,) group of each record.
+        seed: of the run.
+    """
+
+    def __init__(self, records: Records, mapper: Callable[[dict[str, Any]], Any], groups: Any, seed: int) -> None:
+        self._records = DatasetFromList(records, copy=False)
+        self._mapper = mapper
+        self._groups = np.asarray(groups)
+        # Taken here: a worker process that is started anew does not know the rank.
+        self._entropy = (seed, comm.get_rank())
+        self._unreadable: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, drawn: tuple[int, int]) -> dict[str, Any]:
+        index, draw = drawn
+        with numpy_seed([*self._entropy, draw]):
+            for candidate in self._candidates(index):
+                try:
+                    example: dict[str, Any] = self._mapper(self._records[candidate])
+                    return example
+                except UnreadableImage as error:
+                    self._note(error)
+        raise UserError(
+            f"{MOST_UNREADABLE} photos in a row cannot be read, the first is {self._records[index]['file_name']}; "
+            "check the data folder"
+        )
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        yield index
+        others = np.flatnonzero(self._groups == self._groups[index])
+        place = int(np.searchsorted(others, index))
+        for step in range(1, min(MOST_UNREADABLE, len(others))):
+            yield int(others[(place + step) % len(others)])
+
+    def _note(self, error: UnreadableImage) -> None:
+        if error.key not in self._unreadable:
+            self._unreadable.add(error.key)
+            _logger.warning("photo %s cannot be used and is replaced by another: %s", error.key, error.reason)
+
+
+@contextlib.contextmanager
+def numpy_seed(entropy: Sequence[int]) -> Iterator[None]:
+    """NumPy's global generator, which Detectron2's augmentations use, seeded for a while and then put back."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(np.random.SeedSequence([int(value) for value in entropy]).generate_state(8))  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def seeded_loader(
+    records: Records,
+    mapper: Callable[[dict[str, Any]], Any],
+    batch_sizes: int | Sequence[int],
+    seed: int,
+    *,
+    start: int = 0,
+    workers: int = 0,
+    indices: Iterable[int] | None = None,
+    groups: Tensor | None = None,
+) -> DataLoader[Any]:
+    """An endless loader of batches (lists of examples) for this rank.
+
+    Args:
+        records: n records with ``file_name``.
+        mapper: record to example; it may raise :class:`prompt_core.data.images.UnreadableImage`, and draws from
+            NumPy's global generator, as Detectron2's augmentations do.
+        batch_sizes: images of a batch of this rank, or those for each data set; see :class:`GroupedBatchSampler`.
+        seed: of the run, the same on every rank; see :func:`seed_of_run`.
+        start: iteration that the run begins or goes on with; the batches before it are skipped.
+        workers: processes that read photos. The batches do not depend on it.
+        indices: endless indices of records for this rank; None for random permutations, shared out among the ranks.
+        groups: (n,) group of each record, see :func:`pomp_engine.samplers.batch_groups`; None for a single one.
+    """
+    indices = TrainingSampler(len(records), seed=seed) if indices is None else indices
+    groups = torch.zeros(len(records), dtype=torch.int64) if groups is None else groups
+    return DataLoader(
+        SeededExamples(records, mapper, groups, seed),
+        batch_sampler=GroupedBatchSampler(indices, groups, batch_sizes, start),
+        num_workers=workers,
+        collate_fn=_as_list,
+        persistent_workers=False,
+        worker_init_fn=_leave_interrupts,
+    )
+
+
+def seed_of_run(cfg: CfgNode, start: int = 0) -> int:
+    """``SEED``, or one that all processes share where it is below 0; a run that is resumed is warned of that."""
+    if start and cfg.SEED < 0:
+        _logger.warning("SEED is %d: the resumed run draws other batches than the interrupted one", cfg.SEED)
+    return int(cfg.SEED) if cfg.SEED >= 0 else int(comm.shared_random_seed())
+
+
+def images_per_rank(cfg: CfgNode) -> int:
+    """``SOLVER.IMS_PER_BATCH`` shared out among the processes.
+
+    Raises:
+        UserError: when that is not possible evenly.
+    """
+    images, ranks = int(cfg.SOLVER.IMS_PER_BATCH), comm.get_world_size()
+    if images < ranks or images % ranks:
+        raise UserError(f"SOLVER.IMS_PER_BATCH {images} cannot be shared out among {ranks} processes")
+    return images // ranks
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one decides when to stop, and needs photos until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _as_list(examples: list[Any]) -> list[Any]:
+    return examples

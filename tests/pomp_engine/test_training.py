@@ -1,0 +1,172 @@
+"""The loop with a model of another task: what it calls when, and runs that go on where they stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from detectron2.config import CfgNode, get_cfg
+
+from pomp_engine import training
+from pomp_engine.checkpoint import ModelCheckpointer
+from pomp_engine.config import add_engine_config, merge_config
+from pomp_engine.loader import images_per_rank, seed_of_run, seeded_loader
+from pomp_engine.run_folder import weights_to_evaluate
+from pomp_engine.solver import build_segmentation_optimizer
+from pomp_engine.training import train
+from prompt_core import UserError
+
+RECORDS = [{"file_name": f"{number}.png", "target": number / 5} for number in range(6)]
+
+
+class Fit(torch.nn.Module):
+    """A line through points, with dropout, so that a step also depends on what the model draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = torch.nn.Linear(1, 8)
+        self.head = torch.nn.Linear(8, 1)
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        given = torch.stack([each["x"] for each in batch])
+        wanted = torch.stack([each["y"] for each in batch])
+        found = self.head(torch.nn.functional.dropout(self.backbone(given).relu(), 0.2))
+        return {"loss_fit": (found - wanted).square().mean()}
+
+
+def mapper(record: dict[str, Any]) -> dict[str, Any]:
+    x = record["target"] + 0.1 * np.random.rand()  # noqa: NPY002
+    return {**record, "x": torch.tensor([x], dtype=torch.float32), "y": torch.tensor([record["target"]])}
+
+
+def loader(cfg: CfgNode, start: int) -> Any:
+    return seeded_loader(RECORDS, mapper, images_per_rank(cfg), seed_of_run(cfg, start), start=start)
+
+
+def settings(folder: Path, **changed: Any) -> CfgNode:
+    cfg = get_cfg()
+    add_engine_config(cfg)
+    overrides = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.WEIGHTS": "",
+        "SEED": 3,
+        "OUTPUT_DIR": str(folder),
+        "SOLVER.OPTIMIZER": "ADAMW",
+        "SOLVER.LR_SCHEDULER_NAME": "WarmupPolyLR",
+        "SOLVER.BASE_LR": 0.01,
+        "SOLVER.WARMUP_ITERS": 0,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.MAX_ITER": 8,
+        "SOLVER.RESUME_PERIOD": 3,
+        "SOLVER.CLIP_GRADIENTS.ENABLED": True,
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "full_model",
+    }
+    return merge_config(cfg, None, overrides | changed)
+
+
+def run(cfg: CfgNode, resume: bool = False, **options: Any) -> dict[str, Any]:
+    parts = {"build_loader": loader, "build_optimizer": build_segmentation_optimizer, **options}
+    train(cfg, Fit(), resume=resume, **parts)
+    return torch.load(Path(cfg.OUTPUT_DIR) / "model_final.pth", weights_only=True)
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return all(torch.equal(value, second["model"][key]) for key, value in first["model"].items())
+
+
+def test_a_run_learns_and_leaves_its_files(tmp_path: Path) -> None:
+    cfg = settings(tmp_path / "run", **{"SOLVER.MAX_ITER": 60, "SOLVER.BASE_LR": 0.05})
+    saved = run(cfg)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "config.yaml", "last_checkpoint", "log.jsonl", "model_final.pth", "tensorboard",
+    }  # fmt: skip
+    assert saved["iteration"] == 59
+    assert saved["seed"] == 3
+    losses = [json.loads(line)["loss_fit"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    assert weights_to_evaluate(cfg) == str(tmp_path / "run/model_final.pth")
+
+
+@pytest.mark.parametrize("iteration", [1, 4])
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iteration: int
+) -> None:
+    whole = run(settings(tmp_path / "whole"))
+    check = training.stop_if_not_finite
+
+    def interrupt(losses: Any, batch: Any, number: int, folder: Any) -> None:
+        check(losses, batch, number, folder)
+        if number == iteration:
+            signal.raise_signal(signal.SIGINT)
+
+    cfg = settings(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "stop_if_not_finite", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(cfg)
+    assert torch.load(tmp_path / "run/model_last.pth", weights_only=True)["iteration"] == iteration
+    assert same(whole, run(cfg, resume=True))
+    assert not same(whole, run(settings(tmp_path / "other", SEED=4)))
+
+
+def test_the_task_is_asked_in_its_turn(tmp_path: Path) -> None:
+    """Weights, then ``prepare``, then the loader; a finished run prepares and loads no data."""
+    calls: list[str] = []
+
+    class Checkpointer(ModelCheckpointer):
+        def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+            calls.append("weights")
+            return super().resume_or_load(path, resume=resume)
+
+    def build_loader(cfg: CfgNode, start: int) -> Any:
+        calls.append(f"loader {start} {cfg.SEED}")
+        return loader(cfg, start)
+
+    def evaluate() -> dict[str, float]:
+        calls.append("evaluate")
+        return {"score": 1.5}
+
+    parts = {
+        "checkpointer_class": Checkpointer,
+        "build_loader": build_loader,
+        "prepare": lambda: calls.append("prepare"),
+        "evaluate": evaluate,
+    }
+    cfg = settings(tmp_path, **{"TEST.EVAL_PERIOD": 4})
+    run(cfg, **parts)
+    assert calls == ["weights", "prepare", "loader 0 3", "evaluate"]
+    assert '"score": 1.5' in (tmp_path / "log.jsonl").read_text()
+    calls.clear()
+    run(cfg, resume=True, **parts)
+    assert calls == ["weights", "prepare"]
+
+
+def test_a_run_that_may_not_start(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    with pytest.raises(UserError, match=r"MODEL.WEIGHTS is empty and .* holds no run"):
+        weights_to_evaluate(cfg)
+    run(cfg)
+    with pytest.raises(UserError, match="already holds a run; add --resume"):
+        run(cfg)
+
+
+def test_a_loss_that_is_no_number_names_the_files(tmp_path: Path) -> None:
+    def broken(cfg: CfgNode, start: int) -> Any:
+        for number, batch in enumerate(loader(cfg, start)):
+            if number == 2:
+                batch[0]["y"] = torch.tensor([float("nan")])
+            yield batch
+
+    with pytest.raises(UserError, match=r"not finite at iteration 2 \(loss_fit nan\)"):
+        run(settings(tmp_path), build_loader=broken)
+    document = json.loads((tmp_path / "not_finite_rank0.json").read_text())
+    assert [image["file_name"].endswith(".png") for image in document["images"]] == [True, True]
