@@ -13,7 +13,7 @@ from pomp_engine.yaml_files import read_yaml
 from prompt_core.config import _pairs as _split_pairs
 from prompt_core.errors import UserError, nearest
 
-__all__ = ["add_engine_config", "flatten", "merge_config"]
+__all__ = ["add_engine_config", "flatten", "merge_config", "override_pairs", "read_config"]
 
 
 def merge_config(
@@ -35,16 +35,21 @@ def merge_config(
         UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
     """
     if file is not None:
-        for key, value in flatten(_read(Path(file))):
+        for key, value in flatten(read_config(Path(file))):
             _set(cfg, key, value, str(file))
         if Path(cfg.OUTPUT_DIR).name == "auto":
             cfg.OUTPUT_DIR = cfg.OUTPUT_DIR.removesuffix("auto") + Path(file).stem
-    for key, value in _pairs(overrides):
+    for key, value in override_pairs(overrides):
         _set(cfg, key, value, "the overrides")
     return cfg
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """The settings of a YAML file with its ``_BASE_`` files, nested as they are written.
+
+    Raises:
+        UserError: when the file is absent or malformed.
+    """
     if not file.is_file():
         raise UserError(f"configuration {file} does not exist")
     try:
@@ -63,7 +68,12 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, An
     return flat
 
 
-def _pairs(overrides: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+def override_pairs(overrides: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Overrides as pairs of key and value.
+
+    Raises:
+        UserError: for a key without a value, or a single text.
+    """
     if isinstance(overrides, Mapping):
         return list(overrides.items())
     if isinstance(overrides, str):

@@ -1,0 +1,136 @@
+"""What the training tool does, in one process of a run of any task: train, evaluate, or score again."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from torch import nn
+
+from pomp_engine.run_folder import start_log, weights_to_evaluate
+from prompt_core.errors import UserError
+
+Results = dict[str, dict[str, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The parts of a run that know what is learned.
+
+    Attributes:
+        package: whose log messages go into the run's log.
+        register: makes the data sets of a configuration known.
+        build: a model with random weights.
+        check: called with configuration, model and whether the run trains; raises for what is wrong.
+        load: called with the model and a file of weights.
+        train: called with configuration, model, whether to resume, and what evaluates amid the training or None.
+        evaluate: scores of each data set of ``DATASETS.TEST``; called by all processes.
+        score: the same from files, without a model; called by the main process.
+        kinds: names of what evaluators call their results, such as ``box`` for ``bbox``.
+    """
+
+    package: str
+    register: Callable[[CfgNode], None]
+    build: Callable[[CfgNode], nn.Module]
+    check: Callable[[CfgNode, nn.Module, bool], None]
+    load: Callable[[nn.Module, str], None]
+    train: Callable[[CfgNode, nn.Module, bool, Callable[[], Mapping[str, float]] | None], None]
+    evaluate: Callable[[CfgNode, nn.Module], Results]
+    score: Callable[[CfgNode], Results]
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+
+def train(task: Task, cfg: CfgNode, resume: bool = False) -> Results:
+    """Build, check, train and, where ``DATASETS.TEST`` names sets, evaluate.
+
+    Raises:
+        UserError: bad input, before any training; a loss that is not finite.
+    """
+    model = _prepare(task, cfg)
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty; name at least one data set")
+    task.check(cfg, model, True)
+    task.train(cfg, model, resume, partial(_numbers, task, cfg, model) if cfg.DATASETS.TEST else None)
+    return _evaluate(task, cfg, model) if cfg.DATASETS.TEST else {}
+
+
+def evaluate(task: Task, cfg: CfgNode, weights: str = "") -> Results:
+    """Evaluate a checkpoint.
+
+    Args:
+        weights: the checkpoint; where left out, the newest of the run in ``OUTPUT_DIR``, else ``MODEL.WEIGHTS``.
+
+    Raises:
+        UserError: bad input; neither weights nor a run.
+    """
+    model = _prepare(task, cfg)
+    _check_test_sets(cfg)
+    weights = weights or weights_to_evaluate(cfg)
+    task.check(cfg, model, False)
+    task.load(model, weights)
+    return _evaluate(task, cfg, model)
+
+
+def score(task: Task, cfg: CfgNode) -> Results:
+    """Score the predictions of an earlier evaluation again, on the main process.
+
+    Raises:
+        UserError: when there are none.
+    """
+    _set_up(task, cfg)
+    _check_test_sets(cfg)
+    if not comm.is_main_process():
+        return {}
+    results = task.score(cfg)
+    _print(task, results)
+    return results
+
+
+def _numbers(task: Task, cfg: CfgNode, model: nn.Module) -> dict[str, float]:
+    """The numbers of an evaluation amid the training, for its log."""
+    results = task.evaluate(cfg, model.eval())
+    return {
+        f"{dataset}/{task.kinds[kind]}_{name}" if kind in task.kinds else f"{dataset}/{name}": value
+        for dataset, kinds in results.items()
+        for kind, numbers in kinds.items()
+        for name, value in numbers.items()
+        if math.isfinite(value)
+    }
+
+
+def _evaluate(task: Task, cfg: CfgNode, model: nn.Module) -> Results:
+    results = task.evaluate(cfg, model.eval())
+    if comm.is_main_process():
+        _print(task, results)
+    return results
+
+
+def _prepare(task: Task, cfg: CfgNode) -> nn.Module:
+    _set_up(task, cfg)
+    # Heads start alike in every process, and for every run of a seed.
+    torch.manual_seed(cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed())
+    return task.build(cfg)
+
+
+def _set_up(task: Task, cfg: CfgNode) -> None:
+    start_log(cfg.OUTPUT_DIR, task.package)
+    task.register(cfg)
+
+
+def _check_test_sets(cfg: CfgNode) -> None:
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty; name at least one data set to evaluate on")
+
+
+def _print(task: Task, results: Results) -> None:
+    for dataset, kinds in results.items():
+        for kind, numbers in kinds.items():
+            shown: Any = "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
+            print(f"{dataset} {task.kinds.get(kind, kind)}: {shown}", file=sys.stdout)
