@@ -120,6 +120,19 @@ class PromptedTextEncoder:
         features = self._encode(sequences.select(first), None, context, deep_context, chunk_size, reference)
         return features[torch.from_numpy(inverse).to(features.device)]
 
+    def encode_sequences(
+        self, sequences: TokenSequences, context: Tensor, chunk_size: int | None = None, reference: bool = False
+    ) -> Tensor:
+        """Features (N, E) of token sequences with slots for a shared context (L, D), however they were put together.
+
+        Raises:
+            UserError: a context of another width.
+        """
+        self._check(context, None)
+        if not len(sequences):
+            return torch.zeros(0, self.tower.embed_dim, device=self.tower.device)
+        return self._encode(sequences, None, context, None, chunk_size, reference)
+
     def encode_conditional(
         self,
         contexts: Tensor,

@@ -94,6 +94,26 @@ class PromptTokenizer:
             sequences.append((sot, *head, *body, eot))
         return self._pack(sequences, 1 + len(head), names, f"with {n_ctx} context vectors")
 
+    def separate_prompts(self, names: Sequence[str], n_prefix: int, n_suffix: int = 0) -> TokenSequences:
+        """Sequences ``[SOT] context name context . [EOT]`` with the full stop a token of its own and names as given.
+
+        This is how ZSSeg (arXiv 2112.14757, ``modeling/clip_adapter/text_prompt.py``) puts prompts together: a closing
+        bracket does not merge with the full stop, underscores stay.
+
+        Args:
+            n_prefix: context vectors before the name, slots 0..n_prefix - 1.
+            n_suffix: context vectors between the name and the full stop, the slots behind them.
+
+        Raises:
+            UserError: for a name that does not fit into the context length.
+        """
+        sot, eot = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
+        slots = [-1 - k for k in range(n_prefix + n_suffix)]
+        full_stop = self.tokenizer.encode(".")
+        head, tail = slots[:n_prefix], slots[n_prefix:]
+        sequences = [(sot, *head, *self.tokenizer.encode(name), *tail, *full_stop, eot) for name in names]
+        return self._pack(sequences, 1 + n_prefix, names, f"with {n_prefix + n_suffix} context vectors")
+
     def texts(self, texts: Sequence[str]) -> TokenSequences:
         """Sequences of finished texts; the prefix is the longest run of tokens that all of them begin with.
 
