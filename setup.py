@@ -45,6 +45,7 @@ setup(
     package_data={
         "prompt_core": ["assets/*", "assets/templates/*", "assets/vocabularies/*", "py.typed"],
         "pomp_det": ["data/assets/*"],
+        "pomp_seg": ["data/assets/*"],
     },
     install_requires=[
         "torch>=2.6",

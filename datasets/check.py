@@ -1,19 +1,40 @@
-"""Say what is there of the detection data, what is missing or wrong, where it has to be and how to get it.
+"""Say what is there of the data sets, what is missing or wrong, where it has to be and how to get it.
 
     python datasets/check.py lvis
     python datasets/check.py all --root /data
 
-Groups: lvis, coco, objects365, imagenet_lvis, shapes, all. The root is --root, else POMP_DATA, else datasets.
+Groups of detection: lvis, coco, coco_small, objects365, imagenet_lvis, shapes. Of segmentation: coco_stuff, voc_seg,
+pcontext, ade20k, ade20k_full, cityscapes, coco_small_seg, semseg_samples, shapes_seg. all looks at both, without the
+small sets. The root is --root, else POMP_DATA, else datasets.
 The exit code is 0 when everything is there, else 1.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from pomp_det.data import catalog as detection
 from pomp_det.data.catalog import data_root
-from pomp_det.data.check_files import PRESENT, Finding, check_group
+from pomp_det.data.check_files import PRESENT, Finding
+from pomp_det.data.check_files import check_group as check_detection
 from pomp_det.data.prepare import add_root
+from pomp_seg.data import catalog as segmentation
+from pomp_seg.data.check_files import check_group as check_segmentation
 from prompt_core.command_line import ArgumentParser, print_table
-from prompt_core.errors import run_command
+from prompt_core.errors import UserError, nearest, run_command
+
+
+def check_group(group: str, root: Path) -> list[Finding]:
+    """Look at the data sets of a group, of either task.
+
+    Raises:
+        UserError: for an unknown group.
+    """
+    known = (*detection.GROUPS, *segmentation.GROUPS, "all")
+    if group not in known:
+        raise UserError(f"{group!r} is no group of data sets{nearest(group, known)}; expected {', '.join(known)}")
+    findings = check_detection(group, root) if group in (*detection.GROUPS, "all") else []
+    return findings + (check_segmentation(group, root) if group in (*segmentation.GROUPS, "all") else [])
 
 
 def show(findings: list[Finding]) -> None:
@@ -31,7 +52,7 @@ def show(findings: list[Finding]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Check one group."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("group", help="lvis, coco, objects365, imagenet_lvis, shapes or all")
+    parser.add_argument("group", help="lvis, coco, coco_stuff, voc_seg, … or all")
     add_root(parser)
     values = parser.parse_args(arguments)
     findings = check_group(values.group, data_root(values.root))

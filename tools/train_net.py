@@ -1,13 +1,15 @@
-"""Train and evaluate a detector.
+"""Train and evaluate a detector or a segmenter.
 
     python tools/train_net.py --config configs/lvis_pomp.yaml --num-gpus 8
     python tools/train_net.py --config configs/mini/coco_pomp.yaml --output runs/coco --resume
     python tools/train_net.py --config configs/detection/lvis_images_pomp.yaml --eval-only --output runs/eval \\
         MODEL.WEIGHTS detector.pth
+    python tools/train_net.py --config configs/segmentation/coco_stuff_prompt_pomp.yaml --num-gpus 8
 
 Trains, then evaluates on DATASETS.TEST. Your own annotations: DATASETS.FILES "[['mine','boxes.json','photos']]"
-DATASETS.TRAIN "('mine',)". A run that was stopped, also by a kill, goes on with --resume. --score-only scores the
-predictions of an earlier evaluation again; EVAL_AP_FIX True is Fixed AP. Several machines: start it with torchrun.
+DATASETS.TRAIN "('mine',)"; for a segmenter "[['mine','labels','photos','names.txt']]". A run that was stopped, also by
+a kill, goes on with --resume. --score-only scores the predictions of an earlier evaluation again; EVAL_AP_FIX True is
+Fixed AP. Several machines: start it with torchrun.
 """
 
 import argparse
@@ -23,31 +25,55 @@ ORACLES = ("boxes", "classes", "vocabulary")
 def main() -> int:
     """Parse, and run in one process or several."""
     arguments = parse()
-    import pomp_det
-
     overrides = list(arguments.overrides)
     if arguments.output:
         overrides += ["OUTPUT_DIR", arguments.output]
     if arguments.num_gpus == 0:
         overrides += ["MODEL.DEVICE", "cpu"]
-    cfg = pomp_det.load_config(arguments.config, overrides)
+    import pomp_det
+    import pomp_seg
     from pomp_engine.processes import run_processes
+    from pomp_seg.names import is_segmenter
 
-    return run_processes(run, arguments.num_gpus, arguments.num_processes, (cfg, arguments))
+    if is_segmenter(arguments.config, overrides):
+        if arguments.oracle or arguments.eval_backend != BACKENDS[0]:
+            raise UserError("--oracle and --eval-backend are for detectors; leave them out for a segmenter")
+        task, cfg = run_segmenter, pomp_seg.load_config(arguments.config, overrides)
+    else:
+        task, cfg = run_detector, pomp_det.load_config(arguments.config, overrides)
+    return run_processes(task, arguments.num_gpus, arguments.num_processes, (cfg, arguments))
 
 
-def run(cfg: Any, arguments: argparse.Namespace) -> int:
-    """What each process does."""
+def run_detector(cfg: Any, arguments: argparse.Namespace) -> int:
+    """What each process of a detector's run does."""
     from pomp_det.engine.run import evaluate, score, train
 
     if arguments.score_only:
         score(cfg, arguments.eval_backend, arguments.oracle)
     elif arguments.eval_only or arguments.oracle:
-        given = any(str(each).partition("=")[0] == "MODEL.WEIGHTS" for each in arguments.overrides)
-        evaluate(cfg, arguments.eval_backend, arguments.oracle, cfg.MODEL.WEIGHTS if given else "")
+        evaluate(cfg, arguments.eval_backend, arguments.oracle, given_weights(cfg, arguments))
     else:
         train(cfg, arguments.resume, arguments.eval_backend)
     return 0
+
+
+def run_segmenter(cfg: Any, arguments: argparse.Namespace) -> int:
+    """What each process of a segmenter's run does."""
+    from pomp_seg.engine.run import evaluate, score, train
+
+    if arguments.score_only:
+        score(cfg)
+    elif arguments.eval_only:
+        evaluate(cfg, given_weights(cfg, arguments))
+    else:
+        train(cfg, arguments.resume)
+    return 0
+
+
+def given_weights(cfg: Any, arguments: argparse.Namespace) -> str:
+    """MODEL.WEIGHTS where the command line names them, which then come before the run in --output."""
+    named = any(str(each).partition("=")[0] == "MODEL.WEIGHTS" for each in arguments.overrides)
+    return str(cfg.MODEL.WEIGHTS) if named else ""
 
 
 def parse() -> argparse.Namespace:

@@ -1,0 +1,87 @@
+"""From a configuration to a segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, build_model
+
+# Imported for the names that they register with Detectron2.
+from detectron2.projects.deeplab import build_resnet_deeplab_backbone  # noqa: F401
+from torch import nn
+
+from pomp_engine.backbones import efficientnet_lite  # noqa: F401
+from pomp_seg.classes import Classes
+from pomp_seg.heads import mask_former_head  # noqa: F401
+from pomp_seg.meta_arch import mask_former, per_pixel, region_classifier  # noqa: F401
+from pomp_seg.names import META_ARCHITECTURES
+from prompt_core.errors import UserError, nearest
+from prompt_core.vocabulary import PUBLISHED, Vocabulary
+
+
+def build_segmenter(cfg: CfgNode) -> nn.Module:
+    """A segmenter in Detectron2's usual input and output format, in training mode.
+
+    Its own weights are random: :func:`pomp_seg.load_weights` loads ``MODEL.WEIGHTS`` or any other file. CLIP's weights
+    come with such a file, or are loaded when they are first needed. The classes are those of ``MODEL.VOCABULARY``, or
+    where that is empty those of the data set that an example comes from.
+
+    Raises:
+        UserError: an unknown name, a prompt that is missing or does not fit, options that do not go together.
+    """
+    _check_names(cfg)
+    model = build_model(cfg)
+    if cfg.MODEL.VOCABULARY:
+        set_classes(model, _vocabulary(cfg.MODEL.VOCABULARY))
+    return model
+
+
+def set_classes(model: nn.Module, classes: Vocabulary | Sequence[str], seen: Sequence[bool] | None = None) -> None:
+    """Give a segmenter other classes, in place; no weights change.
+
+    Args:
+        model: an open-vocabulary segmenter, also inside DistributedDataParallel.
+        classes: C names.
+        seen: C flags of what training saw, for the ensemble; None treats all classes as unseen, as published for data
+            sets without a split.
+
+    Raises:
+        UserError: no class, another number of flags, or a segmenter with a closed list of classes.
+    """
+    model = getattr(model, "module", model)
+    if not hasattr(model, "clip_adapter"):
+        raise UserError(
+            f"{type(model).__name__} has a closed list of classes; use META_ARCHITECTURE ZeroShotMaskFormer"
+        )
+    names = getattr(classes, "names", classes)
+    holder: Any = model
+    holder.classes = Classes(tuple(name.strip() for name in names), None if seen is None else tuple(map(bool, seen)))
+
+
+def _vocabulary(text: str) -> Vocabulary:
+    if text in PUBLISHED or Path(text).suffix in (".txt", ".csv", ".json"):
+        return Vocabulary.load(text)
+    return Vocabulary([name.strip() for name in text.split(",")], source="MODEL.VOCABULARY").check()
+
+
+def _check_names(cfg: CfgNode) -> None:
+    device = str(cfg.MODEL.DEVICE)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"MODEL.DEVICE is {device!r} but no GPU is usable here; use MODEL.DEVICE cpu")
+    names = [
+        ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+        ("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY),
+    ]
+    for key, name, registry in names:
+        if name not in registry:
+            raise UserError(f"{key} is {name!r}, which is not known{nearest(name, [known for known, _ in registry])}")
+    if cfg.MODEL.META_ARCHITECTURE not in META_ARCHITECTURES:
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, no segmenter; expected "
+            f"{', '.join(META_ARCHITECTURES)}"
+        )

@@ -1,0 +1,64 @@
+"""Loading and saving segmenters: published checkpoints, backbone weights, and which prompt stays."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pomp_engine.checkpoint import ModelCheckpointer
+from pomp_seg.clip_adapter import ClipAdapter
+
+logger = logging.getLogger(__name__)
+
+
+class SegmenterCheckpointer(ModelCheckpointer):
+    """The common checkpointer, which guards the prompt and lets CLIP's weights come from the file or from CLIP.
+
+    A prompt inside a checkpoint never replaces a frozen one that ``PROMPT_CHECKPOINT`` gave; one log line tells which
+    is used when they differ. A prompt that learns is taken from the checkpoint.
+    """
+
+    parts = ("backbone.", "sem_seg_head.", "clip_adapter.", "_region_clip_adapter.")
+
+    def adapt_state(self, state: dict[str, Any]) -> list[str]:
+        """See :class:`pomp_engine.checkpoint.ModelCheckpointer`."""
+        own = self.model.state_dict()
+        left_out: list[str] = []
+        for name, adapter in self.model.named_modules():
+            if isinstance(adapter, ClipAdapter):
+                left_out += self._choose_prompt(f"{name}.prompt_learner.", adapter, state, own)
+                # A file without CLIP, as of a prompt tuning that leaves it out: CLIP has its own weights.
+                left_out += [key for key in own if key.startswith(f"{name}.clip_model.") and key not in state]
+        # Only the loss reads it, and it follows NUM_CLASSES.
+        key = "criterion.empty_weight"
+        if key in state and key in own and state[key].shape != own[key].shape:
+            del state[key]
+            left_out.append(key)
+        return left_out
+
+    @staticmethod
+    def _choose_prompt(prefix: str, adapter: ClipAdapter, state: dict[str, Any], own: dict[str, Any]) -> list[str]:
+        learned = [f"{prefix}{name}" for name, _ in adapter.prompt_learner.named_parameters()]
+        given = [key for key in learned if key in state]
+        if adapter.prompt_learner.learns or not given:
+            return []
+        if any(state[key].shape != own[key].shape or not bool((state[key] == own[key]).all()) for key in given):
+            logger.warning(
+                "prompt: the one of PROMPT_CHECKPOINT is used; the checkpoint holds another, which is left out. Set "
+                "PROMPT_CHECKPOINT to the checkpoint's own prompt to take it"
+            )
+        for key in given:
+            del state[key]
+        return given
+
+
+def load_weights(model: nn.Module, file: str | Path) -> None:
+    """Load a checkpoint, or backbone weights, into a segmenter; see :class:`SegmenterCheckpointer`.
+
+    Raises:
+        UserError: when the file is absent or damaged.
+    """
+    SegmenterCheckpointer(model).load(str(file))

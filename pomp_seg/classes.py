@@ -1,0 +1,63 @@
+"""The classes of a segmentation, and which of them training saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.data import MetadataCatalog
+from torch import Tensor
+
+from prompt_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class names, and which of them were seen in training (None: not known)."""
+
+    names: tuple[str, ...]
+    seen: tuple[bool, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError when names and flags differ in number, or there is no name."""
+        if not self.names:
+            raise UserError("no class was given; name at least one")
+        if self.seen is not None and len(self.seen) != len(self.names):
+            raise UserError(f"{len(self.names)} class names were given with {len(self.seen)} flags of what was seen")
+
+    @property
+    def seen_mask(self) -> Tensor | None:
+        """(C,) bool, or None."""
+        return None if self.seen is None else torch.tensor(self.seen)
+
+
+def dataset_classes(dataset: str) -> Classes:
+    """Classes of a registered data set: ``stuff_classes`` and, where there is a split, ``trainable_flag``.
+
+    Raises:
+        UserError: when the data set has no such metadata.
+    """
+    metadata = MetadataCatalog.get(dataset)
+    names: Sequence[str] | None = metadata.get("stuff_classes")
+    if not names:
+        raise UserError(f"data set {dataset!r} has no class names; register it with stuff_classes in its metadata")
+    flags: Sequence[Any] | None = metadata.get("trainable_flag")
+    return Classes(tuple(name.strip() for name in names), None if flags is None else tuple(map(bool, flags)))
+
+
+def batch_classes(batch: Sequence[dict[str, Any]], own: Classes | None) -> Classes:
+    """The model's own classes where it has some, else those of the data set that the batch comes from.
+
+    Raises:
+        UserError: when neither is known, or the batch mixes data sets.
+    """
+    if own is not None:
+        return own
+    datasets = {str(example.get("meta", {}).get("dataset_name", "")) for example in batch}
+    if datasets == {""}:
+        raise UserError("the segmenter has no classes; set MODEL.VOCABULARY, or use pomp_seg.set_classes")
+    if len(datasets) > 1:
+        raise UserError(f"a batch mixes the data sets {', '.join(sorted(datasets))}; one at a time is expected")
+    return dataset_classes(datasets.pop())

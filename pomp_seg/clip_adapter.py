@@ -1,0 +1,148 @@
+"""CLIP as a part of a segmenter: text features of class names, and classes of image regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pomp_seg.clip_source import ClipSource
+from pomp_seg.regions.encode import RegionEncoder, similarity_logits
+from pomp_seg.regions.single_pass import SinglePassEncoder
+from pomp_seg.text.class_features import ClassFeatures
+from pomp_seg.text.prompt_learner import PromptLearner
+from prompt_core.clip import Clip
+from prompt_core.encoder import PromptedTextEncoder
+from prompt_core.errors import UserError, nearest
+from prompt_core.text_tower import TextTower
+
+REGION_FEATURES = ("crops", "one_by_one", "single_pass")
+FILLS = ("mean", "zero")
+
+
+class ClipAdapter(nn.Module):
+    """A frozen CLIP and a prompt learner.
+
+    Weights carry the names of published checkpoints: ``clip_model.*`` and ``prompt_learner.*``.
+    """
+
+    def __init__(self, source: ClipSource, learner: PromptLearner) -> None:
+        """Raises UserError when the prompt learner's vectors have another width than the text tower."""
+        super().__init__()
+        self._source = source
+        self.clip_model = source.clip.model
+        self.prompt_learner: PromptLearner = learner
+        learner.connect(TextTower(source.clip))
+        self._features: ClassFeatures | None = None
+
+    @property
+    def clip(self) -> Clip:
+        """The frozen model; its weights may still be missing, see :class:`pomp_seg.clip_source.ClipSource`."""
+        return self._source.clip
+
+    def text_features(self, names: Sequence[str]) -> Tensor:
+        """Unit-norm features (N, E) of class names; names are encoded once while nothing learns."""
+        clip = self._source.ready()
+        if self._features is None:
+            # Not before the weights are there: the encoder looks at them, and the state dict holds some of them.
+            encoder = PromptedTextEncoder(clip)
+            self.prompt_learner.connect(encoder.tower)
+            self._features = ClassFeatures(self.prompt_learner, encoder)
+        return self._features(names)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm features (B, E) of normalised images (B, 3, S, S)."""
+        return self._source.ready().encode_image(images)
+
+    def whole_image_features(self, image: Tensor) -> Tensor:
+        """Unit-norm features (1, E) of an image (3, H, W) in 0..255, squeezed into CLIP's square."""
+        clip = self._source.ready()
+        size = clip.image_size
+        pixels = F.interpolate(image[None].float(), size=(size, size), mode="bicubic", antialias=True).clamp(0, 255)
+        mean, std = (pixels.new_tensor(each).view(3, 1, 1) for each in (clip.image_mean, clip.image_std))
+        return clip.encode_image((pixels / 255 - mean) / std)
+
+    def train(self, mode: bool = True) -> ClipAdapter:
+        """As for any module, but CLIP stays in evaluation mode."""
+        super().train(mode)
+        self.clip_model.eval()
+        return self
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        if any(key.startswith(f"{prefix}clip_model.") for key in state):
+            self._source.loaded()
+        super()._load_from_state_dict(state, prefix, *arguments)
+
+
+class RegionClipAdapter(ClipAdapter):
+    """The same with a learned embedding for what is no object, and a classifier of regions.
+
+    Attributes:
+        non_object_embedding: (1, E).
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        source: ClipSource,
+        learner: PromptLearner,
+        mask_fill: str = "mean",
+        mask_expand_ratio: float = 1.0,
+        mask_threshold: float = 0.5,
+        mask_matting: bool = False,
+        region_features: str = "crops",
+        region_batch: int = 32,
+        first_block: int = -3,
+    ) -> None:
+        """
+        Args:
+            mask_fill: see :class:`pomp_seg.regions.encode.RegionEncoder`, as the next three.
+            region_features: ``crops``; ``one_by_one``, the plain reference of it; or ``single_pass``, see
+                :mod:`pomp_seg.regions.single_pass`.
+            region_batch: crops per pass of the image tower.
+            first_block: see :class:`pomp_seg.regions.single_pass.SinglePassEncoder`.
+
+        Raises:
+            UserError: an unknown fill or kind of region features.
+        """
+        super().__init__(source, learner)
+        if mask_fill not in FILLS:
+            raise UserError(f"MASK_FILL is {mask_fill!r}; expected {' or '.join(FILLS)}{nearest(mask_fill, FILLS)}")
+        if region_features not in REGION_FEATURES:
+            raise UserError(
+                f"REGION_FEATURES is {region_features!r}; expected {', '.join(REGION_FEATURES)}"
+                f"{nearest(region_features, REGION_FEATURES)}"
+            )
+        clip = source.clip
+        self.non_object_embedding = nn.Parameter(torch.randn(1, clip.embed_dim) * TextTower(clip).width ** -0.5)
+        self.register_buffer("pixel_mean", 255 * torch.tensor(clip.image_mean).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", 255 * torch.tensor(clip.image_std).view(1, 3, 1, 1))
+        if region_features == "single_pass":
+            self._regions: Any = SinglePassEncoder(clip, mask_threshold, first_block)
+        else:
+            encoder = RegionEncoder(clip, mask_fill, mask_expand_ratio, mask_threshold, mask_matting, region_batch)
+            self._regions = encoder.one_by_one if region_features == "one_by_one" else encoder
+
+    def text_features(self, names: Sequence[str]) -> Tensor:
+        """Unit-norm features (N + 1, E) of class names, and of what is no object."""
+        features = super().text_features(names)
+        return torch.cat((features, F.normalize(self.non_object_embedding, dim=-1).to(features)))
+
+    def region_logits(self, image: Tensor, masks: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Class logits of the regions that are not empty.
+
+        Args:
+            image: (3, H, W) RGB in 0..255.
+            masks: probabilities (Q, H, W).
+
+        Returns:
+            Logits (V, N + 1), the last for what is no object, and which regions they belong to: bool (Q,).
+        """
+        self._source.ready()
+        features, valid = self._regions(image, masks)
+        return similarity_logits(features, self.text_features(names)), valid

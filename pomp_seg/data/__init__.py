@@ -1,0 +1,1 @@
+"""Data of the segmenter: label sets, registration, preparation, and the mappers from records to examples."""

@@ -1,0 +1,97 @@
+"""Label images: one class index a pixel, read with checks that name the file and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import detection_utils
+
+from prompt_core.errors import UserError
+
+
+def read_label_map(path: str | Path) -> np.ndarray:
+    """Class indices of a label image of 8 or 16 bits, (H, W) int32. Images with a palette give their indices.
+
+    Raises:
+        UserError: when the file is missing, no image, or has colours instead of indices.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"label file {path} does not exist; prepare the data set, or correct the folder of its labels")
+    try:
+        labels = detection_utils.read_image(str(path))
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
+        raise UserError(f"cannot read label file {path}: {error or type(error).__name__}; prepare it again") from error
+    if labels.ndim != 2 or labels.dtype.kind not in "uib":
+        raise UserError(
+            f"label file {path} has {labels.shape[2] if labels.ndim > 2 else 1} channels of {labels.dtype}; expected "
+            "one of class indices, such as a PNG of 8 or 16 bits"
+        )
+    return labels.astype(np.int32)
+
+
+def check_label_values(labels: np.ndarray, path: str | Path, num_classes: int, ignore_label: int) -> None:
+    """Check that a label map has nothing but class indices and the ignored value.
+
+    Args:
+        labels: (H, W) integers.
+        path: of the file, for the message.
+
+    Raises:
+        UserError: for the first other value, with the file.
+    """
+    outside = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_label)
+    if outside.any():
+        raise UserError(
+            f"label file {path} has the value {labels[outside][0]}; expected 0..{num_classes - 1}, or {ignore_label} "
+            "for pixels to ignore; prepare the labels for this list of classes"
+        )
+
+
+def read_record_labels(
+    record: dict[str, Any], image_shape: Sequence[int], num_classes: int, ignore_label: int
+) -> np.ndarray:
+    """The label map of a record, (H, W) int32, checked against its photo and its classes.
+
+    Args:
+        record: with ``sem_seg_file_name``, and ``file_name`` for messages.
+        image_shape: (H, W, …) of the photo in pixels.
+
+    Raises:
+        UserError: when the file is missing or no label map, of another size than the photo, or has other values than
+            the classes and ``ignore_label``.
+    """
+    if "sem_seg_file_name" not in record:
+        raise UserError(f"image {record['file_name']} has no 'sem_seg_file_name'; give a data set with semantic labels")
+    path = record["sem_seg_file_name"]
+    labels = read_label_map(path)
+    if labels.shape != tuple(image_shape[:2]):
+        raise UserError(
+            f"label file {path} is {labels.shape[1]} x {labels.shape[0]} pixels (width x height), its photo "
+            f"{record['file_name']} {image_shape[1]} x {image_shape[0]}; both must have the same size"
+        )
+    check_label_values(labels, path, num_classes, ignore_label)
+    return labels
+
+
+def present_classes(labels: np.ndarray, ignore_label: int) -> np.ndarray:
+    """Class indices that occur in a checked label map, ascending, without ``ignore_label``: (K,) int64."""
+    classes = np.flatnonzero(np.bincount(labels.ravel()))
+    return classes[classes != ignore_label]
+
+
+def check_ignore_label(num_classes: int, ignore_label: int) -> None:
+    """Check that the ignored value is no class.
+
+    Raises:
+        UserError: when it is, or when there is no class at all.
+    """
+    if num_classes < 1:
+        raise UserError(f"{num_classes} classes for semantic labels; expected at least one")
+    if 0 <= ignore_label < num_classes:
+        raise UserError(
+            f"ignored value {ignore_label} is also one of {num_classes} classes; use a greater one, such as 65535 for "
+            "more than 255 classes"
+        )

@@ -1,0 +1,205 @@
+"""Registration of semantic labels with Detectron2's catalogs: known data sets below one root, and users' own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from pomp_det.data.catalog import data_root
+from pomp_seg.data.catalog import ENTRIES, SegmentationEntry
+from pomp_seg.data.label_maps import check_ignore_label, read_record_labels
+from pomp_seg.data.label_sets import LabelSet, label_set, read_label_set
+from pomp_seg.data.records import LabelFolder, Records, load_records
+from prompt_core.errors import UserError, nearest
+from prompt_core.vocabulary import Vocabulary
+
+
+def register_datasets(root: str | os.PathLike[str] | None = None) -> Path:
+    """Register every known data set below ``root`` (see :func:`pomp_det.data.catalog.data_root`).
+
+    No label or photo is looked at. Names that Detectron2 registers itself (``ade20k_sem_seg_val``) are replaced, so
+    that all follow the same root and checks. Calling it again, with another root too, is fine.
+
+    Returns:
+        the root.
+    """
+    folder = data_root(root)
+    for entry in ENTRIES:
+        _register(label_folder(entry, folder), partial(entry_classes, entry, folder))
+    return folder
+
+
+def register_dataset(
+    name: str,
+    labels: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    vocabulary: str | os.PathLike[str] | Vocabulary,
+    seen: str | os.PathLike[str] | Iterable[str] | None = None,
+    ignore_label: int | None = None,
+) -> None:
+    """Register a user's own label images.
+
+    Args:
+        name: for ``DATASETS.TRAIN`` or ``DATASETS.TEST``; a data set of this name is replaced.
+        labels: folder of label images (class index a pixel, 8 or 16 bits), named as their photos.
+        images: folder of the photos; each needs a label.
+        vocabulary: the classes, see :func:`pomp_seg.data.label_sets.read_label_set`.
+        seen: the classes that training sees, names or a file of them; others are reported apart.
+        ignore_label: of pixels without a class; default 255, or 65535 for more than 255 classes.
+
+    Raises:
+        UserError: for unknown classes, or an ignored value that is a class.
+    """
+    classes = read_label_set(vocabulary, seen)
+    folder = LabelFolder(name, Path(labels), Path(images), every_photo=True)
+    _register(folder, lambda: classes, ignore_label)
+
+
+def register_files(rows: Sequence[Any], resolve: Callable[[str], str | os.PathLike[str]] = str) -> None:
+    """Register the rows of ``DATASETS.FILES``: name, folder of labels, folder of photos, vocabulary, seen classes.
+
+    Args:
+        resolve: turns a path of the configuration into one that exists from here.
+
+    Raises:
+        UserError: when a row is not four or five texts, or :func:`register_dataset` refuses it.
+    """
+    for row in rows:
+        if not isinstance(row, (list, tuple)) or len(row) not in (4, 5) or not all(isinstance(x, str) for x in row):
+            raise UserError(
+                f"DATASETS.FILES has the row {row!r}; expected [name, folder of labels, folder of photos, vocabulary], "
+                "and behind it, where training sees only some of the classes, a file of their names"
+            )
+        name, labels, images, vocabulary, *seen = row
+        classes = resolve(vocabulary) if Path(vocabulary).suffix else vocabulary
+        register_dataset(
+            name, resolve(labels), resolve(images), classes, resolve(seen[0]) if seen and seen[0] else None
+        )
+
+
+def registered_metadata(name: str) -> Any:
+    """Detectron2's metadata of a registered data set with semantic labels.
+
+    Raises:
+        UserError: when the name is not registered, or its list of classes is still to be prepared.
+    """
+    known = [entry.name for entry in ENTRIES]
+    if name not in DatasetCatalog.list():
+        hint = nearest(name, [*known, *DatasetCatalog.list()])
+        raise UserError(f"data set {name!r} is not registered{hint}; known: {', '.join(known)}")
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("vocabulary") is None:
+        read = metadata.get("read_classes")
+        if read is None:
+            raise UserError(f"data set {name!r} was not registered with semantic labels; known: {', '.join(known)}")
+        _set_classes(name, read(), None)
+    return metadata
+
+
+def dataset_vocabulary(name: str) -> Vocabulary:
+    """The classes of a registered data set in the order of label values.
+
+    Raises:
+        UserError: when the name is not registered, or its list of classes is still to be prepared.
+    """
+    vocabulary = registered_metadata(name).vocabulary
+    assert isinstance(vocabulary, Vocabulary)
+    return vocabulary
+
+
+def check_labels(name: str, values: bool = False) -> Records:
+    """Look at the files of a data set before any work: each label and photo has to be there.
+
+    Args:
+        values: also open all of them: label values and sizes. An evaluation checks these while it runs.
+
+    Returns:
+        the records.
+
+    Raises:
+        UserError: the first thing that is wrong, with the file.
+    """
+    metadata = registered_metadata(name)
+    records: Records = DatasetCatalog.get(name)
+    if values:
+        from PIL import Image
+
+        for record in {record["sem_seg_file_name"]: record for record in records}.values():
+            with Image.open(record["file_name"]) as photo:
+                width, height = photo.size
+                if photo.getexif().get(0x0112, 1) >= 5:  # Exif turns the photo by a quarter
+                    width, height = height, width
+            read_record_labels(record, (height, width), len(metadata.stuff_classes), metadata.ignore_label)
+    return records
+
+
+def label_folder(entry: SegmentationEntry, root: Path) -> LabelFolder:
+    """Where a known data set lies below ``root``."""
+    return LabelFolder(
+        entry.name,
+        root / entry.labels,
+        entry.image_folder(root),
+        entry.label_suffix,
+        entry.image_suffix,
+        root / entry.label_counts if entry.label_counts else None,
+        advice=entry.advice(root),
+        images_advice=entry.images_advice(root),
+    )
+
+
+def entry_classes(entry: SegmentationEntry, root: Path) -> LabelSet:
+    """The classes of a known data set.
+
+    Raises:
+        UserError: when they are listed in a file that is still to be prepared.
+    """
+    if not entry.classes_in_file:
+        return label_set(entry.label_set)
+    path = root / entry.label_set
+    if not path.is_file():
+        raise UserError(f"data set {entry.name!r} needs {path}, which does not exist; {entry.advice(root)}")
+    found = read_label_set(path)
+    return found.base() if entry.base_of_file else found
+
+
+def _register(folder: LabelFolder, classes: Callable[[], LabelSet], ignore_label: int | None = None) -> None:
+    name = folder.name
+    # Either catalog may know the name alone: reading metadata of any name creates them.
+    DatasetCatalog.pop(name, None)
+    MetadataCatalog.pop(name, None)
+    DatasetCatalog.register(name, partial(_load, folder))
+    metadata = MetadataCatalog.get(name)
+    metadata.set(
+        evaluator_type="sem_seg",
+        image_root=str(folder.images),
+        sem_seg_root=str(folder.labels),
+        read_classes=classes,
+    )
+    try:
+        found = classes()
+    except UserError:
+        return  # listed in a file that is not prepared yet: asked for again, and told, when the data set is used
+    _set_classes(name, found, ignore_label)
+
+
+def _load(folder: LabelFolder) -> Records:
+    metadata = registered_metadata(folder.name)
+    return load_records(folder, len(metadata.stuff_classes))
+
+
+def _set_classes(name: str, classes: LabelSet, ignore_label: int | None) -> None:
+    ignored = classes.ignore_label if ignore_label is None else ignore_label
+    check_ignore_label(len(classes), ignored)
+    values: dict[str, Any] = {
+        "vocabulary": classes.vocabulary,
+        "stuff_classes": list(classes.vocabulary.names),
+        "ignore_label": ignored,
+    }
+    if classes.seen is not None:
+        values |= {"trainable_flag": classes.trainable_flag, "evaluation_set": {"base": list(classes.seen)}}
+    MetadataCatalog.get(name).set(**values)

@@ -1,0 +1,172 @@
+"""From a record with a label map to a training example of a mask-classification or per-pixel model.
+
+``INPUT.DATASET_MAPPER_NAME: mask_former_semantic`` of published files (MaskFormer, arXiv 2107.06278, section 4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.structures import Instances
+from torch import Tensor
+
+from pomp_det.data.mapper import read_record_photo
+from pomp_seg.data.augmentation import (
+    CROP_TYPES,
+    IMAGE_PADDING,
+    RESIZE_SAMPLINGS,
+    ColorJitter,
+    ResizeShortestEdge,
+    check_choice,
+    pad_to_multiple,
+    random_flip,
+)
+from pomp_seg.data.label_maps import check_ignore_label, present_classes, read_record_labels
+from pomp_seg.data.label_values import dataset_labels
+from prompt_core.errors import UserError
+
+
+class SemanticMapper:
+    """Training examples with the whole label map. An example is the record, and
+
+    - ``image``: (3, H, W) uint8, augmented and padded;
+    - ``sem_seg``: (H, W) int64 class indices, ``ignore_label`` in the padding;
+    - ``instances``: ``gt_classes`` (K,) int64, the K classes that occur, ascending, and ``gt_masks`` (K, H, W) bool,
+      all pixels of each of them. K may be 0.
+
+    Args:
+        augmentations: of photo and labels, in their order; see :func:`semantic_augmentations`.
+        num_classes: label values are 0..num_classes-1 and ``ignore_label``.
+        ignore_label: value of pixels without a class; 65535 where there are more than 255 classes.
+        size_divisibility: H and W are padded to multiples of it, at the lower and right edge; -1 pads nothing.
+        image_format: order of the channels.
+
+    Raises:
+        UserError: when ``ignore_label`` is a class, or there is none.
+    """
+
+    def __init__(
+        self,
+        augmentations: Sequence[Any],
+        num_classes: int,
+        ignore_label: int = 255,
+        size_divisibility: int = -1,
+        image_format: str = "RGB",
+    ) -> None:
+        check_ignore_label(num_classes, ignore_label)
+        self.augmentations = T.AugmentationList(list(augmentations))
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        self.size_divisibility = size_divisibility
+        self.image_format = image_format
+
+    def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Read, augment and convert one record with ``file_name`` and ``sem_seg_file_name``, which is left as it is.
+
+        Raises:
+            UnreadableImage: a UserError that names the file, when the photo cannot be read or has another size than the
+                record says.
+            UserError: as :func:`pomp_seg.data.label_maps.read_record_labels`.
+        """
+        example = dict(record)
+        photo = read_record_photo(example, self.image_format)
+        labels = read_record_labels(example, photo.shape, self.num_classes, self.ignore_label)
+        augmented = T.AugInput(photo, sem_seg=labels)
+        self.augmentations(augmented)
+        image = pad_to_multiple(augmented.image, self.size_divisibility, IMAGE_PADDING)
+        labels = pad_to_multiple(augmented.sem_seg, self.size_divisibility, self.ignore_label)
+        example["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, H, W)
+        example["sem_seg"] = torch.as_tensor(labels.astype(np.int64))  # (H, W)
+        example["instances"] = semantic_regions(example["sem_seg"], self.ignore_label)
+        return example
+
+
+def semantic_regions(labels: Tensor, ignore_label: int) -> Instances:
+    """The region of each class that occurs in a label map (H, W): ``gt_classes`` (K,), ``gt_masks`` (K, H, W) bool."""
+    classes = torch.as_tensor(present_classes(labels.numpy(), ignore_label))
+    regions = Instances((labels.shape[0], labels.shape[1]))
+    regions.gt_classes = classes
+    regions.gt_masks = labels == classes[:, None, None]  # (K, H, W)
+    return regions
+
+
+def semantic_augmentations(
+    short_sides: Sequence[int],
+    longest: int,
+    sampling: str = "choice",
+    *,
+    crop: tuple[str, Sequence[float]] | None = None,
+    largest_share: float = 1.0,
+    ignore_label: int = 255,
+    color_jitter: bool = False,
+    flip: str = "horizontal",
+    image_format: str = "RGB",
+) -> list[Any]:
+    """Resize, crop, colour jitter and flip, as MaskFormer and ZSSeg train.
+
+    Args:
+        short_sides: pixels that the shorter side gets: one of them (``choice``) or from between two (``range``).
+        longest: pixels that the longer side may have.
+        sampling: ``choice`` or ``range``.
+        crop: type and size (height, width) of Detectron2's random crop; None crops nothing.
+        largest_share: up to ten crops are tried for one where no class has more of the labelled pixels; 1.0 takes the
+            first.
+        ignore_label: value of pixels without a class, which do not count.
+        color_jitter: SSD's.
+        flip: ``horizontal``, ``vertical`` or ``none``.
+        image_format: order of the channels.
+
+    Raises:
+        UserError: for an unknown choice, or a number out of its range.
+    """
+    check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", sampling, RESIZE_SAMPLINGS)
+    if not short_sides or min(short_sides) < 1 or longest < 1 or (sampling == "range" and len(short_sides) != 2):
+        raise UserError(
+            f"INPUT.MIN_SIZE_TRAIN is {tuple(short_sides)}, INPUT.MAX_SIZE_TRAIN {longest}; expected positive numbers "
+            "of pixels, two of them with INPUT.MIN_SIZE_TRAIN_SAMPLING 'range'"
+        )
+    steps: list[Any] = [ResizeShortestEdge(tuple(short_sides), longest, sampling)]
+    if crop is not None:
+        steps.append(_crop(*crop, largest_share, ignore_label))
+    if color_jitter:
+        steps.append(ColorJitter(image_format))
+    return steps + random_flip(flip)
+
+
+def _crop(kind: str, size: Sequence[float], largest_share: float, ignore_label: int) -> T.Augmentation:
+    check_choice("INPUT.CROP.TYPE", kind, CROP_TYPES)
+    if not 0 < largest_share <= 1:
+        raise UserError(f"INPUT.CROP.SINGLE_CATEGORY_MAX_AREA is {largest_share}; expected a share, 0 < share <= 1")
+    relative = kind.startswith("relative")
+    if len(size) != 2 or min(size) <= 0 or (relative and max(size) > 1):
+        expected = "two shares of height and width, up to 1" if relative else "two positive numbers of pixels"
+        raise UserError(f"INPUT.CROP.SIZE is {tuple(size)} for INPUT.CROP.TYPE {kind!r}; expected {expected}")
+    return T.RandomCrop_CategoryAreaConstraint(kind, list(size), largest_share, ignore_label)
+
+
+def build_semantic_mapper(cfg: CfgNode) -> SemanticMapper:
+    """The mapper of training by ``INPUT``, for the classes of ``DATASETS.TRAIN``.
+
+    Raises:
+        UserError: as :class:`SemanticMapper`, :func:`semantic_augmentations` and
+            :func:`pomp_seg.data.label_values.dataset_labels`.
+    """
+    num_classes, ignore_label = dataset_labels(cfg.DATASETS.TRAIN)
+    crop = cfg.INPUT.CROP
+    augmentations = semantic_augmentations(
+        cfg.INPUT.MIN_SIZE_TRAIN,
+        cfg.INPUT.MAX_SIZE_TRAIN,
+        cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
+        crop=(crop.TYPE, crop.SIZE) if crop.ENABLED else None,
+        largest_share=crop.SINGLE_CATEGORY_MAX_AREA,
+        ignore_label=ignore_label,
+        color_jitter=cfg.INPUT.COLOR_AUG_SSD,
+        flip=cfg.INPUT.RANDOM_FLIP,
+        image_format=cfg.INPUT.FORMAT,
+    )
+    return SemanticMapper(augmentations, num_classes, ignore_label, cfg.INPUT.SIZE_DIVISIBILITY, cfg.INPUT.FORMAT)

@@ -1,0 +1,1 @@
+"""Runs of a segmenter: checks, training, evaluation."""

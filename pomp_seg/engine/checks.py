@@ -1,0 +1,101 @@
+"""What is looked at before any training: the classes of data sets and model, labels, and the kind of example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from pomp_seg.data.registration import check_labels, register_datasets, register_files, registered_metadata
+from pomp_seg.meta_arch.mask_former import MaskFormer, ZeroShotMaskFormer
+from pomp_seg.meta_arch.region_classifier import ProposalClipClassifier
+from prompt_core.errors import UserError
+
+REGIONS = "mask_former_binary_semantic"
+
+
+def register_configured(cfg: CfgNode) -> None:
+    """Register the known data sets, and the user's own of ``DATASETS.FILES``.
+
+    Raises:
+        UserError: when a row is malformed.
+    """
+    register_datasets()
+    register_files(cfg.DATASETS.FILES)
+
+
+def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
+    """Check all that the run will need, before it starts.
+
+    Args:
+        training: look at the training sets too.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    regions = isinstance(model, ProposalClipClassifier)
+    if regions != (cfg.INPUT.DATASET_MAPPER_NAME == REGIONS):
+        given, wanted = cfg.INPUT.DATASET_MAPPER_NAME, REGIONS if regions else "mask_former_semantic"
+        raise UserError(f"INPUT.DATASET_MAPPER_NAME is {given!r}; {cfg.MODEL.META_ARCHITECTURE} needs {wanted}")
+    for name in (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST):
+        records = check_labels(name)
+        if not records:
+            raise UserError(f"data set {name!r} has no images")
+        if regions and "category_id" not in records[0]:
+            raise UserError(f"data set {name!r} has whole label maps; prompt tuning needs one of …_classification")
+        check_names(model, name)
+    for name in cfg.DATASETS.TEST:
+        check_closed_classes(model, name)
+    if training:
+        for name in cfg.DATASETS.TRAIN:
+            _check_count(cfg, model, name)
+
+
+def check_names(model: nn.Module, dataset: str) -> None:
+    """Check that the model's own classes, where it has some, are those of a data set, in its order.
+
+    Raises:
+        UserError: naming the first difference.
+    """
+    own: Any = getattr(model, "classes", None)
+    if own is None:
+        return
+    names = [name.strip() for name in registered_metadata(dataset).stuff_classes]
+    if len(names) != len(own.names):
+        raise UserError(
+            f"MODEL.VOCABULARY has {len(own.names)} classes, data set {dataset!r} has {len(names)}; leave it empty to "
+            "take those of the data set"
+        )
+    for row, (mine, theirs) in enumerate(zip(own.names, names, strict=True)):
+        if mine != theirs:
+            raise UserError(
+                f"class {row} is {mine!r} in MODEL.VOCABULARY and {theirs!r} in data set {dataset!r}; leave "
+                "MODEL.VOCABULARY empty to take those of the data set"
+            )
+
+
+def _check_count(cfg: CfgNode, model: nn.Module, dataset: str) -> None:
+    """The loss counts classes by ``NUM_CLASSES``."""
+    count = len(registered_metadata(dataset).stuff_classes)
+    if isinstance(model, MaskFormer) and count != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        raise UserError(
+            f"data set {dataset!r} has {count} classes, MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
+            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}; set both alike"
+        )
+
+
+def check_closed_classes(model: nn.Module, dataset: str) -> None:
+    """A segmenter with a closed list of classes is tested on as many.
+
+    Raises:
+        UserError: when the data set has another number of classes.
+    """
+    if isinstance(model, MaskFormer) and not isinstance(model, ZeroShotMaskFormer):
+        head: Any = model.sem_seg_head
+        count = len(registered_metadata(dataset).stuff_classes)
+        if head.num_classes != count:
+            raise UserError(
+                f"the segmenter was built for {head.num_classes} classes, data set {dataset!r} has {count}; an open "
+                "vocabulary needs META_ARCHITECTURE ZeroShotMaskFormer"
+            )

@@ -1,0 +1,1 @@
+"""Evaluation of the segmenter: predictions on disk, one confusion matrix, published metrics."""

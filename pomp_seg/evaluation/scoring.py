@@ -1,0 +1,169 @@
+"""Numbers of a segmentation run: from its confusion matrix, and again at any time from the predicted label maps."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pomp_seg.data.label_maps import check_label_values, read_label_map
+from pomp_seg.evaluation.confusion import confusion_matrix
+from pomp_seg.evaluation.metrics import ClassScores, check_denominator, class_scores, segmentation_metrics
+from pomp_seg.evaluation.prediction_files import prediction_file, read_manifest
+from prompt_core.errors import UserError
+from prompt_core.files import atomic_path, sha256_of_file, sha256_of_json, write_json
+from prompt_core.run_files import run_description, write_metrics
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Numbers of one data set.
+
+    Attributes:
+        dataset: its name.
+        results: ``{"sem_seg": {"mIoU": …}}`` in percent, as Detectron2's evaluators return; NaN is undefined.
+        protocol: the ``_protocol`` entry.
+        confusion: (C + 1, C + 1), see :func:`pomp_seg.evaluation.confusion.confusion_matrix`.
+    """
+
+    dataset: str
+    results: dict[str, dict[str, float]]
+    protocol: dict[str, Any]
+    confusion: np.ndarray
+
+    def flat(self) -> dict[str, float]:
+        """``{"voc_sem_seg_test/mIoU": …}``, without undefined numbers."""
+        numbers = self.results["sem_seg"]
+        return {f"{self.dataset}/{name}": value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def score_predictions(
+    folder: str | Path,
+    *,
+    labels: Mapping[str, str | Path] | None = None,
+    denominator: str = "ground_truth",
+    run: Mapping[str, Any] | None = None,
+) -> Scores:
+    """Score the label maps in a folder without inference, and write ``metrics.json`` and its companions there.
+
+    Args:
+        folder: what a :class:`~pomp_seg.evaluation.evaluator.SegmentationEvaluator` wrote.
+        labels: ``{key: label file}`` of other ground truth with the same classes; default the run's own.
+        denominator: of mIoU, see :mod:`pomp_seg.evaluation.metrics`.
+        run: the ``_run`` entry of ``metrics.json``; default a description of this process.
+
+    Raises:
+        UserError: when predictions or labels are absent, damaged, of different sizes or of other classes.
+    """
+    folder = Path(folder)
+    check_denominator(denominator)
+    manifest = read_manifest(folder)
+    files: Mapping[str, Any] = labels if labels is not None else manifest["images"]
+    if set(files) != set(manifest["images"]):
+        odd = sorted(set(files) ^ set(manifest["images"]))
+        raise UserError(
+            f"{len(odd)} images have a label or a prediction in {folder} but not both, the first is {odd[0]}"
+        )
+    count, ignore_label = len(manifest["classes"]), int(manifest["ignore_label"])
+    total = np.zeros((count + 1, count + 1), dtype=np.int64)
+    digests = {}
+    for key in sorted(files):
+        path = prediction_file(folder, key)
+        prediction = read_label_map(path)
+        total += count_image(prediction, path, Path(files[key]), count, ignore_label)
+        digests[key] = sha256_of_file(files[key])
+    return write_scores(folder, total, digests, manifest, denominator, run)
+
+
+def count_image(
+    prediction: np.ndarray, where: str | Path, label: Path, num_classes: int, ignore_label: int
+) -> np.ndarray:
+    """The confusion matrix of one image, (C + 1, C + 1).
+
+    Args:
+        prediction: (H, W) class indices.
+        where: the prediction comes from, for messages.
+        label: file of the true classes.
+
+    Raises:
+        UserError: a missing or damaged label, one of another size or with values outside the classes; with the file.
+    """
+    truth = read_label_map(label)
+    check_label_values(truth, label, num_classes, ignore_label)
+    if prediction.shape != truth.shape:
+        raise UserError(
+            f"label file {label} is {truth.shape[1]} x {truth.shape[0]} pixels (width x height), the prediction "
+            f"{where} {prediction.shape[1]} x {prediction.shape[0]}; photo and label must have the same size"
+        )
+    if prediction.size and int(prediction.max()) >= num_classes:
+        raise UserError(
+            f"prediction {where} has class {int(prediction.max())} of more than the {num_classes} classes of the data "
+            "set; give the model that data set's vocabulary"
+        )
+    return confusion_matrix(prediction, truth, num_classes, ignore_label)
+
+
+def write_scores(
+    folder: Path,
+    confusion: np.ndarray,
+    label_digests: Mapping[str, str],
+    manifest: Mapping[str, Any],
+    denominator: str,
+    run: Mapping[str, Any] | None,
+) -> Scores:
+    """Numbers of a confusion matrix, and the files ``metrics.json``, ``per_class.json`` and ``confusion.npy``.
+
+    Args:
+        confusion: (C + 1, C + 1).
+        label_digests: ``{key: sha256 of the label file}`` of every image.
+    """
+    dataset = str(manifest["dataset"])
+    numbers = segmentation_metrics(confusion, manifest["evaluation_set"], denominator)
+    protocol = {
+        "split": dataset,
+        "metric": "mIoU",
+        "miou_denominator": denominator,
+        "scorer": "pomp_seg confusion matrix",
+        "classes": len(manifest["classes"]),
+        "ignore_label": manifest["ignore_label"],
+        "evaluation_set": {name: len(classes) for name, classes in manifest["evaluation_set"].items()},
+        "images": len(label_digests),
+        "annotations_sha256": sha256_of_json(dict(label_digests)),
+        "vocabulary_sha256": manifest.get("vocabulary_sha256"),
+    }
+    result = Scores(dataset, {"sem_seg": numbers}, protocol, confusion)
+    with atomic_path(folder / "confusion.npy") as temporary:
+        np.save(temporary, confusion)
+    _write_classes(folder, result, manifest)
+    write_metrics(folder / "metrics.json", result.flat(), run or run_description(), {dataset: protocol})
+    _log(result, denominator)
+    return result
+
+
+def _write_classes(folder: Path, scores: Scores, manifest: Mapping[str, Any]) -> None:
+    each: ClassScores = class_scores(scores.confusion)
+    seen = manifest["evaluation_set"].get("base")
+    rows = []
+    for index, name in enumerate(manifest["classes"]):
+        row: dict[str, Any] = {"id": index, "name": name}
+        if seen is not None:
+            row["seen"] = index in seen
+        for key, values in (("IoU", each.iou), ("ACC", each.accuracy)):
+            row[key] = 100.0 * float(values[index]) if math.isfinite(values[index]) else None
+        row["pixels"], row["predicted_pixels"] = int(each.ground_truth[index]), int(each.predicted[index])
+        rows.append(row)
+    write_json(folder / "per_class.json", {"dataset": scores.dataset, "metric": "IoU", "classes": rows})
+
+
+def _log(scores: Scores, denominator: str) -> None:
+    from detectron2.utils.logger import create_small_table
+
+    table = create_small_table(dict(scores.results["sem_seg"]))
+    _logger.info("%s, mIoU over classes of %s:\n%s", scores.dataset, denominator.replace("_", " "), table)

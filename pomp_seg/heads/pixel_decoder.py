@@ -1,0 +1,54 @@
+"""The pixel decoder: a feature pyramid whose finest map carries the mask features (MaskFormer, arXiv 2107.06278)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import fvcore.nn.weight_init as weight_init
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from torch import Tensor, nn
+
+
+class PixelDecoder(nn.Module):
+    """Adds each backbone feature, from the coarsest to the finest, to what is upsampled to its size.
+
+    Modules are numbered from the finest level: ``adapter_1``, ``layer_1`` belong to the first input. The published
+    decoder of 2107.06278, appendix; sizes as in FPN (arXiv 1612.03144), upsampling by the nearest pixel.
+    """
+
+    def __init__(self, input_shape: Mapping[str, ShapeSpec], channels: int, mask_channels: int, norm: str) -> None:
+        """
+        Args:
+            input_shape: the backbone features to use.
+            channels: of the pyramid.
+            mask_channels: D, of the mask features.
+            norm: of each convolution but the last (``GN`` in the published runs; empty for none).
+        """
+        super().__init__()
+        self.in_features = [name for name, _ in sorted(input_shape.items(), key=lambda item: item[1].stride or 0)]
+        bias = norm == ""
+        for level, name in enumerate(self.in_features, start=1):
+            found = input_shape[name].channels
+            if level < len(self.in_features):
+                adapter = Conv2d(found, channels, kernel_size=1, bias=bias, norm=get_norm(norm, channels))
+                weight_init.c2_xavier_fill(adapter)
+                self.add_module(f"adapter_{level}", adapter)
+                found = channels
+            layer = Conv2d(
+                found, channels, kernel_size=3, padding=1, bias=bias, norm=get_norm(norm, channels), activation=F.relu
+            )
+            weight_init.c2_xavier_fill(layer)
+            self.add_module(f"layer_{level}", layer)
+        self.mask_features = Conv2d(channels, mask_channels, kernel_size=3, padding=1)
+        weight_init.c2_xavier_fill(self.mask_features)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Mask features (B, D, H, W) at the size of the finest backbone feature."""
+        levels = len(self.in_features)
+        merged = self.get_submodule(f"layer_{levels}")(features[self.in_features[-1]])
+        for level in range(levels - 1, 0, -1):
+            lateral = self.get_submodule(f"adapter_{level}")(features[self.in_features[level - 1]])
+            merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
+            merged = self.get_submodule(f"layer_{level}")(merged)
+        return self.mask_features(merged)

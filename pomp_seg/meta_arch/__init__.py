@@ -1,0 +1,1 @@
+"""The models that published files name in ``MODEL.META_ARCHITECTURE``."""

@@ -1,0 +1,1 @@
+"""Classification of masked image regions by CLIP's image tower."""

@@ -1,0 +1,81 @@
+"""Masked crops of an image, as CLIP gets to see its regions (ZSSeg, arXiv 2112.14757, section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.structures import BitMasks
+from torch import Tensor
+
+
+def expanded_box(box: Sequence[float], ratio: float, height: int, width: int) -> tuple[int, int, int, int]:
+    """A box of whole pixels ``(left, top, right, bottom)``, grown about its centre and cut at the image's border.
+
+    As published, corners are cut off to whole pixels towards zero after growing.
+    """
+    left, top, right, bottom = box
+    x, y = (left + right) / 2, (top + bottom) / 2
+    half_width, half_height = (right - left) * ratio / 2, (bottom - top) * ratio / 2
+    return (
+        max(int(x - half_width), 0),
+        max(int(y - half_height), 0),
+        min(int(x + half_width), width),
+        min(int(y + half_height), height),
+    )
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """Bounding boxes (R, 4) of binary masks (R, H, W), the right and bottom side one pixel behind the mask."""
+    return BitMasks(masks).get_bounding_boxes().tensor
+
+
+def masked_crops(
+    image: Tensor, masks: Tensor, boxes: Tensor, size: int, fill: Tensor, mean: Tensor, std: Tensor, expand: float = 1.0
+) -> Tensor:
+    """Normalised crops (R, 3, size, size) of regions; the aspect ratio is not kept.
+
+    Resizing is bicubic without anti-aliasing, after normalising, as published.
+
+    Args:
+        image: (3, H, W) in 0..255.
+        masks: (R, H, W), binary or soft; what they leave out gets the colour ``fill``.
+        boxes: (R, 4), see :func:`mask_boxes`.
+        fill: (3,) in 0..255.
+        mean: (3,) in 0..255, as ``std``.
+        expand: growth of the boxes.
+    """
+    height, width = image.shape[-2:]
+    # With the fill subtracted first, filling is one product.
+    centred = image.to(mean.dtype) - fill.view(3, 1, 1)
+    offset = ((fill - mean) / std).view(3, 1, 1)
+    scaled = centred / std.view(3, 1, 1)
+    crops = image.new_empty((len(masks), 3, size, size), dtype=mean.dtype)
+    for row, (mask, box) in enumerate(zip(masks, boxes.tolist(), strict=True)):
+        left, top, right, bottom = expanded_box(box, expand, height, width)
+        crop = scaled[:, top:bottom, left:right] * mask[top:bottom, left:right].to(scaled.dtype) + offset
+        crops[row] = F.interpolate(crop[None], size=(size, size), mode="bicubic", align_corners=False)[0]
+    return crops
+
+
+def distinct_masks(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Which masks are the first of their kind.
+
+    Args:
+        masks: binary (R, H, W).
+
+    Returns:
+        Rows of the first occurrences (U,), and for each mask which of them it equals (R,).
+    """
+    first: list[int] = []
+    inverse: list[int] = []
+    seen: dict[bytes, int] = {}
+    packed = masks.flatten(1).cpu().numpy()
+    for row in range(len(masks)):
+        key = packed[row].tobytes()
+        if key not in seen:
+            seen[key] = len(first)
+            first.append(row)
+        inverse.append(seen[key])
+    return torch.tensor(first, dtype=torch.int64), torch.tensor(inverse, dtype=torch.int64)

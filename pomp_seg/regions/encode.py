@@ -1,0 +1,98 @@
+"""CLIP features of masked regions: each distinct region once, in batches."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pomp_seg.regions.crops import distinct_masks, mask_boxes, masked_crops
+from prompt_core.clip import Clip
+
+
+class RegionEncoder:
+    """Crops regions and encodes them with a frozen CLIP image tower.
+
+    Attributes:
+        threshold: a pixel belongs to a region where the mask's probability is above it.
+        expand: growth of the bounding boxes.
+        matting: multiply by the probabilities instead of the binary mask.
+        batch_size: regions per pass of the image tower.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        fill: str = "mean",
+        expand: float = 1.0,
+        threshold: float = 0.5,
+        matting: bool = False,
+        batch_size: int = 32,
+    ) -> None:
+        """
+        Args:
+            fill: colour of what the mask leaves out: ``mean`` (the mean of CLIP's training images) or ``zero`` (black).
+        """
+        self.clip, self.expand, self.threshold, self.matting = clip, expand, threshold, matting
+        self.batch_size = batch_size
+        self._fill_is_mean = fill == "mean"
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit-norm features of the regions that are not empty.
+
+        Equal regions are encoded once. Features equal those of :meth:`one_by_one` but for rounding.
+
+        Args:
+            image: (3, H, W) RGB in 0..255.
+            masks: probabilities (Q, H, W).
+
+        Returns:
+            Features (V, E), and which of the Q regions they belong to: bool (Q,), V of them true.
+        """
+        binary = masks > self.threshold
+        valid = binary.flatten(1).any(dim=1)
+        if not bool(valid.any()):
+            return masks.new_zeros(0, self.clip.embed_dim), valid
+        inside = binary[valid]
+        # Soft masks of equal binary masks may still differ.
+        first, inverse = distinct_masks(masks[valid] if self.matting else inside)
+        first, inverse = first.to(masks.device), inverse.to(masks.device)
+        crops = self.crops(image, (masks[valid] if self.matting else inside)[first], inside[first])
+        features = torch.cat([self.clip.encode_image(part) for part in crops.split(self.batch_size)])
+        return features[inverse], valid
+
+    @torch.no_grad()
+    def one_by_one(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The plain reference: every region, also an empty one, cropped and encoded by itself.
+
+        Returns:
+            As :meth:`__call__`.
+        """
+        binary = masks > self.threshold
+        valid = binary.flatten(1).any(dim=1)
+        features = [
+            self.clip.encode_image(self.crops(image, soft[None] if self.matting else own[None], own[None]))
+            for soft, own in zip(masks, binary, strict=True)
+        ]
+        return torch.cat(features)[valid], valid
+
+    def crops(self, image: Tensor, masks: Tensor, binary: Tensor) -> Tensor:
+        """Normalised crops (R, 3, S, S) of regions (R, H, W); an empty region is cropped to the whole image."""
+        mean, std = (255.0 * image.new_tensor(each, dtype=torch.float32) for each in self._normalisation())
+        fill = mean if self._fill_is_mean else torch.zeros_like(mean)
+        boxes = mask_boxes(binary)
+        empty = ~binary.flatten(1).any(dim=1)
+        boxes[empty] = boxes.new_tensor([0, 0, image.shape[-1], image.shape[-2]])
+        return masked_crops(image, masks, boxes, self.clip.image_size, fill, mean, std, self.expand)
+
+    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self.clip.image_mean, self.clip.image_std
+
+
+def similarity_logits(features: Tensor, class_features: Tensor, temperature: float = 100.0) -> Tensor:
+    """Cosines (..., C) of features (..., E) of any norm with unit-norm class features (C, E), times ``temperature``.
+
+    Published segmenters use 100, not CLIP's own logit scale.
+    """
+    return temperature * F.normalize(features, dim=-1) @ class_features.to(features).T

@@ -1,0 +1,138 @@
+"""Class lists and splits of segmentation, against the published numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("detectron2")
+
+from pomp_seg.data.label_sets import LABEL_SETS, LabelSet, default_ignore_label, label_set, read_label_set
+from pomp_seg.data.prepare_coco_small_seg import choose_unseen
+from pomp_seg.data.prepare_coco_stuff import values_of
+from prompt_core.errors import UserError
+from prompt_core.vocabulary import Vocabulary
+
+# Pixel values of the unseen classes in stuffthingmaps, from ZSSeg.
+UNSEEN_VALUES = [20, 24, 32, 33, 40, 56, 86, 99, 105, 123, 144, 147, 148, 168, 171]
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "seen"),
+    [
+        ("coco_stuff", 171, 156),
+        ("coco_stuff_base", 156, 156),
+        ("voc", 20, 15),
+        ("voc_base", 15, 15),
+        ("pascal_context", 59, None),
+        ("ade20k", 150, None),
+        ("camvid", 11, None),
+        ("cityscapes", 19, None),
+        ("coco_panoptic", 133, None),
+        ("coco_small", 133, 107),
+        ("coco_small_base", 107, 107),
+    ],
+)
+def test_sizes(name: str, classes: int, seen: int | None) -> None:
+    found = label_set(name)
+    assert len(found) == classes == len(set(found.vocabulary.names))
+    assert (None if found.seen is None else len(found.seen)) == seen
+    assert found.ignore_label == 255
+    assert all(each == each.strip() for each in found.vocabulary.names)
+
+
+def test_every_set_is_tested() -> None:
+    assert len(LABEL_SETS) == 11
+
+
+def test_coco_stuff_values() -> None:
+    every, base = label_set("coco_stuff"), label_set("coco_stuff_base")
+    values, others = values_of(every, base, offset=-1)
+    assert others == UNSEEN_VALUES
+    assert sorted(values.values()) == list(range(156))
+    everything, none = values_of(every, every, offset=-1)
+    assert none == []
+    gaps = set(range(182)) - set(everything)
+    assert gaps == {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
+    assert sum(value < 91 for value in everything) == 80
+    assert [every.vocabulary[index] for index in every.unseen] == [
+        *("cow", "giraffe", "suitcase", "frisbee", "skateboard", "carrot", "scissors", "cardboard", "clouds", "grass"),
+        *("playingfield", "river", "road", "tree", "wall-concrete"),
+    ]
+    assert base.trainable_flag == [1] * 156
+    assert sum(every.trainable_flag or []) == 156
+
+
+def test_names_follow_the_published_lists() -> None:
+    voc = label_set("voc")
+    assert [voc.vocabulary[index] for index in voc.unseen] == ["pottedplant", "sheep", "sofa", "train", "tvmonitor"]
+    assert voc.seen == tuple(range(15))
+    assert voc.vocabulary[10] == "diningtable"
+    assert list(label_set("pascal_context").vocabulary) == sorted(label_set("pascal_context").vocabulary)
+    assert "road, route" in label_set("ade20k").vocabulary.names
+    from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES, COCO_CATEGORIES
+
+    assert list(label_set("ade20k").vocabulary) == [name.strip() for name in ADE20K_SEM_SEG_CATEGORIES]
+    assert list(label_set("coco_panoptic").vocabulary.ids or []) == [each["id"] for each in COCO_CATEGORIES]
+    assert list(label_set("coco_stuff").vocabulary)[:80] == list(Vocabulary.load("coco"))
+
+
+def test_the_held_out_classes_are_those_of_the_packs(shared: Path, tmp_path: Path) -> None:
+    import tarfile
+
+    from pomp_seg.data.label_sets import read_asset
+    from pomp_seg.data.prepare_coco_small_seg import unseen_document
+
+    for pack in ("coco128", "coco128_val"):
+        with tarfile.open(shared / f"data/{pack}.tar") as archive:
+            labels = [each for each in archive.getmembers() if "/semantic_" in each.name]
+            archive.extractall(tmp_path, labels, filter="data")
+    assert unseen_document(tmp_path) == read_asset("coco_small_unseen.json")
+
+
+def test_held_out_classes_are_a_share_of_those_that_occur() -> None:
+    chosen = choose_unseen(range(1, 17), range(11, 21))
+    assert len(chosen) == 4
+    assert set(chosen) == {17, 18, 19, 20}  # validation alone: training cannot show them
+    chosen = choose_unseen(range(30), range(10, 30))
+    assert len(chosen) == 6
+    assert set(chosen) <= set(range(10, 30))
+    assert chosen == choose_unseen(range(30), range(10, 30))
+    assert chosen != choose_unseen(range(30), range(10, 30), seed=1)
+
+
+def test_more_than_255_classes_have_16_bits() -> None:
+    assert default_ignore_label(255) == 255
+    assert default_ignore_label(256) == 65535
+    assert LabelSet(Vocabulary([f"class {number}" for number in range(847)])).ignore_label == 65535
+
+
+def test_own_classes(tmp_path: Path) -> None:
+    names, seen, split = tmp_path / "names.txt", tmp_path / "seen.txt", tmp_path / "split.json"
+    names.write_text("tree\nroad\nhouse\n", encoding="utf-8")
+    seen.write_text("house\ntree\n", encoding="utf-8")
+    split.write_text(json.dumps({"names": ["tree", "road", "house"], "unseen": ["road"]}), encoding="utf-8")
+    assert read_label_set(names).seen is None
+    assert read_label_set(names, seen).seen == (0, 2)
+    assert read_label_set(split).seen == (0, 2)
+    assert list(read_label_set(split).base().vocabulary) == ["tree", "house"]
+    assert read_label_set("voc").seen == tuple(range(15))
+    assert len(read_label_set("coco")) == 80
+    assert read_label_set(Vocabulary(["a", "b"]), ["b"]).unseen == (0,)
+
+
+def test_wrong_classes_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"label set 'coco_stuf' is unknown; nearest: 'coco_stuff'"):
+        label_set("coco_stuf")
+    with pytest.raises(UserError, match=r"neither a file nor one of .*nearest: 'pascal_context'"):
+        read_label_set("pascal_contxt")
+    with pytest.raises(UserError, match=r"seen classes: 'raod' is not among the 2 classes; nearest: 'road'"):
+        read_label_set(Vocabulary(["tree", "road"]), ["raod"])
+    with pytest.raises(UserError, match=r"are not among the 2 classes"):
+        LabelSet(Vocabulary(["tree", "road"]), (0, 2))
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"names": ["tree", "road"], "unseen": "road"}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"'unseen' is expected to be a list"):
+        read_label_set(split)
