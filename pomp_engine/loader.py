@@ -1,4 +1,4 @@
-"""An endless loader whose batches and augmentations depend on seed, rank and iteration alone."""
+"""Loaders: endless batches that depend on seed, rank and iteration alone, and each image once for an evaluation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList
-from detectron2.data.samplers import TrainingSampler
+from detectron2.data import DatasetFromList, MapDataset
+from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -26,6 +27,55 @@ Records = list[dict[str, Any]]
 MOST_UNREADABLE = 10
 
 _logger = logging.getLogger(__name__)
+
+
+class TellingLoader(DataLoader[Any]):
+    """A loader of lists of examples that raises what a reading process raised, as it was.
+
+    torch wraps such an error in a text with the traceback, or turns it into a RuntimeError, and one line is no longer
+    one line. Here a :class:`prompt_core.errors.UserError` travels as an example and is raised in the main process, when
+    the batch it belongs to has its turn.
+
+    Args:
+        dataset: of examples.
+        options: of torch's ``DataLoader``.
+    """
+
+    def __init__(self, dataset: Any, **options: Any) -> None:
+        super().__init__(_Caught(dataset), collate_fn=_as_list, worker_init_fn=_leave_interrupts, **options)
+
+    def __iter__(self) -> Any:
+        """Batches.
+
+        Raises:
+            UserError: of the first example of a batch that has one.
+        """
+        for batch in super().__iter__():
+            for example in batch:
+                if isinstance(example, _Refusal):
+                    raise example.error
+            yield batch
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    error: UserError
+
+
+class _Caught(Dataset[Any]):
+    """A data set that gives a :class:`_Refusal` for an example that raises a UserError."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self._dataset[index]
+        except UserError as error:
+            return _Refusal(error)
 
 
 class SeededExamples(Dataset[dict[str, Any]]):
@@ -116,14 +166,24 @@ def seeded_loader(
     """
     indices = TrainingSampler(len(records), seed=seed) if indices is None else indices
     groups = torch.zeros(len(records), dtype=torch.int64) if groups is None else groups
-    return DataLoader(
+    return TellingLoader(
         SeededExamples(records, mapper, groups, seed),
         batch_sampler=GroupedBatchSampler(indices, groups, batch_sizes, start),
         num_workers=workers,
-        collate_fn=_as_list,
         persistent_workers=False,
-        worker_init_fn=_leave_interrupts,
     )
+
+
+def evaluation_loader(records: Records, mapper: Callable[[dict[str, Any]], Any], workers: int = 0) -> DataLoader[Any]:
+    """Batches of one example; each record comes once, on one of the ranks.
+
+    Args:
+        records: n Detectron2 records.
+        mapper: record to example; a UserError that it raises comes out of the loader as it is.
+        workers: processes that read photos.
+    """
+    examples = MapDataset(DatasetFromList(records, copy=False), mapper)
+    return TellingLoader(examples, sampler=InferenceSampler(len(records)), batch_size=1, num_workers=workers)
 
 
 def seed_of_run(cfg: CfgNode, start: int = 0) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.data import DatasetCatalog
 
 from pomp_det.data.registration import registered_metadata
 from pomp_det.data.test_mapper import build_test_mapper
+from pomp_engine.loader import evaluation_loader
 from prompt_core.errors import UserError
 
 
@@ -27,5 +28,4 @@ def build_test_loader(cfg: CfgNode, dataset: str, with_ground_truth: bool = Fals
     records = DatasetCatalog.get(dataset)
     if not records:
         raise UserError(f"data set {dataset!r} has no images to evaluate")
-    mapper = build_test_mapper(cfg, with_ground_truth)
-    return build_detection_test_loader(records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return evaluation_loader(records, build_test_mapper(cfg, with_ground_truth), cfg.DATALOADER.NUM_WORKERS)

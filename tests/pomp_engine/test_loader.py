@@ -14,7 +14,7 @@ pytest.importorskip("detectron2")
 import torch
 from detectron2.config import get_cfg
 
-from pomp_engine.loader import images_per_rank, numpy_seed, seed_of_run, seeded_loader
+from pomp_engine.loader import evaluation_loader, images_per_rank, numpy_seed, seed_of_run, seeded_loader
 from prompt_core.data.images import UnreadableImage
 from prompt_core.errors import UserError
 
@@ -74,6 +74,45 @@ def test_an_unreadable_photo_is_replaced_and_named_once(caplog: pytest.LogCaptur
     unreadable |= set(range(7))
     with pytest.raises(UserError, match="photos in a row cannot be read"):
         next(iter(seeded_loader(RECORDS, mapper, 3, 1)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_reading_process_raises_comes_out_as_it_was(workers: int) -> None:
+    """torch would wrap the one line in the traceback of its process, or turn it into a RuntimeError."""
+
+    def mapper(record: dict[str, Any]) -> int:
+        if record["number"] == 4:
+            raise error
+        return int(record["number"])
+
+    for error in (UserError("label 4 is wrong"), UnreadableImage("4.png", "truncated")):
+        seen = []
+        with pytest.raises(UserError) as caught:  # noqa: PT012
+            for batch in evaluation_loader(RECORDS, mapper, workers):
+                seen.extend(batch)
+        assert type(caught.value) is type(error)
+        assert str(caught.value) == str(error)
+        assert seen == [0, 1, 2, 3]
+    error = UserError("label 4 is wrong")
+    with pytest.raises(UserError, match=r"^label 4 is wrong$"):
+        list(itertools.islice(seeded_loader(RECORDS, mapper, 3, 1, workers=workers), 7))
+
+
+def test_an_evaluation_sees_each_record_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take_all(workers: int = 0) -> list[int]:
+        loader = evaluation_loader(RECORDS, lambda record: int(record["number"]), workers)
+        batches = list(loader)
+        assert len(loader) == len(batches)
+        assert all(len(batch) == 1 for batch in batches)
+        return [number for batch in batches for number in batch]
+
+    assert take_all() == take_all(2) == list(range(7))
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr("detectron2.data.samplers.distributed_sampler.comm.get_world_size", lambda: 2)
+        monkeypatch.setattr("detectron2.data.samplers.distributed_sampler.comm.get_rank", lambda rank=rank: rank)
+        parts += take_all()
+    assert sorted(parts) == list(range(7))
 
 
 def test_images_and_seed_of_a_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
