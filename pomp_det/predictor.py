@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from detectron2.data.detection_utils import read_image
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from torch import nn
 
@@ -16,6 +15,7 @@ from pomp_det.checkpoint import load_weights
 from pomp_det.class_matrix import configured_matrix
 from pomp_det.classifier import set_classifier
 from pomp_det.data.test_mapper import evaluation_resize
+from pomp_engine.photos import read_photo
 from prompt_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,19 +95,6 @@ class OpenVocabularyPredictor:
             (output,) = self.model([{"image": image, "height": height, "width": width}])
         found: Instances = output["instances"].to("cpu")
         return found[found.scores.argsort(descending=True, stable=True)]
-
-
-def read_photo(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 in RGB, turned as its Exif orientation says.
-
-    Raises:
-        UserError: when the file is absent or no photo.
-    """
-    try:
-        pixels: np.ndarray = read_image(str(path), format="RGB")
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises each of them for damaged files
-        raise UserError(f"photo {path} cannot be read: {error}") from error
-    return pixels
 
 
 def coco_results(photos: list[tuple[str, tuple[int, int], Instances]], class_names: list[str]) -> dict[str, Any]:

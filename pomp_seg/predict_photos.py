@@ -1,0 +1,72 @@
+"""What the predict tool writes for a segmenter: coloured photos, label maps and one JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pomp_engine.photos import read_photo
+from pomp_seg.data.prepare_labels import write_label_map
+from pomp_seg.pictures import class_colour, draw_segmentation
+from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
+from prompt_core.files import atomic_path, write_json
+
+DOCUMENT, LABELS = "segmentation.json", "labels"
+
+
+def segment_photos(
+    predictor: OpenVocabularySegmenter, photos: Sequence[Path], folder: Path, hide_photo: bool = False
+) -> str:
+    """Write ``0001_NAME.png`` and ``labels/0001_NAME.png`` for each photo, and ``segmentation.json``.
+
+    A label map has the class index of each pixel, in the size of the photo: 8 bits for at most 255 classes, else 16.
+
+    Args:
+        hide_photo: draw plain colours, for photos that may not be shown.
+
+    Returns:
+        one line that says what was written.
+
+    Raises:
+        UserError: a file that is no photo; a folder that cannot be written.
+    """
+    names = predictor.class_names
+    images: list[dict[str, Any]] = []
+    flags: tuple[bool, ...] = (False,) * len(names)
+    for number, photo in enumerate(photos, start=1):
+        pixels = read_photo(photo)
+        found = predictor(pixels)
+        flags, file = found.background, f"{number:04d}_{photo.stem}.png"
+        write_label_map(folder / LABELS / file, found.labels, len(names))
+        drawn = draw_segmentation(found.labels, names, None if hide_photo else pixels, flags)
+        with atomic_path(folder / file) as temporary:
+            Image.fromarray(drawn).save(temporary, format="PNG")
+        images.append({"file_name": str(photo), "picture": file, **_description(found, f"{LABELS}/{file}")})
+    classes = [
+        {"index": index, "name": name, "color": list(class_colour(name)), "background": background}
+        for index, (name, background) in enumerate(zip(names, flags, strict=True))
+    ]
+    write_json(folder / DOCUMENT, {"classes": classes, "images": images})
+    occurring = {each["index"] for image in images for each in image["classes"]}
+    return f"{len(occurring)} of {len(names)} classes in {len(photos)} photos, written to {folder}"
+
+
+def _description(found: Segmentation, label_map: str) -> dict[str, Any]:
+    height, width = found.labels.shape
+    return {
+        "label_map": label_map,
+        "height": height,
+        "width": width,
+        "classes": [
+            {
+                "index": row,
+                "name": found.class_names[row],
+                "share": float(found.shares[row]),
+                "score": float(found.scores[row]),
+            }
+            for row in found.present
+        ],
+    }

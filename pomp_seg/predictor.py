@@ -1,0 +1,241 @@
+"""Photos in, label maps of any class names out: the model is loaded once, the words change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pomp_engine.checkpoint import PACKAGE
+from pomp_engine.photos import read_photo
+from pomp_seg.build import build_segmenter, set_classes
+from pomp_seg.checkpoint import load_weights
+from pomp_seg.classes import Classes, dataset_classes
+from pomp_seg.data.registration import registered_metadata
+from pomp_seg.data.test_mapper import build_test_mapper
+from pomp_seg.engine.checks import register_configured
+from pomp_seg.meta_arch.per_pixel import ZeroShotPerPixelModel
+from pomp_seg.meta_arch.region_classifier import ProposalClipClassifier
+from pomp_seg.vocabulary import read_words, training_names
+from prompt_core.errors import UserError
+from prompt_core.vocabulary import Vocabulary, plain_name
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+# Numbers that are enlarged to the photo's size at once: 128 MiB in float32.
+AT_ONCE = 2**25
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The classes of one photo's pixels.
+
+    Attributes:
+        labels: (H, W) int32, the class index of each pixel of the photo.
+        class_names: C names.
+        shares: (C,) of all pixels, in 0..1, adding up to 1.
+        scores: (C,) mean score of the class over its own pixels, 0 where it has none. Scores order the classes of a
+            pixel; they are no probabilities and do not add up to 1.
+        background: C flags of the classes that were only named to catch what is not asked for.
+    """
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    shares: np.ndarray
+    scores: np.ndarray
+    background: tuple[bool, ...]
+
+    @property
+    def present(self) -> list[int]:
+        """Indices of the classes that have pixels, most pixels first."""
+        return [int(index) for index in np.argsort(-self.shares, kind="stable") if self.shares[index] > 0]
+
+
+class OpenVocabularySegmenter:
+    """A segmenter with the resizing of photos that its configuration asks for.
+
+    Args:
+        model: a segmenter.
+        cfg: its configuration. Its classes are those of ``MODEL.VOCABULARY``, else those of its test or training set,
+            until others are set.
+
+    Raises:
+        UserError: a model that classifies given regions, so that it has no label maps.
+    """
+
+    def __init__(self, model: nn.Module, cfg: CfgNode) -> None:
+        if isinstance(model, ProposalClipClassifier):
+            raise UserError(
+                "META_ARCHITECTURE ProposalClipClassifier only tunes a prompt; give the configuration of a segmenter"
+            )
+        self.model = model.eval()
+        self.cfg = cfg
+        self._mapper = build_test_mapper(cfg)
+        self._classes: Classes | None = None
+        self._background: tuple[bool, ...] = ()
+        if cfg.MODEL.VOCABULARY:
+            self.set_vocabulary(cfg.MODEL.VOCABULARY)
+
+    @classmethod
+    def load(cls, cfg: CfgNode) -> OpenVocabularySegmenter:
+        """Build the segmenter and load ``MODEL.WEIGHTS``.
+
+        Raises:
+            UserError: no weights, weights of a backbone alone, or anything that :func:`build_segmenter` and
+                :func:`load_weights` refuse.
+        """
+        given = str(cfg.MODEL.WEIGHTS)
+        if not given or given.startswith(PACKAGE):
+            what = f"{given}, a backbone alone" if given else "empty"
+            raise UserError(f"MODEL.WEIGHTS is {what}; give the checkpoint of a trained segmenter")
+        model = build_segmenter(cfg)
+        segmenter = cls(model, cfg)
+        # Published configurations name weights of the backbone; the rest would stay random.
+        learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        with torch.no_grad():
+            for weight in learned.values():
+                weight.fill_(torch.nan)
+        load_weights(model, cfg.MODEL.WEIGHTS)
+        absent = [name for name, weight in learned.items() if bool(weight.isnan().any())]
+        if absent:
+            raise UserError(
+                f"weights {cfg.MODEL.WEIGHTS} lack {len(absent)} of {len(learned)} learned weights, the first is "
+                f"{absent[0]}; give the checkpoint of a trained segmenter of this configuration"
+            )
+        return segmenter
+
+    @property
+    def class_names(self) -> list[str]:
+        """C names, in the order of the label values."""
+        return list(self._current().names)
+
+    def set_vocabulary(
+        self, vocabulary: str | Sequence[str] | Vocabulary, background: str | Sequence[str] = ""
+    ) -> None:
+        """Ask for other classes; nothing is loaded again.
+
+        The two opinions on a region are weighted by whether training saw the class: names among the classes of
+        ``DATASETS.TRAIN`` count as seen.
+
+        Args:
+            vocabulary: names; or a text: a published vocabulary's or label set's name, a file of names, or names
+                joined by commas.
+            background: names of what else may be there, likewise; those that ``vocabulary`` has too are left out.
+
+        Raises:
+            UserError: an absent file, a class matrix, blank or repeated names, a segmenter with a closed list of
+                classes.
+        """
+        words = read_words(vocabulary)
+        asked = {plain_name(word) for word in words}
+        others = [word for word in read_words(background) if plain_name(word) not in asked] if background else []
+        names = [*words, *others]
+        known = training_names(self.cfg)
+        seen = None if known is None else [plain_name(name) in known for name in names]
+        set_classes(self.model, names, seen)
+        self._classes = Classes(tuple(names), None if seen is None else tuple(seen))
+        self._background = (False,) * len(words) + (True,) * len(others)
+
+    def set_dataset(self, dataset: str) -> None:
+        """Take the classes of a registered data set, with its own split into seen and unseen, as an evaluation does.
+
+        Raises:
+            UserError: an unknown data set; another number of classes than a closed list has.
+        """
+        registered_metadata(dataset)
+        classes = dataset_classes(dataset)
+        if hasattr(self.model, "clip_adapter"):
+            set_classes(self.model, classes.names, classes.seen)
+        else:
+            head: Any = self.model.sem_seg_head
+            if len(classes.names) != head.num_classes:
+                raise UserError(
+                    f"the segmenter was built for {head.num_classes} classes, data set {dataset!r} has "
+                    f"{len(classes.names)}; an open vocabulary needs META_ARCHITECTURE ZeroShotMaskFormer"
+                )
+        self._classes, self._background = classes, (False,) * len(classes.names)
+
+    def __call__(self, photo: str | Path | np.ndarray) -> Segmentation:
+        """The classes of one photo's pixels.
+
+        Args:
+            photo: a file, or (H, W, 3) uint8 in RGB.
+
+        Raises:
+            UserError: when the file is no photo, or the array is of another kind.
+        """
+        classes = self._current()
+        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise UserError(f"a photo of shape (H, W, 3) in uint8 is expected, given {pixels.shape} in {pixels.dtype}")
+        height, width = pixels.shape[:2]
+        example: dict[str, Any] = {"image": self._resized(pixels)}
+        if isinstance(self.model, ZeroShotPerPixelModel):  # it enlarges embeddings, not scores
+            example |= {"height": height, "width": width}
+        with torch.inference_mode():
+            maps = self.model([example])[0]["sem_seg"]  # (C, h, w)
+            labels, best = best_classes(maps, (height, width))
+        counts = torch.bincount(labels.flatten(), minlength=len(classes.names)).double()
+        sums = torch.zeros_like(counts).index_add_(0, labels.flatten(), best.flatten().double())
+        return Segmentation(
+            labels.to(torch.int32).numpy(),
+            classes.names,
+            (counts / counts.sum()).numpy(),
+            (sums / counts.clamp(min=1)).numpy(),
+            self._background,
+        )
+
+    def _resized(self, pixels: np.ndarray) -> Tensor:
+        """(3, h, w) uint8 in the order of INPUT.FORMAT."""
+        given = pixels if self._mapper.image_format == "RGB" else pixels[:, :, ::-1]
+        try:
+            resized = self._mapper.resize.get_transform(given).apply_image(np.ascontiguousarray(given))
+        except ValueError as error:  # Pillow's, for a strip whose shorter side would get no pixel
+            raise UserError(
+                f"a photo of {pixels.shape[1]} x {pixels.shape[0]} pixels (width x height) is too narrow to be resized "
+                f"({error}); crop it"
+            ) from error
+        return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+
+    def _current(self) -> Classes:
+        """The classes; those of the configuration's own data set where none were set."""
+        if self._classes is None:
+            datasets = (*self.cfg.DATASETS.TEST, *self.cfg.DATASETS.TRAIN)
+            if not datasets:
+                raise UserError("the segmenter has no classes; give --vocabulary, or set MODEL.VOCABULARY")
+            register_configured(self.cfg)
+            self.set_dataset(datasets[0])
+        assert self._classes is not None
+        return self._classes
+
+
+def best_classes(maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The best class of each pixel in another size, with memory that does not grow with the number of classes.
+
+    The same as enlarging all scores (bilinear) and taking the first of the greatest.
+
+    Args:
+        maps: class scores (C, h, w).
+        size: H, W.
+
+    Returns:
+        Class indices (H, W) int64 and their scores (H, W), on the CPU.
+    """
+    step = max(1, AT_ONCE // (size[0] * size[1]))
+    labels = best = torch.empty(0)
+    for start in range(0, len(maps), step):
+        part = F.interpolate(maps[None, start : start + step], size=size, mode="bilinear", align_corners=False)[0]
+        top, row = part.max(dim=0)  # (H, W)
+        if start == 0:
+            best, labels = top, row
+        else:
+            better = top > best
+            best, labels = torch.where(better, top, best), torch.where(better, row + start, labels)
+    return labels.cpu(), best.float().cpu()
