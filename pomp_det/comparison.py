@@ -6,13 +6,12 @@ to the classifier, and in the second stage pictures of single objects carry them
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prompt_core.errors import UserError
+from pomp_engine.comparison import RunStore, learned_prompt, mean_row, run_process
 from prompt_core.files import read_json, sha256_of_json, write_json
 
 METRICS = ("AP", "APr", "APc", "APf")
@@ -64,7 +63,8 @@ class DetectorComparison:
     """
 
     def __init__(self, shapes: Path, configs: Path, folder: Path, results: Path, overrides: Sequence[Any] = ()) -> None:
-        self.shapes, self.configs, self.folder, self.results = shapes, configs, folder, results
+        self.shapes, self.configs, self.folder = shapes, configs, folder
+        self._store = RunStore(folder, results)
         self.overrides = list(overrides)
         self._data = read_json(shapes / "shapes.json")
 
@@ -74,15 +74,11 @@ class DetectorComparison:
         Raises:
             UserError: when the training stops.
         """
-        path = self._path(row, seed)
-        if path.is_file():
-            known: dict[str, Any] = read_json(path)
-            return known
-        return self._train(row, seed)
+        known = self._store.known(self._identity(row, seed))
+        return self._train(row, seed) if known is None else known
 
     def _train(self, row: Row, seed: int) -> dict[str, Any]:
         identity = self._identity(row, seed)
-        path = self._path(row, seed)
         weights = ""
         if row.start is not None:
             start = next(each for each in ROWS if each.name == row.start)
@@ -91,20 +87,8 @@ class DetectorComparison:
                 self._train(start, seed)
         classifier = self._classifier(row.classifier, seed) if row.classifier else None
         overrides = self._settings(row, seed, weights, classifier)
-        worker = multiprocessing.get_context("spawn").Process(
-            target=_train, args=(str(self.configs / row.config), overrides)
-        )
-        worker.start()
-        worker.join()
-        if worker.exitcode:
-            raise UserError(f"the run of row {row.name!r}, seed {seed}, stopped with code {worker.exitcode}")
-        document = read_json(self._output(row, seed) / "metrics.json")
-        numbers = {key.partition("/")[2]: value for key, value in document.items() if not key.startswith("_")}
-        protocol = document["_protocol"]["shapes_lvis_val"]
-        versions = document["_run"]["versions"]
-        result = {"row": row.name, "seed": seed, "metrics": numbers, "settings": identity, "_protocol": protocol}
-        write_json(path, result | {"versions": versions})
-        return result
+        run_process(_train, (str(self.configs / row.config), overrides), f"row {row.name!r}, seed {seed},")
+        return self._store.keep(identity, "shapes_lvis_val")
 
     def _identity(self, row: Row, seed: int) -> dict[str, Any]:
         text = (self.configs / row.config).read_text() + (self.configs / "base.yaml").read_text()
@@ -118,11 +102,8 @@ class DetectorComparison:
             "shapes": self._data["options"],
         }
 
-    def _path(self, row: Row, seed: int) -> Path:
-        return self.results / f"{sha256_of_json(self._identity(row, seed))[:16]}.json"
-
     def _output(self, row: Row, seed: int) -> Path:
-        return self.folder / f"{self._path(row, seed).stem}"
+        return self._store.output(self._identity(row, seed))
 
     def _settings(self, row: Row, seed: int, weights: str, classifier: Path | None) -> dict[str, Any]:
         settings: dict[str, Any] = {
@@ -167,41 +148,30 @@ class DetectorComparison:
 
         subject: Any = HAND
         if kind == POMP:
-            subject = SoftPrompt.load(self._prompt(seed) / "prompt.safetensors")
+            subject = SoftPrompt.load(self._prompt(seed))
         vocabulary = Vocabulary.load(self.shapes / "annotations" / "lvis_train.json")
         TextClassifier.build(load_clip("mini"), vocabulary, subject).save(path)
         return path
 
     def _prompt(self, seed: int) -> Path:
-        """Learn a prompt on pictures of the base classes, as the demo does, unless it is there."""
-        from prompt_core.config import load_config
-        from prompt_core.pretraining import pretrain
-
-        output = self.folder / f"prompt_seed{seed}"
-        if not (output / "prompt.safetensors").is_file():
-            cfg = load_config(self.configs.parent / "prompt" / "mini_shapes.yaml").clone()
-            cfg.defrost()
-            cfg.SEED = seed
-            cfg.DATA.TRAIN = f"folder:{self.shapes / 'classification'}"
-            cfg.DATA.VOCABULARY = str(self.shapes / "class_names.txt")
-            pretrain(cfg, str(output), resume=False)
-        return output
+        """Learned on pictures of the base classes, as the demo does."""
+        return learned_prompt(
+            self.configs.parent / "prompt" / "mini_shapes.yaml",
+            self.folder / f"prompt_seed{seed}",
+            seed,
+            f"folder:{self.shapes / 'classification'}",
+            str(self.shapes / "class_names.txt"),
+        )
 
     def table(self, rows: Sequence[Row], seeds: Sequence[int]) -> tuple[list[str], list[list[str]]]:
         """Headings and cells: mean over the seeds that are done, half the range behind it."""
-        from prompt_core.comparison import mean_and_spread
-
-        headings = ["detector", "seeds", *(f"{task} {name}" for task in ("box", "mask") for name in METRICS)]
+        metrics = [(task, name) for task in ("box", "mask") for name in METRICS]
+        headings = ["detector", "seeds", *(f"{task} {name}" for task, name in metrics)]
         cells = []
         for row in rows:
-            done = [read_json(self._path(row, seed)) for seed in seeds if self._path(row, seed).is_file()]
-            line = [row.name, str(len(done))]
-            for task in ("box", "mask"):
-                for name in METRICS:
-                    values = [each["metrics"].get(f"{task}_{name}", float("nan")) for each in done]
-                    mean, spread = mean_and_spread(values) if values else (float("nan"), 0.0)
-                    line.append(f"{mean:.1f}" + (f" ± {spread:.1f}" if len(values) > 1 else ""))
-            cells.append(line)
+            found = [self._store.known(self._identity(row, seed)) for seed in seeds]
+            done = [each for each in found if each is not None]
+            cells.append(mean_row(row.name, done, [f"{task}_{name}" for task, name in metrics]))
         return headings, cells
 
 

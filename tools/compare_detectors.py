@@ -10,41 +10,25 @@ behind it. Runs that are done are not done again, and a run that was stopped goe
 
 from pathlib import Path
 
-from prompt_core.command_line import ArgumentParser, show_results
-from prompt_core.errors import UserError, nearest, run_command
-from prompt_core.files import make_output_folder
+from pomp_engine.comparison import chosen_runs, comparison_parser, run_folders
+from prompt_core.command_line import show_results
+from prompt_core.errors import run_command
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "mini"
 
 
 def main() -> None:
     """Parse, run what is missing, print and write the table."""
-    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = comparison_parser((__doc__ or "").partition("\n")[0])
     parser.add_argument("--shapes", required=True, metavar="DIR", help="shapes with both parts")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the detectors")
-    parser.add_argument("--results", metavar="DIR", help="folder of the results (default: --output/results)")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--rows", help="rows to run, separated by ';' (default: all)")
-    parser.add_argument("--table-only", action="store_true", help="print what is done and run nothing")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides")
     arguments = parser.parse_intermixed_args()
     from pomp_det.comparison import ROWS, DetectorComparison
     from pomp_det.data.prepare_shapes import prepare_image_labels
 
     known = {row.name: row for row in ROWS}
-    names = arguments.rows.split(";") if arguments.rows else list(known)
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown row {name!r}{nearest(name, known)}; expected some of {'; '.join(known)}")
-    if len(arguments.overrides) % 2:
-        raise UserError(f"overrides are {arguments.overrides}; KEY VALUE pairs are expected")
-    try:
-        seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    except ValueError as error:
-        raise UserError(f"--seeds is {arguments.seeds!r}; whole numbers joined by commas are expected") from error
+    names, seeds = chosen_runs(arguments, known)
     prepare_image_labels(Path(arguments.shapes))
-    output = make_output_folder(arguments.output)
-    results = make_output_folder(arguments.results or output / "results")
+    output, results = run_folders(arguments)
     comparison = DetectorComparison(Path(arguments.shapes), CONFIGS, output, results, arguments.overrides)
     if not arguments.table_only:
         for seed in seeds:

@@ -49,7 +49,7 @@ def test_a_second_stage_starts_from_the_first_one(shapes: Path, tmp_path: Path) 
     names = TextClassifier.load(tmp_path / "runs/hand.safetensors").names
     assert len(names) == 12
     # Done: the files are read again, also where a number was changed by hand.
-    path = comparison._path(row, 3)
+    path = comparison._store.path(comparison._identity(row, 3))
     document = json.loads(path.read_text())
     document["metrics"]["box_AP"] = 12.5
     path.write_text(json.dumps(document))
@@ -63,7 +63,7 @@ def test_a_second_stage_starts_from_the_first_one(shapes: Path, tmp_path: Path) 
     other = DetectorComparison(
         shapes, CONFIGS, tmp_path / "runs", tmp_path / "results", [*SHORT, "SOLVER.BASE_LR", 0.1]
     )
-    assert not other._path(row, 3).exists()
+    assert not other._store.path(other._identity(row, 3)).exists()
 
 
 def test_a_run_that_stops_is_told(shapes: Path, tmp_path: Path) -> None:
