@@ -50,14 +50,17 @@ def dataset_classes(dataset: str) -> Classes:
 def batch_classes(batch: Sequence[dict[str, Any]], own: Classes | None) -> Classes:
     """The model's own classes where it has some, else those of the data set that the batch comes from.
 
+    A batch of several data sets has their common classes. Which of them were seen is known where all agree.
+
     Raises:
-        UserError: when neither is known, or the batch mixes data sets.
+        UserError: when neither is known, or the batch mixes data sets with different classes.
     """
     if own is not None:
         return own
-    datasets = {str(example.get("meta", {}).get("dataset_name", "")) for example in batch}
-    if datasets == {""}:
+    datasets = sorted({str(example.get("meta", {}).get("dataset_name", "")) for example in batch})
+    if datasets == [""]:
         raise UserError("the segmenter has no classes; set MODEL.VOCABULARY, or use pomp_seg.set_classes")
-    if len(datasets) > 1:
-        raise UserError(f"a batch mixes the data sets {', '.join(sorted(datasets))}; one at a time is expected")
-    return dataset_classes(datasets.pop())
+    first, *others = (dataset_classes(name) for name in datasets)
+    if any(each.names != first.names for each in others):
+        raise UserError(f"a batch mixes the data sets {', '.join(datasets)}, whose classes differ; expected the same")
+    return first if all(each.seen == first.seen for each in others) else Classes(first.names)

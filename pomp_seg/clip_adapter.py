@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pomp_seg.clip_source import ClipSource
+from pomp_seg.regions.any_size import encode_any_size
 from pomp_seg.regions.encode import RegionEncoder, similarity_logits
 from pomp_seg.regions.single_pass import SinglePassEncoder
 from pomp_seg.text.class_features import ClassFeatures
@@ -54,8 +55,8 @@ class ClipAdapter(nn.Module):
         return self._features(names)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit-norm features (B, E) of normalised images (B, 3, S, S)."""
-        return self._source.ready().encode_image(images)
+        """Unit-norm features (B, E) of normalised images (B, 3, H, W) of any size."""
+        return encode_any_size(self._source.ready(), images)
 
     def whole_image_features(self, image: Tensor) -> Tensor:
         """Unit-norm features (1, E) of an image (3, H, W) in 0..255, squeezed into CLIP's square."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ENSEMBLES = ("zsseg", "zegformer")
+
 
 def geometric_ensemble(query: Tensor, region: Tensor, seen: Tensor | None, weight: float) -> Tensor:
     """ZSSeg's ensemble (arXiv 2112.14757, section 4.3), not renormalised.
@@ -25,6 +27,54 @@ def geometric_ensemble(query: Tensor, region: Tensor, seen: Tensor | None, weigh
     if seen is None:
         return unseen_form
     return torch.where(seen.to(query.device), query**weight * region ** (1 - weight), unseen_form)
+
+
+def zegformer_fusion(segment: Tensor, image: Tensor, seen: Tensor | None, weight: float) -> Tensor:
+    """ZegFormer's fusion (arXiv 2112.07910, inference of the full model), not renormalised.
+
+    With p the opinion of the segment embedding, p' that of CLIP on the segment's picture, and S the seen classes::
+
+        p_avg = sum of p'(j) over j in S, divided by |S|
+        p_fusion(c) = p(c) ** lambda * p_avg ** (1 - lambda)     c seen
+        p_fusion(c) = p(c) ** (1 - lambda) * p'(c) ** lambda     c unseen
+
+    Unseen classes are treated as by :func:`geometric_ensemble`. Among the seen ones CLIP has no say: it only tells how
+    likely any of them is, so that both groups stay on one scale. :func:`calibrate` belongs to it.
+
+    Sources: the formulas were read in a published summary of the paper, not in the paper itself, whose equation numbers
+    are therefore not given. It names no value of lambda.
+
+    Not as in ZegFormer here: backbone (a DeepLab ResNet-101 for its plain one) and schedules are those of the other
+    segmenters; the picture of a segment is ZSSeg's crop (bounding box squeezed to a square, the rest filled with the
+    mean colour), where ZegFormer also crops and masks, in ways that were not compared; p' has no class for "no
+    object"; segments that CLIP did not see have ones in ``image``, and without known seen classes all are unseen.
+
+    Args:
+        segment: class probabilities (Q, C) of the learned embedding.
+        image: class probabilities (Q, C) of CLIP; ones for regions that it did not see.
+        seen: (C,) bool, or None.
+        weight: lambda in 0..1.
+
+    Returns:
+        (Q, C).
+    """
+    unseen_form = segment ** (1 - weight) * image**weight
+    if seen is None or not bool(seen.any()):
+        return unseen_form
+    seen = seen.to(segment.device)
+    average = image[:, seen].mean(dim=1, keepdim=True)  # (Q, 1)
+    return torch.where(seen, segment**weight * average ** (1 - weight), unseen_form)
+
+
+def calibrate(maps: Tensor, seen: Tensor | None, gamma: float) -> Tensor:
+    """ZegFormer's calibration (arXiv 2112.07910, inference): scores (C, H, W), those of seen classes less ``gamma``.
+
+    Args:
+        maps: see :func:`class_maps`.
+        seen: (C,) bool; None leaves the maps as they are.
+        gamma: against the bias of training towards what it saw; 0 changes nothing.
+    """
+    return maps if seen is None else maps - gamma * seen.to(maps)[:, None, None]
 
 
 def class_maps(classes: Tensor, masks: Tensor) -> Tensor:

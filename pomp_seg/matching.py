@@ -55,7 +55,8 @@ def match(
             pairs.append((nothing, nothing))
             continue
         cost = matching_cost(own_logits, own_masks, own, weights).cpu()
-        queries, regions = linear_sum_assignment(cost.numpy())
+        # scipy refuses NaN; any match will do then, and the loss that it gives stops the run.
+        queries, regions = linear_sum_assignment(cost.nan_to_num().numpy())
         pairs.append((torch.as_tensor(queries, dtype=torch.int64), torch.as_tensor(regions, dtype=torch.int64)))
     return pairs
 

@@ -7,8 +7,14 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
+from pomp_det.class_matrix import resolve_path
+from pomp_seg.data.augmentation import check_choice
+from pomp_seg.data.label_values import dataset_labels
+from pomp_seg.data.mapper import MAPPERS
 from pomp_seg.data.registration import check_labels, register_datasets, register_files, registered_metadata
+from pomp_seg.evaluation.metrics import check_denominator
 from pomp_seg.meta_arch.mask_former import MaskFormer, ZeroShotMaskFormer
+from pomp_seg.meta_arch.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.meta_arch.region_classifier import ProposalClipClassifier
 from prompt_core.errors import UserError
 
@@ -22,7 +28,7 @@ def register_configured(cfg: CfgNode) -> None:
         UserError: when a row is malformed.
     """
     register_datasets()
-    register_files(cfg.DATASETS.FILES)
+    register_files(cfg.DATASETS.FILES, resolve_path)
 
 
 def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
@@ -34,6 +40,8 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
     Raises:
         UserError: the first thing that is wrong.
     """
+    check_denominator(cfg.TEST.MIOU_DENOMINATOR)
+    check_choice("INPUT.DATASET_MAPPER_NAME", cfg.INPUT.DATASET_MAPPER_NAME, MAPPERS)
     regions = isinstance(model, ProposalClipClassifier)
     if regions != (cfg.INPUT.DATASET_MAPPER_NAME == REGIONS):
         given, wanted = cfg.INPUT.DATASET_MAPPER_NAME, REGIONS if regions else "mask_former_semantic"
@@ -48,8 +56,15 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
     for name in cfg.DATASETS.TEST:
         check_closed_classes(model, name)
     if training:
+        dataset_labels(cfg.DATASETS.TRAIN)
         for name in cfg.DATASETS.TRAIN:
             _check_count(cfg, model, name)
+            _check_ignored_value(model, name)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UserError(
+                f"nothing of {cfg.MODEL.META_ARCHITECTURE} learns with PROMPT_LEARNER "
+                f"{cfg.MODEL.CLIP_ADAPTER.PROMPT_LEARNER!r}; set learnable, pomp or pomp_tuned, or use --eval-only"
+            )
 
 
 def check_names(model: nn.Module, dataset: str) -> None:
@@ -82,6 +97,19 @@ def _check_count(cfg: CfgNode, model: nn.Module, dataset: str) -> None:
         raise UserError(
             f"data set {dataset!r} has {count} classes, MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
             f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}; set both alike"
+        )
+
+
+def _check_ignored_value(model: nn.Module, dataset: str) -> None:
+    """The loss of pixels leaves one value out, which has to be that of the labels."""
+    if not isinstance(model, ZeroShotPerPixelModel):
+        return
+    head: Any = model.sem_seg_head
+    ignored = registered_metadata(dataset).ignore_label
+    if head.ignore_value != ignored:
+        raise UserError(
+            f"data set {dataset!r} ignores the label value {ignored}, MODEL.SEM_SEG_HEAD.IGNORE_VALUE is "
+            f"{head.ignore_value}; set it to {ignored}"
         )
 
 

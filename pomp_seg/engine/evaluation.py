@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
+from pomp_engine.loader import evaluation_loader
 from pomp_seg.data.mapper import build_mapper
 from pomp_seg.engine.checks import REGIONS
 from pomp_seg.evaluation.classification import RegionClassificationEvaluator
@@ -38,11 +39,8 @@ def evaluate_segmenter(cfg: CfgNode, model: nn.Module) -> Results:
     evaluators = [build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
     results: Results = {}
     for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
-        loader = build_detection_test_loader(
-            DatasetCatalog.get(name),
-            mapper=build_mapper(cfg, False, name),
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-        )
+        mapper = build_mapper(cfg, False, name)
+        loader = evaluation_loader(DatasetCatalog.get(name), mapper, cfg.DATALOADER.NUM_WORKERS)
         found = inference_on_dataset(model, loader, evaluator)
         if found:
             results[name] = dict(found)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from pomp_seg.classes import Classes, batch_classes
 from pomp_seg.clip_adapter import RegionClipAdapter
-from pomp_seg.ensemble import class_maps, geometric_ensemble
+from pomp_seg.ensemble import ENSEMBLES, calibrate, class_maps, geometric_ensemble, zegformer_fusion
 from pomp_seg.heads.predictor import Proposals
 from pomp_seg.losses import MaskProposalLoss
 from pomp_seg.matching import Targets
-from pomp_seg.meta_arch.options import build_region_adapter
+from pomp_seg.meta_arch.options import backbone_features, build_region_adapter
 from pomp_seg.regions.encode import similarity_logits
-from prompt_core.errors import UserError
+from prompt_core.errors import UserError, nearest
 
 
 @META_ARCH_REGISTRY.register()
@@ -42,14 +42,17 @@ class MaskFormer(nn.Module):
         size_divisibility: int,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        half_precision: bool = False,
     ) -> None:
         """
         Args:
             size_divisibility: height and width of a batch are padded to a multiple; the backbone's where 0 or less.
             pixel_mean: of images in 0..255, as ``pixel_std``.
+            half_precision: see :func:`pomp_seg.meta_arch.options.backbone_features`.
         """
         super().__init__()
         self.backbone, self.sem_seg_head, self.criterion = backbone, sem_seg_head, criterion
+        self.half_precision = half_precision
         self.size_divisibility = (
             size_divisibility if size_divisibility > 0 else getattr(backbone, "size_divisibility", 0)
         )
@@ -73,6 +76,7 @@ class MaskFormer(nn.Module):
             "size_divisibility": former.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "half_precision": cfg.FP16,
         }
 
     @property
@@ -93,7 +97,7 @@ class MaskFormer(nn.Module):
         """
         images = [(example["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for example in batch]
         padded = ImageList.from_tensors(images, self.size_divisibility)
-        proposals = self.sem_seg_head(self.backbone(padded.tensor))
+        proposals = self.sem_seg_head(backbone_features(self.backbone, padded.tensor, self.half_precision))
         if self.training:
             logits = self.class_logits(batch, [each.classes for each in proposals])
             targets = [self._targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]
@@ -113,6 +117,10 @@ class MaskFormer(nn.Module):
         """
         return logits.softmax(dim=-1)[:, :-1], masks
 
+    def maps(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
+        """Class scores (C, H, W) of the pixels of one image; arguments of :meth:`scores`."""
+        return class_maps(*self.scores(example, logits, masks))
+
     def _predict(
         self, batch: Sequence[dict[str, Any]], proposals: Proposals, padded: ImageList
     ) -> list[dict[str, Tensor]]:
@@ -126,7 +134,7 @@ class MaskFormer(nn.Module):
         ):
             # Resized to the same size, as published: cuts the padding off, and else changes nothing.
             inside = own_masks[:, :height, :width].sigmoid()
-            maps = class_maps(*self.scores(example, own_logits, inside))
+            maps = self.maps(example, own_logits, inside)
             wanted = example.get("height", height), example.get("width", width)
             results.append({"sem_seg": sem_seg_postprocess(maps, (height, width), *wanted)})
         return results
@@ -149,6 +157,9 @@ class ZeroShotMaskFormer(MaskFormer):
         region_clip_adapter: RegionClipAdapter | None = None,
         clip_ensemble: bool,
         clip_ensemble_weight: float,
+        ensemble: str = "zsseg",
+        zegformer_lambda: float = 0.7,
+        zegformer_gamma: float = 0.1,
         **options: Any,
     ) -> None:
         """
@@ -156,9 +167,22 @@ class ZeroShotMaskFormer(MaskFormer):
             region_clip_adapter: another CLIP or prompt for the regions; None for the same.
             clip_ensemble: let CLIP look at the regions.
             clip_ensemble_weight: see :func:`pomp_seg.ensemble.geometric_ensemble`; 0 takes CLIP's opinion alone.
+            ensemble: ``zsseg``, or ``zegformer``, which has the next two in the place of ``clip_ensemble_weight``.
+            zegformer_lambda: see :func:`pomp_seg.ensemble.zegformer_fusion`.
+            zegformer_gamma: see :func:`pomp_seg.ensemble.calibrate`; also without CLIP's look at the regions.
             options: of :class:`MaskFormer`.
+
+        Raises:
+            UserError: an unknown ensemble, or class embeddings of another width than the text features.
         """
         super().__init__(**options)
+        if ensemble not in ENSEMBLES:
+            raise UserError(
+                f"MODEL.CLIP_ADAPTER.ENSEMBLE is {ensemble!r}; expected {' or '.join(ENSEMBLES)}"
+                f"{nearest(ensemble, ENSEMBLES)}"
+            )
+        if not 0 <= zegformer_lambda <= 1:
+            raise UserError(f"MODEL.CLIP_ADAPTER.ZEGFORMER_LAMBDA is {zegformer_lambda}; expected 0 to 1")
         head: Any = self.sem_seg_head
         embedding, text = getattr(head, "embedding_dim", 0), clip_adapter.clip.embed_dim
         if embedding != text:
@@ -170,6 +194,7 @@ class ZeroShotMaskFormer(MaskFormer):
         # Published checkpoints keep a second CLIP under this name.
         self._region_clip_adapter = region_clip_adapter
         self.clip_ensemble, self.clip_ensemble_weight = clip_ensemble, clip_ensemble_weight
+        self.ensemble, self.zegformer_lambda, self.zegformer_gamma = ensemble, zegformer_lambda, zegformer_gamma
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -182,6 +207,9 @@ class ZeroShotMaskFormer(MaskFormer):
             else None,
             "clip_ensemble": node.CLIP_ENSEMBLE,
             "clip_ensemble_weight": node.CLIP_ENSEMBLE_WEIGHT,
+            "ensemble": node.ENSEMBLE,
+            "zegformer_lambda": node.ZEGFORMER_LAMBDA,
+            "zegformer_gamma": node.ZEGFORMER_GAMMA,
         }
 
     def class_logits(self, batch: Sequence[dict[str, Any]], classes: Sequence[Tensor]) -> list[Tensor]:
@@ -198,8 +226,18 @@ class ZeroShotMaskFormer(MaskFormer):
         adapter = self._region_clip_adapter or self.clip_adapter
         regions, valid = adapter.region_logits(example["image"].to(self.device), masks, classes.names)
         opinion = regions[:, :-1].softmax(dim=-1)
-        if self.clip_ensemble_weight <= 0:
+        fuses = self.ensemble == "zegformer"
+        if self.clip_ensemble_weight <= 0 and not fuses:
             return opinion, masks[valid]
         region = torch.ones_like(query)
         region[valid] = opinion
+        if fuses:
+            return zegformer_fusion(query, region, classes.seen_mask, self.zegformer_lambda), masks
         return geometric_ensemble(query, region, classes.seen_mask, self.clip_ensemble_weight), masks
+
+    def maps(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
+        """See :meth:`MaskFormer.maps`; with ZegFormer's calibration where its ensemble is asked for."""
+        maps = super().maps(example, logits, masks)
+        if self.ensemble != "zegformer":
+            return maps
+        return calibrate(maps, batch_classes([example], self.classes).seen_mask, self.zegformer_gamma)

@@ -20,7 +20,7 @@ from pomp_seg.clip_adapter import ClipAdapter
 from pomp_seg.ensemble import geometric_ensemble
 from pomp_seg.heads.old_names import rename_old_keys
 from pomp_seg.heads.pixel_decoder import PixelDecoder
-from pomp_seg.meta_arch.options import build_adapter
+from pomp_seg.meta_arch.options import backbone_features, build_adapter
 from pomp_seg.regions.encode import similarity_logits
 from prompt_core.errors import UserError
 
@@ -65,15 +65,17 @@ class ZeroShotPerPixelModel(nn.Module):
         clip_ensemble_weight: float,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        half_precision: bool = False,
     ) -> None:
         """
         Args:
             clip_ensemble_weight: in 0..1 the weight of the pixels' own opinion against CLIP's on the whole image (see
                 :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 there is no ensemble.
+            half_precision: see :func:`pomp_seg.meta_arch.options.backbone_features`.
         """
         super().__init__()
         self.backbone, self.sem_seg_head, self.clip_adapter = backbone, sem_seg_head, clip_adapter
-        self.clip_ensemble_weight = clip_ensemble_weight
+        self.clip_ensemble_weight, self.half_precision = clip_ensemble_weight, half_precision
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.classes: Classes | None = None
@@ -96,6 +98,7 @@ class ZeroShotPerPixelModel(nn.Module):
             "clip_ensemble_weight": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "half_precision": cfg.FP16,
         }
 
     @property
@@ -112,7 +115,8 @@ class ZeroShotPerPixelModel(nn.Module):
         images = [(example["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for example in batch]
         divisibility = getattr(self.backbone, "size_divisibility", 0)
         padded = ImageList.from_tensors(images, divisibility)
-        embeddings = self.sem_seg_head(self.backbone(padded.tensor))  # (B, E, H, W)
+        maps = backbone_features(self.backbone, padded.tensor, self.half_precision)
+        embeddings = self.sem_seg_head(maps)  # (B, E, H, W)
         classes = batch_classes(batch, self.classes)
         features = self.clip_adapter.text_features(classes.names)
         if self.training:
@@ -125,8 +129,8 @@ class ZeroShotPerPixelModel(nn.Module):
             wanted = example.get("height", size[0]), example.get("width", size[1])
             full = F.interpolate(own[None], size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False)[0]
             full = sem_seg_postprocess(full, size, *wanted)  # (E, height, width)
-            maps = _pixel_logits(full[None], features)[0].softmax(dim=0)
-            results.append({"sem_seg": self._with_clip(maps, example, classes)})
+            scores = _pixel_logits(full[None], features)[0].softmax(dim=0)
+            results.append({"sem_seg": self._with_clip(scores, example, classes)})
         return results
 
     def _loss(self, embeddings: Tensor, labels: Tensor, features: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ pytest.importorskip("detectron2")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pomp_seg.regions.any_size import encode_any_size, resize_positions
 from pomp_seg.regions.crops import distinct_masks, expanded_box
 from pomp_seg.regions.encode import RegionEncoder
 from pomp_seg.regions.single_pass import SinglePassEncoder, cover
@@ -175,3 +176,31 @@ def test_distinct_masks() -> None:
     assert first.tolist() == [0, 1]
     assert inverse.tolist() == [0, 1, 0]
     torch.testing.assert_close(cover(masks[:1], 1, 2), torch.tensor([[1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("kind", ["transformer", "resnet", "mini"])
+def test_crops_of_any_size(kind: str, resnet_clip: Clip, tiny_clip: Clip) -> None:
+    """Published prompt tuning crops to 224 x 244, which is no square."""
+    clip = {"transformer": tiny_clip, "resnet": resnet_clip, "mini": load_clip("mini")}[kind]
+    size = clip.image_size
+    generator = torch.Generator().manual_seed(0)
+    square = torch.randn(2, 3, size, size, generator=generator)
+    assert torch.equal(encode_any_size(clip, square), clip.encode_image(square))
+    wide = torch.randn(2, 3, size, size + size // 2, generator=generator)
+    features = encode_any_size(clip, wide)
+    assert features.shape == clip.encode_image(square).shape
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(2))
+    # What lies at the right border counts too: nothing is cut off.
+    changed = wide.clone()
+    changed[..., -size // 2 :] += 1
+    assert float((encode_any_size(clip, changed) - features).abs().max()) > 1e-4
+
+
+def test_positions_of_the_same_grid_stay_as_they_are() -> None:
+    positions = torch.randn(1 + 49, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(resize_positions(positions, (7, 7)), positions)
+    wider = resize_positions(positions, (7, 8))
+    assert wider.shape == (1 + 56, 8)
+    assert torch.equal(wider[0], positions[0])
+    # A place between two places lies between their embeddings in the middle of the map.
+    torch.testing.assert_close(wider[1:].view(7, 8, 8).mean(dim=(0, 1)), positions[1:].mean(dim=0), atol=0.1, rtol=0)
