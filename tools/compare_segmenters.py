@@ -1,0 +1,46 @@
+"""Segmenters with a hand prompt, ZSSeg's own prompt and POMP, raw and tuned; seen and unseen classes in one table.
+
+    python datasets/make_shapes.py --output datasets/shapes --classes 240 --classification-classes 240 \\
+        --val-images-per-class 12 --scenes 800 --val-scenes 200
+    python datasets/prepare_shapes_seg.py
+    python tools/compare_segmenters.py --data scenes --output runs/scenes_seg --results docs/results/scenes_seg
+
+Numbers on the test set with all classes: mIoU of seen and unseen ones and their harmonic mean, mean over seeds and half
+the range behind it. Runs that are done are not done again, and a run that was stopped goes on. KEY VALUE overrides hold
+for all segmenters. With --data coco: photos of datasets/prepare_coco_small_seg.py, and Tiny-ImageNet for the prompt.
+"""
+
+from pathlib import Path
+
+from pomp_engine.comparison import chosen_runs, comparison_parser, run_folders
+from prompt_core.command_line import show_results
+from prompt_core.errors import run_command
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def main() -> None:
+    """Parse, run what is missing, print and write the table."""
+    parser = comparison_parser((__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", required=True, choices=("scenes", "coco"))
+    arguments = parser.parse_intermixed_args()
+    from pomp_det.data.catalog import data_root
+    from pomp_seg.comparison import EXPERIMENTS, ROWS, SegmenterComparison
+
+    known = {row.name: row for row in ROWS}
+    names, seeds = chosen_runs(arguments, known)
+    output, results = run_folders(arguments)
+    experiment = EXPERIMENTS[arguments.data]
+    comparison = SegmenterComparison(experiment, data_root(None), CONFIGS, output, results, arguments.overrides)
+    if not arguments.table_only:
+        for seed in seeds:
+            for name in names:
+                comparison.run(known[name], seed)
+                print(f"done: {name}, seed {seed}", flush=True)
+    headings, rows = comparison.table([known[name] for name in names], seeds)
+    title = f"{experiment.dataset}, all classes; mean ± half the range over seeds"
+    show_results(title, headings, rows, results / "table.md")
+
+
+if __name__ == "__main__":
+    run_command(main)
