@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import (
     BACKBONE_REGISTRY,
@@ -20,7 +19,7 @@ from pomp_det.classifier import set_classifier
 from pomp_det.heads import cascade, res5  # noqa: F401
 from pomp_det.meta_arch import CustomRCNN  # noqa: F401
 from pomp_det.proposals.centernet import CenterNet  # noqa: F401
-from prompt_core.errors import UserError, nearest
+from pomp_engine.config import check_parts
 
 
 def build_detector(cfg: CfgNode) -> nn.Module:
@@ -32,7 +31,15 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     Raises:
         UserError: an unknown name, a class matrix that is missing or does not fit, options that do not go together.
     """
-    _check_names(cfg)
+    check_parts(
+        cfg,
+        [
+            ("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY),
+            ("MODEL.BACKBONE.NAME", BACKBONE_REGISTRY),
+            ("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY),
+            ("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY),
+        ],
+    )
     matrix = configured_matrix(cfg)
     cfg = cfg.clone()
     cfg.defrost()
@@ -50,18 +57,3 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     if matrix is not None:
         set_classifier(model, matrix)
     return model
-
-
-def _check_names(cfg: CfgNode) -> None:
-    device = str(cfg.MODEL.DEVICE)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"MODEL.DEVICE is {device!r} but no GPU is usable here; use MODEL.DEVICE cpu")
-    names = [
-        ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
-        ("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
-        ("MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, PROPOSAL_GENERATOR_REGISTRY),
-        ("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, ROI_HEADS_REGISTRY),
-    ]
-    for key, name, registry in names:
-        if name not in registry:
-            raise UserError(f"{key} is {name!r}, which is not known{nearest(name, [known for known, _ in registry])}")

@@ -16,6 +16,7 @@ from pomp_det.heads.distillation import Distillation, best_regions
 from pomp_det.heads.weak_batches import ANNOTATIONS, WeakTargets
 from pomp_det.heads.zero_shot import ZeroShotClassifier, same_classes
 from pomp_det.region_embeddings import RegionEmbedder
+from pomp_engine.half_precision import backbone_features
 from prompt_core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -73,10 +74,7 @@ class CustomRCNN(GeneralizedRCNN):
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The pyramid of normalised images (B, 3, H, W), in float32."""
-        half = self.half_precision and images.is_cuda
-        with torch.autocast(images.device.type, dtype=torch.float16, enabled=half):
-            features = self.backbone(images.half() if half else images)
-        return {name: feature.float() for name, feature in features.items()} if half else features
+        return backbone_features(self.backbone, images, self.half_precision)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Detections of each image, or in training the losses."""

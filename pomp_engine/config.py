@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.utils.registry import Registry
 
 from pomp_engine.config_keys import add_engine_config
 from pomp_engine.yaml_files import read_yaml
 from prompt_core.config import _pairs as _split_pairs
 from prompt_core.errors import UserError, nearest
 
-__all__ = ["add_engine_config", "flatten", "merge_config", "override_pairs", "read_config"]
+__all__ = ["add_engine_config", "flatten", "merge_config", "override_pairs", "read_config", "task_config"]
+
+
+def task_config(
+    add_keys: Callable[[CfgNode], None],
+    file: str | Path | None = None,
+    overrides: Sequence[Any] | Mapping[str, Any] = (),
+) -> CfgNode:
+    """Detectron2's defaults with the keys of a task, then ``file`` and ``overrides``, see :func:`merge_config`.
+
+    ``MODEL.DEVICE`` is the CPU where there is no GPU, unless it is set.
+
+    Args:
+        add_keys: adds the task's keys with their defaults, in place.
+
+    Returns:
+        the configuration, not frozen.
+    """
+    cfg = get_cfg()
+    add_keys(cfg)
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    return merge_config(cfg, file, overrides)
 
 
 def merge_config(
@@ -119,3 +143,23 @@ def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
         expected = type(default).__name__
         raise UserError(f"{key} is {value!r} in {origin}; a value of type {expected} is expected, as {default!r}")
     return value
+
+
+def check_parts(cfg: CfgNode, parts: Sequence[tuple[str, Registry]]) -> None:
+    """Check that the device is usable and that the parts a configuration names are registered.
+
+    Args:
+        parts: a dotted key and the registry that its value is looked up in.
+
+    Raises:
+        UserError: the first that is not, with the nearest name.
+    """
+    device = str(cfg.MODEL.DEVICE)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"MODEL.DEVICE is {device!r} but no GPU is usable here; use MODEL.DEVICE cpu")
+    for key, registry in parts:
+        name: Any = cfg
+        for part in key.split("."):
+            name = name[part]
+        if name not in registry:
+            raise UserError(f"{key} is {name!r}, which is not known{nearest(name, [known for known, _ in registry])}")

@@ -6,8 +6,9 @@ touches no GPU.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prompt_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pomp_seg.build import build_segmenter, set_classes
@@ -33,18 +34,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pomp_seg' has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"pomp_seg.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "detectron2":
-            raise
-        from prompt_core.errors import UserError
-
-        raise UserError("detectron2 is not installed; run: python tools/install_detectron2.py") from error
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, build_model
 
@@ -15,11 +14,12 @@ from detectron2.projects.deeplab import build_resnet_deeplab_backbone  # noqa: F
 from torch import nn
 
 from pomp_engine.backbones import efficientnet_lite  # noqa: F401
+from pomp_engine.config import check_parts
 from pomp_seg.classes import Classes
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.meta_arch import mask_former, per_pixel, region_classifier  # noqa: F401
 from pomp_seg.names import META_ARCHITECTURES
-from prompt_core.errors import UserError, nearest
+from prompt_core.errors import UserError
 from prompt_core.vocabulary import PUBLISHED, Vocabulary
 
 
@@ -69,17 +69,14 @@ def _vocabulary(text: str) -> Vocabulary:
 
 
 def _check_names(cfg: CfgNode) -> None:
-    device = str(cfg.MODEL.DEVICE)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"MODEL.DEVICE is {device!r} but no GPU is usable here; use MODEL.DEVICE cpu")
-    names = [
-        ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
-        ("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
-        ("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY),
-    ]
-    for key, name, registry in names:
-        if name not in registry:
-            raise UserError(f"{key} is {name!r}, which is not known{nearest(name, [known for known, _ in registry])}")
+    check_parts(
+        cfg,
+        [
+            ("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY),
+            ("MODEL.BACKBONE.NAME", BACKBONE_REGISTRY),
+            ("MODEL.SEM_SEG_HEAD.NAME", SEM_SEG_HEADS_REGISTRY),
+        ],
+    )
     if cfg.MODEL.META_ARCHITECTURE not in META_ARCHITECTURES:
         raise UserError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, no segmenter; expected "

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 from pomp_engine.backbones.efficientnet_lite import add_backbone_config
-from pomp_engine.config import add_engine_config, merge_config
+from pomp_engine.config import add_engine_config, task_config
 from pomp_seg.config_keys import add_model_config, add_solver_config
 from pomp_seg.data.config_keys import add_data_config
 
@@ -27,22 +26,15 @@ def add_segmenter_config(cfg: CfgNode) -> None:
 
 
 def load_config(file: str | Path | None = None, overrides: Sequence[Any] | Mapping[str, Any] = ()) -> CfgNode:
-    """Defaults, then ``file`` with its ``_BASE_`` files, then ``overrides``.
+    """Every key's default, then ``file`` with its ``_BASE_`` files, then ``overrides``.
 
-    ``MODEL.DEVICE`` is the CPU where there is no GPU, unless it is set.
+    See :func:`pomp_engine.config.task_config`.
 
     Args:
         file: a YAML file; None for the defaults.
         overrides: ``KEY VALUE`` pairs in one flat sequence, ``KEY=VALUE`` texts, or a dictionary.
 
-    Returns:
-        Detectron2's configuration node, not frozen.
-
     Raises:
         UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
     """
-    cfg = get_cfg()
-    add_segmenter_config(cfg)
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    return merge_config(cfg, file, overrides)
+    return task_config(add_segmenter_config, file, overrides)

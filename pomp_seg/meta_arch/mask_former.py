@@ -14,23 +14,21 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from pomp_seg.classes import Classes, batch_classes
+from pomp_seg.classes import batch_classes
 from pomp_seg.clip_adapter import RegionClipAdapter
 from pomp_seg.ensemble import ENSEMBLES, calibrate, class_maps, geometric_ensemble, zegformer_fusion
 from pomp_seg.heads.predictor import Proposals
 from pomp_seg.losses import MaskProposalLoss
 from pomp_seg.matching import Targets
-from pomp_seg.meta_arch.options import backbone_features, build_region_adapter
+from pomp_seg.meta_arch.base import Segmenter
+from pomp_seg.meta_arch.options import build_region_adapter
 from pomp_seg.regions.encode import similarity_logits
 from prompt_core.errors import UserError, nearest
 
 
 @META_ARCH_REGISTRY.register()
-class MaskFormer(nn.Module):
+class MaskFormer(Segmenter):
     """Mask classification with the classes of training (MaskFormer, arXiv 2107.06278)."""
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     @configurable
     def __init__(
@@ -46,19 +44,10 @@ class MaskFormer(nn.Module):
     ) -> None:
         """
         Args:
-            size_divisibility: height and width of a batch are padded to a multiple; the backbone's where 0 or less.
-            pixel_mean: of images in 0..255, as ``pixel_std``.
-            half_precision: see :func:`pomp_seg.meta_arch.options.backbone_features`.
+            criterion: the losses; the other parts are those of :class:`pomp_seg.meta_arch.base.Segmenter`.
         """
-        super().__init__()
-        self.backbone, self.sem_seg_head, self.criterion = backbone, sem_seg_head, criterion
-        self.half_precision = half_precision
-        self.size_divisibility = (
-            size_divisibility if size_divisibility > 0 else getattr(backbone, "size_divisibility", 0)
-        )
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
-        self.classes: Classes | None = None
+        super().__init__(backbone, sem_seg_head, pixel_mean, pixel_std, size_divisibility, half_precision)
+        self.criterion = criterion
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -79,11 +68,6 @@ class MaskFormer(nn.Module):
             "half_precision": cfg.FP16,
         }
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.pixel_mean.device
-
     def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
         """Losses in training, else predictions.
 
@@ -95,9 +79,8 @@ class MaskFormer(nn.Module):
         Returns:
             Weighted losses by name; or for each image ``{"sem_seg": (C, height, width)}``, class scores of each pixel.
         """
-        images = [(example["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for example in batch]
-        padded = ImageList.from_tensors(images, self.size_divisibility)
-        proposals = self.sem_seg_head(backbone_features(self.backbone, padded.tensor, self.half_precision))
+        features, padded = self.features(batch)
+        proposals = self.sem_seg_head(features)
         if self.training:
             logits = self.class_logits(batch, [each.classes for each in proposals])
             targets = [self._targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
 from detectron2.config import CfgNode
-from torch import Tensor, nn
 
 from pomp_seg.clip_adapter import ClipAdapter, RegionClipAdapter
 from pomp_seg.clip_source import ClipSource
@@ -33,15 +31,3 @@ def build_region_adapter(cfg: CfgNode, node: CfgNode) -> RegionClipAdapter:
 def build_adapter(node: CfgNode, tuning: bool = False) -> ClipAdapter:
     """The adapter of a model that classifies whole images or pixels."""
     return ClipAdapter(ClipSource(node.CLIP_MODEL_NAME, node.CLIP_PRETRAINED), build_prompt_learner(node, tuning))
-
-
-def backbone_features(backbone: nn.Module, images: Tensor, half_precision: bool) -> dict[str, Tensor]:
-    """Features of normalised images (B, 3, H, W), in float32.
-
-    Args:
-        half_precision: run the backbone in half precision on a GPU (``FP16``); the CPU stays in float32.
-    """
-    half = half_precision and images.is_cuda
-    with torch.autocast(images.device.type, dtype=torch.float16, enabled=half):
-        features: dict[str, Tensor] = backbone(images.half() if half else images)
-    return {name: feature.float() for name, feature in features.items()} if half else features

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
@@ -20,7 +19,8 @@ from pomp_seg.clip_adapter import ClipAdapter
 from pomp_seg.ensemble import geometric_ensemble
 from pomp_seg.heads.old_names import rename_old_keys
 from pomp_seg.heads.pixel_decoder import PixelDecoder
-from pomp_seg.meta_arch.options import backbone_features, build_adapter
+from pomp_seg.meta_arch.base import Segmenter
+from pomp_seg.meta_arch.options import build_adapter
 from pomp_seg.regions.encode import similarity_logits
 from prompt_core.errors import UserError
 
@@ -45,15 +45,12 @@ class ZeroPerPixelBaselineHead(nn.Module):
 
 
 @META_ARCH_REGISTRY.register()
-class ZeroShotPerPixelModel(nn.Module):
+class ZeroShotPerPixelModel(Segmenter):
     """Pixels classified by the cosine of their embedding with text features.
 
     The method of SPNet (Xian et al., CVPR 2019) on the backbone and decoder of the other segmenters, with CLIP's text
     features in the place of word vectors.
     """
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     @configurable
     def __init__(
@@ -71,14 +68,9 @@ class ZeroShotPerPixelModel(nn.Module):
         Args:
             clip_ensemble_weight: in 0..1 the weight of the pixels' own opinion against CLIP's on the whole image (see
                 :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 there is no ensemble.
-            half_precision: see :func:`pomp_seg.meta_arch.options.backbone_features`.
         """
-        super().__init__()
-        self.backbone, self.sem_seg_head, self.clip_adapter = backbone, sem_seg_head, clip_adapter
-        self.clip_ensemble_weight, self.half_precision = clip_ensemble_weight, half_precision
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
-        self.classes: Classes | None = None
+        super().__init__(backbone, sem_seg_head, pixel_mean, pixel_std, half_precision=half_precision)
+        self.clip_adapter, self.clip_ensemble_weight = clip_adapter, clip_ensemble_weight
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -101,27 +93,21 @@ class ZeroShotPerPixelModel(nn.Module):
             "half_precision": cfg.FP16,
         }
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.pixel_mean.device
-
     def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
         """The loss in training, else predictions; input and output as for :class:`pomp_seg.meta_arch.MaskFormer`.
 
         Args:
             batch: in training with ``sem_seg`` (H, W), class indices and ``IGNORE_VALUE``.
         """
-        images = [(example["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for example in batch]
-        divisibility = getattr(self.backbone, "size_divisibility", 0)
-        padded = ImageList.from_tensors(images, divisibility)
-        maps = backbone_features(self.backbone, padded.tensor, self.half_precision)
+        maps, padded = self.features(batch)
         embeddings = self.sem_seg_head(maps)  # (B, E, H, W)
         classes = batch_classes(batch, self.classes)
         features = self.clip_adapter.text_features(classes.names)
         if self.training:
             labels = ImageList.from_tensors(
-                [example["sem_seg"].to(self.device) for example in batch], divisibility, self.sem_seg_head.ignore_value
+                [example["sem_seg"].to(self.device) for example in batch],
+                self.size_divisibility,
+                self.sem_seg_head.ignore_value,
             ).tensor
             return {"loss_sem_seg": self._loss(embeddings, labels, features)}
         results = []
