@@ -17,8 +17,7 @@ def add_data_config(cfg: CfgNode) -> None:
     cfg.INPUT.SIZE_DIVISIBILITY = -1  # pixels; training images are padded to a multiple of it, -1 pads nothing
     # The largest share that one class may have of a training crop, 1.0 allows all
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
-    # own; the random crops of masked regions: swapped (as published, row and column of the corner are exchanged) or
-    # correct
-    cfg.INPUT.REGION_CROP_OFFSETS = "swapped"
+    # own; resize a masked region's shorter side to MIN_SIZE_TEST before its centre is cut out; False as published
+    cfg.INPUT.REGION_TEST_RESIZE = False
     cfg.DATASETS.SAMPLE_PER_CLASS = -1  # records of each class, of data sets with one class a record; -1 takes all
     cfg.DATASETS.SAMPLE_SEED = 0  # of the draw

@@ -21,7 +21,6 @@ from pomp_seg.data.augmentation import (
     LabelResizeTransform,
     ResizeShortestEdge,
     centre_crop_or_pad,
-    check_choice,
     drawn_generator,
     nearest_positions,
     random_flip,
@@ -31,7 +30,6 @@ from pomp_seg.data.label_values import dataset_labels
 from prompt_core.data.augment import crop_box
 from prompt_core.errors import UserError
 
-CROP_OFFSETS = ("swapped", "correct")
 CROP_AREA = (0.08, 1.0)
 # Windows that are drawn before one is put onto the mask.
 MOST_DRAWS = 10
@@ -49,7 +47,7 @@ class RegionMapper:
 
     Photo and mask are cut to the mask's bounding box first. In training a random window follows (8 % to 100 % of the
     box, aspect ratio 3/4 to 4/3), which is resized to ``train_size`` whatever its shape, and a flip. In evaluation the
-    shorter side is resized to ``test_size`` and the centre cut out, or padded.
+    centre is cut out, or padded.
 
     A training mask is never empty: a window without any pixel of the mask is drawn again. A test mask can be empty,
     where the class is not in the centre of its bounding box.
@@ -58,11 +56,12 @@ class RegionMapper:
         is_train: random windows, or the centre.
         num_classes: label values are 0..num_classes-1 and ``ignore_label``.
         ignore_label: value of pixels without a class.
-        train_size: H and W of training examples; published files have (224, 244).
+        train_size: width and height of training examples, in this order as published, where (224, 244) gives examples
+            244 pixels high.
         test_size: H = W of test examples.
-        test_longest: pixels that the longer side may have before the centre is cut out.
-        offsets: ``swapped`` takes the drawn row of a window's corner as its column and the reverse, as published. Where
-            the window then leaves the bounding box it is moved back inside. ``correct`` does not swap.
+        resize_test: resize the shorter side to ``test_size`` before the centre is cut out; False, as published, cuts it
+            out of the region as it is.
+        test_longest: pixels that the longer side may then have.
         flip: ``horizontal``, ``vertical`` or ``none``.
         image_format: order of the channels.
 
@@ -78,16 +77,15 @@ class RegionMapper:
         *,
         train_size: Sequence[int] = (224, 244),
         test_size: int = 224,
+        resize_test: bool = False,
         test_longest: int = 2560,
-        offsets: str = "swapped",
         flip: str = "horizontal",
         image_format: str = "RGB",
     ) -> None:
         check_ignore_label(num_classes, ignore_label)
-        check_choice("INPUT.REGION_CROP_OFFSETS", offsets, CROP_OFFSETS)
         if is_train and (len(train_size) != 2 or min(train_size) < 1):
             raise UserError(
-                f"INPUT.MIN_SIZE_TRAIN is {tuple(train_size)}; examples of regions need (height, width) in pixels, "
+                f"INPUT.MIN_SIZE_TRAIN is {tuple(train_size)}; examples of regions need (width, height) in pixels, "
                 "such as (224, 244)"
             )
         if not is_train and not 1 <= test_size <= test_longest:
@@ -98,9 +96,9 @@ class RegionMapper:
         self.is_train = is_train
         self.num_classes = num_classes
         self.ignore_label = ignore_label
-        self.train_size = tuple(train_size)
+        self.train_size = tuple(train_size)[::-1]  # height and width
         self.test_size = test_size
-        self.swapped = offsets == "swapped"
+        self.resize_test = resize_test
         self.image_format = image_format
         self._flip = T.AugmentationList(random_flip(flip))
         self._test_resize = ResizeShortestEdge(test_size, test_longest)
@@ -143,14 +141,15 @@ class RegionMapper:
         return example
 
     def _train(self, region: T.AugInput) -> tuple[np.ndarray, np.ndarray]:
-        left, upper, width, height = draw_window(region.sem_seg, self.train_size, self.swapped, drawn_generator())
+        left, upper, width, height = draw_window(region.sem_seg, self.train_size, drawn_generator())
         region.transform(T.CropTransform(left, upper, width, height))
         region.transform(LabelResizeTransform(height, width, *self.train_size))
         self._flip(region)
         return region.image, region.sem_seg
 
     def _test(self, region: T.AugInput) -> tuple[np.ndarray, np.ndarray]:
-        self._test_resize(region)
+        if self.resize_test:
+            self._test_resize(region)
         image = centre_crop_or_pad(region.image, self.test_size, IMAGE_PADDING)
         return image, centre_crop_or_pad(region.sem_seg, self.test_size, False)
 
@@ -162,21 +161,18 @@ def mask_box(mask: np.ndarray) -> Window:
     return left, upper, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - upper
 
 
-def draw_window(mask: np.ndarray, size: Sequence[int], swapped: bool, generator: random.Random) -> Window:
+def draw_window(mask: np.ndarray, size: Sequence[int], generator: random.Random) -> Window:
     """A random window of a mask (H, W) that shows some of it at ``size`` (height, width).
 
     Args:
         mask: with at least one pixel.
         size: that the window is to be resized to.
-        swapped: see :class:`RegionMapper`.
         generator: of the draws.
     """
     height, width = mask.shape
     for _ in range(MOST_DRAWS):
         left, upper, right, lower = crop_box(width, height, CROP_AREA, generator)
         across, down = right - left, lower - upper
-        if swapped:
-            left, upper = min(upper, width - across), min(left, height - down)
         rows, columns = nearest_positions(down, size[0]) + upper, nearest_positions(across, size[1]) + left
         if mask[rows[:, None], columns].any():
             return left, upper, across, down
@@ -210,7 +206,7 @@ def build_region_mapper(cfg: CfgNode, is_train: bool = True, dataset_name: str =
         train_size=cfg.INPUT.MIN_SIZE_TRAIN,
         test_size=cfg.INPUT.MIN_SIZE_TEST,
         test_longest=cfg.INPUT.MAX_SIZE_TEST,
-        offsets=cfg.INPUT.REGION_CROP_OFFSETS,
+        resize_test=cfg.INPUT.REGION_TEST_RESIZE,
         flip=cfg.INPUT.RANDOM_FLIP,
         image_format=cfg.INPUT.FORMAT,
     )

@@ -461,12 +461,9 @@ def test_the_configuration_decides(cfg: CfgNode, tmp_path: Path) -> None:
     assert isinstance(test, RegionMapper)
     assert train.is_train
     assert not test.is_train
-    assert train.swapped
-    cfg.INPUT.REGION_CROP_OFFSETS = "correct"
-    assert not build_region_mapper(cfg).swapped
-    cfg.INPUT.REGION_CROP_OFFSETS = "swap"
-    with pytest.raises(UserError, match="nearest: 'swapped'"):
-        build_mapper(cfg)
+    assert not test.resize_test
+    cfg.INPUT.REGION_TEST_RESIZE = True
+    assert build_region_mapper(cfg, is_train=False).resize_test
 
 
 @pytest.mark.parametrize("data", ["coco-stuff-164k-156", "voc-11k-15"])
@@ -479,7 +476,7 @@ def test_published_settings_of_prompt_tuning(cfg: CfgNode, shared: Path, tmp_pat
     labels[10:30, 20:60] = 4
     record = write_record(tmp_path, labels, category_id=4)
     example = seeded(build_mapper(cfg), record, 0)
-    assert example["image"].shape == (3, 224, 244)
+    assert example["image"].shape == (3, 244, 224)  # the published code takes (224, 244) as width and height
     assert build_mapper(cfg, is_train=False)(record)["image"].shape == (3, 224, 224)
     assert len(configured_sample(cfg, [record] * 300)) == {"coco-stuff-164k-156": 32, "voc-11k-15": 128}[data]
 
@@ -538,14 +535,11 @@ def test_real_labels(shared: Path, tmp_path: Path) -> None:
 @given(
     mask=arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.booleans()),
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    swapped=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_windows_lie_inside_and_show_the_mask(
-    mask: np.ndarray, size: tuple[int, int], swapped: bool, seed: int
-) -> None:
+def test_windows_lie_inside_and_show_the_mask(mask: np.ndarray, size: tuple[int, int], seed: int) -> None:
     mask[seed % mask.shape[0], seed % mask.shape[1]] = True
-    left, upper, width, height = draw_window(mask, size, swapped, random.Random(seed))
+    left, upper, width, height = draw_window(mask, size, random.Random(seed))
     assert 0 <= left <= left + width <= mask.shape[1]
     assert 0 <= upper <= upper + height <= mask.shape[0]
     window = mask[upper : upper + height, left : left + width]
@@ -557,36 +551,24 @@ def test_a_mask_of_two_far_pixels_is_not_lost() -> None:
     mask = np.zeros((600, 500), bool)
     mask[0, 0] = mask[-1, -1] = True
     for seed in range(20):
-        left, upper, width, height = draw_window(mask, (16, 16), True, random.Random(seed))
+        left, upper, width, height = draw_window(mask, (16, 16), random.Random(seed))
         rows, columns = nearest_positions(height, 16) + upper, nearest_positions(width, 16) + left
         assert mask[rows[:, None], columns].any()
 
 
-def test_swapped_offsets_are_those_of_the_other_axis() -> None:
-    square, wide = np.ones((100, 100), bool), np.ones((40, 200), bool)
-    moved = 0
+def test_windows_are_those_of_prompt_learning_where_all_is_mask() -> None:
+    wide = np.ones((40, 200), bool)
     for seed in range(30):
-        left, upper, right, lower = crop_box(100, 100, (0.08, 1.0), random.Random(seed))
-        size = right - left, lower - upper
-        assert draw_window(square, (8, 8), False, random.Random(seed)) == (left, upper, *size)
-        swapped = draw_window(square, (8, 8), True, random.Random(seed))
-        assert swapped == (min(upper, 100 - size[0]), min(left, 100 - size[1]), *size)
-        moved += swapped[:2] != (left, upper)
         left, upper, right, lower = crop_box(200, 40, (0.08, 1.0), random.Random(seed))
-        size = right - left, lower - upper
-        expected = (min(upper, 200 - size[0]), min(left, 40 - size[1]))
-        assert draw_window(wide, (8, 8), True, random.Random(seed)) == (*expected, *size)
-    assert moved > 20
+        assert draw_window(wide, (8, 8), random.Random(seed)) == (left, upper, right - left, lower - upper)
 
 
 @settings(max_examples=30, deadline=None)
-@given(rows=st.integers(2, 4), columns=st.integers(2, 4), swapped=st.booleans(), seed=st.integers(0, 2**31))
-def test_masks_follow_the_photo(rows: int, columns: int, swapped: bool, seed: int) -> None:
+@given(rows=st.integers(2, 4), columns=st.integers(2, 4), seed=st.integers(0, 2**31))
+def test_masks_follow_the_photo(rows: int, columns: int, seed: int) -> None:
     labels = blocks(rows, columns, 40, seed)
     labels[:40, :40] = category = seed % CLASSES
-    mapper = RegionMapper(
-        True, CLASSES, IGNORE, train_size=(40, 50), offsets="swapped" if swapped else "correct", flip="horizontal"
-    )
+    mapper = RegionMapper(True, CLASSES, IGNORE, train_size=(50, 40), flip="horizontal")
     with tempfile.TemporaryDirectory() as folder:
         example = seeded(mapper, write_record(Path(folder), labels, category_id=category), seed)
     assert example["image"].shape == (3, 40, 50)
@@ -624,15 +606,19 @@ def test_regions_are_the_seeds(tmp_path: Path) -> None:
 def test_regions_of_evaluation_are_the_centre(tmp_path: Path) -> None:
     labels = np.zeros((60, 90), np.uint8)
     labels[20:40, 10:70] = 2  # 20 x 60
-    example = RegionMapper(False, CLASSES, test_size=20)(write_record(tmp_path, labels, category_id=2))
+    record = write_record(tmp_path, labels, category_id=2)
+    example = RegionMapper(False, CLASSES, test_size=20, resize_test=True)(record)
     assert example["image"].shape == (3, 20, 20)
     assert example["sem_seg"].all()
     assert (example["image"] == torch.as_tensor(COLOURS[2])[:, None, None]).all()
     # The longer side is the limit: 60 -> 30 pixels, 20 -> 10, which are padded to 20.
-    example = RegionMapper(False, CLASSES, test_size=20, test_longest=30)(write_record(tmp_path, labels, category_id=2))
+    example = RegionMapper(False, CLASSES, test_size=20, resize_test=True, test_longest=30)(record)
     assert example["sem_seg"].sum(dim=1).tolist() == [0] * 5 + [20] * 10 + [0] * 5
     assert (example["image"][:, ~example["sem_seg"]] == 128).all()
     assert (example["height"], example["width"]) == (60, 90)
+    # As published the region keeps its size: 20 rows in the middle of 30, and 30 of its 60 columns.
+    example = RegionMapper(False, CLASSES, test_size=30)(record)
+    assert example["sem_seg"].sum(dim=1).tolist() == [0] * 5 + [30] * 20 + [0] * 5
 
 
 def test_the_centre_is_cut_out_or_padded() -> None:
