@@ -138,7 +138,8 @@ class DetectorComparison:
         return path
 
     def _classifier(self, kind: str, seed: int) -> Path:
-        path = self.folder / ("hand.safetensors" if kind == HAND else f"pomp_seed{seed}.safetensors")
+        prompt = self._prompt(seed) if kind == POMP else None
+        path = self.folder / ("hand.safetensors" if prompt is None else f"{prompt.parent.name}_classifier.safetensors")
         if path.is_file():
             return path
         from prompt_core.classifier import TextClassifier
@@ -146,9 +147,7 @@ class DetectorComparison:
         from prompt_core.prompt import SoftPrompt
         from prompt_core.vocabulary import Vocabulary
 
-        subject: Any = HAND
-        if kind == POMP:
-            subject = SoftPrompt.load(self._prompt(seed))
+        subject: Any = HAND if prompt is None else SoftPrompt.load(prompt)
         vocabulary = Vocabulary.load(self.shapes / "annotations" / "lvis_train.json")
         TextClassifier.build(load_clip("mini"), vocabulary, subject).save(path)
         return path
@@ -157,10 +156,11 @@ class DetectorComparison:
         """Learned on pictures of the base classes, as the demo does."""
         return learned_prompt(
             self.configs.parent / "prompt" / "mini_shapes.yaml",
-            self.folder / f"prompt_seed{seed}",
+            self.folder,
             seed,
             f"folder:{self.shapes / 'classification'}",
             str(self.shapes / "class_names.txt"),
+            self._data["options"],
         )
 
     def table(self, rows: Sequence[Row], seeds: Sequence[int]) -> tuple[list[str], list[list[str]]]:

@@ -110,23 +110,30 @@ def run_process(target: Callable[..., None], arguments: tuple[Any, ...], what: s
         raise UserError(f"the run of {what} stopped with code {worker.exitcode}")
 
 
-def learned_prompt(config: Path, output: Path, seed: int, train: str, vocabulary: str) -> Path:
-    """A prompt file learned by a configuration of ``configs/prompt``, unless it is there.
+def learned_prompt(config: Path, folder: Path, seed: int, train: str, vocabulary: str, data: Any = None) -> Path:
+    """A prompt file learned by a configuration of ``configs/prompt``; read where it is there, gone on with if stopped.
 
     Args:
-        output: folder of the run.
+        folder: for the run, whose name there says what it was made from.
         train: ``DATA.TRAIN``.
         vocabulary: ``DATA.VOCABULARY``.
+        data: what else tells one data set from another, as JSON.
+
+    Raises:
+        KeyboardInterrupt: when Ctrl-C stopped it.
     """
     from prompt_core.config import load_config
     from prompt_core.pretraining import pretrain
 
+    identity = sha256_of_json([config.read_text(encoding="utf-8"), seed, train, vocabulary, data])
+    output = folder / f"prompt_{identity[:16]}"
     path = output / "prompt.safetensors"
     if not path.is_file():
         cfg = load_config(config).clone()
         cfg.defrost()
         cfg.SEED, cfg.DATA.TRAIN, cfg.DATA.VOCABULARY = seed, train, vocabulary
-        pretrain(cfg, str(output), resume=False)
+        if pretrain(cfg, str(output), resume=(output / "state.pt").exists()):
+            raise KeyboardInterrupt
     return path
 
 

@@ -15,7 +15,15 @@ from pomp_engine.yaml_files import read_yaml
 from prompt_core.config import _pairs as _split_pairs
 from prompt_core.errors import UserError, nearest
 
-__all__ = ["add_engine_config", "flatten", "merge_config", "override_pairs", "read_config", "task_config"]
+__all__ = [
+    "add_engine_config",
+    "check_parts",
+    "flatten",
+    "merge_config",
+    "override_pairs",
+    "read_config",
+    "task_config",
+]
 
 
 def task_config(

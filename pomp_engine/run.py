@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from pomp_engine.run_folder import start_log, weights_to_evaluate
+from pomp_engine.training import FINAL
 from prompt_core.errors import UserError
 
 Results = dict[str, dict[str, dict[str, float]]]
@@ -58,7 +60,8 @@ def train(task: Task, cfg: CfgNode, resume: bool = False) -> Results:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set")
     task.check(cfg, model, True)
     task.train(cfg, model, resume, partial(_numbers, task, cfg, model) if cfg.DATASETS.TEST else None)
-    return _evaluate(task, cfg, model) if cfg.DATASETS.TEST else {}
+    final = str(Path(cfg.OUTPUT_DIR) / f"{FINAL}.pth")
+    return _evaluate(task, _with_weights(cfg, final), model) if cfg.DATASETS.TEST else {}
 
 
 def evaluate(task: Task, cfg: CfgNode, weights: str = "") -> Results:
@@ -75,7 +78,7 @@ def evaluate(task: Task, cfg: CfgNode, weights: str = "") -> Results:
     weights = weights or weights_to_evaluate(cfg)
     task.check(cfg, model, False)
     task.load(model, weights)
-    return _evaluate(task, cfg, model)
+    return _evaluate(task, _with_weights(cfg, weights), model)
 
 
 def score(task: Task, cfg: CfgNode) -> Results:
@@ -110,6 +113,14 @@ def _evaluate(task: Task, cfg: CfgNode, model: nn.Module) -> Results:
     if comm.is_main_process():
         _print(task, results)
     return results
+
+
+def _with_weights(cfg: CfgNode, weights: str) -> CfgNode:
+    """The configuration of an evaluation, whose results name the weights that it is one of."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = weights
+    return cfg
 
 
 def _prepare(task: Task, cfg: CfgNode) -> nn.Module:

@@ -47,7 +47,7 @@ def predicted_regions(model: Any, examples: Sequence[dict[str, Any]]) -> list[Re
     return found
 
 
-def disjoint_regions(height: int, width: int, count: int, seed: int = 0) -> Regions:
+def disjoint_regions(height: int, width: int, count: int, seed: int = 0, device: str = "cpu") -> Regions:
     """A random image and ``count`` regions without a pixel in common: the worst case, none empty and none twice."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
@@ -57,7 +57,7 @@ def disjoint_regions(height: int, width: int, count: int, seed: int = 0) -> Regi
     column = torch.arange(width) * columns // width
     cell = row[:, None] * columns + column  # (H, W)
     masks = (cell[None] == torch.arange(count)[:, None, None]).float()
-    return Regions(image, masks)
+    return Regions(image.to(device), masks.to(device))
 
 
 def region_costs(

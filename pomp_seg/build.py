@@ -16,6 +16,7 @@ from torch import nn
 from pomp_engine.backbones import efficientnet_lite  # noqa: F401
 from pomp_engine.config import check_parts
 from pomp_seg.classes import Classes
+from pomp_seg.data.label_sets import LABEL_SETS, label_set
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.meta_arch import mask_former, per_pixel, region_classifier  # noqa: F401
 from pomp_seg.names import META_ARCHITECTURES
@@ -63,6 +64,8 @@ def set_classes(model: nn.Module, classes: Vocabulary | Sequence[str], seen: Seq
 
 
 def _vocabulary(text: str) -> Vocabulary:
+    if text in LABEL_SETS:
+        return label_set(text).vocabulary
     if text in PUBLISHED or Path(text).suffix in (".txt", ".csv", ".json"):
         return Vocabulary.load(text)
     return Vocabulary([name.strip() for name in text.split(",")], source="MODEL.VOCABULARY").check()
@@ -82,3 +85,13 @@ def _check_names(cfg: CfgNode) -> None:
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, no segmenter; expected "
             f"{', '.join(META_ARCHITECTURES)}"
         )
+    if cfg.MODEL.META_ARCHITECTURE != "MaskFormer" and cfg.INPUT.FORMAT != "RGB":
+        raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP looks at the photos too and takes RGB")
+    ignored = {
+        "TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED,
+        "TEST.SLIDING_WINDOW": cfg.TEST.SLIDING_WINDOW,
+        "TEST.DENSE_CRF": cfg.TEST.DENSE_CRF,
+    }
+    for key, value in ignored.items():
+        if value:
+            raise UserError(f"{key} is True, which is not built; set it to False")

@@ -30,8 +30,9 @@ class SegmenterCheckpointer(ModelCheckpointer):
         for name, adapter in self.model.named_modules():
             if isinstance(adapter, ClipAdapter):
                 left_out += self._choose_prompt(f"{name}.prompt_learner.", adapter, state, own)
-                # A file without CLIP, as of a prompt tuning that leaves it out: CLIP has its own weights.
-                left_out += [key for key in own if key.startswith(f"{name}.clip_model.") and key not in state]
+                clip = [key for key in own if key.startswith(f"{name}.clip_model.")]
+                if not any(key in state for key in clip):  # a file without CLIP, which has its own weights
+                    left_out += clip
         # Only the loss reads it, and it follows NUM_CLASSES.
         key = "criterion.empty_weight"
         if key in state and key in own and state[key].shape != own[key].shape:

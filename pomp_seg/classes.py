@@ -55,9 +55,13 @@ def batch_classes(batch: Sequence[dict[str, Any]], own: Classes | None) -> Class
     Raises:
         UserError: when neither is known, or the batch mixes data sets with different classes.
     """
-    if own is not None:
-        return own
     datasets = sorted({str(example.get("meta", {}).get("dataset_name", "")) for example in batch})
+    if own is not None:
+        # The data set's own names in another place: what training saw of them is still known.
+        if own.seen is None and len(datasets) == 1 and datasets[0] in MetadataCatalog.list():
+            theirs = dataset_classes(datasets[0])
+            return theirs if theirs.names == own.names else own
+        return own
     if datasets == [""]:
         raise UserError("the segmenter has no classes; set MODEL.VOCABULARY, or use pomp_seg.set_classes")
     first, *others = (dataset_classes(name) for name in datasets)

@@ -73,7 +73,14 @@ class ClipAdapter(nn.Module):
         return self
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        if any(key.startswith(f"{prefix}clip_model.") for key in state):
+        own = {f"{prefix}clip_model.{key}" for key in self.clip_model.state_dict()}
+        given = {key for key in state if key.startswith(f"{prefix}clip_model.")}
+        if given and not own <= given:
+            raise UserError(
+                f"the weights hold {len(own & given)} of the {len(own)} tensors of CLIP {self.clip.name}; they come "
+                "from another CLIP (CLIP_MODEL_NAME) or are incomplete"
+            )
+        if given:
             self._source.loaded()
         super()._load_from_state_dict(state, prefix, *arguments)
 
@@ -114,6 +121,8 @@ class RegionClipAdapter(ClipAdapter):
         super().__init__(source, learner)
         if mask_fill not in FILLS:
             raise UserError(f"MASK_FILL is {mask_fill!r}; expected {' or '.join(FILLS)}{nearest(mask_fill, FILLS)}")
+        if mask_expand_ratio <= 0:
+            raise UserError(f"MASK_EXPAND_RATIO is {mask_expand_ratio}; a positive number is expected, 1 for the box")
         if region_features not in REGION_FEATURES:
             raise UserError(
                 f"REGION_FEATURES is {region_features!r}; expected {', '.join(REGION_FEATURES)}"

@@ -154,10 +154,7 @@ class SegmenterComparison:
             "overrides": [[str(key), str(value)] for key, value in row.overrides],
             "more_overrides": [str(each) for each in self.overrides],
         }
-        shapes = self.root / "shapes" / "shapes.json"
-        if self.experiment.classes and shapes.is_file():
-            identity["shapes"] = read_json(shapes)["options"]
-        return identity
+        return identity | {"shapes": self._shapes()}
 
     def _common(self, seed: int, output: Path) -> dict[str, Any]:
         return {"SEED": seed, "OUTPUT_DIR": str(output)}
@@ -181,24 +178,31 @@ class SegmenterComparison:
     def _prompt(self, seed: int) -> Path:
         return learned_prompt(
             self.configs / "prompt" / self.experiment.prompt,
-            self.folder / f"prompt_seed{seed}",
+            self.folder,
             seed,
             self.experiment.train.format(root=self.root),
             self.experiment.vocabulary.format(root=self.root),
+            self._shapes(),
         )
 
     def _tuned(self, learner: str, seed: int) -> Path:
         """The output of stage 1, unless it is there."""
-        output = self.folder / f"tuned_{learner}_seed{seed}"
+        start = "" if learner == "learnable" else str(self._prompt(seed))
+        files = [self.experiment.tuning, "segmentation_prompt.yaml", "segmentation_base.yaml"]
+        texts = [(self.configs / "mini" / file).read_text(encoding="utf-8") for file in files]
+        output = self.folder / f"tuned_{sha256_of_json([texts, learner, seed, start, self._shapes()])[:16]}"
         path = output / "model_final.pth"
         if not path.is_file():
-            settings = self._common(seed, output) | {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": learner}
-            if learner != "learnable":
-                settings["MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT"] = str(self._prompt(seed))
-            settings |= self._shape(learner, seed)
+            settings = self._common(seed, output) | self._shape(learner, seed)
+            settings |= {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": learner, "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": start}
             file = str(self.configs / "mini" / self.experiment.tuning)
             run_process(_train, (file, settings), f"the tuning of prompt {learner!r}, seed {seed},")
         return path
+
+    def _shapes(self) -> Any:
+        """The options that the generated scenes were made with; None for photos."""
+        file = self.root / "shapes" / "shapes.json"
+        return read_json(file)["options"] if self.experiment.classes and file.is_file() else None
 
 
 def _train(config: str, overrides: Mapping[str, Any]) -> None:

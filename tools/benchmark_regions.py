@@ -37,12 +37,14 @@ def main() -> None:
     cfg = pomp_seg.load_config(options.config, options.overrides)
     register_configured(cfg)
     model = pomp_seg.build_segmenter(cfg)
+    if cfg.MODEL.META_ARCHITECTURE != "ZeroShotMaskFormer":
+        raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} proposes no regions; a ZeroShotMaskFormer is expected")
     pomp_seg.load_weights(model, options.weights)
     mapper = build_mapper(cfg, False, options.dataset)
     examples = [mapper(record) for record in DatasetCatalog.get(options.dataset)[: options.images]]
     proposed = predicted_regions(model, examples)
     height, width = proposed[0].masks.shape[-2:]
-    worst = disjoint_regions(height, width, len(proposed[0].masks))
+    worst = disjoint_regions(height, width, len(proposed[0].masks), device=cfg.MODEL.DEVICE)
     rows = []
     for name in options.clip.split(","):
         with warnings.catch_warnings():

@@ -1,7 +1,7 @@
 """Segmenters with a hand prompt, ZSSeg's own prompt and POMP, raw and tuned; seen and unseen classes in one table.
 
-    python datasets/make_shapes.py --output datasets/shapes --classes 240 --classification-classes 240 \\
-        --val-images-per-class 12 --scenes 800 --val-scenes 200
+    python datasets/make_shapes.py --output datasets/shapes --classes 48 --classification-classes 48 \\
+        --val-images-per-class 8 --scenes 1200 --val-scenes 200 --scene-size 128
     python datasets/prepare_shapes_seg.py
     python tools/compare_segmenters.py --data scenes --output runs/scenes_seg --results docs/results/scenes_seg
 

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 def add_data_config(cfg: CfgNode) -> None:
     """Add the keys of the mappers and of sampling by class to a Detectron2 configuration, in place."""
+    cfg.INPUT.FORMAT = "RGB"  # what CLIP looks at; Detectron2's own default is BGR
     # The training examples: mask_former_semantic (whole label maps) or mask_former_binary_semantic (one masked region)
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     cfg.INPUT.COLOR_AUG_SSD = False  # the colour jitter of SSD

@@ -60,6 +60,7 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
         for name in cfg.DATASETS.TRAIN:
             _check_count(cfg, model, name)
             _check_ignored_value(model, name)
+            _check_own_labels(cfg, name)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise UserError(
                 f"nothing of {cfg.MODEL.META_ARCHITECTURE} learns with PROMPT_LEARNER "
@@ -110,6 +111,16 @@ def _check_ignored_value(model: nn.Module, dataset: str) -> None:
         raise UserError(
             f"data set {dataset!r} ignores the label value {ignored}, MODEL.SEM_SEG_HEAD.IGNORE_VALUE is "
             f"{head.ignore_value}; set it to {ignored}"
+        )
+
+
+def _check_own_labels(cfg: CfgNode, dataset: str) -> None:
+    """A user's labels of all classes would teach those that are said to be unseen."""
+    flags = registered_metadata(dataset).get("trainable_flag")
+    if dataset in [row[0] for row in cfg.DATASETS.FILES] and flags is not None and not all(flags):
+        raise UserError(
+            f"training set {dataset!r} has a file of seen classes that leaves some out, and labels of all; train on "
+            "labels and names of the seen classes alone, with the ignored value elsewhere, and test on the set with all"
         )
 
 

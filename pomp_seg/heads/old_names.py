@@ -2,7 +2,7 @@
 
 The first releases of MaskFormer kept the pixel decoder directly in the head. The published code renames such keys
 whenever a file carries no version, also those of newer files, whose decoder then stays random without a word
-(FACTS 6.1). Here a key is renamed for what it is.
+(zsseg.baseline, thread 13). Here a key is renamed for what it is.
 """
 
 from __future__ import annotations

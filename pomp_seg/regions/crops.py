@@ -18,11 +18,13 @@ def expanded_box(box: Sequence[float], ratio: float, height: int, width: int) ->
     left, top, right, bottom = box
     x, y = (left + right) / 2, (top + bottom) / 2
     half_width, half_height = (right - left) * ratio / 2, (bottom - top) * ratio / 2
+    first_column, first_row = max(int(x - half_width), 0), max(int(y - half_height), 0)
+    # A box that shrinks keeps a pixel.
     return (
-        max(int(x - half_width), 0),
-        max(int(y - half_height), 0),
-        min(int(x + half_width), width),
-        min(int(y + half_height), height),
+        first_column,
+        first_row,
+        max(min(int(x + half_width), width), first_column + 1),
+        max(min(int(y + half_height), height), first_row + 1),
     )
 
 

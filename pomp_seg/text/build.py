@@ -89,8 +89,8 @@ def _vectors(file: Path, learner: PompPrompt | ZssegPrompt) -> dict[str, Tensor]
     """Learned vectors by the names that the learner has for them."""
     if not file.is_file():
         raise UserError(
-            f"PROMPT_CHECKPOINT {file} does not exist; set MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT to a prompt file or to "
-            "the output of the prompt tuning"
+            f"PROMPT_CHECKPOINT {file} does not exist; set MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT to a prompt file or "
+            "the output of a prompt tuning, or to '' for the prompt inside a segmenter's checkpoint"
         )
     if file.suffix != ".safetensors":
         held: Any = load_restricted(file)

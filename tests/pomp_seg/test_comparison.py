@@ -60,12 +60,12 @@ def test_stage_two_takes_the_prompt_of_stage_one(root: Path, tmp_path: Path, mon
     key = "clip_adapter.prompt_learner.ctx"
     tuned, final = (
         torch.load(folder / "model_final.pth", weights_only=True)["model"][key]
-        for folder in (tmp_path / "runs/tuned_pomp_seed3", comparison._store.output(result["settings"]))
+        for folder in (comparison._tuned("pomp", 3).parent, comparison._store.output(result["settings"]))
     )
     assert torch.equal(tuned, final)
     from prompt_core.prompt import SoftPrompt
 
-    raw = SoftPrompt.load(tmp_path / "runs/prompt_seed3/prompt.safetensors").context
+    raw = SoftPrompt.load(comparison._prompt(3)).context
     assert tuned.shape == raw.shape
     assert not torch.equal(tuned, raw)
     # Done: the file is read again, also where a number was changed by hand.
@@ -83,3 +83,9 @@ def test_stage_two_takes_the_prompt_of_stage_one(root: Path, tmp_path: Path, mon
         EXPERIMENTS["scenes"], root, configs, tmp_path / "runs", tmp_path / "results", [*SHORT, "SOLVER.BASE_LR", 0.1]
     )
     assert other._store.known(other._identity(BY_NAME["POMP, tuned"], 3)) is None
+    # Another configuration of the prompt is another prompt, and another tuning.
+    prompts = comparison._prompt(3), comparison._tuned("pomp", 3)
+    file = configs / "prompt/mini_shapes.yaml"
+    file.write_text(file.read_text().replace("LR: 0.1", "LR: 0.05"))
+    assert comparison._prompt(3) != prompts[0]
+    assert comparison._tuned("pomp", 3) != prompts[1]

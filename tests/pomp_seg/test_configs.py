@@ -52,8 +52,8 @@ NOT_READ = ("TEST.AUG.", "ORACLE", "MODEL.MASK_ON", "SOLVER.TEST_IMS_PER_BATCH")
 # Prompt tuning has no backbone, no mask head and no crops of whole photos; published files inherit them.
 NOT_TUNED = ("MODEL.PIXEL_", "MODEL.BACKBONE.", "MODEL.RESNETS.", "MODEL.SEM_SEG_HEAD.", "INPUT.CROP.",
              "INPUT.MAX_SIZE_TRAIN", "INPUT.COLOR_AUG_SSD")  # fmt: skip
-# Published cross-dataset files inherit how the 156 classes are trained, though the weights come from all 171 (FACTS
-# 6.2); a test reads none of it.
+# Published cross-dataset files inherit how the 156 classes are trained, though the weights come from all 171; a test
+# reads none of it.
 NOT_TESTED = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "DATASETS.TRAIN", "INPUT.CROP.SIZE", "INPUT.SIZE_DIVISIBILITY")
 
 

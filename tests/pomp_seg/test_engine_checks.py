@@ -103,6 +103,15 @@ def test_numbers_and_names_of_classes(folder: Path, refused: Callable[..., None]
     )
 
 
+def test_labels_of_unseen_classes_are_no_training(folder: Path, refused: Callable[..., None]) -> None:
+    """A list of seen classes steers the ensemble and the report; it does not take labels away."""
+    row = tiny_settings(folder)["DATASETS.FILES"][1]
+    refused(
+        r"training set 'tiny' has a file of seen classes that leaves some out, and labels of all",
+        **{"DATASETS.FILES": [row], "DATASETS.TRAIN": ["tiny"], "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 4},
+    )
+
+
 def test_names_that_are_misspelt(folder: Path, refused: Callable[..., None]) -> None:
     refused(r"data set 'tiny_trian' is not registered; nearest: 'tiny_train'", **{"DATASETS.TRAIN": ["tiny_trian"]})
     refused(r"data set 'tinny' is not registered; nearest: 'tiny'", **{"DATASETS.TEST": ["tinny"]})

@@ -94,6 +94,15 @@ def test_checkpoint_without_clip(tiny: Build, tmp_path: Path, caplog: pytest.Log
     assert torch.equal(predict(model), predict(other))
 
 
+def test_a_checkpoint_with_a_part_of_clip_is_refused(tiny: Build, tmp_path: Path) -> None:
+    """What is missing would stay random."""
+    state = {key: value.contiguous() for key, value in tiny().state_dict().items()}
+    clip = [key for key in state if ".clip_model." in key]
+    save_file({key: value for key, value in state.items() if key not in clip[1:]}, tmp_path / "part.safetensors")
+    with pytest.raises(UserError, match=f"hold 1 of the {len(clip)} tensors of CLIP mini"):
+        load_weights(tiny(), tmp_path / "part.safetensors")
+
+
 def test_a_frozen_prompt_stays_and_a_learning_one_is_loaded(
     tiny: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -173,6 +182,11 @@ def test_classes_come_from_the_vocabulary_or_the_data_set(tiny: Build) -> None:
     model = tiny()
     set_classes(model, ["cat", "sky"], [True, False])
     assert torch.equal(predict(model), by_set)
+    # The data set's names in MODEL.VOCABULARY are the same classes: what training saw stays known.
+    again = tiny({"MODEL.VOCABULARY": "cat,sky"})
+    assert torch.equal(predict(again, example() | {"meta": {"dataset_name": "tiny_seg"}}), by_set)
+    assert float((predict(again) - by_set).abs().max()) > 1e-5
+    assert len(tiny({"MODEL.VOCABULARY": "voc"}).classes.names) == 20
     named = tiny({"MODEL.VOCABULARY": "cat,sky,tree"})
     assert predict(named, example() | {"meta": {"dataset_name": "tiny_seg"}}).shape[0] == 3
     with pytest.raises(UserError, match="no class names"):

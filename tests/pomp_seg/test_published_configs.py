@@ -111,6 +111,10 @@ def test_clip_weights_are_asked_for_when_they_are_needed(published: Path, monkey
         ({"MODEL.CLIP_ADAPTER.REGION_RESIZED": False}, "REGION_RESIZED"),
         ({"MODEL.CLIP_ADAPTER.PREDEFINED_PROMPT_TEMPLATES": ["a photo"]}, "has no {}"),
         ({"MODEL.VOCABULARY": "cat,cat"}, "cat"),
+        ({"INPUT.FORMAT": "BGR"}, "takes RGB"),
+        ({"TEST.AUG.ENABLED": True}, "TEST.AUG.ENABLED is True, which is not built"),
+        ({"TEST.DENSE_CRF": True}, "TEST.DENSE_CRF is True"),
+        ({"MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO": 0.0}, "a positive number"),
     ],
 )
 def test_mistakes_are_named(tiny, changed: dict[str, object], message: str) -> None:  # type: ignore[no-untyped-def]

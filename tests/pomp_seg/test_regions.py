@@ -170,6 +170,14 @@ def test_grown_boxes_stay_inside_and_hold_the_box(left: int, top: int, width: in
     assert 0 <= grown[1] <= box[1] < box[3] <= grown[3] <= 40
 
 
+def test_a_shrunk_box_keeps_a_pixel(tiny_clip: Clip, image: torch.Tensor) -> None:
+    assert expanded_box((3, 5, 4, 6), 0.5, 40, 52) == (3, 5, 4, 6)
+    masks = torch.zeros(1, 40, 52)
+    masks[0, -1, -1] = 1
+    features, _ = RegionEncoder(tiny_clip, expand=0.5)(image, masks)
+    assert bool(torch.isfinite(features).all())
+
+
 def test_distinct_masks() -> None:
     masks = torch.tensor([[[1, 0]], [[0, 1]], [[1, 0]]], dtype=torch.bool)
     first, inverse = distinct_masks(masks)
