@@ -168,9 +168,9 @@ class SegmenterComparison:
         return settings | self._shape(row.learner, seed)
 
     def _shape(self, learner: str, seed: int) -> dict[str, Any]:
-        """ZSSeg's own prompt has the configuration's length, POMP's the one that it was learned with."""
+        """ZSSeg's own prompt has its published length, POMP's the one that it was learned with."""
         if learner == "learnable":
-            return {}
+            return {"MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (16, 0)}
         from prompt_core.prompt import SoftPrompt
 
         return {"MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (SoftPrompt.load(self._prompt(seed)).n_ctx, 0)}
