@@ -24,8 +24,9 @@ def dataset_labels(names: Sequence[str]) -> tuple[int, int]:
         raise UserError("no data set is given; set DATASETS.TRAIN or DATASETS.TEST")
     first: tuple[list[str], int] | None = None
     for name in names:
-        # Data sets that others registered need no vocabulary of ours.
-        if name not in DatasetCatalog.list() or not MetadataCatalog.get(name).get("stuff_classes"):
+        # Data sets that others registered need no vocabulary of ours; sets of boxes may list stuff classes too.
+        known = name in DatasetCatalog.list() and MetadataCatalog.get(name).get("stuff_classes")
+        if not known or MetadataCatalog.get(name).get("evaluator_type") not in (None, "sem_seg"):
             registered_metadata(name)
         metadata = MetadataCatalog.get(name)
         ignore_label = metadata.get("ignore_label")

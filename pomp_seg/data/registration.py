@@ -93,7 +93,8 @@ def registered_metadata(name: str) -> Any:
         hint = nearest(name, [*known, *DatasetCatalog.list()])
         raise UserError(f"data set {name!r} is not registered{hint}; known: {', '.join(known)}")
     metadata = MetadataCatalog.get(name)
-    if metadata.get("vocabulary") is None:
+    # Sets of boxes have a vocabulary too.
+    if metadata.get("vocabulary") is None or metadata.get("evaluator_type") != "sem_seg":
         read = metadata.get("read_classes")
         if read is None:
             raise UserError(f"data set {name!r} was not registered with semantic labels; known: {', '.join(known)}")

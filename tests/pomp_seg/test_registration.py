@@ -236,3 +236,14 @@ def test_unknown_names() -> None:
     assert {entry.group for entry in entries_of("all")} == {
         *("coco_stuff", "voc_seg", "pcontext", "ade20k", "ade20k_full", "cityscapes"),
     }
+
+
+def test_sets_of_boxes_are_no_labels() -> None:
+    """Detection sets of the same process have a vocabulary too."""
+    from pomp_det.data.registration import register_datasets as register_boxes
+    from pomp_seg.data.label_values import dataset_labels
+
+    register_boxes()
+    for look in (registered_metadata, lambda name: dataset_labels([name])):
+        with pytest.raises(UserError, match="'coco_2017_train' was not registered with semantic labels"):
+            look("coco_2017_train")
