@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -16,12 +15,12 @@ from torch import nn
 from pomp_engine.backbones import efficientnet_lite  # noqa: F401
 from pomp_engine.config import check_parts
 from pomp_seg.classes import Classes
-from pomp_seg.data.label_sets import LABEL_SETS, label_set
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.meta_arch import mask_former, per_pixel, region_classifier  # noqa: F401
 from pomp_seg.names import META_ARCHITECTURES
+from pomp_seg.vocabulary import read_words
 from prompt_core.errors import UserError
-from prompt_core.vocabulary import PUBLISHED, Vocabulary
+from prompt_core.vocabulary import Vocabulary
 
 
 def build_segmenter(cfg: CfgNode) -> nn.Module:
@@ -37,7 +36,7 @@ def build_segmenter(cfg: CfgNode) -> nn.Module:
     _check_names(cfg)
     model = build_model(cfg)
     if cfg.MODEL.VOCABULARY:
-        set_classes(model, _vocabulary(cfg.MODEL.VOCABULARY))
+        set_classes(model, read_words(cfg.MODEL.VOCABULARY))
     return model
 
 
@@ -61,14 +60,6 @@ def set_classes(model: nn.Module, classes: Vocabulary | Sequence[str], seen: Seq
     names = getattr(classes, "names", classes)
     holder: Any = model
     holder.classes = Classes(tuple(name.strip() for name in names), None if seen is None else tuple(map(bool, seen)))
-
-
-def _vocabulary(text: str) -> Vocabulary:
-    if text in LABEL_SETS:
-        return label_set(text).vocabulary
-    if text in PUBLISHED or Path(text).suffix in (".txt", ".csv", ".json"):
-        return Vocabulary.load(text)
-    return Vocabulary([name.strip() for name in text.split(",")], source="MODEL.VOCABULARY").check()
 
 
 def _check_names(cfg: CfgNode) -> None:

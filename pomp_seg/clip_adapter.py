@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pomp_seg.clip_source import ClipSource
 from pomp_seg.regions.any_size import encode_any_size
+from pomp_seg.regions.crops import squared_image
 from pomp_seg.regions.encode import RegionEncoder, similarity_logits
 from pomp_seg.regions.single_pass import SinglePassEncoder
 from pomp_seg.text.class_features import ClassFeatures
@@ -61,10 +62,7 @@ class ClipAdapter(nn.Module):
     def whole_image_features(self, image: Tensor) -> Tensor:
         """Unit-norm features (1, E) of an image (3, H, W) in 0..255, squeezed into CLIP's square."""
         clip = self._source.ready()
-        size = clip.image_size
-        pixels = F.interpolate(image[None].float(), size=(size, size), mode="bicubic", antialias=True).clamp(0, 255)
-        mean, std = (pixels.new_tensor(each).view(3, 1, 1) for each in (clip.image_mean, clip.image_std))
-        return clip.encode_image((pixels / 255 - mean) / std)
+        return clip.encode_image(squared_image(clip, image))
 
     def train(self, mode: bool = True) -> ClipAdapter:
         """As for any module, but CLIP stays in evaluation mode."""

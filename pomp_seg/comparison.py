@@ -121,7 +121,7 @@ class SegmenterComparison:
         known = self._store.known(identity)
         if known is not None:
             return known
-        settings = self._common(seed, self._store.output(identity))
+        settings: dict[str, Any] = {"SEED": seed, "OUTPUT_DIR": str(self._store.output(identity))}
         settings |= {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": row.learner, "DATASETS.TEST": (self.experiment.dataset,)}
         settings |= self._prompt_settings(row, seed)
         if self.experiment.classes:
@@ -155,9 +155,6 @@ class SegmenterComparison:
             "more_overrides": [str(each) for each in self.overrides],
         }
         return identity | {"shapes": self._shapes()}
-
-    def _common(self, seed: int, output: Path) -> dict[str, Any]:
-        return {"SEED": seed, "OUTPUT_DIR": str(output)}
 
     def _prompt_settings(self, row: Row, seed: int) -> dict[str, Any]:
         """Which learned vectors stage 2 freezes."""
@@ -193,7 +190,7 @@ class SegmenterComparison:
         output = self.folder / f"tuned_{sha256_of_json([texts, learner, seed, start, self._shapes()])[:16]}"
         path = output / "model_final.pth"
         if not path.is_file():
-            settings = self._common(seed, output) | self._shape(learner, seed)
+            settings = {"SEED": seed, "OUTPUT_DIR": str(output)} | self._shape(learner, seed)
             settings |= {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": learner, "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": start}
             file = str(self.configs / "mini" / self.experiment.tuning)
             run_process(_train, (file, settings), f"the tuning of prompt {learner!r}, seed {seed},")

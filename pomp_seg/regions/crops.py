@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from detectron2.structures import BitMasks
 from torch import Tensor
 
+from prompt_core.clip import Clip
+
 
 def expanded_box(box: Sequence[float], ratio: float, height: int, width: int) -> tuple[int, int, int, int]:
     """A box of whole pixels ``(left, top, right, bottom)``, grown about its centre and cut at the image's border.
@@ -59,6 +61,16 @@ def masked_crops(
         crop = scaled[:, top:bottom, left:right] * mask[top:bottom, left:right].to(scaled.dtype) + offset
         crops[row] = F.interpolate(crop[None], size=(size, size), mode="bicubic", align_corners=False)[0]
     return crops
+
+
+def squared_image(clip: Clip, image: Tensor) -> Tensor:
+    """An image (3, H, W) in 0..255 squeezed into CLIP's square and normalised: (1, 3, S, S)."""
+    size = clip.image_size
+    pixels = F.interpolate(
+        image[None].float(), size=(size, size), mode="bicubic", align_corners=False, antialias=True
+    ).clamp(0, 255)
+    mean, std = (pixels.new_tensor(each).view(3, 1, 1) for each in (clip.image_mean, clip.image_std))
+    return (pixels / 255 - mean) / std
 
 
 def distinct_masks(masks: Tensor) -> tuple[Tensor, Tensor]:

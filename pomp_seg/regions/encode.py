@@ -79,15 +79,13 @@ class RegionEncoder:
 
     def crops(self, image: Tensor, masks: Tensor, binary: Tensor) -> Tensor:
         """Normalised crops (R, 3, S, S) of regions (R, H, W); an empty region is cropped to the whole image."""
-        mean, std = (255.0 * image.new_tensor(each, dtype=torch.float32) for each in self._normalisation())
+        clip = self.clip
+        mean, std = (255.0 * image.new_tensor(each, dtype=torch.float32) for each in (clip.image_mean, clip.image_std))
         fill = mean if self._fill_is_mean else torch.zeros_like(mean)
         boxes = mask_boxes(binary)
         empty = ~binary.flatten(1).any(dim=1)
         boxes[empty] = boxes.new_tensor([0, 0, image.shape[-1], image.shape[-2]])
-        return masked_crops(image, masks, boxes, self.clip.image_size, fill, mean, std, self.expand)
-
-    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return self.clip.image_mean, self.clip.image_std
+        return masked_crops(image, masks, boxes, clip.image_size, fill, mean, std, self.expand)
 
 
 def similarity_logits(features: Tensor, class_features: Tensor, temperature: float = 100.0) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pomp_seg.regions.crops import squared_image
 from prompt_core.clip import Clip
 from prompt_core.errors import UserError
 
@@ -63,12 +64,7 @@ class SinglePassEncoder:
         valid = binary.flatten(1).any(dim=1)
         if not bool(valid.any()):
             return masks.new_zeros(0, self.clip.embed_dim), valid
-        size = self.clip.image_size
-        pixels = F.interpolate(
-            image[None].float(), size=(size, size), mode="bicubic", align_corners=False, antialias=True
-        ).clamp(0, 255)
-        mean, std = (pixels.new_tensor(each).view(3, 1, 1) for each in (self.clip.image_mean, self.clip.image_std))
-        pixels = (pixels / 255 - mean) / std
+        pixels = squared_image(self.clip, image)
         features = self._pool(self.clip.model.visual, pixels.to(self.clip.dtype), binary[valid], self.first_block)
         return F.normalize(features.float(), dim=-1), valid
 
