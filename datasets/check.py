@@ -1,11 +1,14 @@
 """Say what is there of the data sets, what is missing or wrong, where it has to be and how to get it.
 
     python datasets/check.py lvis
+    python datasets/check.py caltech101
     python datasets/check.py all --root /data
 
 Groups of detection: lvis, coco, coco_small, objects365, imagenet_lvis, shapes. Of segmentation: coco_stuff, voc_seg,
-pcontext, ade20k, ade20k_full, cityscapes, coco_small_seg, semseg_samples, shapes_seg. all looks at both, without the
-small sets. The root is --root, else POMP_DATA, else datasets.
+pcontext, ade20k, ade20k_full, cityscapes, coco_small_seg, semseg_samples, shapes_seg. Of classification: imagenet,
+imagenet21k, caltech101, oxford_pets, stanford_cars, oxford_flowers, food101, fgvc_aircraft, sun397, dtd, eurosat,
+ucf101, imagenet_v2, imagenet_sketch, imagenet_a, imagenet_r, tiny_imagenet; classification looks at all of these, all
+at all tasks, both without the small sets. The root is --root, else POMP_DATA, else datasets.
 The exit code is 0 when everything is there, else 1.
 """
 
@@ -14,36 +17,52 @@ from __future__ import annotations
 from pathlib import Path
 
 from pomp_det.data import catalog as detection
-from pomp_det.data.catalog import data_root
-from pomp_det.data.check_files import PRESENT, Finding
-from pomp_det.data.check_files import check_group as check_detection
 from pomp_det.data.prepare import add_root
 from pomp_seg.data import catalog as segmentation
-from pomp_seg.data.check_files import check_group as check_segmentation
 from prompt_core.command_line import ArgumentParser, print_table
+from prompt_core.data import catalog as classification
+from prompt_core.data.check_sets import GROUP as CLASSIFICATION
+from prompt_core.data.check_sets import check_group as check_classification
+from prompt_core.data.check_sets import is_group
+from prompt_core.data.findings import PRESENT, Finding
+from prompt_core.data.root import data_root
 from prompt_core.errors import UserError, nearest, run_command
 
 
 def check_group(group: str, root: Path) -> list[Finding]:
-    """Look at the data sets of a group, of either task.
+    """Look at the data sets of a group, of any task.
 
     Raises:
         UserError: for an unknown group.
     """
-    known = (*detection.GROUPS, *segmentation.GROUPS, "all")
-    if group not in known:
+    known = (*detection.GROUPS, *segmentation.GROUPS, CLASSIFICATION, *classification.NAMES, "all")
+    if group not in known and not is_group(group):
         raise UserError(f"{group!r} is no group of data sets{nearest(group, known)}; expected {', '.join(known)}")
-    findings = check_detection(group, root) if group in (*detection.GROUPS, "all") else []
-    return findings + (check_segmentation(group, root) if group in (*segmentation.GROUPS, "all") else [])
+    findings: list[Finding] = []
+    # each task is imported when it is asked for: classification needs no detectron2
+    if group in (*detection.GROUPS, "all"):
+        from pomp_det.data.check_files import check_group as check_detection
+
+        findings += check_detection(group, root)
+    if group in (*segmentation.GROUPS, "all"):
+        from pomp_seg.data.check_files import check_group as check_segmentation
+
+        findings += check_segmentation(group, root)
+    if group == "all" or is_group(group):
+        findings += check_classification(CLASSIFICATION if group == "all" else group, root)
+    return findings
 
 
 def show(findings: list[Finding]) -> None:
     """One row for each file or folder; then how to get what is not there, each way once."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("data set", "state", "path", "what", box=None)
     for finding in findings:
-        table.add_row(finding.dataset, finding.state, str(finding.path), finding.detail)
+        # as Text, since brackets in paths are no markup and :train: is no picture
+        cells = (finding.dataset, finding.state, str(finding.path), finding.detail)
+        table.add_row(*(Text(cell) for cell in cells))
     print_table(table)
     for advice in dict.fromkeys(finding.advice for finding in findings if finding.advice):
         print(f"to do: {advice}")
@@ -52,7 +71,7 @@ def show(findings: list[Finding]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Check one group."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("group", help="lvis, coco, coco_stuff, voc_seg, … or all")
+    parser.add_argument("group", help="lvis, coco, coco_stuff, voc_seg, caltech101, … or all")
     add_root(parser)
     values = parser.parse_args(arguments)
     findings = check_group(values.group, data_root(values.root))

@@ -5,11 +5,11 @@ One table serves registration, preparation and ``datasets/check.py``. Nothing is
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from prompt_core.data.root import data_root as data_root
 from prompt_core.errors import UserError, nearest
 
 GROUPS = ("lvis", "coco", "coco_small", "objects365", "imagenet_lvis", "shapes")
@@ -175,11 +175,6 @@ ENTRIES = (
 )
 
 _BY_NAME = {entry.name: entry for entry in ENTRIES}
-
-
-def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of all data sets: ``root``, else the environment variable ``POMP_DATA``, else ``datasets``."""
-    return Path(root if root is not None else os.environ.get("POMP_DATA") or "datasets")
 
 
 def dataset_entry(name: str) -> DatasetEntry:

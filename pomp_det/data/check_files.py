@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +10,12 @@ from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_an
 from pomp_det.data.catalog import DatasetEntry, entries_of
 from pomp_det.data.prepare import source_record, state_of
 from pomp_det.data.usable_boxes import usable_annotations
+from prompt_core.data.findings import MISSING, PRESENT, WRONG, Finding
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_file
 from prompt_core.vocabulary import Vocabulary
 
-PRESENT, MISSING, WRONG = "present", "missing", "wrong"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """State of one file or folder of a data set.
-
-    Attributes:
-        dataset: the name in configurations.
-        path: where it is, or has to be.
-        state: present, missing or wrong.
-        detail: what was counted, or what is wrong.
-        advice: how to get it; empty when it is present.
-    """
-
-    dataset: str
-    path: Path
-    state: str
-    detail: str = ""
-    advice: str = ""
+__all__ = ["MISSING", "PRESENT", "WRONG", "Finding", "check_entry", "check_group"]
 
 
 def check_group(group: str, root: Path) -> list[Finding]:

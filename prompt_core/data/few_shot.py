@@ -10,6 +10,8 @@ import numpy as np
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
 
+VALIDATION_SHOTS = 4
+
 
 def few_shot(images: ImageSet, shots: int, seed: int) -> ImageSet:
     """At most ``shots`` photos of each class; a class with fewer keeps all; ``shots=-1`` keeps everything.
@@ -30,11 +32,23 @@ def few_shot(images: ImageSet, shots: int, seed: int) -> ImageSet:
     for class_id, indices in zip(images.ids, by_class, strict=True):
         if shots != -1 and len(indices) > shots:
             prefix = json.dumps([int(seed), class_id]).encode()
-            ranked = sorted(indices, key=lambda index: (_rank(prefix, images.keys[index]), images.keys[index]))
+            ranked = sorted(indices, key=lambda index: (hash_rank(prefix, images.keys[index]), images.keys[index]))
             indices = ranked[:shots]
         chosen.extend(sorted(indices, key=images.keys.__getitem__))
     return images.subset(np.asarray(chosen, dtype=np.int64))
 
 
-def _rank(prefix: bytes, key: str) -> bytes:
+def few_shot_validation(images: ImageSet, shots: int, seed: int) -> ImageSet:
+    """The validation photos that go with ``shots`` training photos of each class: at most min(``shots``, 4).
+
+    The rule of CoOp; ``shots=-1`` keeps everything.
+
+    Raises:
+        UserError: when ``shots`` is neither -1 nor positive.
+    """
+    return few_shot(images, min(shots, VALIDATION_SHOTS), seed)
+
+
+def hash_rank(prefix: bytes, key: str) -> bytes:
+    """What photos are sorted by to draw some: sha256 of ``prefix``, which says for what, and of the photo's key."""
     return hashlib.sha256(prefix + b"\0" + key.encode("utf-8", "surrogateescape")).digest()

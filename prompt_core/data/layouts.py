@@ -1,4 +1,4 @@
-"""Open images by kind and path, or by path alone where the layout can be recognised."""
+"""Open images by the data set's name, by kind and path, or by path alone where the layout can be recognised."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import glob
 from collections.abc import Callable
 from pathlib import Path
 
+from prompt_core.data.catalog import NAMES, find_entry, open_named, recognise
 from prompt_core.data.images import ImageSet
 from prompt_core.data.layouts_coop import coop_split, fgvc_aircraft
 from prompt_core.data.layouts_folder import folder_per_class, photo_list, sorted_folders
@@ -26,18 +27,22 @@ __all__ = [
 ]
 
 
-def open_images(kind_or_path: str | Path, split: str = "val") -> ImageSet:
+def open_images(kind_or_path: str | Path, split: str = "val", root: str | Path | None = None) -> ImageSet:
     """Open a labelled image source.
 
     Args:
-        kind_or_path: ``folder:PATH``, ``tiny_imagenet:PATH``, ``coop:PATH#SPLIT_FILE`` (the part after ``#`` may be
+        kind_or_path: the name of a data set of :mod:`prompt_core.data.catalog` (``caltech101``), alone, with its folder
+            (``caltech101:PATH``) or with a division into splits (``caltech101#generated``); or a kind:
+            ``folder:PATH``, ``tiny_imagenet:PATH``, ``coop:PATH#SPLIT_FILE`` (the part after ``#`` may be
             left out when there is one), ``aircraft:PATH``, ``imagenet21k:PATH``, ``webdataset:PATTERN``, ``csv:PATH``
-            (the table, or a folder with ``labels.csv``), or a bare path whose layout is recognised.
+            (the table, or a folder with ``labels.csv``); or a bare path whose layout is recognised. A folder that is
+            called as a data set is written ``./caltech101``.
         split: train, val or test. A folder with subfolders of these names is entered; a source without splits (a
             flat folder of classes, a table, shards) ignores it.
+        root: the data root, for a bare name; else the environment variable ``POMP_DATA``, else ``datasets``.
 
     Raises:
-        UserError: when the kind or layout is unknown, or something that the layout needs is missing.
+        UserError: when the name, kind or layout is unknown, or something that the layout needs is missing.
     """
     text = str(kind_or_path)
     kind, colon, rest = text.partition(":")
@@ -45,42 +50,45 @@ def open_images(kind_or_path: str | Path, split: str = "val") -> ImageSet:
         if not rest:
             raise UserError(f"{text!r} names no path: expected {kind}:PATH")
         return KINDS[kind](rest, split)
-    kind = _recognise(text)
-    return KINDS[kind](text, split)
+    if isinstance(kind_or_path, str) and find_entry(kind.partition("#")[0]) is not None:
+        return open_named(text, split, root)
+    return _recognise(text)(text, split)
 
 
-def _recognise(text: str) -> str:
+def _recognise(text: str) -> Callable[[str, str], ImageSet]:
     path = Path(text)
     if path.is_file():
-        if path.suffix.lower() == ".csv":
-            return "csv"
-        if path.suffix.lower() == ".json":
-            return "coop"
-        if path.suffix.lower() == ".tar":
-            return "webdataset"
+        suffix = path.suffix.lower()
+        if suffix in SUFFIX_KINDS:
+            return KINDS[SUFFIX_KINDS[suffix]]
     elif path.is_dir():
         if (path / "wnids.txt").exists() or (path / "tiny-imagenet-200").exists():
-            return "tiny_imagenet"
+            return KINDS["tiny_imagenet"]
         if (path / "imagenet21k_train").exists() or (path / "imagenet21k_resized").exists():
-            return "imagenet21k"
+            return KINDS["imagenet21k"]
         if any(path.glob("split_zhou_*.json")):
-            return "coop"
+            return KINDS["coop"]
         if (path / "variants.txt").exists():
-            return "aircraft"
+            return KINDS["aircraft"]
+        if (entry := recognise(path)) is not None:
+            return lambda text, split: entry.open(Path(text), split)
         if (path / "labels.csv").exists():
-            return "csv"
+            return KINDS["csv"]
         if any(path.glob("*.tar")):
-            return "webdataset"
+            return KINDS["webdataset"]
         if sorted_folders(path):
-            return "folder"
+            return KINDS["folder"]
         raise UserError(f"no known image layout in {path}: expected class folders, or one of {_kinds()}")
     elif "#" in text:
-        return "coop"
+        return KINDS["coop"]
     elif glob.has_magic(text) or "{" in text:
-        return "webdataset"
+        return KINDS["webdataset"]
     elif not path.exists():
-        hint = nearest(text.partition(":")[0], KINDS) if ":" in text else ""
-        raise UserError(f"no image folder or file at {text}: expected a path or one of {_kinds()}{hint}")
+        # a word may be meant as a kind or a name, a path with folders in it may not
+        hint = nearest(text.partition(":")[0], (*KINDS, *NAMES)) if ":" in text or len(path.parts) == 1 else ""
+        raise UserError(
+            f"no image folder or file at {text}: expected a path, a data set's name, or one of {_kinds()}{hint}"
+        )
     raise UserError(
         f"no known image layout in {path}: expected a folder, a .csv, .json or .tar file, or one of {_kinds()}"
     )
@@ -126,6 +134,7 @@ def _open_webdataset(text: str, split: str) -> ImageSet:
     return webdataset_shards(Path(text) / "*.tar" if Path(text).is_dir() else text)
 
 
+SUFFIX_KINDS = {".csv": "csv", ".json": "coop", ".tar": "webdataset"}
 KINDS: dict[str, Callable[[str, str], ImageSet]] = {
     "folder": _open_folder,
     "tiny_imagenet": tiny_imagenet,
