@@ -121,9 +121,15 @@ class Clip:
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """Encode preprocessed images (B, 3, S, S) to unit-norm features (B, E)."""
+        return self.image_features(images)
+
+    def image_features(self, images: Tensor, normalise: bool = True) -> Tensor:
+        """The same with a graph, for prompts that hooks put into the tower; or without the L2 norm."""
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
-        features = self.model.encode_image(images)  # type: ignore[operator]
-        return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
+        options = {} if normalise else {"normalize": False}
+        features = self.model.encode_image(images, **options)  # type: ignore[operator]
+        features = features if features.dtype == torch.float64 else features.float()
+        return F.normalize(features, dim=-1) if normalise else features
 
 
 def load_clip(name: str | Path, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> Clip:

@@ -41,7 +41,9 @@ def default_config() -> CfgNode:
     cfg.AUGMENT.RAND_AUGMENT = True
     cfg.AUGMENT.SCALE = (0.08, 1.0)
 
-    cfg.PROMPT = CfgNode()
+    cfg.METHOD = _methods()
+
+    cfg.PROMPT = CfgNode()  # of coop, pomp, cocoop and lasp
     cfg.PROMPT.N_CTX = 16
     cfg.PROMPT.INIT = ""  # words to start from; then N_CTX is their number
     cfg.PROMPT.POSITION = "end"
@@ -63,6 +65,13 @@ def default_config() -> CfgNode:
     cfg.OPTIM.WARMUP_EPOCHS = 1
     cfg.OPTIM.WARMUP_LR = 1e-5
     cfg.OPTIM.BATCH = 32  # images, before views
+    cfg.OPTIM.CLIP_GRAD_NORM = 0.0  # largest norm of the gradient; 0 for no bound
+
+    cfg.SELECT = CfgNode()
+    # Which epoch is kept: last, or the best on images that are not learned on: held_out (of the training split), val.
+    cfg.SELECT.ON = "last"
+    cfg.SELECT.SHOTS = 4  # images of each class that choose; -1 for all
+    cfg.SELECT_ON_TEST = False  # the published habit: the best epoch on EVAL.SPLIT itself; numbers are labelled
 
     cfg.LOG = CfgNode()
     cfg.LOG.TENSORBOARD = True
@@ -74,6 +83,44 @@ def default_config() -> CfgNode:
     cfg.EVAL.VOCABULARY = ""  # candidates; empty for each data set's own classes
     cfg.EVAL.NAMESAKES = "merged"  # merged: classes of one name count as one; separate: as published
     return cfg
+
+
+def _methods() -> CfgNode:
+    """What is learned (:mod:`prompt_core.methods`); the loss is ``LOSS``, whichever method it is."""
+    node = CfgNode()
+    # zero_shot, ensemble, coop, pomp, cocoop, maple, vpt, lasp, linear_probe, logistic_regression
+    node.NAME = "pomp"
+
+    node.ZERO_SHOT = CfgNode()
+    node.ZERO_SHOT.TEMPLATE = "a photo of a {}."  # data_set for each data set's own
+    node.ENSEMBLE = CfgNode()
+    node.ENSEMBLE.TEMPLATES = "selected_own"  # selected (7), selected_own (and the data set's own), imagenet (80)
+
+    node.COCOOP = CfgNode()
+    node.COCOOP.REDUCTION = 16  # how much narrower the meta-net's hidden layer is than image features
+
+    node.MAPLE = CfgNode()
+    node.MAPLE.N_CTX = 2  # how many of the words are learned
+    node.MAPLE.WORDS = "a photo of a"
+    node.MAPLE.DEPTH = 3  # blocks with prompts; 0 for all
+
+    node.VPT = CfgNode()
+    node.VPT.TOKENS = 8
+    node.VPT.DEPTH = 0  # blocks with tokens: 0 for all (deep), 1 for the first alone (shallow)
+    node.VPT.TEMPLATE = "a photo of a {}."
+
+    node.LASP = CfgNode()
+    node.LASP.TEXT_WEIGHT = 5.0  # of the text-to-text loss
+    node.LASP.TEMPLATES = 35  # how many of CLIP's 80
+    node.LASP.NOISE = 0.05  # standard deviation on the templates' features
+    node.LASP.NOISE_PROBABILITY = 0.5
+    node.LASP.NORM_RATE = 0.1  # learning rate of the vision tower's layer norms, as a share of OPTIM.LR
+
+    node.LOGISTIC_REGRESSION = CfgNode()
+    node.LOGISTIC_REGRESSION.VAL_SPLIT = "val"  # where C is chosen, on up to 4 images of each class
+    node.LOGISTIC_REGRESSION.ITERATIONS = 1000
+    node.LOGISTIC_REGRESSION.HALVINGS = 8  # steps of the binary search
+    return node
 
 
 def load_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:

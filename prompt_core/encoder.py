@@ -49,15 +49,16 @@ class PromptedTextEncoder:
         clip: the frozen model.
         kept_bytes: memory in which the passes of ``chunk_size`` may keep the inputs of their blocks for the backward
             pass, which then has less to compute again; 0 for the least memory.
+        normalise: False leaves the L2 norm out, for methods that change features before it (LASP).
 
     Raises:
         UserError: when the text tower or its tokenizer is not supported at all.
     """
 
-    def __init__(self, clip: Clip, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, clip: Clip, kept_bytes: int = KEPT_BYTES, normalise: bool = True) -> None:
         self.clip = clip
         self.kept_bytes = kept_bytes
-        self.tower = TextTower(clip)
+        self.tower = TextTower(clip, normalise)
         self.tokenizer = PromptTokenizer(clip.tokenizer)
         self.slow_because = self.tower.truncation_obstacle
         if self.slow_because is not None:

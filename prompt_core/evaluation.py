@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ class Accuracy:
         per_class: mean over classes of their own top-1 (macro).
         images: number of images.
         candidates: number of classes to choose from.
+        by_class: row of each class that has images, to its own top-1; of classes that count as one, the first row.
     """
 
     top1: float
@@ -29,6 +30,7 @@ class Accuracy:
     per_class: float
     images: int
     candidates: int
+    by_class: dict[int, float] = field(default_factory=dict)
 
 
 def zero_shot_accuracy(
@@ -57,8 +59,9 @@ def zero_shot_accuracy(
     targets = torch.as_tensor(np.asarray(labels), dtype=torch.long)
     if int(targets.min()) < 0 or int(targets.max()) >= classes:
         raise UserError(f"labels {int(targets.min())}..{int(targets.max())} for {classes} candidate classes")
-    groups = torch.arange(classes) if name_groups is None else torch.as_tensor(np.asarray(name_groups))
+    first = torch.arange(classes)
     if name_groups is not None:
+        groups = torch.as_tensor(np.asarray(name_groups))
         # One feature per group is enough: the first member's.
         order = torch.unique(groups, return_inverse=True)[1]
         first = torch.full((int(order.max()) + 1,), classes, dtype=torch.long)
@@ -74,11 +77,14 @@ def zero_shot_accuracy(
         first_hits.append(scores.argmax(dim=1).cpu() == targets[start : start + batch])
         five_hits.append(hits.any(dim=1))
     right = torch.cat(first_hits)
-    by_class = [float(right[targets == target].float().mean()) for target in torch.unique(targets).tolist()]
+    by_class = {
+        int(first[target]): float(right[targets == target].float().mean()) for target in torch.unique(targets).tolist()
+    }
     return Accuracy(
         float(right.float().mean()),
         float(torch.cat(five_hits).float().mean()),
-        float(np.mean(by_class)),
+        float(np.mean(list(by_class.values()))),
         count,
         len(class_features),
+        by_class,
     )

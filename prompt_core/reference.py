@@ -29,11 +29,12 @@ def encode_full_context(
         deep_context: (J, M, D), replaces positions 1..M at the input of blocks 1..J.
 
     Returns:
-        (N, E) unit-norm features.
+        (N, E) features, unit-norm unless the tower leaves that out.
     """
     with _replaced_output(tower.token_embedding, embeddings), _deep_contexts(tower, deep_context):
-        features = tower.clip.model.encode_text(ids)  # type: ignore[operator]
-    return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
+        features = tower.clip.model.encode_text(ids, normalize=False)  # type: ignore[operator]
+    features = features if features.dtype == torch.float64 else features.float()
+    return F.normalize(features, dim=-1) if tower.normalise else features
 
 
 def encode_truncated(
@@ -46,7 +47,7 @@ def encode_truncated(
         lengths: (N,) used positions of each.
 
     Returns:
-        (N, E) unit-norm features.
+        (N, E) features, unit-norm unless the tower leaves that out.
     """
     length = embeddings.shape[1]
     mask = torch.full((length, length), float("-inf"), dtype=embeddings.dtype, device=embeddings.device).triu(1)

@@ -12,6 +12,9 @@ from typing import Any
 
 from prompt_core.files import write_json
 
+# What the protocol of a number says whose own images chose the epoch.
+ON_REPORTED = "best checkpoint chosen on the reported images"
+
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from prompt_core.classifier import TextClassifier
-from prompt_core.data.feature_cache import cached_features
+from prompt_core.data.feature_cache import ImageTower, cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.encoder import PromptedTextEncoder
 from prompt_core.evaluation import Accuracy, zero_shot_accuracy
@@ -18,9 +18,6 @@ from prompt_core.files import sha256_of_json
 from prompt_core.prompt import SoftPrompt
 from prompt_core.training_data import training_vocabulary
 from prompt_core.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from prompt_core.clip import Clip
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,17 @@ class TestSet:
 
 
 def load_test_set(
-    clip: Clip,
+    clip: ImageTower,
     images: ImageSet,
     vocabulary: str,
     cache: str | Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> TestSet:
-    """Encode or find the features of ``images``; candidates are their own classes, or a wider vocabulary."""
+    """Encode or find the features of ``images``; candidates are their own classes, or a wider vocabulary.
+
+    Args:
+        clip: the frozen model, or the tower of a method (:mod:`prompt_core.methods.image_towers`).
+    """
     cached = cached_features(clip, images, 0, None, 0, cache, progress=progress)
     candidates, rows = training_vocabulary(images, vocabulary)
     return TestSet(
@@ -75,6 +76,15 @@ def score(
     classifier = TextClassifier.build(encoder.clip, candidates, prompt_or_templates, encoder=encoder)
     groups = candidates.name_groups if merge_namesakes else None
     return zero_shot_accuracy(test_set.features, test_set.labels, classifier.weight, groups)
+
+
+def class_rows(accuracy: Accuracy, test_set: TestSet) -> list[dict[str, Any]]:
+    """Top-1 in percent of each class that has images, for ``per_class.json``."""
+    names, ids = test_set.candidates.names, test_set.candidates.ids
+    return [
+        {"id": row if ids is None else ids[row], "name": names[row], "top1": 100 * value}
+        for row, value in sorted(accuracy.by_class.items())
+    ]
 
 
 def protocol_of(test_set: TestSet, split: str, merge_namesakes: bool) -> dict[str, Any]:

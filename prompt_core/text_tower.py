@@ -24,12 +24,15 @@ class TextTower:
 
     ``open_clip.CLIP`` carries them itself, ``CustomTextCLIP`` and ``CoCa`` in ``model.text``.
 
+    Args:
+        normalise: whether features leave the tower with unit norm.
+
     Raises:
         UserError: for towers that are not open_clip's own transformer (Hugging Face text models), or whose tokenizer
             is not CLIP's byte-pair encoding.
     """
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, normalise: bool = True) -> None:
         module: Any = getattr(clip.model, "text", clip.model)
         needed = ("transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
         missing = [part for part in needed if not hasattr(module, part)]
@@ -45,6 +48,7 @@ class TextTower:
                 "use an architecture with the CLIP tokenizer"
             )
         self.clip = clip
+        self.normalise = normalise
         self.module = module
         self.token_embedding: nn.Embedding = module.token_embedding
         self.blocks: nn.ModuleList = module.transformer.resblocks
@@ -81,14 +85,18 @@ class TextTower:
         return self.token_embedding(ids).to(self.dtype)
 
     def project(self, states: Tensor) -> Tensor:
-        """Final norm, projection and L2 norm of end-of-text states (..., D) → (..., E), float32 or float64."""
+        """Final norm, projection and L2 norm of end-of-text states (..., D) → (..., E), float32 or float64.
+
+        Without :attr:`normalise` the L2 norm is left out.
+        """
         projection = self.module.text_projection
         features = self.ln_final(states)
         if isinstance(projection, nn.Linear):
             features = projection(features)
         elif projection is not None:
             features = features @ projection
-        return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
+        features = features if features.dtype == torch.float64 else features.float()
+        return F.normalize(features, dim=-1) if self.normalise else features
 
     @cached_property
     def is_causal(self) -> bool:

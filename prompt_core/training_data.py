@@ -1,4 +1,4 @@
-"""What prompt learning reads: cached image features, labels into a vocabulary, and the vocabulary."""
+"""What methods are learned on: images or their cached features, labels into a vocabulary, and the vocabulary."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from prompt_core.data.few_shot import few_shot
 from prompt_core.data.images import ImageSet
 from prompt_core.data.layouts import open_images
 from prompt_core.errors import UserError, nearest
+from prompt_core.methods.image_towers import tower_for
+from prompt_core.training_batches import Batches, FeatureBatches, ImageBatches, readable_images
 from prompt_core.vocabulary import Vocabulary, plain_name
 
 if TYPE_CHECKING:
@@ -25,54 +27,80 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Features to learn a prompt on.
+    """What a method is learned on.
 
     Attributes:
-        features: (n, V, E) float16 memory map, V stored views of each image, unit-norm rows.
+        batches: the images as the method reads them.
         labels: (n,) int64 rows of ``vocabulary``.
         vocabulary: the classes that negatives are drawn from, the images' own among them.
         unreadable: keys of the images that could not be decoded.
         source: what the images are.
+        stored_views: views of each image in the cache, or in a step where images are read.
     """
 
-    features: np.ndarray
+    batches: Batches
     labels: np.ndarray
     vocabulary: Vocabulary
     unreadable: list[str]
     source: str
+    stored_views: int
 
 
-def load_training_data(cfg: CfgNode, clip: Clip, progress: Callable[[int, int], None] | None = None) -> TrainingData:
+def load_training_data(
+    cfg: CfgNode, clip: Clip, progress: Callable[[int, int], None] | None = None, reads: str = "features"
+) -> TrainingData:
     """Open the images that ``cfg.DATA`` names, take the few-shot subset, and encode or find its features.
+
+    Args:
+        reads: ``features``, ``raw_features`` (before the L2 norm) or ``images``, see
+            :class:`prompt_core.methods.method.Method`. Images are augmented anew in each epoch, as many views of each
+            as ``AUGMENT.VIEWS`` says, unless ``AUGMENT.STORED_VIEWS`` is 0: then the test transform is used.
 
     Raises:
         UserError: for anything that is missing or does not fit.
     """
-    if not cfg.DATA.TRAIN:
-        raise UserError("DATA.TRAIN is empty; give the training images, for instance DATA.TRAIN tiny_imagenet:PATH")
-    images = open_images(cfg.DATA.TRAIN, cfg.DATA.SPLIT)
-    if cfg.DATA.CLASSES:
-        images = images.select_classes(read_class_list(Path(cfg.DATA.CLASSES), images))
-    images = few_shot(images, cfg.DATA.SHOTS, cfg.SEED)
+    images = training_images(cfg, cfg.DATA.SPLIT, cfg.DATA.SHOTS)
+    workers = None if cfg.DATA.WORKERS < 0 else cfg.DATA.WORKERS
     views = cfg.AUGMENT.STORED_VIEWS
     transform = None
     if views > 0:
         transform = train_transform(
             clip.image_size, clip.image_mean, clip.image_std, cfg.AUGMENT.RAND_AUGMENT, tuple(cfg.AUGMENT.SCALE)
         )
+    vocabulary, rows = training_vocabulary(images, cfg.DATA.VOCABULARY)
+    if reads == "images":
+        images, unreadable = readable_images(images, workers, progress)
+        labels = rows[images.labels]
+        photos = ImageBatches(images, labels, transform, clip.preprocess, cfg.AUGMENT.VIEWS, cfg.SEED, workers)
+        return TrainingData(photos, labels, vocabulary, unreadable, images.source, photos.views)
     cached = cached_features(
-        clip,
+        tower_for(reads, clip),
         images,
         views,
         transform,
         cfg.SEED,
         cfg.DATA.CACHE,
         batch_size=cfg.DATA.ENCODE_BATCH,
-        workers=None if cfg.DATA.WORKERS < 0 else cfg.DATA.WORKERS,
+        workers=workers,
         progress=progress,
     )
-    vocabulary, rows = training_vocabulary(images, cfg.DATA.VOCABULARY)
-    return TrainingData(cached.features, rows[cached.labels], vocabulary, cached.unreadable, images.source)
+    labels = rows[cached.labels]
+    batches = FeatureBatches(cached.features, labels, cfg.AUGMENT.VIEWS, normalise=reads == "features")
+    return TrainingData(batches, labels, vocabulary, cached.unreadable, images.source, int(cached.features.shape[1]))
+
+
+def training_images(cfg: CfgNode, split: str, shots: int) -> ImageSet:
+    """The images of ``DATA.TRAIN`` and ``DATA.CLASSES``, ``shots`` of each class (-1 for all).
+
+    Raises:
+        UserError: for anything that is missing or does not fit.
+    """
+    if not cfg.DATA.TRAIN:
+        raise UserError("DATA.TRAIN is empty; give the training images, for instance DATA.TRAIN tiny_imagenet:PATH")
+    images = open_images(cfg.DATA.TRAIN, split)
+    if cfg.DATA.CLASSES:
+        images = images.select_classes(read_class_list(Path(cfg.DATA.CLASSES), images))
+    return few_shot(images, shots, cfg.SEED)
 
 
 def training_vocabulary(images: ImageSet, name: str) -> tuple[Vocabulary, np.ndarray]:

@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path
-from prompt_core.prompt import SoftPrompt
 from prompt_core.restricted import load_restricted
 from prompt_core.training import LearningState
 
 FORMAT = 1
 
 
-def save_state(path: Path, state: LearningState, prompt: SoftPrompt, settings: dict[str, Any]) -> None:
+def save_state(path: Path, state: LearningState, learned: nn.Module, settings: dict[str, Any]) -> None:
     """Write everything that a resumed run needs, atomically. ``settings`` is what must not change in between."""
     values = {entry.name: getattr(state, entry.name) for entry in dataclasses.fields(state)}
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "state": values, "prompt": prompt.state_dict(), "settings": settings}, temporary)
+        torch.save({"format": FORMAT, "state": values, "prompt": learned.state_dict(), "settings": settings}, temporary)
 
 
-def load_state(path: Path, prompt: SoftPrompt, settings: dict[str, Any]) -> LearningState:
-    """Read a state into ``prompt`` and return the counters.
+def load_state(path: Path, learned: nn.Module, settings: dict[str, Any]) -> LearningState:
+    """Read a state into ``learned`` and return the counters.
 
     Raises:
         UserError: a truncated file, or a run with other settings (the differing keys are named).
@@ -41,5 +41,5 @@ def load_state(path: Path, prompt: SoftPrompt, settings: dict[str, Any]) -> Lear
             f"{path} belongs to a run with other settings ({', '.join(sorted(changed))}; {first} was "
             f"{old.get(first)!r}, now {settings.get(first)!r}); give the same ones or another --output"
         )
-    prompt.load_state_dict(saved["prompt"])
+    learned.load_state_dict(saved["prompt"])
     return LearningState(**saved["state"])

@@ -1,12 +1,18 @@
-"""Zero-shot accuracy of a prompt file, or of hand-written templates, on image sets; one table.
+"""Accuracy of a learned prompt or method, or of hand-written templates, on image sets; one table.
 
     python tools/evaluate_prompt.py --prompt runs/mini/prompt.safetensors \\
         --datasets tiny_imagenet:datasets/tiny-imagenet-200,csv:datasets/imagenet_samples
 
-Each data set is KIND:PATH or a path whose layout is recognised. --vocabulary widens the candidates.
+    python tools/evaluate_prompt.py --prompt runs/maple/method.safetensors --datasets oxford_pets,eurosat
+    python tools/evaluate_prompt.py --ensemble selected_own --datasets oxford_pets,eurosat
+    python tools/evaluate_prompt.py --template data_set --datasets oxford_pets,eurosat
+
+Each data set is a name, KIND:PATH or a path whose layout is recognised. --vocabulary widens the candidates. Templates:
+data_set stands for each data set's own one; ensembles are selected (7), selected_own (7, and the data set's own
+outside the ImageNet family) and imagenet (80).
 """
 
-from pathlib import Path
+import re
 
 from rich.table import Table
 
@@ -20,23 +26,31 @@ from prompt_core.command_line import (
     resolve_subject,
 )
 from prompt_core.config import one_of
-from prompt_core.data.layouts import open_images
+from prompt_core.data.layouts import data_set_name, open_images
 from prompt_core.encoder import PromptedTextEncoder
 from prompt_core.errors import UserError, run_command
-from prompt_core.files import make_output_folder
+from prompt_core.files import make_output_folder, write_json
+from prompt_core.methods.image_towers import image_tower
+from prompt_core.methods.scoring import merges_namesakes, resolve_method, score_method
+from prompt_core.methods.templates import ENSEMBLES
 from prompt_core.run_files import run_description, write_metrics
-from prompt_core.scoring import load_test_set, protocol_of, score
+from prompt_core.scoring import class_rows, load_test_set, protocol_of, score
+from prompt_core.selection import selection_words
 
 
 def main() -> None:
     """Parse, score, print the table, write metrics.json."""
     parser = config_parser(__doc__)
     add_subject_arguments(parser)
+    parser.add_argument("--ensemble", choices=ENSEMBLES, help="a published ensemble of templates")
     parser.add_argument("--datasets", help="image sources, separated by commas")
     parser.add_argument("--split", help="split to score (default: EVAL.SPLIT)")
     parser.add_argument("--vocabulary", help="candidates: a published vocabulary or a file")
     arguments = parse_with_overrides(parser)
-    cfg, subject = resolve_subject(arguments)
+    if bool(arguments.prompt) + bool(arguments.template) + bool(arguments.ensemble) != 1:
+        raise UserError("give one of --prompt FILE, --ensemble NAME, or one or more --template TEXT")
+    named = resolve_method(arguments)
+    cfg, subject = resolve_subject(arguments) if named is None else (named[0], None)
     split, vocabulary = arguments.split or cfg.EVAL.SPLIT, arguments.vocabulary or cfg.EVAL.VOCABULARY
     sources = arguments.datasets.split(",") if arguments.datasets else list(cfg.EVAL.DATASETS)
     if not sources:
@@ -45,23 +59,33 @@ def main() -> None:
     merge = one_of(cfg, "EVAL.NAMESAKES", ("merged", "separate")) == "merged"
     image_sets = {source: open_images(source, split) for source in sources}
     clip = load_model(cfg)
-    encoder = PromptedTextEncoder(clip)
+    method = named[1](clip) if named is not None else None
+    encoder = PromptedTextEncoder(clip) if method is None else None
+    merge = merge if method is None else merges_namesakes(method, merge)
 
-    title = arguments.prompt or "; ".join(arguments.template)
+    title = arguments.prompt or arguments.ensemble or "; ".join(arguments.template)
     rule = "merged" if merge else "separate"
     table = Table(title=f"{title} with {clip.name}: top-1 over all images, namesakes {rule}")
     for column in ("data set", "split", "images", "candidates", "top-1 %", "top-5 %", "per class %"):
         table.add_column(column, justify="left" if column in ("data set", "split") else "right")
-    metrics, protocol = {}, {}
+    metrics, protocol, by_class = {}, {}, {}
     for source, images in image_sets.items():
         with counting(f"encoding {source}") as progress:
-            test_set = load_test_set(clip, images, vocabulary, cfg.DATA.CACHE, progress)
-        accuracy = score(encoder, test_set, subject, merge)
-        name = Path(source.partition(":")[2] or source).name
+            tower = clip if method is None else image_tower(method)
+            test_set = load_test_set(tower, images, vocabulary, cfg.DATA.CACHE, progress)
+        if method is None:
+            accuracy = score(encoder, test_set, subject, merge)
+        else:
+            accuracy = score_method(method.for_data_set(source), test_set, merge)
+        name = data_set_name(source)
         name = source if name in protocol else name
         percent = {"top1": accuracy.top1, "top5": accuracy.top5, "per_class": accuracy.per_class}
         metrics |= {f"{name}/{metric}": 100 * value for metric, value in percent.items()}
         protocol[name] = protocol_of(test_set, split, merge)
+        if words := selection_words(arguments.prompt, test_set.images_sha256):
+            protocol[name]["selection"] = words
+            print(f"{name}: {words}")
+        by_class[name] = class_rows(accuracy, test_set)
         shown = [f"{100 * value:.1f}" for value in percent.values()]
         table.add_row(name, split, str(accuracy.images), str(accuracy.candidates), *shown)
         if test_set.unreadable:
@@ -69,6 +93,9 @@ def main() -> None:
     print_table(table)
     if output is not None:
         run = run_description(cfg.dump(), cfg.SEED, str(clip.device), prompt=title)
+        for name, rows in by_class.items():
+            folder = make_output_folder(output / f"inference_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}")
+            write_json(folder / "per_class.json", {"dataset": name, "metric": "top1", "classes": rows})
         write_metrics(output / "metrics.json", metrics, run, protocol)
         print(f"numbers written to {output / 'metrics.json'}")
 

@@ -1,10 +1,12 @@
-"""Learn a soft prompt by local contrast over a large vocabulary.
+"""Learn a soft prompt by local contrast over a large vocabulary, or another method (METHOD.NAME).
 
     python tools/pretrain_prompt.py --config configs/prompt/mini_tiny_imagenet.yaml --output runs/mini \\
         DATA.TRAIN tiny_imagenet:datasets/tiny-imagenet-200
 
-Writes prompt.safetensors, metrics.json, log.jsonl, a TensorBoard log and state.pt. Ctrl-C saves and exits; --resume
-goes on, also after a kill, to the same prompt.
+    python tools/pretrain_prompt.py --config configs/prompt/methods/maple.yaml --output runs/methods/maple
+
+Writes method.safetensors, for soft prompts prompt.safetensors too, metrics.json, log.jsonl, a TensorBoard log and
+state.pt. Ctrl-C saves and exits; --resume goes on, also after a kill, to the same result.
 """
 
 from prompt_core.command_line import config_parser, parse_with_overrides

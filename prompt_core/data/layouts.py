@@ -55,6 +55,13 @@ def open_images(kind_or_path: str | Path, split: str = "val", root: str | Path |
     return _recognise(text)(text, split)
 
 
+def data_set_name(source: str) -> str:
+    """What tables and ``metrics.json`` call a source of :func:`open_images`: the data set's name, or the path's end."""
+    kind, colon, rest = source.partition(":")
+    entry = None if colon and kind in KINDS else find_entry(kind.partition("#")[0])
+    return entry.name if entry is not None else Path(rest or source).name
+
+
 def _recognise(text: str) -> Callable[[str, str], ImageSet]:
     path = Path(text)
     if path.is_file():

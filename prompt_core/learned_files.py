@@ -1,0 +1,118 @@
+"""The files of a run: ``method.safetensors``, for soft prompts ``prompt.safetensors`` too, and ``metrics.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prompt_core.methods.method import Method
+from prompt_core.methods.soft_prompt import SoftPromptMethod
+from prompt_core.run_files import package_versions, run_description, write_metrics
+from prompt_core.training import LearningSettings, LearningState
+from prompt_core.training_data import TrainingData
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+METHOD_FILE, PROMPT_FILE, METRICS_FILE = "method.safetensors", "prompt.safetensors", "metrics.json"
+
+
+def write_learned(
+    folder: Path,
+    cfg: CfgNode,
+    method: Method,
+    data: TrainingData,
+    settings: LearningSettings,
+    state: LearningState,
+    selection: dict[str, Any] | None = None,
+) -> Path:
+    """Write what steps have learned; returns the file that is named to the user.
+
+    Args:
+        selection: what :meth:`prompt_core.selection.Selection.describe` says, where it chose the epoch.
+    """
+    last = state.history[-1] if state.history else {"loss": float("nan"), "accuracy": float("nan")}
+    metrics = {"train/loss": last["loss"], "train/accuracy": last["accuracy"]}
+    training = {**dataclasses.asdict(settings), "images": len(data.batches), "source": data.source}
+    if cfg.OPTIM.CLIP_GRAD_NORM:
+        training["clip_grad_norm"] = cfg.OPTIM.CLIP_GRAD_NORM
+    notes = {
+        "K": settings.num_classes,
+        "correction": settings.correction,
+        "reject": settings.reject,
+        "vocabulary": vocabulary_note(data),
+        "training": training,
+        "metrics": metrics,
+        "versions": package_versions(),
+    }
+    chosen: dict[str, Any] = {}
+    if selection is not None and state.best is not None:
+        chosen = {**selection, "epoch": state.best["epoch"], "accuracy": state.best["accuracy"]}
+        notes["selection"] = chosen
+        metrics["validation/accuracy"] = chosen["accuracy"]
+    method.save(folder / METHOD_FILE, **notes)
+    if isinstance(method, SoftPromptMethod):
+        clip = method.clip
+        loss = "POMP" if settings.num_classes else "full softmax"
+        method.prompt.save(
+            folder / PROMPT_FILE,
+            clip=clip.name,
+            pretrained=Path(clip.pretrained).name if clip.pretrained else None,
+            clip_sha256=clip.fingerprint,
+            method=loss if method.name == "pomp" else "CoOp",
+            **notes,
+        )
+    seen = min(settings.num_classes or len(data.vocabulary), len(data.vocabulary))
+    protocol = {
+        "metric": f"running mean over the last epoch, {seen} classes per step, augmented views",
+        "vocabulary_sha256": data.vocabulary.sha256,
+        "source": data.source,
+    }
+    protocols = {"train": protocol}
+    if chosen:
+        words = {"metric": "top-1, the best of all epochs", "candidates": "classes of these images"}
+        protocols["validation"] = {**words, **chosen, "vocabulary_sha256": data.vocabulary.sha256}
+    _write_metrics(folder, cfg, method, data, metrics, protocols, history=state.history)
+    return folder / (PROMPT_FILE if isinstance(method, SoftPromptMethod) else METHOD_FILE)
+
+
+def write_fitted(folder: Path, cfg: CfgNode, method: Method, data: TrainingData, found: dict[str, Any]) -> Path:
+    """Write a method that was fitted at once, with what the fit says of itself."""
+    metrics = {"validation/accuracy": found["validation_accuracy"], "validation/C": found["C"]}
+    notes = {"vocabulary": vocabulary_note(data), "metrics": metrics, "versions": package_versions()}
+    method.save(folder / METHOD_FILE, **notes, training={"images": len(data.batches), "source": data.source, **found})
+    protocol = {
+        "metric": "top-1 on the images that C was chosen by",
+        "split": cfg.METHOD.LOGISTIC_REGRESSION.VAL_SPLIT,
+        "vocabulary_sha256": data.vocabulary.sha256,
+        "source": data.source,
+    }
+    _write_metrics(folder, cfg, method, data, metrics, {"validation": protocol}, tried=found["tried"])
+    return folder / METHOD_FILE
+
+
+def vocabulary_note(data: TrainingData) -> dict[str, Any]:
+    """What a file says of the classes it was learned on."""
+    return {"source": data.vocabulary.source, "size": len(data.vocabulary), "sha256": data.vocabulary.sha256}
+
+
+def _write_metrics(
+    folder: Path,
+    cfg: CfgNode,
+    method: Method,
+    data: TrainingData,
+    metrics: dict[str, float],
+    protocols: dict[str, Any],
+    **more: Any,
+) -> None:
+    run = run_description(
+        cfg.dump(),
+        cfg.SEED,
+        str(method.clip.device),
+        unreadable=data.unreadable,
+        images=len(data.batches),
+        method=method.name,
+        **more,
+    )
+    write_metrics(folder / METRICS_FILE, metrics, run, protocols)

@@ -1,0 +1,82 @@
+"""CoCoOp (arXiv 2203.05557): a small network adds to the context what it reads off the image.
+
+Upstream: ``trainers/cocoop.py``. Class features differ from image to image, so each image has a loss of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+
+from prompt_core.errors import UserError
+from prompt_core.methods.method import Method, seeded, selected_names
+from prompt_core.methods.soft_prompt import shared_prompt, start_prompt
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from prompt_core.clip import Clip
+    from prompt_core.vocabulary import Vocabulary
+
+
+class CoCoOp(Method):
+    """Context vectors and the meta-net: E → E / ``reduction`` → ReLU → D, added to every vector.
+
+    Args:
+        n_ctx: number of vectors L.
+        init: words to start from; then L is their number.
+        reduction: how much narrower the hidden layer is than the image features (16 as published).
+        seed: of the random vectors and of the network.
+
+    Raises:
+        UserError: a reduction that leaves no hidden units.
+    """
+
+    conditional: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        clip: Clip,
+        name: str = "cocoop",
+        n_ctx: int = 4,
+        init: str = "a photo of a",
+        reduction: int = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(clip, name, {"n_ctx": n_ctx, "init": init, "reduction": reduction, "seed": seed})
+        if not 1 <= reduction <= clip.embed_dim:
+            raise UserError(
+                f"METHOD.COCOOP.REDUCTION is {reduction}; expected 1 to {clip.embed_dim}, the image features"
+            )
+        prompt = start_prompt(clip, n_ctx, init, seed=seed)
+        self.text_context = prompt.context  # (L, D)
+        hidden, width = clip.embed_dim // reduction, int(prompt.context.shape[1])
+        with seeded(seed):
+            self.meta_net = nn.Sequential(nn.Linear(clip.embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> CoCoOp:
+        return cls(clip, name, *shared_prompt(cfg, name), cfg.METHOD.COCOOP.REDUCTION, cfg.SEED)
+
+    def contexts(self, image_features: Tensor) -> Tensor:
+        """(B, L, D) contexts of unit-norm image features (B, E)."""
+        shift = self.meta_net(image_features.to(self.text_context))  # (B, D)
+        return self.text_context[None] + shift[:, None]
+
+    def class_features(
+        self,
+        vocabulary: Vocabulary | Sequence[str],
+        rows: Tensor | None = None,
+        image_features: Tensor | None = None,
+        chunk_size: int | None = None,
+        reference: bool = False,
+    ) -> Tensor:
+        """(B, n, E) class features of each image."""
+        if image_features is None:
+            raise UserError(f"class features of method {self.name} depend on the image; give image features")
+        names = selected_names(vocabulary, rows)
+        return self.encoder.encode_conditional(
+            self.contexts(image_features), names, chunk_size=chunk_size, reference=reference
+        )

@@ -1,0 +1,156 @@
+"""LASP (arXiv 2210.01115): learned words that must also tell hand-written prompts of the classes apart.
+
+Learned are the context, one vector that is added to all text features before they are normalised, and the layer norms
+of the vision tower at a tenth of the rate. The text-to-text loss takes the features of hand-written templates as if
+they were images: those of a class must be classified as that class by the learned class features. One group of
+prompts, as in the public code (``1adrianb/lasp``). Its 35 templates and its virtual classes are not reproduced: the
+templates are the first of CLIP's 80, and names without images come with a wider ``DATA.VOCABULARY``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prompt_core.contrast import full_softmax_logits
+from prompt_core.data.templates import imagenet_templates
+from prompt_core.encoder import PromptedTextEncoder
+from prompt_core.errors import UserError
+from prompt_core.methods.method import Method, Reads, selected_names
+from prompt_core.methods.soft_prompt import shared_prompt, start_prompt
+from prompt_core.methods.templates import TemplateFeatures
+from prompt_core.methods.vision_norms import VisionNorms
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from prompt_core.clip import Clip
+    from prompt_core.vocabulary import Vocabulary
+
+
+class LASP(Method):
+    """Context (L, D), text shift (E,), and layer norms of the vision tower.
+
+    Args:
+        n_ctx: number of vectors L.
+        init: words to start from; then L is their number.
+        text_weight: of the text-to-text loss; 0 leaves it out.
+        templates: T, how many of CLIP's 80 templates it reads.
+        noise: standard deviation of what is added to the unit-norm features of the templates.
+        noise_probability: in which share of the steps it is added.
+        norm_rate: learning rate of the layer norms, as a share of the others'.
+        seed: of the random vectors.
+
+    Raises:
+        UserError: a vision tower that is no open_clip transformer, or settings out of range.
+    """
+
+    reads: ClassVar[Reads] = "images"
+
+    def __init__(
+        self,
+        clip: Clip,
+        name: str = "lasp",
+        n_ctx: int = 4,
+        init: str = "a photo of a",
+        text_weight: float = 5.0,
+        templates: int = 35,
+        noise: float = 0.05,
+        noise_probability: float = 0.5,
+        norm_rate: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        options = {
+            "n_ctx": n_ctx,
+            "init": init,
+            "text_weight": text_weight,
+            "templates": templates,
+            "noise": noise,
+            "noise_probability": noise_probability,
+            "norm_rate": norm_rate,
+            "seed": seed,
+        }
+        super().__init__(clip, name, options)
+        known = imagenet_templates()
+        if not 1 <= templates <= len(known):
+            raise UserError(f"METHOD.LASP.TEMPLATES is {templates}; expected 1 to {len(known)}")
+        if not 0 <= noise_probability <= 1 or min(noise, text_weight, norm_rate) < 0:
+            raise UserError(
+                "METHOD.LASP expects a NOISE_PROBABILITY of 0 to 1, and no negative NOISE, TEXT_WEIGHT or NORM_RATE; "
+                f"given {noise_probability}, {noise}, {text_weight} and {norm_rate}"
+            )
+        self.norms = VisionNorms(clip)
+        self.text_context = start_prompt(clip, n_ctx, init, seed=seed).context
+        self.shift = nn.Parameter(
+            torch.zeros(clip.embed_dim, dtype=self.text_context.dtype, device=self.text_context.device)
+        )
+        self.targets = TemplateFeatures(known[:templates], average=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> LASP:
+        node = cfg.METHOD.LASP
+        return cls(
+            clip,
+            name,
+            *shared_prompt(cfg, name),
+            node.TEXT_WEIGHT,
+            node.TEMPLATES,
+            node.NOISE,
+            node.NOISE_PROBABILITY,
+            node.NORM_RATE,
+            cfg.SEED,
+        )
+
+    @cached_property
+    def open_encoder(self) -> PromptedTextEncoder:
+        """The encoder that leaves the L2 norm to this method."""
+        return PromptedTextEncoder(self.clip, normalise=False)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [
+            {"params": [self.text_context, self.shift]},
+            {"params": list(self.norms.parameters()), "lr_scale": self.options["norm_rate"]},
+        ]
+
+    def image_features(self, inputs: Tensor) -> Tensor:
+        return self.norms.image_features(inputs)
+
+    def prepare(self, vocabulary: Vocabulary | Sequence[str]) -> None:
+        if self.options["text_weight"]:
+            self.targets(self.encoder, vocabulary)
+
+    def class_features(
+        self,
+        vocabulary: Vocabulary | Sequence[str],
+        rows: Tensor | None = None,
+        image_features: Tensor | None = None,
+        chunk_size: int | None = None,
+        reference: bool = False,
+    ) -> Tensor:
+        names = selected_names(vocabulary, rows)
+        texts = self.open_encoder.encode_context(self.text_context, names, chunk_size=chunk_size, reference=reference)
+        return F.normalize(texts + self.shift, dim=-1)
+
+    def regulariser(
+        self, vocabulary: Vocabulary, rows: Tensor | None, class_features: Tensor, generator: torch.Generator
+    ) -> Tensor | None:
+        """``text_weight`` times the text-to-text cross-entropy over the classes of the step.
+
+        The features of T templates for all names of the vocabulary are kept: 4 T N E bytes.
+        """
+        if not self.options["text_weight"]:
+            return None
+        targets = self.targets(self.encoder, vocabulary, rows).to(class_features)  # (T, n, E)
+        if float(torch.rand((), generator=generator)) < self.options["noise_probability"]:
+            noise = torch.randn(targets.shape, generator=generator).to(targets)
+            targets = F.normalize(targets + self.options["noise"] * noise, dim=-1)
+        groups = torch.from_numpy(vocabulary.name_groups).to(targets.device)
+        groups = groups if rows is None else groups[rows]
+        own = torch.arange(targets.shape[1], device=targets.device).repeat(len(targets))  # (T n,)
+        logits = full_softmax_logits(targets.flatten(0, 1), class_features, own, self.logit_scale, groups)
+        return self.options["text_weight"] * F.cross_entropy(logits, own)

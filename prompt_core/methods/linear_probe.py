@@ -1,0 +1,91 @@
+"""Linear probe: one linear layer on image features before their L2 norm, bound to its classes.
+
+Upstream: POMP's ``trainers/mlp.py``, which is no MLP; learned by SGD. It computes in half precision, here it is single.
+The layer's row and bias of a class are its "class feature", and a 1 is appended to image features, so that the probe
+has the interface of all methods, sampled losses included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from prompt_core.encoder import class_names
+from prompt_core.errors import UserError, nearest
+from prompt_core.methods.method import Method, Reads, seeded
+from prompt_core.vocabulary import plain_name
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from prompt_core.clip import Clip
+    from prompt_core.vocabulary import Vocabulary
+
+
+class LinearProbe(Method):
+    """A layer E → N.
+
+    Args:
+        names: the N classes.
+        seed: of the layer's first values, torch's own.
+
+    Raises:
+        UserError: no classes.
+    """
+
+    reads: ClassVar[Reads] = "raw_features"
+
+    def __init__(self, clip: Clip, name: str = "linear_probe", names: Sequence[str] = (), seed: int = 0) -> None:
+        super().__init__(clip, name, {"names": list(names), "seed": seed})
+        if not names:
+            raise UserError(f"method {name} is bound to its classes, but none were given")
+        with seeded(seed):
+            self.layer = nn.Linear(clip.embed_dim, len(names))
+        self._rows = {plain_name(text): row for row, text in reversed(list(enumerate(names)))}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> LinearProbe:
+        if vocabulary is None:
+            raise UserError(f"method {name} needs the classes; give DATA.TRAIN")
+        return cls(clip, name, vocabulary.names, cfg.SEED)
+
+    @property
+    def logit_scale(self) -> float:
+        return 1.0
+
+    @property
+    def bound_names(self) -> list[str] | None:
+        return self.options["names"]
+
+    def image_features(self, inputs: Tensor) -> Tensor:
+        """(B, E + 1): features as they leave the projection, and a 1."""
+        return torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
+
+    def class_features(
+        self,
+        vocabulary: Vocabulary | Sequence[str],
+        rows: Tensor | None = None,
+        image_features: Tensor | None = None,
+        chunk_size: int | None = None,
+        reference: bool = False,
+    ) -> Tensor:
+        """(n, E + 1) rows of the layer with their bias; not of unit norm."""
+        names = class_names(vocabulary)
+        features = torch.cat([self.layer.weight, self.layer.bias[:, None]], dim=1)  # (N, E + 1)
+        if names != self.options["names"]:
+            features = features[self._places(names).to(features.device)]
+        return features if rows is None else features[rows]
+
+    def _places(self, names: Sequence[str]) -> Tensor:
+        """Row of the layer for each name, in which the first of several namesakes is taken."""
+        places = [self._rows.get(plain_name(name)) for name in names]
+        if None in places:
+            unknown = names[places.index(None)]
+            raise UserError(
+                f"method {self.name} was learned without the class {unknown!r}, it knows its own "
+                f"{len(self.options['names'])} only{nearest(plain_name(unknown), self._rows)}"
+            )
+        return torch.tensor(places)

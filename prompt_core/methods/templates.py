@@ -1,0 +1,151 @@
+"""Hand-written prompts: zero-shot CLIP (arXiv 2103.00020) with one template, and ensembles of templates.
+
+Upstream: ``trainers/zsclip.py``, whose second class is POMP's ensemble of seven selected templates and the data set's
+own one, which the ImageNet family goes without.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from prompt_core.classifier import _encode_templates
+from prompt_core.data.templates import PHOTO, imagenet_templates, selected_templates
+from prompt_core.encoder import PromptedTextEncoder, class_names
+from prompt_core.errors import UserError, nearest
+from prompt_core.methods.method import LearnedBy, Method
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from prompt_core.clip import Clip
+    from prompt_core.vocabulary import Vocabulary
+
+OWN = "data_set"  # in the place of a template: each data set's own one
+ENSEMBLES = ("selected", "selected_own", "imagenet")
+
+
+class TemplateMethod(Method):
+    """Class features of templates: mean of unit-norm features, normalised again. Nothing is learned.
+
+    Args:
+        templates: texts with ``{}`` for the name; ``data_set`` stands for the data set's own template.
+        own_unless_imagenet: whether the own template is added, but for data sets of the ImageNet family.
+
+    Raises:
+        UserError: no templates, or one without ``{}``.
+    """
+
+    learned_by: ClassVar[LearnedBy] = "nothing"
+
+    def __init__(
+        self,
+        clip: Clip,
+        name: str = "zero_shot",
+        templates: Sequence[str] = (PHOTO,),
+        own_unless_imagenet: bool = False,
+    ) -> None:
+        given = list(templates)
+        if not given:
+            raise UserError("no template was given; give at least one with {} in the name's place")
+        for template in given:
+            if template != OWN and "{}" not in template:
+                raise UserError(f"template {template!r} has no {{}} in the place of the class name")
+        super().__init__(clip, name, {"templates": given, "own_unless_imagenet": own_unless_imagenet})
+        self.templates = [PHOTO if template == OWN else template for template in given]
+        self.texts = TemplateFeatures(self.templates)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> TemplateMethod:
+        if name == "zero_shot":
+            return cls(clip, name, [cfg.METHOD.ZERO_SHOT.TEMPLATE])
+        return cls.ensemble(clip, cfg.METHOD.ENSEMBLE.TEMPLATES)
+
+    @classmethod
+    def ensemble(cls, clip: Clip, which: str) -> TemplateMethod:
+        """``selected`` (seven), ``selected_own`` (seven and the data set's own, as published) or ``imagenet`` (80).
+
+        Raises:
+            UserError: another word.
+        """
+        if which not in ENSEMBLES:
+            raise UserError(
+                f"unknown ensemble {which!r}; expected one of {', '.join(ENSEMBLES)}{nearest(which, ENSEMBLES)}"
+            )
+        templates = imagenet_templates() if which == "imagenet" else selected_templates()
+        return cls(clip, "ensemble", templates, which == "selected_own")
+
+    def for_data_set(self, source: str) -> TemplateMethod:
+        """With the data set's own template where ``templates`` or ``own_unless_imagenet`` ask for it.
+
+        Args:
+            source: how the data set was opened: its name, ``KIND:PATH`` or a path.
+        """
+        own, imagenet = own_template(source)
+        given = [own if template == OWN else template for template in self.options["templates"]]
+        if self.options["own_unless_imagenet"] and not imagenet:
+            given.append(own)
+        if given == self.templates:
+            return self
+        other = TemplateMethod(self.clip, self.name, given)
+        other.__dict__["encoder"] = self.encoder
+        return other
+
+    def prepare(self, vocabulary: Vocabulary | Sequence[str]) -> None:
+        self.texts(self.encoder, vocabulary)
+
+    def class_features(
+        self,
+        vocabulary: Vocabulary | Sequence[str],
+        rows: Tensor | None = None,
+        image_features: Tensor | None = None,
+        chunk_size: int | None = None,
+        reference: bool = False,
+    ) -> Tensor:
+        return self.texts(self.encoder, vocabulary, rows)
+
+
+class TemplateFeatures:
+    """Features of filled-in templates, encoded once for a list of names and then kept: they never change."""
+
+    def __init__(self, templates: Sequence[str], average: bool = True) -> None:
+        self.templates, self.average = list(templates), average
+        self._names: list[str] | None = None
+        self._features = torch.zeros(0)
+
+    def __call__(
+        self, encoder: PromptedTextEncoder, vocabulary: Vocabulary | Sequence[str], rows: Tensor | None = None
+    ) -> Tensor:
+        """(n, E) unit-norm; or one of each template, (T, n, E), where they are not averaged."""
+        names = class_names(vocabulary)
+        if names != self._names:
+            with torch.no_grad():
+                if self.average:
+                    self._features = _encode_templates(encoder, names, self.templates)
+                else:
+                    each = [_encode_templates(encoder, names, [template]) for template in self.templates]
+                    self._features = torch.stack(each)
+            self._names = names
+        return self._features if rows is None else self._features.index_select(-2, rows.to(self._features.device))
+
+
+def own_template(source: str) -> tuple[str, bool]:
+    """A data set's own template, and whether it is of the ImageNet family, by the names in its source.
+
+    Args:
+        source: how the data set was opened: its name, ``KIND:PATH`` or a path. A set that the catalogue does not know
+            gets "a photo of a {}.".
+    """
+    from prompt_core.data.catalog import find_entry
+
+    kind, *path = re.split("[:/#]", source)
+    words = [word for part in [kind, *reversed(path)] for word in (part, part.split(".")[0])]
+    for word in words:
+        entry = find_entry(word)
+        if entry is not None:
+            return entry.template, "imagenet" in entry.name
+    return PHOTO, any("imagenet" in word.lower() for word in words)
