@@ -1,0 +1,32 @@
+"""Tables of runs beside the published numbers, plots, and one page: report.md and report.html.
+
+    python tools/report.py docs/results/base_novel docs/results/scenes runs/coco_pomp --output runs/report
+
+Each of the runs is a folder with a metrics.json, a file with results, or a folder that holds such; NAME=PATH calls a
+run NAME. Numbers of different protocols never share a column.
+"""
+
+from argparse import RawDescriptionHelpFormatter
+
+from prompt_core.command_line import ArgumentParser
+from prompt_core.errors import run_command
+from prompt_core.report.build import write_report
+from prompt_core.report.words import summary
+
+
+def main() -> None:
+    """Parse, write, say where."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder or file with results, or NAME=PATH")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for report.md and report.html")
+    parser.add_argument("--baseline", metavar="ROW", help="row that gains of classes are over (default: a hand prompt)")
+    arguments = parser.parse_intermixed_args()
+    report = write_report(arguments.runs, arguments.output, arguments.baseline)
+    print(summary(report))
+    for note in report.notes:
+        print(note)
+    print(f"open {arguments.output}/report.html")
+
+
+if __name__ == "__main__":
+    run_command(main)
