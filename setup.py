@@ -61,6 +61,7 @@ setup(
         "rich>=13.7",
         "tensorboard>=2.17",
         "jinja2>=3.1",
+        "pyyaml>=6",
     ],
     extras_require={
         "det": DETECTRON2_NEEDS,

@@ -1,10 +1,9 @@
-"""The documents name only what exists: files, tools with their options, public names."""
+"""The documents name only what exists: files, headings, public names. Their commands: ``test_docs_commands.py``."""
 
 from __future__ import annotations
 
 import ast
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -13,42 +12,25 @@ import prompt_core
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "datasets" / "README.md",
-         ROOT / "prompt_core" / "assets" / "MINI_MODEL_CARD.md"]  # fmt: skip
+         ROOT / "prompt_core" / "assets" / "MINI_MODEL_CARD.md", *sorted((ROOT / "docs").glob("*.md"))]  # fmt: skip
 
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
 
 
-def commands() -> list[list[str]]:
-    lines = [
-        line
-        for page in PAGES
-        for block in blocks(page, "bash")
-        for line in block.replace("\\\n", " ").splitlines()
-        if line.startswith("python ") and ".py" in line
-    ]
-    return [shlex.split(line, comments=True) for line in lines]
+def headings(page: Path) -> set[str]:
+    """Headings as links name them: lower case, hyphens for spaces, no other signs."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
-    assert missing == []
-
-
-@pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words[1:3]))
-def test_commands_name_tools_options_and_configurations(words: list[str]) -> None:
-    tool = ROOT / words[1]
-    assert tool.is_file()
-    modules = [tool, ROOT / "prompt_core" / "command_line.py"]
-    if tool.parent.name == "datasets":
-        modules = [tool, *(ROOT / "prompt_core" / "data").glob("shapes*.py"), *(ROOT / "pomp_det").rglob("*.py")]
-    source = "".join(module.read_text(encoding="utf-8") for module in modules)
-    unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in source]
-    assert unknown == []
-    assert [word for word in words if word.startswith("configs/") and not (ROOT / word).is_file()] == []
+    targets = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8"))
+    own = [(page.parent / path if path else page, heading) for path, heading in targets if "://" not in path]
+    assert [path for path, _ in own if not path.exists()] == []
+    assert [(path.name, heading) for path, heading in own if heading and heading not in headings(path)] == []
 
 
 def test_the_example_uses_public_names() -> None:

@@ -1,0 +1,89 @@
+"""The table of costs: :mod:`prompt_core.methods.benchmark` once per machine, all rows in turns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from prompt_core.files import read_json, sha256_of_json, write_json
+from prompt_core.methods.benchmark import Job, load_names, measure_rows
+from prompt_core.reproduction.plan import Table
+from prompt_core.reproduction.store import Store
+from prompt_core.run_files import package_versions, processor_name
+
+REPEATS = 3
+CHUNK = "256"  # names per pass of the full softmax
+_FULL = {"LOSS.NUM_CLASSES": "0", "LOSS.CHUNK": CHUNK}
+_WORDS = {"PROMPT.N_CTX": "4", "PROMPT.INIT": "a photo of a"}
+
+
+def cost_jobs(table: Table, device: str, threads: int, chosen: Sequence[str] | None = None) -> dict[str, Job]:
+    """Rows by name: CoOp and CoCoOp over all names, POMP with each K, and the full softmax over the wide list."""
+    options: dict[str, Any] = dict(table.measured)
+
+    def job(method: str, images: int, settings: dict[str, str], vocabulary: str) -> Job:
+        return Job(options["clip"], vocabulary, None, method, images, settings, False, device, threads)
+
+    own = options["vocabulary"]
+    jobs = {
+        "CoOp": job("coop", 32, _FULL, own),
+        "CoCoOp": job("cocoop", 1, {**_FULL, **_WORDS}, own),
+    }
+    for number in options["numbers"]:
+        jobs[f"POMP, K = {number}"] = job("pomp", 32, {"LOSS.NUM_CLASSES": str(number)}, own)
+    if "wide" in options:
+        jobs["POMP, K = 1000, wide vocabulary"] = job("pomp", 32, {"LOSS.NUM_CLASSES": "1000"}, options["wide"])
+        jobs["full softmax, wide vocabulary"] = job("coop", 32, _FULL, options["wide"])
+    return jobs if chosen is None else {name: jobs[name] for name in chosen}
+
+
+def machine_facts(device: str) -> dict[str, Any]:
+    """What decides times."""
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {"device": device, "gpu": gpu, "cpu": processor_name(), "cores": os.cpu_count()}
+
+
+def cost_key(jobs: dict[str, Job], device: str, repeats: int) -> str:
+    """Hash of what is measured, and on what."""
+    from dataclasses import asdict
+
+    described = {name: {**asdict(job), "sha256": _names_hash(job)} for name, job in jobs.items()}
+    return sha256_of_json([described, machine_facts(device), repeats])[:16]
+
+
+def _names_hash(job: Job) -> str:
+    return load_names(job.vocabulary, job.names).sha256
+
+
+def measured(
+    table: Table, store: Store, jobs: dict[str, Job], device: str, command: str, repeats: int
+) -> dict[str, Any]:
+    """The measurement, made unless it is there."""
+    key = cost_key(jobs, device, repeats)
+    path = store.results / f"cost_{key}.json"
+    with store.claim(key, wait=True):
+        if not path.is_file():
+            rows = measure_rows(jobs, repeats)
+            set_up = {**machine_facts(device), "repeats": repeats, "versions": package_versions(), "command": command}
+            protocol = {"cost": {"measured": "one training step on cached features, each in a fresh process"}}
+            write_json(path, {"table": table.name, "set_up": set_up, "rows": rows, "_protocol": protocol})
+        return dict(read_json(path))
+
+
+def cost_rows(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells."""
+    headings = ["row", "names", "classes in a step", "images", "learned", "s per step", "extra MiB"]
+    rows = []
+    for row in document["rows"]:
+        if "not_measured" in row:
+            rows.append([row["row"], "", "", str(row["images"]), "", "not measured", row["not_measured"]])
+            continue
+        times, memory = row["seconds"], row["extra_bytes"]
+        cells = [row["row"], f"{row['names']:,}", f"{row['classes_in_step']:,}", str(row["images"])]
+        rows.append(
+            [*cells, f"{row['learned_parameters']:,}", f"{times['median']:.3g}", f"{memory['median'] / 2**20:.0f}"]
+        )
+    return headings, rows

@@ -1,0 +1,128 @@
+"""How much work is left, and the time that follows from finished runs on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from prompt_core.data.augment import train_transform
+from prompt_core.data.catalog import find_entry
+from prompt_core.data.feature_cache import cache_key
+from prompt_core.methods.build import method_class
+from prompt_core.methods.image_towers import tower_for
+from prompt_core.reproduction.jobs import Job
+from prompt_core.reproduction.runner import Runner, is_learned
+from prompt_core.reproduction.targets import source_of
+from prompt_core.reproduction.work import Work, learning_work, scoring_work
+from prompt_core.training_data import training_vocabulary
+from prompt_core.vocabulary import Vocabulary
+
+# Classes that are learned from, for estimates without the data.
+TRAINING_CLASSES = {"tiny_imagenet": 160, "shapes": 160, "imagenet": 1_000, "imagenet21k": 10_450}
+
+
+def job_work(runner: Runner, job: Job, targets: Sequence[str]) -> Work:
+    """What is left of a row, with its data and its model at hand."""
+    missing = runner.missing(job, targets)
+    if not missing or runner.impossible(job):
+        return Work()
+    cfg, clip, opened = job.cfg, runner.opened.clip(job.cfg), runner.opened
+    kind = method_class(cfg.METHOD.NAME)
+    work = Work()
+    if job.learns and not is_learned(runner.store.learned(runner.learned_key(job))):
+        images = runner.training_images(job)
+        names = training_vocabulary(images, cfg.DATA.VOCABULARY)[0].names
+        work = learning_work(cfg, list(names), len(images))
+        if kind.reads != "images":
+            augment, views, transform = cfg.AUGMENT, cfg.AUGMENT.STORED_VIEWS, None
+            if views > 0:
+                transform = train_transform(
+                    clip.image_size, clip.image_mean, clip.image_std, augment.RAND_AUGMENT, tuple(augment.SCALE)
+                )
+            key = cache_key(tower_for(kind.reads, clip), images, max(1, views), transform, cfg.SEED)
+            if not (Path(cfg.DATA.CACHE) / key).exists():
+                work += Work({key: len(images) * max(1, views)})
+    for name in missing:
+        target = opened.target(name)
+        tower = tower_for(kind.reads, clip)
+        key = cache_key(tower, target.images, 1, None, 0)
+        if kind.reads == "images":
+            key = f"{runner.learned_key(job)} {key}"
+        if not (Path(cfg.DATA.CACHE) / key).exists():
+            work += Work({key: len(target.images)})
+        work += runner.scoring(job, name)
+    return work
+
+
+def rough_work(job: Job, targets: Sequence[str], learning: bool = True) -> Work:
+    """A row from nothing, by the counts of the catalogue; names of ImageNet-21K stand in for those of other sets.
+
+    Args:
+        learning: whether learning is left too, not scoring alone.
+    """
+    cfg, row = job.cfg, job.row
+    kind = method_class(cfg.METHOD.NAME)
+    names = _stand_in_names()
+    work = Work(rough=True)
+    if learning and row.train and job.learns:
+        classes = TRAINING_CLASSES[row.train]
+        images = classes * max(0, cfg.DATA.SHOTS)
+        wide = row.wide and row.train == "tiny_imagenet"
+        work += learning_work(cfg, names if wide else names[:classes], images)
+        if kind.reads != "images":
+            views = max(1, cfg.AUGMENT.STORED_VIEWS)
+            seed = job.seed if cfg.DATA.SHOTS > 0 else None
+            work += Work({f"{cfg.MODEL.NAME} {kind.reads} {row.train} {views} {seed}": images * views})
+    for name in targets:
+        entry = find_entry(source_of(name))
+        if entry is None:
+            continue
+        of = f"{row.name} {job.seed}" if kind.reads == "images" else kind.reads
+        count = entry.classes.number
+        work += Work({f"{cfg.MODEL.NAME} {of} {name}": entry.test.number})
+        work += scoring_work(cfg, names[:count], [(entry.test.number, count)])
+    return work
+
+
+@cache
+def _stand_in_names() -> list[str]:
+    return list(Vocabulary.load("imagenet21k").names)
+
+
+def seconds_per_unit(results: Sequence[dict[str, Any]], where: str) -> dict[str, float]:
+    """Of finished runs on this machine: seconds of an image pass and of a token in learning and in scoring.
+
+    Runs that were resumed, or found their features in the cache, do not say how long it takes; units of which no run
+    says it are not in the result.
+    """
+    sums: dict[str, list[float]] = {}
+
+    def note(unit: str, seconds: float | None, amount: float | None) -> None:
+        if seconds and amount:
+            total = sums.setdefault(unit, [0.0, 0.0])
+            total[0] += seconds
+            total[1] += amount
+
+    seen = set()
+    for each in results:
+        run = each.get("_run", {})
+        if run.get("machine") != where:
+            continue
+        scoring, learning = run.get("scoring", {}), run.get("learning", {})
+        note("image", scoring.get("seconds", {}).get("encode"), scoring.get("image_passes"))
+        note("scored_token", scoring.get("seconds", {}).get("score"), scoring.get("tokens"))
+        if run.get("learned") not in seen:
+            seen.add(run.get("learned"))
+            note("image", learning.get("seconds", {}).get("encode"), learning.get("image_passes"))
+            note("token", learning.get("seconds", {}).get("learn"), learning.get("tokens"))
+    return {unit: seconds / amount for unit, (seconds, amount) in sums.items()}
+
+
+def expected_seconds(work: Work, rates: dict[str, float]) -> float | None:
+    """The time that follows from finished runs; None where they do not say all that is needed."""
+    needed = {"image": work.image_passes, "token": work.tokens, "scored_token": work.scored_tokens}
+    if work.step_images or any(amount and unit not in rates for unit, amount in needed.items()):
+        return None
+    return sum(amount * rates[unit] for unit, amount in needed.items() if amount)

@@ -1,0 +1,236 @@
+"""Learn what is missing, score what is missing, keep the numbers. It is told what to learn and knows no method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prompt_core.command_line import counting
+from prompt_core.errors import UserError
+from prompt_core.files import read_json, sha256_of_file, write_json
+from prompt_core.learned_files import METHOD_FILE, METRICS_FILE
+from prompt_core.methods.build import build_method, load_method, method_class
+from prompt_core.methods.method import Method
+from prompt_core.reproduction.jobs import Job, Opened
+from prompt_core.reproduction.plan import Table
+from prompt_core.reproduction.scoring import score_target
+from prompt_core.reproduction.settings import deciding_settings, machine, plain_command, shown_settings
+from prompt_core.reproduction.store import Store
+from prompt_core.reproduction.work import Work, learning_work, scoring_work
+from prompt_core.run_files import run_description
+from prompt_core.selection import open_selection
+from prompt_core.training_data import load_training_data, training_vocabulary
+
+if TYPE_CHECKING:
+    from prompt_core.data.images import ImageSet
+
+WORK_FILE = "work.json"
+
+
+class Runner:
+    """The runs of a table.
+
+    Args:
+        say: where a line for each finished piece of work goes.
+    """
+
+    def __init__(self, table: Table, store: Store, opened: Opened, say: Callable[[str], None] = print) -> None:
+        self.table, self.store, self.opened, self.say = table, store, opened, say
+
+    def run(self, jobs: Sequence[Job], targets: Sequence[str]) -> None:
+        """Do what is not done. Work that another process is at comes last.
+
+        Raises:
+            KeyboardInterrupt: when Ctrl-C stopped it; the same call goes on.
+        """
+        postponed = [job for job in jobs if not self._one(job, targets, False)]
+        for job in postponed:
+            self.say(f"waiting for another process: {job.label}")
+            self._one(job, targets, True)
+
+    def missing(self, job: Job, targets: Sequence[str]) -> list[str]:
+        """Names of the targets that a row has no numbers on yet."""
+        return [name for name in targets if not self.store.result(self.result_key(job, name)).is_file()]
+
+    def impossible(self, job: Job) -> str | None:
+        """Why the method of a row does not go with the model, or None."""
+        if method_class(job.cfg.METHOD.NAME).reads != "images":
+            return None
+        try:
+            build_method(job.cfg, self.opened.clip(job.cfg))
+        except UserError as error:
+            return str(error)
+        return None
+
+    def identity(self, job: Job) -> dict[str, Any]:
+        """What decides a learned method: configuration, images with their labels, class names, weights."""
+        cfg, clip = job.cfg, self.opened.clip(job.cfg)
+        if not job.learns:
+            return {"method": build_method(cfg, clip).sha256(), "clip": clip.fingerprint}
+        images = self.training_images(job)
+        identity = {
+            "config": deciding_settings(cfg),
+            "seed": job.seed,
+            "images": images.fingerprint(),
+            "vocabulary": training_vocabulary(images, cfg.DATA.VOCABULARY)[0].sha256,
+            "clip": clip.fingerprint,
+        }
+        if selection := open_selection(cfg, False):
+            identity["selection"] = selection.describe()
+        return identity
+
+    def training_images(self, job: Job) -> ImageSet:
+        """The few-shot subset that a run learns from."""
+        return self.opened.few_shot(job.cfg.DATA, job.cfg.SEED)
+
+    def learned_key(self, job: Job) -> str:
+        """Hash of :meth:`identity`."""
+        return self._remembered(("learned", id(job)), lambda: self.store.key(self.identity(job)))
+
+    def result_key(self, job: Job, target: str) -> str:
+        """Hash of a learned method, of what it is scored on, and of the rule for namesakes."""
+        return self._remembered(
+            ("result", id(job), target),
+            lambda: self.store.key(
+                {
+                    "learned": self.learned_key(job),
+                    "target": self.opened.target(target).identity,
+                    "namesakes": job.cfg.EVAL.NAMESAKES,
+                    "most_texts": self.table.most_texts if method_class(job.cfg.METHOD.NAME).conditional else None,
+                }
+            ),
+        )
+
+    @cached_property
+    def _keys(self) -> dict[Any, str]:
+        return {}
+
+    def _remembered(self, key: Any, make: Callable[[], str]) -> str:
+        if key not in self._keys:
+            self._keys[key] = make()
+        return self._keys[key]
+
+    def _one(self, job: Job, targets: Sequence[str], wait: bool) -> bool:
+        if not self.missing(job, targets) or self.impossible(job):
+            return True
+        with self.store.claim(self.learned_key(job), wait) as mine:
+            if not mine:
+                return False
+            missing = self.missing(job, targets)
+            method = self._method(job) if missing else None
+            for name in missing:
+                assert method is not None
+                self._score(job, method, name)
+        return True
+
+    def _method(self, job: Job) -> Method:
+        clip = self.opened.clip(job.cfg)
+        if not job.learns:
+            return build_method(job.cfg, clip)
+        folder = self.store.learned(self.learned_key(job))
+        if not is_learned(folder):
+            self._learn(job, folder)
+        return load_method(folder / METHOD_FILE, clip)
+
+    def _learn(self, job: Job, folder: Path) -> None:
+        """Encode, then learn or go on; each is timed."""
+        from prompt_core.pretraining import pretrain
+
+        kind = method_class(job.cfg.METHOD.NAME)
+        self.say(f"learning {job.label}")
+        started, passes = time.perf_counter(), 0
+        if kind.reads != "images":
+            before = _entries(job.cfg.DATA.CACHE)
+            with counting("encoding training images") as progress:
+                data = load_training_data(job.cfg, self.opened.clip(job.cfg), progress, kind.reads)
+            passes = len(data.batches) * data.stored_views if _entries(job.cfg.DATA.CACHE) != before else 0
+        encode = time.perf_counter() - started
+        resume = kind.learned_by == "steps" and (folder / "state.pt").exists()
+        if not resume:
+            # What a run that is fitted at once left when it was killed.
+            (folder / METHOD_FILE).unlink(missing_ok=True)
+        started = time.perf_counter()
+        if pretrain(job.cfg, folder, resume=resume):
+            raise KeyboardInterrupt
+        seconds = {"learn": time.perf_counter() - started}
+        if passes:
+            seconds["encode"] = encode
+        images = self.training_images(job)
+        names = training_vocabulary(images, job.cfg.DATA.VOCABULARY)[0].names
+        work = learning_work(job.cfg, names, len(images))
+        counts = {"steps": work.steps, "texts": work.texts, "tokens": work.tokens, "image_passes": passes}
+        # A run that was resumed does not know how long it took.
+        write_json(folder / WORK_FILE, {"seconds": {} if resume else seconds, **counts})
+
+    def _score(self, job: Job, method: Method, name: str) -> None:
+        target, cfg = self.opened.target(name), job.cfg
+        merge = cfg.EVAL.NAMESAKES == "merged"
+        with counting(f"encoding {name}") as progress:
+            scores = score_target(method, target, merge, cfg.DATA.CACHE, self.table.most_texts, progress)
+        about = self._about(job, method, name)
+        tokens = self.scoring(job, name).scored_tokens
+        about["scoring"] = {"seconds": scores.seconds, "image_passes": scores.image_passes, "tokens": tokens}
+        if scores.skipped:
+            about["skipped"] = scores.skipped
+        self.store.write(
+            self.result_key(job, name),
+            scores.numbers,
+            table=self.table.name,
+            scale=self.table.scale,
+            row=job.row.name,
+            seed=job.seed,
+            settings=shown_settings(job, method),
+            _run=about,
+            _protocol=scores.protocol,
+        )
+        shown = [f"{key.removesuffix('/top1')} {v:.1f}" for key, v in scores.numbers.items() if key.endswith("/top1")]
+        self.say(f"{job.label} on {name}: {'  '.join(shown) or 'no number'}")
+
+    def scoring(self, job: Job, name: str) -> Work:
+        """Texts and tokens of scoring a row on a target."""
+        target, most = self.opened.target(name), self.table.most_texts
+        asked = np.unique(np.concatenate([question.candidates for question in target.questions]))
+        columns = [(n, c) for n, c in target.counts().values() if most is None or n * c <= most]
+        return scoring_work(job.cfg, target.names[asked].names, columns)
+
+    def _about(self, job: Job, method: Method, target: str) -> dict[str, Any]:
+        run = run_description(None, job.seed, str(method.device), method=method.name, machine=machine(method.device))
+        run["command"] = plain_command(run["command"])
+        run["config"] = job.row.config
+        run["learned"] = self.learned_key(job)
+        run["target"] = target
+        clip = method.clip
+        run["clip"], run["pretrained"] = clip.name, plain_command(str(clip.pretrained)) if clip.pretrained else None
+        folder = self.store.learned(self.learned_key(job))
+        if job.learns and (folder / METHOD_FILE).is_file():
+            run["learned_sha256"] = sha256_of_file(folder / METHOD_FILE)
+            metrics = read_json(folder / METRICS_FILE)
+            run["training"] = {key: value for key, value in metrics.items() if not key.startswith("_")}
+            run["training"]["images"] = metrics["_run"].get("images")
+            run["history"] = metrics["_run"].get("history") or []
+            if selected_on_test(metrics):
+                run["select_on_test"] = True
+            if (folder / WORK_FILE).is_file():
+                run["learning"] = read_json(folder / WORK_FILE)
+        return run
+
+
+def is_learned(folder: Path) -> bool:
+    """Whether a run is done: its ``metrics.json`` is written last."""
+    return (folder / METHOD_FILE).is_file() and (folder / METRICS_FILE).is_file()
+
+
+def selected_on_test(metrics: dict[str, Any]) -> bool:
+    """Whether a run's own words say that its epoch was chosen on the images that are reported."""
+    from prompt_core.report.formats import _chosen_on_test
+
+    return _chosen_on_test(metrics.get("_run", {}), metrics.get("_protocol", {}))
+
+
+def _entries(cache: str | Path) -> set[str]:
+    return {path.name for path in Path(cache).glob("[0-9a-f]*")}

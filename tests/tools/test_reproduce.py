@@ -1,0 +1,357 @@
+"""``tools/reproduce.py`` at a tiny size: nothing is done twice, a stopped table goes on, absent data is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prompt_core.data.shapes_files import build_shapes
+from prompt_core.data.shapes_options import ShapesOptions
+
+CallTool = Callable[..., tuple[int, str, str]]
+ROWS = "zero-shot CLIP;CoOp;POMP"
+SETS = "shapes_base_novel,shapes_sketch_base_novel"
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with ten classes of shapes in two looks: seven base classes, three novel ones."""
+    root = tmp_path_factory.mktemp("data")
+    for variant, name in (("plain", "shapes"), ("sketch", "shapes_sketch")):
+        options = ShapesOptions(
+            parts=("classification",),
+            variant=variant,
+            classes=40,
+            classification_classes=10,
+            classification_size=32,
+            train_images_per_class=2,
+            val_images_per_class=2,
+        )
+        build_shapes(root / name, options)
+    return root
+
+
+@pytest.fixture(scope="session")
+def loaded() -> dict[Any, Any]:
+    """Models by name: they are frozen, so that all tests may share them."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, loaded: dict[Any, Any], request: pytest.FixtureRequest) -> None:
+    """Models are loaded once, and the page with drawings is left out but where a test asks for it."""
+    from prompt_core import clip
+
+    real = clip.load_clip
+
+    def load_clip(*arguments: Any) -> Any:
+        if arguments not in loaded:
+            loaded[arguments] = real(*arguments)
+        return loaded[arguments]
+
+    monkeypatch.setattr(clip, "load_clip", load_clip)
+    if "page" not in request.node.name:
+        monkeypatch.setattr("prompt_core.reproduction.command._report", lambda store: None)
+
+
+@pytest.fixture
+def reproduce(call_tool: CallTool, shapes_root: Path) -> CallTool:
+    """The table cross_domain with three rows and two sets, one epoch; further arguments are added."""
+
+    def call(*more: str, output: str = "out", rows: str = ROWS, sets: str = SETS) -> tuple[int, str, str]:
+        arguments = ["cross_domain", "--scale", "laptop", "--output", output, "--root", shapes_root]
+        arguments += ["--seeds", "0", "--rows", rows, "--datasets", sets, *more]
+        return call_tool("reproduce", *arguments, "DATA.CACHE", "cache", "OPTIM.EPOCHS", "1", "OPTIM.BATCH", "8")
+
+    return call
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Folders that were learned in, one entry for each call."""
+    from prompt_core import pretraining
+
+    folders: list[str] = []
+    real = pretraining.pretrain
+
+    def pretrain(cfg: Any, output: Any, resume: bool = False) -> int:
+        folders.append(Path(output).name)
+        return real(cfg, output, resume)
+
+    monkeypatch.setattr(pretraining, "pretrain", pretrain)
+    return folders
+
+
+def numbers(folder: Path) -> dict[str, dict[str, float]]:
+    """File → its numbers."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        document = json.loads(path.read_text())
+        found[path.name] = {key: value for key, value in document.items() if "/" in key}
+    return found
+
+
+def test_nothing_is_done_twice(reproduce: CallTool, learned: list[str], tmp_path: Path) -> None:
+    code, out, error = reproduce()
+    assert code == 0, error
+    assert "written to out/cross_domain_laptop.md" in out
+    files = sorted((tmp_path / "out/results").glob("*.json"))
+    assert (len(files), len(learned)) == (6, 2)
+    before = {path: path.stat().st_mtime_ns for path in files}
+    text = (tmp_path / "out/cross_domain_laptop.md").read_text()
+    assert "| POMP | 1 |" in text
+    code, out, _ = reproduce()
+    assert code == 0
+    assert "learning" not in out.splitlines()[0]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/results").glob("*.json")} == before
+    assert len(learned) == 2
+    assert (tmp_path / "out/cross_domain_laptop.md").read_text() == text
+
+    # What only the learned rows depend on makes other runs of these, not of the hand prompt.
+    assert reproduce("OPTIM.LR", "0.05")[0] == 0
+    assert len(learned) == len(set(learned)) == 4
+    assert len(list((tmp_path / "out/results").glob("*.json"))) == 6 + 4
+
+    # Runs are found by content: a copy under another name is as good.
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
+    assert reproduce(output="copy")[0] == 0
+    assert len(learned) == 4
+
+    document = json.loads(next(path for path in files if '"row": "POMP"' in path.read_text()).read_text())
+    assert set(document["_protocol"]) == {key.rpartition("/")[0] for key in document if "/" in key}
+    assert str(tmp_path) not in json.dumps(document)
+    assert document["_run"]["command"].startswith("reproduce.py cross_domain --scale laptop --output out --root data")
+    assert document["settings"]["OPTIM.EPOCHS"] == 1
+
+
+def test_other_images_make_other_runs(
+    reproduce: CallTool, call_tool: CallTool, learned: list[str], shapes_root: Path, tmp_path: Path
+) -> None:
+    assert reproduce(rows="CoOp", sets="shapes_base_novel")[0] == 0
+    other = tmp_path / "other"
+    shutil.copytree(shapes_root, other)
+    (photo, *_) = sorted((other / "shapes/classification/train").glob("*/*.png"))
+    photo.unlink()
+    arguments = ["cross_domain", "--scale", "laptop", "--output", "out", "--seeds", "0", "--rows", "CoOp"]
+    arguments += ["--datasets", "shapes_base_novel", "--root", other]
+    budget = ["DATA.CACHE", "cache", "OPTIM.EPOCHS", "1", "OPTIM.BATCH", "8"]
+    code, _, error = call_tool("reproduce", *arguments, *budget)
+    assert code == 0, error
+    assert len(set(learned)) == 2
+    assert len(numbers(tmp_path / "out/results")) == 2
+
+
+def test_interrupted_between_rows(reproduce: CallTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prompt_core.reproduction.store import Store
+
+    assert reproduce(output="whole")[0] == 0
+    with monkeypatch.context() as patch:
+        real, calls = Store.write, []
+
+        def write(self: Store, *arguments: Any, **about: Any) -> dict[str, Any]:
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return real(self, *arguments, **about)
+
+        patch.setattr(Store, "write", write)
+        code, _, error = reproduce(output="part")
+    assert code == 130
+    assert "the same command goes on where it stopped" in error
+    assert len(numbers(tmp_path / "part/results")) == 3
+    assert reproduce(output="part")[0] == 0
+    assert numbers(tmp_path / "part/results") == numbers(tmp_path / "whole/results")
+
+
+def test_killed_while_learning(
+    reproduce: CallTool, start_tool: Callable[..., subprocess.Popen[str]], shapes_root: Path, tmp_path: Path
+) -> None:
+    assert reproduce(output="whole", rows="POMP", sets="shapes_base_novel")[0] == 0
+    arguments = ["cross_domain", "--scale", "laptop", "--output", "part", "--root", shapes_root, "--seeds", "0"]
+    arguments += ["--rows", "POMP", "--datasets", "shapes_base_novel"]
+    budget = ["DATA.CACHE", "cache", "OPTIM.EPOCHS", "1", "OPTIM.BATCH", "8"]
+    process = start_tool("reproduce", *arguments, *budget, cwd=tmp_path)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("learning"):
+            process.kill()
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    assert not numbers(tmp_path / "part/results")
+    assert reproduce(output="part", rows="POMP", sets="shapes_base_novel")[0] == 0
+    assert numbers(tmp_path / "part/results") == numbers(tmp_path / "whole/results")
+
+
+def test_a_dry_run_writes_nothing(reproduce: CallTool, tmp_path: Path) -> None:
+    code, out, error = reproduce("--dry-run")
+    assert code == 0, error
+    assert list(tmp_path.iterdir()) == []
+    assert "0 of 2 image sets done" in out
+    assert "No time is told" in out
+    assert reproduce()[0] == 0
+    before = sorted(path for path in tmp_path.rglob("*"))
+    code, out, _ = reproduce("--dry-run")
+    assert (code, "Nothing is left to run" in out, "3 of 3 done" in out) == (0, True, True)
+    code, out, _ = reproduce("--dry-run", "OPTIM.LR", "0.05")
+    assert "as finished runs of this table took on this machine" in out
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_absent_data_is_told(call_tool: CallTool, tmp_path: Path) -> None:
+    arguments = ["cross_domain", "--scale", "laptop", "--output", "out", "--root", "nothing"]
+    code, out, error = call_tool("reproduce", *arguments)
+    assert (code, out) == (2, "")
+    assert len(error.splitlines()) == 1
+    assert "data set shapes is not at nothing/shapes: run python datasets/make_shapes.py --output nothing" in error
+    assert "4 more: --dry-run lists all" in error
+    code, out, _ = call_tool("reproduce", *arguments, "--dry-run")
+    assert code == 0
+    for variant in ("blurred", "sketch", "recoloured", "small"):
+        assert f"--variant {variant}" in out
+    code, out, _ = call_tool("reproduce", "cross_dataset", "--output", "out", "--root", "nothing", "--dry-run")
+    assert code == 0
+    assert out.count("data set ") >= 12
+    assert "split_zhou_EuroSAT.json" in out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cross_domains"], "nearest: 'cross_domain'"),
+        (["cross_domain", "--scale", "phone"], "paper or laptop"),
+        (["cross_domain", "--scale", "laptop", "--rows", "POM"], "has no row 'POM'"),
+        (["cross_domain", "--scale", "laptop", "--datasets", "shape_base_novel"], "nearest: 'shapes_base_novel'"),
+        (["cross_domain", "--scale", "laptop", "--seeds", "x"], "whole numbers"),
+        (["cross_domain", "--scale", "laptop", "METHOD.NAME", "coop"], "is what makes row"),
+        (["cross_domain", "--scale", "laptop", "DATA.TRAIN", "x"], "the table's own choice"),
+        (["cross_domain", "--scale", "laptop", "OPTIM.RATE", "1"], "unknown key 'OPTIM.RATE'"),
+        (["cost", "--scale", "laptop", "--seeds", "1"], "takes no --seeds"),
+    ],
+)
+def test_bad_requests_are_one_line(
+    call_tool: CallTool, shapes_root: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    code, _, error = call_tool("reproduce", *arguments, "--output", "out", "--root", shapes_root)
+    if message.startswith("unknown key"):
+        # Told after what is absent, since it takes the rows' configurations.
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        more = ["--datasets", SETS, "--output", "out", "--root", shapes_root]
+        code, _, error = call_tool("reproduce", *arguments[:3], *more, *arguments[3:])
+    assert code == 2
+    assert len(error.splitlines()) == 1
+    assert message in error
+
+
+@pytest.fixture
+def tiny_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tiny-ImageNet with five classes, photos of four, and a wide vocabulary of nine names."""
+    root = tmp_path / "root"
+    names = {f"n0000000{n}": name for n, name in enumerate(["cat", "dog", "oak", "car", "hare", "cup", "pen"], 1)}
+    rng = np.random.default_rng(0)
+
+    def photo(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(path)
+
+    tiny, wnids = root / "tiny-imagenet-200", list(names)[:5]
+    lines = []
+    for wnid in wnids:
+        for index in range(3):
+            photo(tiny / f"train/{wnid}/images/{wnid}_{index}.JPEG")
+        for index in range(8):
+            photo(tiny / f"val/images/val_{wnid}_{index}.JPEG")
+            lines.append(f"val_{wnid}_{index}.JPEG\t{wnid}\t0\t0\t1\t1\n")
+    (tiny / "val/val_annotations.txt").write_text("".join(lines))
+    (tiny / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in wnids))
+    (tiny / "words.txt").write_text("".join(f"{wnid}\t{name}\n" for wnid, name in names.items()))
+    rows = ["file,wnid,class_name\n"]
+    for wnid in list(names)[3:]:
+        for index in range(4):
+            photo(root / f"imagenet_samples/{wnid}_{index}.png")
+            rows.append(f"{wnid}_{index}.png,{wnid},{names[wnid]}\n")
+    (root / "imagenet_samples/labels.csv").write_text("".join(rows))
+    wide = {**names, "n1": "table", "n2": "house"}
+    (root / "wide.json").write_text(json.dumps({"names": list(wide.values()), "ids": list(wide)}))
+    monkeypatch.setattr("prompt_core.reproduction.sources.WIDE", str(root / "wide.json"))
+    return root
+
+
+def test_base_to_novel_with_every_kind_of_row(call_tool: CallTool, tiny_root: Path, tmp_path: Path) -> None:
+    arguments = ["imagenet21k", "--scale", "laptop", "--output", "out", "--root", tiny_root, "--seeds", "0,1"]
+    code, out, error = call_tool("reproduce", *arguments, "DATA.CACHE", "cache", "OPTIM.EPOCHS", "1")
+    assert code == 0, error
+    text = (tmp_path / "out/imagenet21k_laptop.md").read_text()
+    lines = [line for line in text.partition("## Published")[0].splitlines() if line.startswith("|")]
+    heading, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    places = {name: place for place, name in enumerate(heading)}
+    cells = {row[0]: row for row in rows}
+    probe = cells["linear probe"]
+    # It has no weights for novel classes: empty cells, and a sentence that says so.
+    assert probe[places["tiny_imagenet_base_of_own"]]
+    assert probe[places["tiny_imagenet_novel_of_own"]] == probe[places["tiny_imagenet_base_of_all"]] == ""
+    assert "it knows the 4 classes it learned, 1 of 1 are others" in out
+    for name in ("zero-shot CLIP", "prompt ensemble", "80 templates", "CoOp", "CoCoOp", "POMP", "full softmax"):
+        assert all(cells[name]), name
+    for name in ("LASP", "MaPLe", "VPT"):
+        assert cells[name][1:] == ["0"] + [""] * 8
+        assert f"{name}: not possible here: mini: the vision tower" in out
+    assert "±" in cells["POMP"][places["tiny_imagenet_base_of_own"]]
+    assert cells["zero-shot CLIP"][1] == "1"
+
+    # The other table of the same runs learns and scores nothing.
+    before = numbers(tmp_path / "out/results")
+    code, out, _ = call_tool("reproduce", "align_uniform", *arguments[1:], "DATA.CACHE", "cache", "OPTIM.EPOCHS", "1")
+    assert code == 0
+    assert numbers(tmp_path / "out/results") == before
+    assert "tiny_imagenet_base_of_own, alignment" in (tmp_path / "out/align_uniform_laptop.md").read_text()
+    assert "Top-1" not in out
+
+
+def test_the_page_shows_all_numbers(reproduce: CallTool, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="drawings need matplotlib (extra `demo`)")
+    code, out, error = reproduce(rows="zero-shot CLIP;POMP")
+    assert code == 0, error
+    assert "all numbers: out/report.html" in out
+    text = (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    assert "2 runs in 2 rows on 4 data sets" in text
+
+
+def test_what_is_selected_on_test_is_labelled(reproduce: CallTool, tmp_path: Path) -> None:
+    from prompt_core.config import default_config
+
+    if "SELECT_ON_TEST" not in default_config():
+        pytest.skip("this version has no SELECT_ON_TEST")
+    plain = reproduce(rows="POMP", sets="shapes_base_novel")
+    assert plain[0] == 0
+    code, _, error = reproduce("--select-on-test", rows="POMP", sets="shapes_base_novel")
+    assert code == 0, error
+    text = (tmp_path / "out/cross_domain_laptop.md").read_text()
+    assert "| POMP † | 1 |" in text
+    assert len(numbers(tmp_path / "out/results")) == 2
+
+
+def test_costs_are_measured_once(call_tool: CallTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prompt_core.reproduction.cost.REPEATS", 1)
+    arguments = ["cost", "--scale", "laptop", "--output", "out", "--rows", "CoOp;POMP, K = 100"]
+    code, _, _ = call_tool("reproduce", *arguments, "--dry-run")
+    assert (code, (tmp_path / "out").exists()) == (0, False)
+    code, _, error = call_tool("reproduce", *arguments)
+    assert code == 0, error
+    (file,) = (tmp_path / "out/results").glob("cost_*.json")
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["classes_in_step"] for row in rows] == [1000, 100]
+    assert all(row["seconds"]["median"] > 0 for row in rows)
+    assert "| POMP, K = 100 | 1,000 | 100 | 32 |" in (tmp_path / "out/cost_laptop.md").read_text()
+    before = file.stat().st_mtime_ns
+    assert call_tool("reproduce", *arguments)[0] == 0
+    assert file.stat().st_mtime_ns == before

@@ -1,0 +1,32 @@
+"""Write the model zoo: every configuration with its commands, and the numbers that there are of it.
+
+    python tools/model_zoo.py --output docs/model_zoo.md
+
+Measured numbers come from docs/results, published ones from prompt_core/assets/published.json.
+"""
+
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
+
+from prompt_core.command_line import ArgumentParser
+from prompt_core.errors import run_command
+from prompt_core.files import write_text
+from prompt_core.zoo.page import zoo_page
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Parse, make the page, write it."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="the page; its links are relative to its folder"
+    )
+    arguments = parser.parse_args()
+    output = Path(arguments.output)
+    write_text(output, zoo_page(ROOT, output.resolve().parent))
+    print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,68 @@
+"""A table of the paper end to end: learn and score what is missing, print ours beside the published numbers.
+
+    python tools/reproduce.py imagenet21k --output runs/reproduction --scale laptop
+    python tools/reproduce.py cross_dataset --output runs/reproduction --root /data --dry-run
+    python tools/reproduce.py cross_domain --output runs/reproduction --scale laptop --rows "zero-shot CLIP;POMP"
+
+Tables: imagenet21k, cross_dataset, cross_domain, cost, ablation_k, ablation_margin, align_uniform. --scale paper takes
+OpenAI's CLIP and the data sets of the paper below the data root; --scale laptop the embedded model, Tiny-ImageNet,
+photos of the ImageNet classes and drawn shapes. What is done is found by its content (configuration, images, class
+names, weights) and not done again, also for other tables in the same --output; several processes may share it. Ctrl-C
+stops, the same command goes on. --dry-run lists runs, absent data and the work that is left, and writes nothing.
+KEY VALUE overrides hold for all rows.
+
+Numbers are one JSON file each in OUTPUT/results, which may travel alone; the table is OUTPUT/TABLE_SCALE.md, and with
+matplotlib OUTPUT/report.md and report.html show all of them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from prompt_core.command_line import ArgumentParser
+from prompt_core.data.root import data_root
+from prompt_core.errors import run_command
+from prompt_core.reproduction.command import Request, reproduce
+from prompt_core.reproduction.tables import NAMES, SCALES
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "prompt"
+
+
+def main() -> int:
+    """Parse, run, print."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", metavar="TABLE", help=", ".join(NAMES))
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of runs and results")
+    parser.add_argument("--scale", default="paper", help=f"{' or '.join(SCALES)} (default: paper)")
+    parser.add_argument("--root", metavar="DIR", help="data root (default: POMP_DATA, else datasets)")
+    parser.add_argument("--seeds", metavar="0,1,…", help="default: 42 as published; 0,1,2 at laptop scale")
+    parser.add_argument("--rows", metavar="ROW;ROW", help="rows to run and show (default: all)")
+    parser.add_argument("--datasets", metavar="A,B", help="image sets to score (default: all of the table)")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be done, and its cost")
+    parser.add_argument(
+        "--select-on-test", action="store_true", help="choose epochs on the reported images, as published; labelled"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides")
+    options = parser.parse_intermixed_args()
+    overrides = [*options.overrides, *(["SELECT_ON_TEST", "True"] if options.select_on_test else [])]
+    request = Request(
+        options.table,
+        options.scale,
+        Path(options.output),
+        data_root(options.root),
+        CONFIGS,
+        options.seeds,
+        options.rows,
+        options.datasets,
+        tuple(overrides),
+    )
+    try:
+        reproduce(request, dry_run=options.dry_run)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
