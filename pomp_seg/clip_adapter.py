@@ -102,7 +102,7 @@ class RegionClipAdapter(ClipAdapter):
         mask_threshold: float = 0.5,
         mask_matting: bool = False,
         region_features: str = "crops",
-        region_batch: int = 32,
+        region_batch: int = 0,
         first_block: int = -3,
     ) -> None:
         """
@@ -110,7 +110,7 @@ class RegionClipAdapter(ClipAdapter):
             mask_fill: see :class:`pomp_seg.regions.encode.RegionEncoder`, as the next three.
             region_features: ``crops``; ``one_by_one``, the plain reference of it; or ``single_pass``, see
                 :mod:`pomp_seg.regions.single_pass`.
-            region_batch: crops per pass of the image tower.
+            region_batch: crops per pass of the image tower; 0 for what suits the device.
             first_block: see :class:`pomp_seg.regions.single_pass.SinglePassEncoder`.
 
         Raises:

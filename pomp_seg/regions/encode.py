@@ -9,6 +9,8 @@ from torch import Tensor
 from pomp_seg.regions.crops import distinct_masks, mask_boxes, masked_crops
 from prompt_core.clip import Clip
 
+GPU_BATCH = 32
+
 
 class RegionEncoder:
     """Crops regions and encodes them with a frozen CLIP image tower.
@@ -17,7 +19,8 @@ class RegionEncoder:
         threshold: a pixel belongs to a region where the mask's probability is above it.
         expand: growth of the bounding boxes.
         matting: multiply by the probabilities instead of the binary mask.
-        batch_size: regions per pass of the image tower.
+        batch_size: regions per pass of the image tower; 0 for :data:`GPU_BATCH` on a GPU, and for 1 on a CPU, where
+            larger batches leave the cache and are slower (docs/results/region_cost.json).
     """
 
     def __init__(
@@ -27,7 +30,7 @@ class RegionEncoder:
         expand: float = 1.0,
         threshold: float = 0.5,
         matting: bool = False,
-        batch_size: int = 32,
+        batch_size: int = 0,
     ) -> None:
         """
         Args:
@@ -59,7 +62,8 @@ class RegionEncoder:
         first, inverse = distinct_masks(masks[valid] if self.matting else inside)
         first, inverse = first.to(masks.device), inverse.to(masks.device)
         crops = self.crops(image, (masks[valid] if self.matting else inside)[first], inside[first])
-        features = torch.cat([self.clip.encode_image(part) for part in crops.split(self.batch_size)])
+        size = self.batch_size or (GPU_BATCH if crops.is_cuda else 1)
+        features = torch.cat([self.clip.encode_image(part) for part in crops.split(size)])
         return features[inverse], valid
 
     @torch.no_grad()
