@@ -32,6 +32,7 @@ from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.few_shot import few_shot
 from prompt_core.data.images import ImageSet
 from prompt_core.data.layouts import photo_list, tiny_imagenet
+from prompt_core.data.templates import imagenet_templates
 from prompt_core.encoder import PromptedTextEncoder
 from prompt_core.files import read_json, sha256_of_json, write_json
 from prompt_core.pretraining import initial_prompt, learning_settings
@@ -62,9 +63,7 @@ METHODS: dict[str, tuple[int, Correction]] = {
 
 def hand_prompts() -> dict[str, list[str]]:
     """The hand-written prompts that learned ones are compared with."""
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    ensemble = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+    ensemble = imagenet_templates()
     return {'"{}"': ["{}"], '"a photo of a {}."': ["a photo of a {}."], f"{len(ensemble)} templates": ensemble}
 
 

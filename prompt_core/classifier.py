@@ -96,7 +96,7 @@ class TextClassifier:
                 metadata["prompt_sha256"] = prompt_sha256(prompt_or_templates)
             else:
                 templates = [prompt_or_templates] if isinstance(prompt_or_templates, str) else list(prompt_or_templates)
-                features = _encode_templates(encoder, flat, templates)
+                features = encode_templates(encoder, flat, templates)
                 metadata["templates"] = templates
         if len(flat) != len(names):
             owner = torch.tensor([row for row, group in enumerate(groups) for _ in group], device=features.device)
@@ -158,7 +158,7 @@ def prompt_sha256(prompt: SoftPrompt) -> str:
     return digest.hexdigest()
 
 
-def _encode_templates(encoder: PromptedTextEncoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+def encode_templates(encoder: PromptedTextEncoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Mean over templates of normalised features, normalised again: (N, E)."""
     if not templates:
         raise UserError("no template was given; give at least one with {} in the name's place")
@@ -173,9 +173,9 @@ def _encode_templates(encoder: PromptedTextEncoder, names: Sequence[str], templa
 
 
 def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
-    from prompt_core.prompt import _read_safetensors
+    from prompt_core.prompt import read_safetensors
 
-    tensors, metadata = _read_safetensors(path)
+    tensors, metadata = read_safetensors(path)
     names = metadata.pop("names", None)
     if "weight" not in tensors or not isinstance(names, list):
         raise UserError(f"{path} holds no tensor 'weight' with a list 'names'; it is not a classifier file")

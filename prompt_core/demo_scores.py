@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prompt_core.data.layouts import open_images
 from prompt_core.data.shapes_options import ShapesOptions
+from prompt_core.data.templates import imagenet_templates
 from prompt_core.evaluation import zero_shot_accuracy
 from prompt_core.files import read_json
 from prompt_core.prompt import SoftPrompt
@@ -72,9 +73,7 @@ class Example:
 
 def hand_prompts() -> list[PromptRow]:
     """The hand-written prompts: the bare name, CLIP's default sentence, and the 80 templates of CLIP for ImageNet."""
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    ensemble = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+    ensemble = imagenet_templates()
     return [
         PromptRow("name", '"{}"', ["{}"]),
         PromptRow("photo", '"a photo of a {}."', ["a photo of a {}."]),

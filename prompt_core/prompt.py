@@ -140,7 +140,7 @@ class SoftPrompt(nn.Module):
         if not path.is_file():
             raise UserError(f"prompt file {path} does not exist")
         if path.suffix == ".safetensors":
-            tensors, metadata = _read_safetensors(path)
+            tensors, metadata = read_safetensors(path)
             if "context" not in tensors:
                 raise UserError(f"{path} holds no tensor 'context'; it is not a prompt file")
             stored = metadata.pop("position", "end")
@@ -153,7 +153,7 @@ class SoftPrompt(nn.Module):
         return prompt
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:

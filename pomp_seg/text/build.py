@@ -12,7 +12,8 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from pomp_seg.text.prompt_learner import PompPrompt, PromptLearner, TemplatePrompt, ZssegPrompt
-from pomp_seg.text.templates import VILD_TEMPLATES, imagenet_templates
+from pomp_seg.text.templates import VILD_TEMPLATES
+from prompt_core.data.templates import imagenet_templates
 from prompt_core.errors import UserError, nearest
 from prompt_core.prompt import SoftPrompt
 from prompt_core.restricted import load_restricted

@@ -14,10 +14,3 @@ VILD_TEMPLATES = (
     *(f"This is a photo of a {size} {{}}." for size in _SIZES),
     *(f"There is a {size} {{}} in the scene." for size in _SIZES),
 )
-
-
-def imagenet_templates() -> tuple[str, ...]:
-    """The 80 templates of the CLIP paper (arXiv 2103.00020), from open_clip."""
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)

@@ -15,7 +15,7 @@ from prompt_core.methods.method import Method
 from prompt_core.methods.soft_prompt import SoftPromptMethod
 from prompt_core.methods.templates import TemplateMethod
 from prompt_core.methods.vpt import VPT
-from prompt_core.prompt import _read_safetensors
+from prompt_core.prompt import read_safetensors
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -65,7 +65,7 @@ def method_file_metadata(path: str | Path) -> dict[str, Any] | None:
     """The metadata of a ``method.safetensors``; None for files of another kind, such as a prompt's."""
     if Path(path).suffix != ".safetensors" or not Path(path).is_file():
         return None
-    _, metadata = _read_safetensors(Path(path))
+    _, metadata = read_safetensors(Path(path))
     return metadata if "options" in metadata and "method" in metadata else None
 
 
@@ -91,6 +91,6 @@ def load_method(path: str | Path, clip: Clip) -> Method:
         method = method_class(name)(clip, name, **metadata["options"])
     except TypeError as error:
         raise UserError(f"{path} was written by another version: {error}") from error
-    tensors, _ = _read_safetensors(path)
+    tensors, _ = read_safetensors(path)
     method.load_tensors(tensors, path)
     return method.to(clip.device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from prompt_core.classifier import _encode_templates
+from prompt_core.classifier import encode_templates
 from prompt_core.data.templates import PHOTO, imagenet_templates, selected_templates
 from prompt_core.encoder import PromptedTextEncoder, class_names
 from prompt_core.errors import UserError, nearest
@@ -125,9 +125,9 @@ class TemplateFeatures:
         if names != self._names:
             with torch.no_grad():
                 if self.average:
-                    self._features = _encode_templates(encoder, names, self.templates)
+                    self._features = encode_templates(encoder, names, self.templates)
                 else:
-                    each = [_encode_templates(encoder, names, [template]) for template in self.templates]
+                    each = [encode_templates(encoder, names, [template]) for template in self.templates]
                     self._features = torch.stack(each)
             self._names = names
         return self._features if rows is None else self._features.index_select(-2, rows.to(self._features.device))

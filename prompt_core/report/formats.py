@@ -119,7 +119,7 @@ def _metrics(path: Path, document: dict[str, Any], name: str) -> list[Run]:
     for dataset in numbers:
         # Two protocols that nobody stated are not known to be the same.
         protocol[dataset] = protocol.get(dataset) or {"protocol": f"not stated by {name}"}
-    if _chosen_on_test(about, protocol):
+    if chosen_on_test(about, protocol):
         protocol = {dataset: {**words, "selection": ON_REPORTED} for dataset, words in protocol.items()}
     classes = read_classes(path.parent) if path.name == "metrics.json" else {}
     parts = [Part(each, protocol[each], values, classes.get(each, {})) for each, values in numbers.items()]
@@ -269,7 +269,7 @@ def _object(document: Any, key: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _chosen_on_test(about: Mapping[str, Any], protocol: Mapping[str, Any]) -> bool:
+def chosen_on_test(about: Mapping[str, Any], protocol: Mapping[str, Any]) -> bool:
     flags = [about, *(words for words in protocol.values())]
     stated = any(value is True for each in flags for key, value in each.items() if key.lower() == "select_on_test")
     return stated or bool(_SELECTION.search(str(about.get("config") or "")))

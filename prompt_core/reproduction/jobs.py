@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from prompt_core.command_line import load_model
 from prompt_core.config import load_config
-from prompt_core.data.few_shot import few_shot
-from prompt_core.data.layouts import open_images
 from prompt_core.methods.build import method_class
 from prompt_core.reproduction.plan import Row
 from prompt_core.reproduction.sources import Training, open_training
 from prompt_core.reproduction.targets import Target, open_target
-from prompt_core.training_data import read_class_list
+from prompt_core.training_data import training_images
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -68,17 +66,11 @@ class Opened:
         """What is scored under a name."""
         return self._once(("target", name), lambda: open_target(name, self.root))
 
-    def few_shot(self, data: CfgNode, seed: int) -> ImageSet:
-        """The images that a configuration's ``DATA`` learns from; all of a large set would not be kept in memory."""
-
-        def make() -> ImageSet:
-            images = open_images(data.TRAIN, data.SPLIT)
-            if data.CLASSES:
-                images = images.select_classes(read_class_list(Path(data.CLASSES), images))
-            return few_shot(images, data.SHOTS, seed)
-
-        key = ("few", data.TRAIN, data.SPLIT, data.CLASSES, data.SHOTS, seed)
-        return self._once(key, make)
+    def few_shot(self, cfg: CfgNode) -> ImageSet:
+        """The images that a configuration learns from; all of a large set would not be kept in memory."""
+        data = cfg.DATA
+        key = ("few", data.TRAIN, data.SPLIT, data.CLASSES, data.SHOTS, cfg.SEED)
+        return self._once(key, lambda: training_images(cfg, data.SPLIT, data.SHOTS))
 
     def clip(self, cfg: CfgNode) -> Clip:
         """The model of a configuration; the last one is kept."""

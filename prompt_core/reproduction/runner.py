@@ -86,7 +86,7 @@ class Runner:
 
     def training_images(self, job: Job) -> ImageSet:
         """The few-shot subset that a run learns from."""
-        return self.opened.few_shot(job.cfg.DATA, job.cfg.SEED)
+        return self.opened.few_shot(job.cfg)
 
     def learned_key(self, job: Job) -> str:
         """Hash of :meth:`identity`."""
@@ -227,9 +227,9 @@ def is_learned(folder: Path) -> bool:
 
 def selected_on_test(metrics: dict[str, Any]) -> bool:
     """Whether a run's own words say that its epoch was chosen on the images that are reported."""
-    from prompt_core.report.formats import _chosen_on_test
+    from prompt_core.report.formats import chosen_on_test
 
-    return _chosen_on_test(metrics.get("_run", {}), metrics.get("_protocol", {}))
+    return chosen_on_test(metrics.get("_run", {}), metrics.get("_protocol", {}))
 
 
 def _entries(cache: str | Path) -> set[str]:

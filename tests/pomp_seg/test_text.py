@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pomp_seg.text.class_features import ClassFeatures
 from pomp_seg.text.prompt_learner import PompPrompt, TemplatePrompt, ZssegPrompt
-from pomp_seg.text.templates import VILD_TEMPLATES, imagenet_templates
+from pomp_seg.text.templates import VILD_TEMPLATES
+from prompt_core.data.templates import imagenet_templates
 from prompt_core.encoder import PromptedTextEncoder
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
