@@ -161,6 +161,20 @@ def test_a_smoke_run_of_the_benchmark(call_tool: Call, tmp_path: Path) -> None:
     assert "not measured" in out
 
 
+def test_a_full_softmax_on_all_tokens_is_scaled_from_its_first_names(
+    call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path
+) -> None:
+    options = ["--clip", tiny_model[0], "--vocabularies", "coco", "--names", "6", "--repeats", "1", "--threads", "1"]
+    rows = ["--rows", "coop,coop_77_tokens,pomp_77_tokens", "--reference-names", "4"]
+    code, out, error = call_tool("benchmark_methods", *options, *rows, "--output", "rows.json")
+    assert code == 0, error
+    coop, scaled, pomp = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert (coop["names"], pomp["names"], "scaled_seconds" in coop, "scaled_seconds" in pomp) == (6, 6, False, False)
+    assert (scaled["row"], scaled["names"], scaled["scaled_to_names"]) == ("coop_77_tokens, 6 names", 4, 6)
+    assert scaled["scaled_seconds"] == pytest.approx(1.5 * scaled["seconds"]["median"])
+    assert "scaled" in out
+
+
 def test_benchmark_of_a_vision_method(call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path) -> None:
     options = ["--clip", tiny_model[0], "--vocabularies", "coco", "--names", "6", "--repeats", "2", "--threads", "1"]
     code, _, error = call_tool("benchmark_methods", *options, "--rows", "vpt", "--output", "rows.json")
