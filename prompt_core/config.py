@@ -29,7 +29,7 @@ def default_config() -> CfgNode:
     cfg.DATA.TRAIN = ""  # KIND:PATH or a path whose layout is recognised (prompt_core.data.layouts)
     cfg.DATA.SPLIT = "train"
     cfg.DATA.SHOTS = 16  # images per class; -1 for all
-    cfg.DATA.CLASSES = ""  # train on these classes only: a file with one class id or name a line
+    cfg.DATA.CLASSES = ""  # of these alone: base or new (halves by label), or a file with one class id or name a line
     cfg.DATA.VOCABULARY = ""  # names that negatives are drawn from; empty for the training classes
     cfg.DATA.CACHE = "runs/cache"  # where image features are kept
     cfg.DATA.WORKERS = -1  # decoding threads; -1 for one per core
@@ -80,6 +80,7 @@ def default_config() -> CfgNode:
     cfg.EVAL = CfgNode()
     cfg.EVAL.DATASETS = ()  # image sources to score
     cfg.EVAL.SPLIT = "val"
+    cfg.EVAL.CLASSES = "all"  # all, base, new (halves by label, each among its own classes), or base,new for both
     cfg.EVAL.VOCABULARY = ""  # candidates; empty for each data set's own classes
     cfg.EVAL.NAMESAKES = "merged"  # merged: classes of one name count as one; separate: as published
     return cfg

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 
 from prompt_core.classifier import TextClassifier
+from prompt_core.data.base_new import HALVES, WORDS
 from prompt_core.data.feature_cache import ImageTower, cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.encoder import PromptedTextEncoder
+from prompt_core.errors import UserError
 from prompt_core.evaluation import Accuracy, zero_shot_accuracy
 from prompt_core.files import sha256_of_json
 from prompt_core.prompt import SoftPrompt
 from prompt_core.training_data import training_vocabulary
 from prompt_core.vocabulary import Vocabulary
+
+BOTH = ["base", "new"]
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,51 @@ def class_rows(accuracy: Accuracy, test_set: TestSet) -> list[dict[str, Any]]:
     ]
 
 
-def protocol_of(test_set: TestSet, split: str, merge_namesakes: bool) -> dict[str, Any]:
-    """The ``_protocol`` entry of a test set."""
+def class_parts(text: str) -> list[str]:
+    """``all``, ``base``, ``new``, or the two halves: which classes' images are scored (``EVAL.CLASSES``).
+
+    Raises:
+        UserError: another word.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not (len(parts) == 1 and parts[0] in HALVES) and sorted(parts) != BOTH:
+        raise UserError(f"EVAL.CLASSES is {text!r}; expected {', '.join(HALVES)} or base,new")
+    return sorted(parts)
+
+
+def part_name(dataset: str, part: str) -> str:
+    """What results call a half of a data set's classes, or all of them."""
+    return dataset if part == "all" else f"{dataset}_{WORDS[part]}"
+
+
+def harmonic_mean(
+    metrics: Mapping[str, float], protocol: Mapping[str, Mapping[str, Any]], dataset: str
+) -> tuple[float, dict[str, Any]]:
+    """Of top-1 of base and of novel classes (CoCoOp, arXiv 2203.05557, table 1); 0 where one is.
+
+    Returns:
+        the mean in percent, and its ``_protocol`` entry.
+    """
+    names = [part_name(dataset, part) for part in BOTH]
+    values = [metrics[f"{name}/top1"] for name in names]
+    mean = 2 * values[0] * values[1] / sum(values) if sum(values) else 0.0
+    shared = {key: value for key, value in protocol[names[0]].items() if protocol[names[1]].get(key) == value}
+    images = sum(protocol[name]["images"] for name in names)
+    return mean, {**shared, "metric": "harmonic mean of top-1 of base and of novel classes", "images": images}
+
+
+def protocol_of(test_set: TestSet, split: str, merge_namesakes: bool, part: str = "all") -> dict[str, Any]:
+    """The ``_protocol`` entry of a test set.
+
+    Args:
+        part: of the classes, see :func:`class_parts`.
+    """
     from prompt_core import __version__
 
+    half = {} if part == "all" else {"images_of": f"{WORDS[part]} classes"}
     return {
         "split": split,
+        **half,
         "metric": "top-1 over all images (micro)",
         "candidates": len(test_set.candidates),
         "namesakes": "merged" if merge_namesakes else "separate",

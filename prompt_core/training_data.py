@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prompt_core.data.augment import train_transform
+from prompt_core.data.base_new import HALVES, half_of
 from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.few_shot import few_shot
 from prompt_core.data.images import ImageSet
@@ -98,7 +99,9 @@ def training_images(cfg: CfgNode, split: str, shots: int) -> ImageSet:
     if not cfg.DATA.TRAIN:
         raise UserError("DATA.TRAIN is empty; give the training images, for instance DATA.TRAIN tiny_imagenet:PATH")
     images = open_images(cfg.DATA.TRAIN, split)
-    if cfg.DATA.CLASSES:
+    if cfg.DATA.CLASSES in HALVES:
+        images = half_of(images, cfg.DATA.CLASSES)
+    elif cfg.DATA.CLASSES:
         images = images.select_classes(read_class_list(Path(cfg.DATA.CLASSES), images))
     return few_shot(images, shots, cfg.SEED)
 
@@ -140,7 +143,7 @@ def read_class_list(path: Path, images: ImageSet) -> list[int]:
         UserError: when the file is absent or empty, or a class is unknown.
     """
     if not path.is_file():
-        raise UserError(f"class list {path} does not exist")
+        raise UserError(f"class list {path} does not exist; DATA.CLASSES is a file, or one of {', '.join(HALVES)}")
     wanted = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not wanted:
         raise UserError(f"class list {path} is empty")

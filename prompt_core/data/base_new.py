@@ -9,6 +9,8 @@ from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError, nearest
 
 HALVES = ("all", "base", "new")
+# What the halves are called in results.
+WORDS = {"base": "base", "new": "novel"}
 
 
 def base_half(images: ImageSet) -> ImageSet:

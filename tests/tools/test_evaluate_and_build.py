@@ -56,6 +56,50 @@ def test_a_wider_vocabulary_and_templates(
     assert metrics["_protocol"][picture_folder.name]["candidates"] == 84
 
 
+def test_base_and_new_halves_are_scored_among_their_own_classes(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ["--template", "{}", "--clip", tiny_model[0], "--pretrained", tiny_model[1], "--classes", "base,new"]
+    code, out, error = call_tool(
+        "evaluate_prompt", *arguments, "--datasets", f"folder:{picture_folder}", "--output", "scores"
+    )
+    assert code == 0, error
+    metrics, name = json.loads((tmp_path / "scores/metrics.json").read_text()), picture_folder.name
+    clip = load_clip(*map(str, tiny_model))
+    from prompt_core.data.layouts import open_images
+
+    images = open_images(f"folder:{picture_folder}", "val")
+    pixels = torch.stack([clip.preprocess(images.read(index)) for index in range(len(images))])
+    encoded = clip.encode_image(pixels)
+    expected = {}
+    for part, labels in (("base", [0, 1]), ("novel", [2, 3])):
+        features = TextClassifier.build(clip, [images.names[label] for label in labels], "{}").weight
+        chosen = np.isin(images.labels, labels)
+        right = (encoded[torch.from_numpy(chosen)] @ features.T).argmax(dim=1).numpy() + labels[0]
+        expected[part] = 100 * float((right == images.labels[chosen]).mean())
+        assert metrics[f"{name}_{part}/top1"] == pytest.approx(expected[part], abs=1e-3)
+        protocol = metrics["_protocol"][f"{name}_{part}"]
+        assert (protocol["images_of"], protocol["candidates"], protocol["images"]) == (f"{part} classes", 2, 12)
+    mean = 2 * expected["base"] * expected["novel"] / (expected["base"] + expected["novel"])
+    assert metrics[f"{name}_base_and_novel/harmonic_mean"] == pytest.approx(mean, abs=1e-3)
+    assert metrics["_protocol"][f"{name}_base_and_novel"]["images"] == 24
+    assert "harmonic mean" in out
+    code, _, error = call_tool("evaluate_prompt", *arguments[:-1], "basenew", "--datasets", f"folder:{picture_folder}")
+    assert (code, "EVAL.CLASSES is 'basenew'; expected all, base, new or base,new" in error) == (2, True)
+
+
+def test_own_templates_are_written_beside_the_numbers(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ["--template", "data_set", "--clip", tiny_model[0], "--pretrained", tiny_model[1]]
+    code, _, error = call_tool(
+        "evaluate_prompt", *arguments, "--datasets", f"folder:{picture_folder}", "--output", "scores"
+    )
+    assert code == 0, error
+    run = json.loads((tmp_path / "scores/metrics.json").read_text())["_run"]
+    assert run["templates"] == {picture_folder.name: ["a photo of a {}."]}
+
+
 def test_build_classifier(call_tool: Call, tiny_model: tuple[Path, Path], prompt_file: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("red star\nblue_disc\nold oak\n")
     arguments = ["--vocabulary", "words.txt", "--prompt", prompt_file, "--pretrained", tiny_model[1]]
