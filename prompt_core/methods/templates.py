@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 OWN = "data_set"  # in the place of a template: each data set's own one
 ENSEMBLES = ("selected", "selected_own", "imagenet")
+_OWN_PHOTOS = ("folder", "csv", "webdataset")  # kinds of sources that are no published layout
+_WITHIN = ("train", "val", "test", "validation", "images", "data")
 
 
 class TemplateMethod(Method):
@@ -142,8 +144,14 @@ def own_template(source: str) -> tuple[str, bool]:
     """
     from prompt_core.data.catalog import find_entry
 
-    kind, *path = re.split("[:/#]", source)
-    words = [word for part in [kind, *reversed(path)] for word in (part, part.split(".")[0])]
+    kind, colon, rest = source.partition(":")
+    path = [part for part in re.split("[/#]", rest if colon else source) if part not in ("", ".", "..")]
+    # A split file, and what folders within a data set are called, tell nothing of it.
+    while len(path) > 1 and (path[-1] in _WITHIN or "." in path[-1]):
+        path.pop()
+    # Folders above it may be called anything; one level is that of archives which hold a folder of their own.
+    words = [kind] if colon else []
+    words += path[-1:] if kind in _OWN_PHOTOS and colon else list(reversed(path[-2:]))
     for word in words:
         entry = find_entry(word)
         if entry is not None:

@@ -54,6 +54,12 @@ def test_features_are_the_normalised_mean_of_open_clips(clip: Clip, vocabulary: 
         ("tiny_imagenet:datasets/tiny-imagenet-200", PHOTO, True),
         ("folder:/somewhere/else", PHOTO, False),
         ("folder:/data/imagenet/eurosat", "a centered satellite photo of {}.", False),
+        ("folder:/data/eurosat/val", "a centered satellite photo of {}.", False),
+        ("folder:/home/me/pets/shoes", PHOTO, False),
+        ("folder:/data/imagenet_tools/my_birds", PHOTO, False),
+        ("/data/dtd/dtd", "{} texture.", False),
+        ("/data/eurosat/2750", "a centered satellite photo of {}.", False),
+        ("/data/imagenet/images/val", PHOTO, True),
     ],
 )
 def test_each_data_sets_own_template(source: str, own: str, imagenet: bool) -> None:
