@@ -4,12 +4,13 @@
     python tools/benchmark_methods.py --vocabularies imagenet1k --rows coop,pomp --device cuda --output methods_gpu.json
     python tools/benchmark_methods.py --smoke
 
-Each row has the published batch of its method. CoOp's step is the full softmax over all names in chunks, POMP's takes
-K = 1000; both are measured on the shared-prefix encoder and on all 77 tokens. CoOp's 77 tokens are measured on the first
---reference-names: every chunk is the same work, so that the time of all names is scaled from it, which the row says.
-LASP's text-to-text loss compares all classes of a step with each other, so that beyond 2,000 names its step takes
-1,000. Rows that do not go with the model, or that fail for memory, say so. --smoke measures the embedded model on a
-dozen names, to see that all works.
+Each row has the published batch of its method. CoOp's step is the full softmax over all names in chunks, POMP's takes K
+= 1000 of a large list and K = 128 of one of up to 2,000 names; both are measured on the shared-prefix encoder and on
+all 77 tokens. Ensembles and CoOp on 77 tokens or with a context for each class are measured on the first
+--reference-names: every pass is the same work, so that the time of all names is scaled from it, which the row says.
+"once" is the time of texts that never change. LASP's text-to-text loss compares all classes of a step with each other,
+so that beyond 2,000 names its step takes K classes. Rows that have no step, that do not go with the model, or that fail
+for memory, say so. --smoke measures the embedded model on a dozen names, to see that all works.
 """
 
 import argparse
@@ -28,25 +29,32 @@ from prompt_core.run_files import package_versions, processor_name, run_descript
 
 FULL_CHUNK = "256"  # names per pass of the full softmax
 REFERENCE_CHUNK = "128"  # names per pass of 77 tokens
-SAMPLED = "1000"  # K
-LASP_LIMIT = 2000  # names up to which LASP's step takes all
+LARGE = 2000  # names; longer lists take more sampled classes, and LASP's step some of them
+SAMPLED = {False: "128", True: "1000"}  # K of short and of large lists
 FULL = {"LOSS.NUM_CLASSES": "0", "LOSS.CHUNK": FULL_CHUNK}
-LOCAL = {"LOSS.NUM_CLASSES": SAMPLED}
+LOCAL = {"LOSS.NUM_CLASSES": "K"}
 WORDS = {"PROMPT.N_CTX": "4", "PROMPT.INIT": "a photo of a"}
 # Row: method, images of a step, settings, and whether all 77 tokens are run.
 ROWS: dict[str, tuple[str, int, dict[str, str], bool]] = {
     "zero_shot": ("zero_shot", 32, {}, False),
     "ensemble": ("ensemble", 32, {}, False),
+    "ensemble_80": ("ensemble", 32, {"METHOD.ENSEMBLE.TEMPLATES": "imagenet"}, False),
     "linear_probe": ("linear_probe", 32, {"LOSS.NUM_CLASSES": "0"}, False),
+    "logistic_regression": ("logistic_regression", 32, {"LOSS.NUM_CLASSES": "0"}, False),
     "coop": ("coop", 32, FULL, False),
+    "coop_class_specific": ("coop", 32, {**FULL, "PROMPT.CLASS_SPECIFIC": "True"}, False),
     "coop_77_tokens": ("coop", 32, {**FULL, "LOSS.CHUNK": REFERENCE_CHUNK}, True),
     "pomp": ("pomp", 32, LOCAL, False),
     "pomp_77_tokens": ("pomp", 32, {**LOCAL, "LOSS.CHUNK": REFERENCE_CHUNK}, True),
     "cocoop": ("cocoop", 1, {**FULL, **WORDS}, False),
     "maple": ("maple", 4, {**FULL, "METHOD.MAPLE.DEPTH": "3"}, False),
+    "maple_9_blocks": ("maple", 4, {**FULL, "METHOD.MAPLE.DEPTH": "9"}, False),
     "vpt": ("vpt", 4, {"LOSS.NUM_CLASSES": "0"}, False),
+    "vpt_shallow": ("vpt", 4, {"LOSS.NUM_CLASSES": "0", "METHOD.VPT.DEPTH": "1"}, False),
     "lasp": ("lasp", 1, {**FULL, **WORDS}, False),
 }
+# Many passes of the same work, each slow.
+SCALED = ("ensemble", "ensemble_80", "coop_class_specific", "coop_77_tokens")
 
 
 def make_jobs(options: argparse.Namespace, vocabulary: str, names: int | None) -> dict[str, Job]:
@@ -57,10 +65,10 @@ def make_jobs(options: argparse.Namespace, vocabulary: str, names: int | None) -
         if row not in ROWS:
             raise UserError(f"unknown row {row!r}; expected some of {', '.join(ROWS)}{nearest(row, ROWS)}")
         method, images, settings, reference = ROWS[row]
-        if method == "lasp" and count > LASP_LIMIT:
+        if method == "lasp" and count > LARGE:
             settings = {**settings, **LOCAL}
-        limited = reference and settings["LOSS.NUM_CLASSES"] == "0" and count > options.reference_names
-        taken = options.reference_names if limited else names
+        settings = {key: SAMPLED[count > LARGE] if value == "K" else value for key, value in settings.items()}
+        taken = options.reference_names if row in SCALED and count > options.reference_names else names
         jobs[f"{row}, {count} names"] = Job(
             options.clip, vocabulary, taken, method, images, settings, reference, options.device, options.threads
         )
@@ -68,27 +76,33 @@ def make_jobs(options: argparse.Namespace, vocabulary: str, names: int | None) -
 
 
 def scale_times(rows: list[dict[str, Any]], count: int) -> None:
-    """Add to rows of the first names alone the time that ``count`` names take, ``scaled_seconds``."""
+    """Add to rows of the first names alone the times that ``count`` names take, ``scaled_seconds`` and the like."""
     for row in rows:
-        if "not_measured" not in row and row["names"] < count:
-            row |= {"scaled_to_names": count, "scaled_seconds": row["seconds"]["median"] * count / row["names"]}
+        if "not_measured" in row or row["names"] >= count:
+            continue
+        times = count / row["names"]
+        row |= {"scaled_to_names": count, "scaled_seconds": row["seconds"]["median"] * times}
+        row["scaled_prepare_seconds"] = row["prepare_seconds"]["median"] * times
+        if row["settings"].get("PROMPT.CLASS_SPECIFIC") == "True":
+            row["learned_parameters"] = row["learned_parameters"] // row["names"] * count
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """One line per row."""
-    table = Table("row", "learned", "classes in a step", "images", "s per step", "extra MiB", title="training step")
+    headings = ("row", "learned", "classes in a step", "images", "s once", "s per step", "extra MiB")
+    table = Table(*headings, title="training step")
     for row in rows:
         if "not_measured" in row:
-            table.add_row(row["row"], "", "", str(row["images"]), "not measured", row["not_measured"])
+            table.add_row(row["row"], "", "", str(row["images"]), "", "not measured", row["not_measured"])
             continue
-        seconds, memory = row["seconds"]["median"], row["extra_bytes"]["median"] / 2**20
-        classes, time = f"{row['classes_in_step']:,}", f"{seconds:.3g}"
+        classes, once, time = row["classes_in_step"], row["prepare_seconds"]["median"], row["seconds"]["median"]
+        note = ""
         if "scaled_seconds" in row:
-            classes = f"{row['scaled_to_names']:,}"
-            time = f"{row['scaled_seconds']:.3g} (scaled from {row['names']:,})"
-        table.add_row(
-            row["row"], f"{row['learned_parameters']:,}", classes, str(row["images"]), time, f"{memory:.0f}"
-        )
+            classes, once, time = row["scaled_to_names"], row["scaled_prepare_seconds"], row["scaled_seconds"]
+            note = f" (scaled from {row['names']:,} names)"
+        memory = f"{row['extra_bytes']['median'] / 2**20:.0f}"
+        numbers = (f"{row['learned_parameters']:,}", f"{classes:,}", str(row["images"]), f"{once:.3g}")
+        table.add_row(row["row"], *numbers, f"{time:.3g}{note}", memory)
     print_table(table)
 
 
@@ -107,7 +121,7 @@ def main() -> None:
     parser.add_argument("--vocabularies", default="imagenet1k,imagenet21k", help="where the names come from")
     parser.add_argument("--names", type=_positive, help="the first N names of each (default: all)")
     parser.add_argument(
-        "--reference-names", type=_positive, default=1000, help="names of CoOp's 77 tokens, the rest is scaled (1000)"
+        "--reference-names", type=_positive, default=1000, help="names of the slowest rows, the rest is scaled (1000)"
     )
     parser.add_argument("--repeats", type=_positive, default=3, help="measurements of each row (default: 3)")
     parser.add_argument("--threads", type=_positive, default=torch.get_num_threads(), help="torch threads")
