@@ -2,6 +2,7 @@
 
     python datasets/check.py lvis
     python datasets/check.py caltech101
+    python datasets/check.py folder:/data/my_photos
     python datasets/check.py all --root /data
 
 Groups of detection: lvis, coco, coco_small, objects365, imagenet_lvis, shapes. Of segmentation: coco_stuff, voc_seg,
@@ -9,7 +10,9 @@ pcontext, ade20k, ade20k_full, cityscapes, coco_small_seg, semseg_samples, shape
 imagenet21k, caltech101, oxford_pets, stanford_cars, oxford_flowers, food101, fgvc_aircraft, sun397, dtd, eurosat,
 ucf101, imagenet_v2, imagenet_sketch, imagenet_a, imagenet_r, tiny_imagenet; classification looks at all of these, all
 at all tasks, both without the small sets. The root is --root, else POMP_DATA, else datasets.
-The exit code is 0 when everything is there, else 1.
+Any other source of labelled photos (a path, KIND:PATH or NAME:PATH, as datasets/README.md says) is counted too.
+The exit code is 0 when everything is there and right, 1 when something is missing or differs, and 2 when a data set is
+broken, so that it cannot be opened.
 """
 
 from __future__ import annotations
@@ -23,20 +26,23 @@ from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.data import catalog as classification
 from prompt_core.data.check_sets import GROUP as CLASSIFICATION
 from prompt_core.data.check_sets import check_group as check_classification
-from prompt_core.data.check_sets import is_group
-from prompt_core.data.findings import PRESENT, Finding
+from prompt_core.data.check_sets import check_source, is_group
+from prompt_core.data.findings import BROKEN, PRESENT, Finding
 from prompt_core.data.root import data_root
+from prompt_core.data.scanning import is_file, is_folder
 from prompt_core.errors import UserError, nearest, run_command
 
 
 def check_group(group: str, root: Path) -> list[Finding]:
-    """Look at the data sets of a group, of any task.
+    """Look at the data sets of a group, of any task, or at one source of labelled photos.
 
     Raises:
-        UserError: for an unknown group.
+        UserError: for an unknown group, and for a source that cannot be opened.
     """
     known = (*detection.GROUPS, *segmentation.GROUPS, CLASSIFICATION, *classification.NAMES, "all")
     if group not in known and not is_group(group):
+        if any(sign in group for sign in ":/#") or is_folder(Path(group)) or is_file(Path(group)):
+            return check_source(group, root)
         raise UserError(f"{group!r} is no group of data sets{nearest(group, known)}; expected {', '.join(known)}")
     findings: list[Finding] = []
     # each task is imported when it is asked for: classification needs no detectron2
@@ -69,14 +75,15 @@ def show(findings: list[Finding]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check one group."""
+    """Check one group or source."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("group", help="lvis, coco, coco_stuff, voc_seg, caltech101, … or all")
+    parser.add_argument("group", help="lvis, coco, coco_stuff, voc_seg, caltech101, … or all; or a path, KIND:PATH")
     add_root(parser)
     values = parser.parse_args(arguments)
     findings = check_group(values.group, data_root(values.root))
     show(findings)
-    return 0 if all(finding.state == PRESENT for finding in findings) else 1
+    states = {finding.state for finding in findings}
+    return 2 if BROKEN in states else 0 if states <= {PRESENT} else 1
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from prompt_core.data.benchmark_splits import WHICH, Benchmark
 from prompt_core.data.images import ImageSet
 from prompt_core.data.root import data_root
+from prompt_core.data.scanning import is_folder
 from prompt_core.data.templates import PHOTO, TEMPLATES, selected_templates
 from prompt_core.errors import UserError, nearest
 
@@ -37,6 +38,7 @@ class ClassificationEntry:
         base_test: test photos of the first ceil(n/2) classes, which tell the published split better than the sum.
         official_test: photos of the official test list, where that is another one.
         splits: what ``datasets/check.py`` counts.
+        other_marks: marks of other layouts of this set.
         how: how to get it; ``{folder}`` is its folder.
     """
 
@@ -51,6 +53,7 @@ class ClassificationEntry:
     base_test: Count | None = None
     official_test: Count | None = None
     splits: tuple[str, ...] = ("train", "val", "test")
+    other_marks: tuple[tuple[str, ...], ...] = ()
 
     @property
     def template(self) -> str:
@@ -77,17 +80,23 @@ class ClassificationEntry:
 
     def recognises(self, path: Path) -> bool:
         """Whether the split file, or everything that marks this set, is in the folder ``path``."""
-        split_file = self.split_file is not None and (path / self.split_file).exists()
-        return split_file or (bool(self.marks) and all((path / mark).exists() for mark in self.marks))
+        if self.split_file is not None and (path / self.split_file).exists():
+            return True
+        known = (self.marks, *self.other_marks)
+        return any(all((path / mark).exists() for mark in marks) for marks in known if marks)
 
     def place(self, root: str | Path | None = None) -> Path:
-        """Where the set lies below the data root, or would have to: CoOp's folder when there is none."""
+        """Where the set lies below the data root, or would have to: CoOp's folder when there is none.
+
+        A root that is the set's own folder is that.
+        """
         base = data_root(root)
-        return self._below(base) or base / self.folders[0]
+        own = self.recognises(base) or (not self.marks and base.absolute().name in self.folders and is_folder(base))
+        return self._below(base) or (base if own else base / self.folders[0])
 
     def _below(self, base: Path) -> Path | None:
         """The first of ``folders`` that exists in ``base``, one with the set's marks before others."""
-        found = [base / name for name in self.folders if (base / name).is_dir()]
+        found = [base / name for name in self.folders if is_folder(base / name)]
         return next((place for place in found if self.recognises(place)), found[0] if found else None)
 
     def open(self, folder: Path, split: str, which: str | None = None, save: bool = True) -> ImageSet:
@@ -108,6 +117,6 @@ class ClassificationEntry:
             return self.reader.open(folder, split, which, save=save)
         if which is not None:
             raise UserError(f"{self.name}#{which}: this data set has one division only; leave #{which} out")
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise UserError(f"expected {self.name} at {folder}: no such folder")
         return self.reader(folder, split)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from prompt_core.data.base_new import base_half
+from prompt_core.data.benchmark_splits import OFFICIAL_TEST, Benchmark
 from prompt_core.data.catalog import NAMES, classification_entry, find_entry
 from prompt_core.data.catalog_entry import ClassificationEntry, Count
-from prompt_core.data.findings import MISSING, PRESENT, WRONG, Finding
-from prompt_core.data.images import ImageSet, UnreadableImage
+from prompt_core.data.check_photos import count_photos, empty_classes, read_photos, repeated
+from prompt_core.data.findings import BROKEN, MISSING, PRESENT, WRONG, Finding
+from prompt_core.data.images import ImageSet
+from prompt_core.data.layouts import data_set_name, open_images
+from prompt_core.data.scanning import is_folder
+from prompt_core.data.splits import SPLITS, NoSuchSplit
 from prompt_core.errors import UserError
 
 GROUP = "classification"
 # Not looked at by the group: samples for a laptop.
 SMALL = ("tiny_imagenet",)
-READ = 4
 
 
 def is_group(group: str) -> bool:
@@ -31,47 +33,106 @@ def check_group(group: str, root: Path) -> list[Finding]:
         UserError: for an unknown group.
     """
     names = [name for name in NAMES if name not in SMALL] if group == GROUP else [group]
-    return [finding for name in names for finding in check_entry(classification_entry(name), root)]
+    findings: list[Finding] = []
+    for entry in [classification_entry(name) for name in names]:
+        try:
+            findings += check_entry(entry, root)
+        except Exception as error:  # one set that nobody foresaw must not hide what the others lack
+            detail = f"cannot be checked: {type(error).__name__}: {error}"
+            findings.append(Finding(entry.name, root / entry.folders[0], BROKEN, detail))
+    return findings
 
 
 def check_entry(entry: ClassificationEntry, root: Path) -> list[Finding]:
-    """The folder, the split file where CoOp has one, and each split; a few photos of the last one are decoded.
+    """The folder, the split file where CoOp has one, and each split; of small splits all photos are decoded.
 
     Nothing is written: a split that has to be generated is drawn in memory.
     """
     folder = entry.place(root)
     advice = entry.advice(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         return [Finding(entry.name, folder, MISSING, "photos and labels", advice)]
     findings: list[Finding] = []
-    if entry.split_file is not None:
-        path = folder / entry.split_file
-        there = path.is_file()
-        detail = "published split" if there else "published split; numbers of another one cannot be compared"
-        findings.append(Finding(entry.name, path, PRESENT if there else MISSING, detail, "" if there else advice))
     said: set[str] = set()
+    if isinstance(entry.reader, Benchmark):
+        finding = _split_file(entry.name, entry.reader, folder, advice)
+        findings.append(finding)
+        said.add(finding.detail)
+    opened: dict[str, ImageSet] = {}
     for split in entry.splits:
         try:
             images = entry.open(folder, split, save=False)
-        except UserError as error:
+        except NoSuchSplit:
+            continue
+        except (UserError, OSError) as error:
             if str(error) not in said:  # what is missing for one split is mostly missing for all
-                findings.append(Finding(entry.name, folder, WRONG, f"{split}: {error}", advice))
+                findings.append(Finding(entry.name, folder, BROKEN, f"{split}: {error}", advice))
             said.add(str(error))
         else:
-            findings.append(_split(entry, folder, split, images, decode=split == entry.splits[-1]))
+            wrong = _unexpected(entry, images, split)
+            findings.append(_split(entry.name, folder, split, images, opened, wrong, advice))
+            opened[split] = images
     return findings
 
 
-def _split(entry: ClassificationEntry, folder: Path, split: str, images: ImageSet, decode: bool) -> Finding:
-    counted = f"{split}: {len(images.names):,} classes, {len(images):,} photos"
-    wrong = _unexpected(entry, images, split)
-    if decode:
-        counted += f", {min(READ, len(images))} of them read"
-        if unreadable := _unreadable(images):
-            wrong.append(f"cannot be read: {unreadable[0]}")
-    # what stands in brackets: which division into splits, where the names are from
-    detail = "; ".join([counted, *wrong, *filter(None, [images.source.partition(" (")[2].removesuffix(")")])])
-    return Finding(entry.name, folder, WRONG if wrong else PRESENT, detail, entry.advice(folder) if wrong else "")
+def check_source(source: str, root: Path) -> list[Finding]:
+    """Any other source of :func:`prompt_core.data.layouts.open_images`: what can be counted, with nothing expected.
+
+    Classes without photos are mentioned only, since a split may lack some by design, as training lacks novel ones.
+    Splits that are the same photos, as in a source without splits, are one row.
+
+    Raises:
+        UserError: when no split can be opened.
+    """
+    rows: dict[str, ImageSet] = {}
+    errors: dict[str, Exception] = {}
+    for split in SPLITS:
+        try:
+            images = open_images(source, split, root=root, save=False)
+        except UserError as error:
+            errors[split] = error
+            continue
+        same = next((name for name, other in rows.items() if other.keys == images.keys), None)
+        if same is not None:
+            images = rows.pop(same)
+        rows[f"{same}, {split}" if same is not None else split] = images
+    if not rows:
+        raise next((error for error in errors.values() if not isinstance(error, NoSuchSplit)), errors[SPLITS[0]])
+    name = data_set_name(source)
+    place = next(iter(rows.values())).root
+    findings = [
+        Finding(name, place, BROKEN, f"{split}: {error}")
+        for split, error in errors.items()
+        if not isinstance(error, NoSuchSplit)
+    ]
+    opened: dict[str, ImageSet] = {}
+    for split, images in rows.items():
+        findings.append(_split(name, images.root, split, images, opened, [], ""))
+        opened[split] = images
+    return findings
+
+
+def _split_file(name: str, reader: Benchmark, folder: Path, advice: str) -> Finding:
+    try:
+        path = reader.published(folder)
+    except UserError as error:
+        return Finding(name, folder / reader.split_file, BROKEN, str(error))
+    if path is None:
+        missing = "published split; numbers of another one cannot be compared"
+        return Finding(name, folder / reader.split_file, MISSING, missing, advice)
+    return Finding(name, path, PRESENT, "published split")
+
+
+def _split(
+    name: str, place: Path, split: str, images: ImageSet, before: dict[str, ImageSet], wrong: list[str], advice: str
+) -> Finding:
+    """One row: counts, what is wrong, and what stands in the source's brackets (which division, whose names)."""
+    read, faults = read_photos(images)
+    wrong = [*wrong, *faults]
+    about = images.source.partition(" (")[2].removesuffix(")")
+    notes = [f"note: {text}" for text in (*empty_classes(images), *repeated(images, before)) if text not in wrong]
+    detail = [f"{split}: {count_photos(images, read)}", *wrong, *notes, *filter(None, [about])]
+    return Finding(name, place, WRONG if wrong else PRESENT, "; ".join(detail), advice if wrong else "")
 
 
 def _unexpected(entry: ClassificationEntry, images: ImageSet, split: str) -> list[str]:
@@ -79,29 +140,17 @@ def _unexpected(entry: ClassificationEntry, images: ImageSet, split: str) -> lis
     if len(images.names) != entry.classes.number:
         wrong.append(f"expected {_say(entry.classes)} classes")
     if split == entry.splits[-1]:
-        official = entry.official_test is not None and images.source.endswith("(official split)")
-        expected = entry.official_test if official and entry.official_test is not None else entry.test
+        whole = images.source.endswith("(official split)") or OFFICIAL_TEST in images.source
+        official = entry.official_test if whole else None
+        expected = official or entry.test
         if len(images) != expected.number:
             wrong.append(f"expected {_say(expected)} photos")
         base = base_half(images)
-        if not official and entry.base_test is not None and len(base) != entry.base_test.number:
+        if official is None and entry.base_test is not None and len(base) != entry.base_test.number:
             half = f"{len(base):,} photos of the first {len(base.names)} classes"
             wrong.append(f"{half}, expected {_say(entry.base_test)}")
-    if empty := np.flatnonzero(np.bincount(images.labels, minlength=len(images.names)) == 0).tolist():
-        wrong.append(f"{len(empty)} classes have no photos, the first is {images.names[empty[0]]!r}")
-    return wrong
+    return wrong + empty_classes(images)
 
 
 def _say(count: Count) -> str:
     return f"{count.number:,}" + ("" if count.seen else " (literature)")
-
-
-def _unreadable(images: ImageSet) -> list[str]:
-    """Of a few photos, spread over the set, those that cannot be decoded."""
-    failed: list[str] = []
-    for index in sorted({int(place) for place in np.linspace(0, len(images) - 1, READ)}):
-        try:
-            images.read(index)
-        except UnreadableImage as error:
-            failed.append(error.key)
-    return failed

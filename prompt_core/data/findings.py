@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-PRESENT, MISSING, WRONG = "present", "missing", "wrong"
+PRESENT, MISSING, WRONG, BROKEN = "present", "missing", "wrong", "broken"
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Finding:
     Attributes:
         dataset: the data set's name.
         path: where it is, or has to be.
-        state: present, missing or wrong.
+        state: present, missing, wrong (it opens, but differs from what it should be) or broken (it cannot be opened).
         detail: what was counted, or what is wrong.
         advice: how to get it; empty when it is present.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_core.data.layouts_folder import read_lines
+from prompt_core.data.scanning import read_lines
 from prompt_core.errors import UserError
 
 FILE = "classnames.txt"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from prompt_core.errors import UserError
 
@@ -82,7 +82,7 @@ class ImageSet:
             with Image.open(io.BytesIO(self._read_bytes(index))) as image:
                 return image.convert("RGB")
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
-            raise UnreadableImage(key, str(error) or type(error).__name__) from error
+            raise UnreadableImage(key, self._reason(index, error)) from error
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
         """The photos at ``indices``, in that order; the classes stay."""
@@ -138,6 +138,12 @@ class ImageSet:
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(self.file_sizes(), dtype="<i8").tobytes())
         return digest.hexdigest()
+
+    def _reason(self, index: int, error: Exception) -> str:
+        if isinstance(error, UnidentifiedImageError):  # its text holds a memory address
+            empty = self.subset([index]).file_sizes()[0] == 0
+            return "the file is empty" if empty else "no image of a known format"
+        return str(error) or type(error).__name__
 
     def _read_bytes(self, index: int) -> bytes:
         if self.members is None:

@@ -6,12 +6,14 @@ import glob
 from collections.abc import Callable
 from pathlib import Path
 
-from prompt_core.data.catalog import NAMES, find_entry, open_named, recognise
+from prompt_core.data.catalog import NAMES, find_entry, open_named, photo_folders, recognise, recognise_folders
 from prompt_core.data.images import ImageSet
-from prompt_core.data.layouts_coop import coop_split, fgvc_aircraft
-from prompt_core.data.layouts_folder import folder_per_class, photo_list, sorted_folders
+from prompt_core.data.layouts_coop import coop_split, fgvc_aircraft, only_split_file
+from prompt_core.data.layouts_folder import folder_per_class, open_folder
 from prompt_core.data.layouts_imagenet import imagenet21k, tiny_imagenet
+from prompt_core.data.layouts_table import photo_list
 from prompt_core.data.layouts_webdataset import webdataset_shards
+from prompt_core.data.scanning import sorted_folders
 from prompt_core.errors import UserError, nearest
 
 __all__ = [
@@ -27,7 +29,9 @@ __all__ = [
 ]
 
 
-def open_images(kind_or_path: str | Path, split: str = "val", root: str | Path | None = None) -> ImageSet:
+def open_images(
+    kind_or_path: str | Path, split: str = "val", root: str | Path | None = None, save: bool = True
+) -> ImageSet:
     """Open a labelled image source.
 
     Args:
@@ -40,10 +44,20 @@ def open_images(kind_or_path: str | Path, split: str = "val", root: str | Path |
         split: train, val or test. A folder with subfolders of these names is entered; a source without splits (a
             flat folder of classes, a table, shards) ignores it.
         root: the data root, for a bare name; else the environment variable ``POMP_DATA``, else ``datasets``.
+        save: keep a division that has to be generated in the data set's folder.
 
     Raises:
-        UserError: when the name, kind or layout is unknown, or something that the layout needs is missing.
+        UserError: when the name, kind or layout is unknown, something that the layout needs is missing, or the file
+            system refuses.
     """
+    try:
+        return _open(kind_or_path, split, root, save)
+    except OSError as error:  # no permission, a name that is too long, links in a circle
+        place = f" ({str(error.filename)[:200]})" if error.filename else ""
+        raise UserError(f"cannot open {str(kind_or_path)[:200]}: {error.strerror or error}{place}") from error
+
+
+def _open(kind_or_path: str | Path, split: str, root: str | Path | None, save: bool) -> ImageSet:
     text = str(kind_or_path)
     kind, colon, rest = text.partition(":")
     if colon and kind in KINDS:
@@ -51,8 +65,8 @@ def open_images(kind_or_path: str | Path, split: str = "val", root: str | Path |
             raise UserError(f"{text!r} names no path: expected {kind}:PATH")
         return KINDS[kind](rest, split)
     if isinstance(kind_or_path, str) and find_entry(kind.partition("#")[0]) is not None:
-        return open_named(text, split, root)
-    return _recognise(text)(text, split)
+        return open_named(text, split, root, save)
+    return _recognise(text, save)(text, split)
 
 
 def data_set_name(source: str) -> str:
@@ -62,7 +76,7 @@ def data_set_name(source: str) -> str:
     return entry.name if entry is not None else Path(rest or source).name
 
 
-def _recognise(text: str) -> Callable[[str, str], ImageSet]:
+def _recognise(text: str, save: bool) -> Callable[[str, str], ImageSet]:
     path = Path(text)
     if path.is_file():
         suffix = path.suffix.lower()
@@ -75,12 +89,12 @@ def _recognise(text: str) -> Callable[[str, str], ImageSet]:
             return KINDS["imagenet21k"]
         if any(path.glob("split_zhou_*.json")):
             return KINDS["coop"]
-        if (path / "variants.txt").exists():
-            return KINDS["aircraft"]
         if (entry := recognise(path)) is not None:
-            return lambda text, split: entry.open(Path(text), split)
+            return lambda text, split: entry.open(path, split, save=save)
         if (path / "labels.csv").exists():
             return KINDS["csv"]
+        if (found := recognise_folders(path)) is not None:
+            return lambda text, split: found[0].open(found[1], split, save=save)
         if any(path.glob("*.tar")):
             return KINDS["webdataset"]
         if sorted_folders(path):
@@ -105,21 +119,6 @@ def _kinds() -> str:
     return ", ".join(f"{kind}:PATH" for kind in KINDS)
 
 
-def _open_folder(text: str, split: str) -> ImageSet:
-    root = Path(text)
-    if not root.is_dir():
-        raise UserError(f"expected a folder of class folders at {root}: no such folder")
-    for base in (root, root / "images"):
-        splits = [name for name in ("train", "val", "test") if (base / name).is_dir()]
-        if splits and set(sorted_folders(base)) <= {"train", "val", "test"}:
-            if split not in splits:
-                raise UserError(f"expected the split {split!r} at {base / split}: no such folder, there is {splits}")
-            # labels must mean the same class in each split, even where one lacks a class
-            classes = sorted({name for part in splits for name in sorted_folders(base / part)})
-            return folder_per_class(base / split, classes)
-    return folder_per_class(root)
-
-
 def _open_csv(text: str, split: str) -> ImageSet:
     path = Path(text)
     return photo_list(path) if path.is_dir() else photo_list(path.parent, path.name)
@@ -128,13 +127,14 @@ def _open_csv(text: str, split: str) -> ImageSet:
 def _open_coop(text: str, split: str) -> ImageSet:
     if Path(text).is_file():
         path = Path(text)
-        return coop_split(path.parent, path.name, split=split)
+        return coop_split(path.parent, path.name, split=split, known_folders=photo_folders(path.name))
     folder, marker, split_file = text.rpartition("#")
     if not marker:
         folder = text
     if not Path(folder).is_dir():
         raise UserError(f"expected the data set's folder at {folder}: no such folder")
-    return coop_split(folder, split_file if marker else None, split=split)
+    file = split_file if marker else only_split_file(Path(folder)).name
+    return coop_split(folder, file, split=split, known_folders=photo_folders(Path(file).name))
 
 
 def _open_webdataset(text: str, split: str) -> ImageSet:
@@ -143,7 +143,7 @@ def _open_webdataset(text: str, split: str) -> ImageSet:
 
 SUFFIX_KINDS = {".csv": "csv", ".json": "coop", ".tar": "webdataset"}
 KINDS: dict[str, Callable[[str, str], ImageSet]] = {
-    "folder": _open_folder,
+    "folder": open_folder,
     "tiny_imagenet": tiny_imagenet,
     "coop": _open_coop,
     "aircraft": fgvc_aircraft,

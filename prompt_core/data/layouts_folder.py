@@ -1,9 +1,7 @@
-"""Photos in plain folders: one folder per class, or one table that lists them; and how folders are scanned."""
+"""Photos in plain folders, one for each class, with or without folders of splits above them."""
 
 from __future__ import annotations
 
-import csv
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,75 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.errors import UserError, nearest
+from prompt_core.data.scanning import has_images, is_folder, read_lines, sorted_folders, sorted_images
+from prompt_core.data.splits import NoSuchSplit
+from prompt_core.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 WNID = re.compile(r"n\d{8}")
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as a photo: a known suffix in any case, and not hidden."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def sorted_folders(root: Path) -> list[str]:
-    """Names of the visible folders in ``root`` (links to folders count, broken links do not), sorted.
-
-    Raises:
-        UserError: when ``root`` is not a folder that can be listed.
-    """
-    with _scan(root) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-
-
-def sorted_images(folder: Path, recursive: bool = False) -> list[str]:
-    """POSIX paths, relative to ``folder``, of its photos, sorted; other files, hidden ones and broken links are left.
-
-    With ``recursive`` real subfolders are searched too; linked ones are not, since they may lead in circles.
-
-    Raises:
-        UserError: when ``folder`` is not a folder that can be listed.
-    """
-    found: list[str] = []
-    with _scan(folder) as entries:
-        for entry in entries:
-            if is_image_name(entry.name) and entry.is_file():
-                found.append(entry.name)
-            elif recursive and not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                inner = sorted_images(folder / entry.name, recursive=True)
-                found.extend(f"{entry.name}/{name}" for name in inner)
-    return sorted(found)
-
-
-def _scan(folder: Path) -> os._ScandirIterator[str]:
-    try:
-        return os.scandir(folder)
-    except OSError as error:
-        raise UserError(f"expected an image folder at {folder}: {error.strerror or error}") from error
-
-
-def require_file(path: Path, what: str) -> Path:
-    """``path`` when it is a file.
-
-    Raises:
-        UserError: when it is not; the message names the path and ``what`` it should hold.
-    """
-    if not path.is_file():
-        raise UserError(f"expected {what} at {path}: no such file")
-    return path
-
-
-def read_lines(path: Path, what: str) -> list[str]:
-    """Non-empty lines of a UTF-8 text file, stripped.
-
-    Raises:
-        UserError: when the file is absent or is not text.
-    """
-    try:
-        text = require_file(path, what).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({what}): {error}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+# "validation" is another word for val
+SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
 def wordnet_names(wnids: Sequence[str]) -> dict[str, str]:
@@ -159,74 +95,66 @@ def _folder_names(root: Path, ids: list[str]) -> tuple[list[str], str]:
     return ids, "folders"
 
 
-def photo_list(
-    root: str | Path,
-    csv_file: str | Path = "labels.csv",
-    file_column: str = "file",
-    wnid_column: str | None = "wnid",
-    name_column: str | None = "class_name",
-) -> ImageSet:
-    """A CSV table with one row per photo: its path, and a wnid or a class name (or both).
+def open_folder(path: str | Path, split: str) -> ImageSet:
+    """Class folders of :func:`folder_per_class`, with folders of splits above them or without.
 
-    A column that the table lacks counts as not given. Classes are the sorted wnids, or the sorted names without
-    them. With both, a name such as "tench, Tinca tinca" is a list of WordNet synonyms and its first entry is taken;
-    with wnids only the names are WordNet lemmas; names on their own are kept whole.
-
-    Args:
-        root: the folder that paths in the table are relative to.
-        csv_file: the table, relative to ``root`` or absolute; UTF-8 with a header line.
+    Split folders (``train``, ``val`` or ``validation``, ``test``) are entered, in ``path`` or in ``images`` below it,
+    where there is nothing else; or where there are two of them, and no folder beside them has photos of its own, so
+    that a set with a class called so is read as classes. Wnid folders are also found in ``images`` or ``sketch``.
 
     Raises:
-        UserError: when the table, a needed column or a listed photo is missing, or a wnid has two names.
+        UserError: when the split is missing, or what is there is no folder of class folders.
     """
-    root = Path(root)
-    path = require_file(root / csv_file, "a table of photos")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = list(reader.fieldnames or ())
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} as a CSV table: {error}") from error
-    if file_column not in columns:
-        raise UserError(f"{path} has no column {file_column!r}, only {columns}{nearest(file_column, columns)}")
-    wnid_column = wnid_column if wnid_column in columns else None
-    name_column = name_column if name_column in columns else None
-    id_column = wnid_column or name_column
-    if id_column is None:
-        raise UserError(f"{path} needs a column of wnids or class names, it has only {columns}")
-    if not rows:
-        raise UserError(f"{path} lists no photos: expected one row per photo")
-    name_of: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
-        if not row[file_column] or not row[id_column]:
-            raise UserError(f"{path}, row {number}: {file_column!r} or {id_column!r} is empty")
-        name = row[name_column] if name_column else row[id_column]
-        if name_of.setdefault(row[id_column], name) != name:
-            raise UserError(f"{path}, row {number}: {row[id_column]} is named {name!r} and {name_of[row[id_column]]!r}")
-    ids = sorted(name_of)
-    if name_column is None:
-        known = wordnet_names(ids)
-        names = [known.get(wnid, wnid) for wnid in ids]
-    elif wnid_column is not None:
-        names = [name_of[wnid].split(",")[0].strip() or wnid for wnid in ids]
-    else:
-        names = ids
-    label_of = {class_id: label for label, class_id in enumerate(ids)}
-    keys = [row[file_column] for row in rows]
-    require_photos(root, keys, path)
-    labels = [label_of[row[id_column]] for row in rows]
-    return ImageSet(names, ids, np.asarray(labels), keys, f"csv:{root.name}/{path.name}", root)
+    root = Path(path)
+    if not is_folder(root):
+        raise UserError(f"expected a folder of class folders at {root}: no such folder")
+    for base in (root, root / "images"):
+        splits = _split_folders(base) if is_folder(base) else {}
+        if splits:
+            if split not in splits:
+                expected = f"expected the split {split!r} at {base / split}"
+                raise NoSuchSplit(f"{expected}: no such folder, there is {list(splits.values())}")
+            # labels must mean the same class in each split, even where one lacks a class
+            classes = sorted({name for folder in splits.values() for name in sorted_folders(base / folder)})
+            images = folder_per_class(base / splits[split], classes)
+            return _sensible(images) if len(classes) == 1 else images
+    for inner in ("images", "sketch"):
+        wnids = sorted_folders(root / inner) if sorted_folders(root) == [inner] else []
+        if wnids and all(WNID.fullmatch(name) for name in wnids):
+            return folder_per_class(root / inner)
+    return _sensible(folder_per_class(root))
 
 
-def require_photos(root: Path, keys: Sequence[str], listed_in: Path) -> None:
-    """Check that photos that a file lists exist.
+def _split_folders(base: Path) -> dict[str, str]:
+    """Split to folder name; empty where the folders of ``base`` are classes."""
+    folders = sorted_folders(base)
+    named = [name for name in SPLIT_FOLDERS if name in folders]
+    splits = {SPLIT_FOLDERS[name]: name for name in named}
+    if not splits:
+        return {}
+    if len(splits) < len(named):
+        raise UserError(f"{base} has both val and validation: expected one of them; rename or move the other")
+    others = [name for name in folders if name not in named]
+    if not others:
+        return splits
+    if len(splits) < 2 or any(has_images(base / name) for name in others):
+        return {}
+    # classes called train and val, with photos of other classes deeper: only a folder without any stands aside
+    called_so = all(has_images(base / name) for name in named)
+    return {} if called_so and any(sorted_images(base / name, recursive=True) for name in others) else splits
+
+
+def _sensible(images: ImageSet) -> ImageSet:
+    """``images``, unless all photos lie in folders of one class folder: then those are the classes, or it is none.
 
     Raises:
-        UserError: when some do not; the message names the first one and counts them.
+        UserError: when they do.
     """
-    missing = [key for key in keys if not (root / key).is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(keys)} photos listed in {listed_in} are missing, the first is {root / missing[0]}"
-        )
+    labels = {int(label) for label in images.labels}
+    name = images.ids[labels.pop()]
+    if labels or WNID.fullmatch(name) or any(key.count("/") < 2 for key in images.keys):
+        return images
+    raise UserError(
+        f"{images.root} has photos in folders of {name} only, none of them in a class folder: expected one folder of "
+        f"photos per class; give the folder that holds these (folder:{images.root / name}), or the data set's name"
+    )

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.layouts_folder import (
-    WNID,
-    read_lines,
-    require_file,
-    require_photos,
-    sorted_folders,
-    sorted_images,
-    wordnet_names,
-)
-from prompt_core.errors import UserError, nearest
+from prompt_core.data.layouts_folder import WNID, wordnet_names
+from prompt_core.data.scanning import inside, read_lines, require_file, require_photos, sorted_folders, sorted_images
+from prompt_core.data.splits import check_split
+from prompt_core.errors import UserError
 
 
 def tiny_imagenet(root: str | Path, split: str) -> ImageSet:
@@ -35,8 +28,9 @@ def tiny_imagenet(root: str | Path, split: str) -> ImageSet:
     root = Path(root)
     if not (root / "wnids.txt").exists() and (root / "tiny-imagenet-200").is_dir():
         root = root / "tiny-imagenet-200"
-    _check_split(split, ("train", "val"), "Tiny-ImageNet")
-    wnids = sorted(set(read_lines(root / "wnids.txt", "the class list of Tiny-ImageNet")))
+    check_split(split, ("train", "val"), "Tiny-ImageNet")
+    listed = read_lines(root / "wnids.txt", "the class list of Tiny-ImageNet")
+    wnids = sorted({inside(wnid, str(root / "wnids.txt")) for wnid in listed})
     lines = [line.split("\t", 1) for line in read_lines(root / "words.txt", "the class names of Tiny-ImageNet")]
     words = {parts[0]: parts[1].split(",")[0].strip() for parts in lines if len(parts) == 2}
     if missing := [wnid for wnid in wnids if wnid not in words]:
@@ -55,7 +49,7 @@ def tiny_imagenet(root: str | Path, split: str) -> ImageSet:
             parts = line.split("\t")
             if len(parts) < 2 or parts[1] not in label_of:
                 raise UserError(f"{annotations}, line {number}: expected 'file<TAB>wnid…' with a wnid of wnids.txt")
-            keys.append(f"val/images/{parts[0]}")
+            keys.append(f"val/images/{inside(parts[0], f'{annotations}, line {number}')}")
             labels.append(label_of[parts[1]])
         require_photos(root, keys, annotations)
     if not keys:
@@ -82,7 +76,7 @@ def imagenet21k(root: str | Path, split: str) -> ImageSet:
     root = Path(root)
     if not (root / "imagenet21k_train").exists() and (root / "imagenet21k_resized").is_dir():
         root = root / "imagenet21k_resized"
-    _check_split(split, ("train", "val", "test"), "ImageNet-21K")
+    check_split(split, ("train", "val", "test"), "ImageNet-21K")
     train = root / "imagenet21k_train"
     wnids = [name for name in sorted_folders(train) if WNID.fullmatch(name)]
     if not wnids:
@@ -123,20 +117,16 @@ def _tree_names(path: Path, wnids: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _read_tree(path: Path) -> dict[str, str]:
-    import torch
+    from prompt_core.restricted import load_restricted
 
     try:
-        tree = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(wnid): str(text) for wnid, text in tree["class_description"].items()}
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        tree = load_restricted(path)
+    except UserError as error:
         raise UserError(
-            f"cannot read {path} ({reason}); download it again, or delete it to use WordNet names"
+            f"cannot read the class names: {error}; download it again, or delete it to use WordNet names"
         ) from error
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"{path} has no dictionary 'class_description': expected the winter-21 class tree") from error
-
-
-def _check_split(split: str, known: tuple[str, ...], dataset: str) -> None:
-    if split not in known:
-        raise UserError(f"{dataset} has no split {split!r}: expected {' or '.join(known)}{nearest(split, known)}")
+    described = tree.get("class_description") if isinstance(tree, dict) else None
+    # anything beyond plain containers, such as an array of NumPy, is read as an empty stand-in
+    if not isinstance(described, dict) or not all(isinstance(text, str) for text in described.values()):
+        raise UserError(f"{path} has no dictionary 'class_description' of texts: expected the winter-21 class tree")
+    return {str(wnid): text for wnid, text in described.items()}

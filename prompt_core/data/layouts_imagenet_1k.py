@@ -9,14 +9,11 @@ import numpy as np
 
 from prompt_core.data.imagenet_names import imagenet_classes, names_of
 from prompt_core.data.images import ImageSet
-from prompt_core.data.layouts_folder import (
-    WNID,
-    read_lines,
-    sorted_folders,
-    sorted_images,
-)
-from prompt_core.data.original_lists import read_mat
-from prompt_core.errors import UserError, nearest
+from prompt_core.data.layouts_folder import WNID
+from prompt_core.data.original_lists import read_mat, whole_number
+from prompt_core.data.scanning import read_lines, sorted_folders, sorted_images
+from prompt_core.data.splits import check_split
+from prompt_core.errors import UserError
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 GROUND_TRUTH = f"{DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
@@ -32,7 +29,7 @@ def imagenet(root: str | Path, split: str) -> ImageSet:
         UserError: when a folder or file is missing, or a class has no name.
     """
     root = Path(root)
-    _check_split(split, ("train", "val", "test"), "ImageNet")
+    check_split(split, ("train", "val", "test"), "ImageNet")
     part = "train" if split == "train" else "val"
     base = root / "images" if (root / "images" / part).is_dir() or not (root / part).is_dir() else root
     if not (base / part).is_dir():
@@ -55,7 +52,7 @@ def imagenet_v2(root: str | Path, split: str) -> ImageSet:
         UserError: when the folder is missing or empty, or a folder is no number of a class.
     """
     root = Path(root)
-    _check_split(split, ("val", "test"), "ImageNetV2")
+    check_split(split, ("val", "test"), "ImageNetV2")
     base = _inner(root, ("imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency"))
     wnids, names, origin = imagenet_classes(root)
     folders = sorted_folders(base)
@@ -88,7 +85,7 @@ def imagenet_r(root: str | Path, split: str) -> ImageSet:
 
 
 def _wnid_test_set(root: Path, inner: Sequence[str], split: str, title: str, name: str) -> ImageSet:
-    _check_split(split, ("val", "test"), title)
+    check_split(split, ("val", "test"), title)
     base = _inner(root, inner)
     wnids = _wnid_folders(base)
     if not wnids:
@@ -125,10 +122,11 @@ def _flat_val(root: Path, base: Path) -> ImageSet:
         raise UserError(f"{place / DEVKIT / 'meta.mat'} has no ILSVRC2012_ID and WNID: expected the devkit's file")
     # inner nodes of WordNet have numbers too, but no photos
     leaf = "num_children" in synsets.dtype.names
-    wnid_of = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if not leaf or row["num_children"] == 0}
+    meta = str(place / DEVKIT / "meta.mat")
+    leaves = [row for row in synsets if not leaf or whole_number(row["num_children"], meta) == 0]
+    wnid_of = {whole_number(row["ILSVRC2012_ID"], meta): str(row["WNID"]) for row in leaves}
     numbers = read_lines(place / GROUND_TRUTH, "the classes of the val photos")
     keys = [f"val/{name}" for name in sorted_images(base / "val")]
-
     if len(numbers) != len(keys):
         raise UserError(f"{place / GROUND_TRUTH} has {len(numbers)} lines for {len(keys)} photos in {base / 'val'}")
     if strange := [number for number in numbers if not number.isdigit() or int(number) not in wnid_of]:
@@ -153,9 +151,3 @@ def _inner(root: Path, inner: Sequence[str]) -> Path:
 
 def _wnid_folders(folder: Path) -> list[str]:
     return [name for name in sorted_folders(folder) if WNID.fullmatch(name)] if folder.is_dir() else []
-
-
-def _check_split(split: str, known: tuple[str, ...], title: str) -> None:
-    if split not in known:
-        only = " (photos to test on alone)" if "train" not in known else ""
-        raise UserError(f"{title} has no split {split!r}{only}: expected {' or '.join(known)}{nearest(split, known)}")

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prompt_core.data.class_names import EUROSAT, caltech101_name, sun397_name
-from prompt_core.data.layouts_folder import read_lines, sorted_folders, sorted_images
+from prompt_core.data.scanning import inside, is_folder, read_lines, sorted_folders, sorted_images
 from prompt_core.data.splits import Row
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json
+
+EUROSAT_PHOTOS = ("2750", "EuroSAT_RGB")
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,15 @@ def caltech101_photos(folder: Path) -> Listed:
 
 
 def eurosat_photos(folder: Path) -> Listed:
-    """``2750/CLASS``; labels in the order of the folders."""
+    """``2750/CLASS``, or ``EuroSAT_RGB/CLASS`` of the later archive; labels in the order of the folders."""
+    photos = next((folder / name for name in EUROSAT_PHOTOS if is_folder(folder / name)), folder / EUROSAT_PHOTOS[0])
 
     def name_of(name: str) -> str:
         if name not in EUROSAT:
-            raise UserError(f"{folder / '2750' / name} is no class of EuroSAT{nearest(name, EUROSAT)}")
+            raise UserError(f"{photos / name} is no class of EuroSAT{nearest(name, EUROSAT)}")
         return EUROSAT[name]
 
-    return _class_folders(folder / "2750", name_of)
+    return _class_folders(photos, name_of)
 
 
 def dtd_photos(folder: Path) -> Listed:
@@ -57,8 +60,9 @@ def dtd_lists(folder: Path) -> Listed | None:
     folder = inner(folder, "dtd", "images")
     if not (folder / "labels").is_dir():
         return None
-    lists = {part: read_lines(folder / "labels" / f"{part}1.txt", "a photo list") for part in ("train", "val", "test")}
-    return Listed(folder / "images", _labelled_by_folder(lists))
+    files = {part: folder / "labels" / f"{part}1.txt" for part in ("train", "val", "test")}
+    lists = {part: read_lines(path, "a photo list") for part, path in files.items()}
+    return Listed(folder / "images", _labelled_by_folder(lists, files))
 
 
 def food101_photos(folder: Path) -> Listed:
@@ -71,13 +75,13 @@ def food101_lists(folder: Path) -> Listed | None:
     if not any((folder / "meta" / f"{part}.json").exists() for part in ("train", "test")):
         return None
     lists: dict[str, list[str]] = {}
-    for part in ("train", "test"):
-        path = folder / "meta" / f"{part}.json"
+    files = {part: folder / "meta" / f"{part}.json" for part in ("train", "test")}
+    for part, path in files.items():
         document = read_json(path)
         if not isinstance(document, dict) or not all(isinstance(photos, list) for photos in document.values()):
             raise UserError(f"{path} is no photo list of Food101: expected an object with a list for each class")
         lists[part] = [f"{photo}.jpg" for photos in document.values() for photo in photos]
-    return Listed(folder / "images", _labelled_by_folder(lists))
+    return Listed(folder / "images", _labelled_by_folder(lists, files))
 
 
 def sun397_photos(folder: Path) -> Listed:
@@ -85,7 +89,7 @@ def sun397_photos(folder: Path) -> Listed:
     images, classes = _sun397(folder)
     rows: list[Row] = []
     for label, path in enumerate(classes):
-        rows.extend((f"{path[1:]}/{name}", label, sun397_name(path)) for name in _photos(images / path[1:]))
+        rows.extend((f"{path}/{name}", label, sun397_name(path)) for name in _photos(images / path))
     return Listed(images, {"all": rows})
 
 
@@ -101,10 +105,11 @@ def sun397_lists(folder: Path) -> Listed | None:
     for part, file in files.items():
         parts[part] = []
         for number, line in enumerate(read_lines(place / file, "the photo list of SUN397"), start=1):
-            path, _, _ = line.rpartition("/")
+            photo = line.strip("/")
+            path, _, _ = photo.rpartition("/")
             if path not in label_of:
-                raise UserError(f"{place / file}, line {number}: {path!r} is not in ClassName.txt")
-            parts[part].append((line[1:], label_of[path], sun397_name(path)))
+                raise UserError(f"{place / file}, line {number}: {'/' + path!r} is not in ClassName.txt")
+            parts[part].append((photo, label_of[path], sun397_name(path)))
     return Listed(images, parts)
 
 
@@ -114,10 +119,13 @@ def inner(folder: Path, name: str, mark: str) -> Path:
 
 
 def _sun397(folder: Path) -> tuple[Path, list[str]]:
+    """The folder of photos, and the classes as paths in it, without the slash that the list begins each with."""
     images = inner(folder, "SUN397", "a")
     for place in (folder, folder / "Partitions", images):
-        if (place / "ClassName.txt").exists():
-            return images, read_lines(place / "ClassName.txt", "the class list of SUN397")
+        path = place / "ClassName.txt"
+        if path.exists():
+            lines = [line.strip("/") for line in read_lines(path, "the class list of SUN397")]
+            return images, [inside(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
     raise UserError(f"expected the class list of SUN397 at {folder / 'ClassName.txt'}: no such file")
 
 
@@ -142,8 +150,12 @@ def _photos(folder: Path) -> list[str]:
     return found
 
 
-def _labelled_by_folder(lists: dict[str, list[str]]) -> dict[str, list[Row]]:
+def _labelled_by_folder(lists: dict[str, list[str]], files: dict[str, Path]) -> dict[str, list[Row]]:
     """Rows of listed photos ``CLASS/PHOTO``; labels are the sorted classes of all lists."""
+    for part, photos in lists.items():
+        for photo in photos:
+            if not inside(photo, str(files[part])).partition("/")[2]:
+                raise UserError(f"{files[part]}: expected photos as 'CLASS/PHOTO', got {photo[:80]!r}")
     classes = sorted({photo.split("/")[0] for photos in lists.values() for photo in photos})
     label_of = {name: label for label, name in enumerate(classes)}
     return {

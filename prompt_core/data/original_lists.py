@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from prompt_core.data.class_names import oxford_pets_name, stanford_cars_name, ucf101_name
-from prompt_core.data.layouts_folder import is_image_name, read_lines, require_file, sorted_folders
 from prompt_core.data.original_folders import Listed
+from prompt_core.data.scanning import is_folder, is_image_name, read_lines, require_file, sorted_folders
 from prompt_core.data.splits import Row
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
@@ -27,15 +27,21 @@ def oxford_pets_lists(folder: Path) -> Listed:
         parts[part] = []
         for number, line in enumerate(read_lines(path, "the photo list of OxfordPets"), start=1):
             fields = line.split()
-            if len(fields) < 2 or not fields[1].isdigit():
+            if len(fields) < 2 or not fields[1].isdecimal():
                 raise UserError(f"{path}, line {number}: expected 'PHOTO CLASS SPECIES BREED', got {line[:80]!r}")
+            if int(fields[1]) < 1:
+                raise UserError(f"{path}, line {number}: class {fields[1]} of {fields[0]}; classes count from 1")
             parts[part].append((f"{fields[0]}.jpg", int(fields[1]) - 1, oxford_pets_name(fields[0])))
     return Listed(folder / "images", parts)
 
 
 def stanford_cars_lists(folder: Path) -> Listed:
-    """``devkit/{cars_meta,cars_train_annos}.mat`` and ``cars_test_annos_withlabels.mat`` (also in ``devkit``)."""
-    names = [str(name) for name in np.atleast_1d(read_mat(folder / "devkit" / "cars_meta.mat", "class_names"))]
+    """``devkit/{cars_meta,cars_train_annos}.mat`` and ``cars_test_annos_withlabels.mat`` (also in ``devkit``).
+
+    Photos are in ``cars_train`` and ``cars_test``, or in a folder of the same name inside each.
+    """
+    # a matrix of characters pads its rows with spaces
+    names = [str(name).strip() for name in np.atleast_1d(read_mat(folder / "devkit" / "cars_meta.mat", "class_names"))]
     places = [folder / "cars_test_annos_withlabels.mat", folder / "devkit" / "cars_test_annos_withlabels.mat"]
     files = {
         "train": folder / "devkit" / "cars_train_annos.mat",
@@ -47,11 +53,12 @@ def stanford_cars_lists(folder: Path) -> Listed:
         if records.dtype.names is None or not {"fname", "class"} <= set(records.dtype.names):
             raise UserError(f"{path} has no 'fname' and 'class' for each photo: expected the file with labels")
         parts[part] = []
+        photos = f"cars_{part}/cars_{part}" if is_folder(folder / f"cars_{part}" / f"cars_{part}") else f"cars_{part}"
         for record in records:
-            label = int(record["class"]) - 1
+            label = whole_number(record["class"], f"{path}, class of {record['fname']}") - 1
             if not 0 <= label < len(names):
                 raise UserError(f"{path}: class {label + 1} of {record['fname']}, cars_meta.mat names {len(names)}")
-            parts[part].append((f"cars_{part}/{record['fname']}", label, stanford_cars_name(names[label])))
+            parts[part].append((f"{photos}/{record['fname']}", label, stanford_cars_name(names[label])))
     return Listed(folder, parts)
 
 
@@ -67,7 +74,7 @@ def oxford_flowers_lists(folder: Path) -> Listed | None:
     rows = _flowers(folder)
     parts: dict[str, list[Row]] = {}
     for part, variable in {"train": "trnid", "val": "valid", "test": "tstid"}.items():
-        numbers = np.atleast_1d(read_mat(folder / "setid.mat", variable)).astype(int)
+        numbers = _whole_numbers(folder / "setid.mat", variable)
         if numbers.size and not 1 <= numbers.min() <= numbers.max() <= len(rows):
             raise UserError(f"{folder / 'setid.mat'}: {variable} has photo numbers outside 1..{len(rows)}")
         parts[part] = [rows[number - 1] for number in numbers]
@@ -127,33 +134,59 @@ def read_mat(path: Path, variable: str) -> Any:
         raise UserError(f"cannot read {path} ({error}); download it again") from error
 
 
+def whole_number(value: Any, where: str) -> int:
+    """A number of a MATLAB file as an integer.
+
+    Raises:
+        UserError: when it is empty, text or a list; the message begins with ``where``.
+    """
+    try:
+        number = np.asarray(value).astype(int).reshape(-1)
+    except (TypeError, ValueError, OverflowError):
+        number = np.empty(0, dtype=int)
+    if number.size != 1:
+        raise UserError(f"{where}: expected a number, got {str(value)[:40]!r}; download the file again")
+    return int(number[0])
+
+
+def _whole_numbers(path: Path, variable: str) -> np.ndarray:
+    return np.asarray(
+        [whole_number(value, f"{path}, {variable}") for value in np.atleast_1d(read_mat(path, variable)).reshape(-1)],
+        dtype=int,
+    )
+
+
 def _flowers(folder: Path) -> list[Row]:
-    labels = np.atleast_1d(read_mat(folder / "imagelabels.mat", "labels")).astype(int) - 1
+    path = folder / "imagelabels.mat"
+    numbers = _whole_numbers(path, "labels")
     names = _flower_names(folder / "cat_to_name.json")
-    if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
-        raise UserError(f"{folder / 'imagelabels.mat'}: class {labels.max() + 1}, but there are {len(names)} names")
-    return [(f"image_{number:05d}.jpg", int(label), names[label]) for number, label in enumerate(labels, start=1)]
+    if numbers.size and numbers.min() < 1:
+        raise UserError(f"{path}: class {numbers.min()}; classes count from 1")
+    if nameless := sorted(set(numbers.tolist()) - set(names)):
+        raise UserError(f"{path}: class {nameless[0]}, but there are {len(names)} names, and none for that one")
+    labels = enumerate(numbers.tolist(), start=1)
+    return [(f"image_{photo:05d}.jpg", label - 1, names[label]) for photo, label in labels]
 
 
-def _flower_names(path: Path) -> list[str]:
-    """From ``cat_to_name.json`` (``{"1": name, …}``); without that file as torchvision has them."""
+def _flower_names(path: Path) -> dict[int, str]:
+    """By class number, from ``cat_to_name.json`` (``{"1": name, …}``); without that file as torchvision has them."""
     if path.exists():
         document = read_json(path)
         try:
-            return [str(document[str(number)]) for number in range(1, len(document) + 1)]
-        except (KeyError, TypeError) as error:
+            return {int(number): str(name) for number, name in document.items()}
+        except (AttributeError, ValueError) as error:
             raise UserError(f"{path}: expected an object with a name for each of '1', '2', …") from error
     from torchvision.datasets import Flowers102
 
     names = getattr(Flowers102, "classes", None)
     if names is None:
         raise UserError(f"expected the class names of OxfordFlowers at {path}: no such file, and torchvision has none")
-    return list(names)
+    return dict(enumerate(names, start=1))
 
 
 def _videos(folder: Path) -> Path | None:
     for place in (folder, folder / "UCF-101"):
-        for name in sorted_folders(place) if place.is_dir() else ():
+        for name in sorted_folders(place) if is_folder(place) else ():
             first = next((file.name for file in (place / name).iterdir() if not file.name.startswith(".")), "")
             if first.endswith(".avi") and not is_image_name(first):
                 return place

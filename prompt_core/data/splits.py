@@ -6,11 +6,30 @@ import json
 from collections.abc import Sequence
 
 from prompt_core.data.few_shot import hash_rank
-from prompt_core.errors import UserError
+from prompt_core.errors import UserError, nearest
 
 SPLITS = ("train", "val", "test")
 # key of the photo below its folder, label, class name: a row of CoOp's split files
 Row = tuple[str, int, str]
+
+
+class NoSuchSplit(UserError):
+    """A split that the data set, or this division of it, does not have by design; nothing is missing or damaged."""
+
+
+def check_split(split: str, known: Sequence[str], title: str) -> None:
+    """Whether a data set has a split.
+
+    Raises:
+        NoSuchSplit: when ``split`` is a split, but none of this data set.
+        UserError: when it is no split at all.
+    """
+    if split in known:
+        return
+    only = " (photos to test on alone)" if "train" not in known else ""
+    expected = ", ".join(known[:-1]) + f" or {known[-1]}"
+    kind = NoSuchSplit if split in SPLITS else UserError
+    raise kind(f"{title} has no split {split!r}{only}: expected {expected}{nearest(split, known)}")
 
 
 def part_sizes(count: int, fractions: Sequence[float]) -> list[int]:

@@ -20,6 +20,12 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+def run_check(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "POMP_DATA": str(root)}
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "printed"),
     [
@@ -37,9 +43,35 @@ def test_exit_codes_and_lines(tmp_path: Path, arguments: list[str], code: int, p
         (folder / "variants.txt").write_text("707-320\n")
         for part in ("train", "val", "test"):
             (folder / f"images_variant_{part}.txt").write_text("0000001 707-320\n")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "POMP_DATA": str(tmp_path)}
-    command = [sys.executable, "-c", SCRIPT, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = run_check(tmp_path, *arguments)
     assert done.returncode == code, done.stderr
     assert printed in " ".join((done.stdout + done.stderr).split())
     assert len(done.stderr.splitlines()) == (1 if code == 2 else 0)
+
+
+def test_any_source_and_its_exit_code(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "mine" / name / "a.jpg")
+    done = run_check(tmp_path / "absent", str(tmp_path / "mine"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train, val, test: 2 classes, 2 photos, all of them read" in " ".join(done.stdout.split())
+    (tmp_path / "mine" / "dog" / "a.jpg").write_bytes(b"")
+    done = run_check(tmp_path / "absent", f"folder:{tmp_path}/mine")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 photos are empty files" in " ".join(done.stdout.split())
+    done = run_check(tmp_path / "absent", f"folder:{tmp_path}/gone")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_broken_set_ends_with_code_2(tmp_path: Path) -> None:
+    folder = tmp_path / "caltech-101"
+    (folder / "101_ObjectCategories").mkdir(parents=True)
+    (folder / "split_zhou_Caltech101.json").write_text("[]")
+    done = run_check(tmp_path, "classification")
+    assert done.returncode == 2
+    assert done.stderr == ""
+    printed = " ".join(done.stdout.split())
+    assert "is no CoOp split file" in printed
+    assert "imagenetv2" in printed, "the other sets are told as well"

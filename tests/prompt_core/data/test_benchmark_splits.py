@@ -217,9 +217,10 @@ def test_torchvision_reads_the_same_photos_and_labels(
         photos = [theirs[index] for index in range(len(theirs))]
         expected = {photo.convert("RGB").tobytes(): label for photo, label in photos}
         assert len(expected) == len(photos)
-        assert photos_of(open_images(f"{name}:{tmp_path}", split)) == expected
+        which = "#official" if (reader, split) == ("Food101", "train") else ""
+        assert photos_of(open_images(f"{name}:{tmp_path}{which}", split)) == expected
     images = open_images(name, "test", root=tmp_path)
-    if reader in ("DTD", "Food101", "Flowers102"):
+    if reader in ("DTD", "Flowers102"):
         assert images.source == f"{name}:test (official split)"
     assert open_images(tmp_path / folder, "test").keys == images.keys, "the folder alone is recognised"
 

@@ -10,6 +10,7 @@ import pytest
 from prompt_core.data import catalog
 from prompt_core.data.base_new import base_half, half_of, new_half
 from prompt_core.data.catalog import CROSS_DATASET, CROSS_DOMAIN, ENTRIES, NAMES, classification_entry, find_entry
+from prompt_core.data.catalog_entry import Count
 from prompt_core.data.check_sets import check_group, is_group
 from prompt_core.data.few_shot import few_shot, few_shot_validation
 from prompt_core.data.findings import MISSING, PRESENT, WRONG
@@ -162,10 +163,10 @@ def shrink(monkeypatch: pytest.MonkeyPatch, name: str, classes: int, test: int, 
 
     entry = dataclasses.replace(
         classification_entry(name),
-        classes=catalog.Count(classes),
-        test=catalog.Count(test, seen=True),
+        classes=Count(classes),
+        test=Count(test, seen=True),
         base_test=None,
-        official_test=None if official is None else catalog.Count(official),
+        official_test=None if official is None else Count(official),
     )
     monkeypatch.setitem(catalog._BY_NAME, name, entry)
 
@@ -198,10 +199,13 @@ def test_a_check_counts_against_the_published_numbers(tmp_path: Path, monkeypatc
     findings = check_group("dtd", tmp_path)
     assert [finding.state for finding in findings] == [PRESENT] * 4
     assert findings[-1].detail == (
-        "test: 2 classes, 4 photos, 4 of them read; published split split_zhou_DescribableTextures.json"
+        "test: 2 classes, 4 photos, all of them read; "
+        "note: 4 photos are in train too, the first is banded/photo_0001.jpg; "
+        "note: 4 photos are in val too, the first is banded/photo_0001.jpg; "
+        "published split split_zhou_DescribableTextures.json"
     )
     (folder / "images/banded/photo_0003.jpg").write_bytes(b"no photo")
-    assert "; cannot be read: banded/photo_0003.jpg; " in check_group("dtd", tmp_path)[-1].detail
+    assert "; 1 cannot be read: banded/photo_0003.jpg; " in check_group("dtd", tmp_path)[-1].detail
     (folder / "images/banded/photo_0003.jpg").unlink()
     findings = check_group("dtd", tmp_path)
     assert len(findings) == 2, "what lacks for each split is said once"
@@ -229,7 +233,7 @@ def test_a_check_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_check_decodes_few_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_decodes_some_photos_of_every_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trees.eurosat(tmp_path / "eurosat")
     read: list[int] = []
     original = ImageSet.read
@@ -240,7 +244,11 @@ def test_a_check_decodes_few_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(ImageSet, "read", counted)
     check_group("eurosat", tmp_path)
-    assert len(read) == 4
+    assert len(read) == 10 * 5, "small splits are decoded whole"
+    read.clear()
+    monkeypatch.setattr("prompt_core.data.check_photos.DECODE_ALL", 9)
+    check_group("eurosat", tmp_path)
+    assert len(read) == 3 * 4, "four photos of every split"
 
 
 def test_classes_without_photos_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import tarfile
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -169,9 +171,22 @@ def test_a_damaged_or_hostile_tree_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*imagenet21k_miil_tree.pth"):
         imagenet21k(root, "train")
     torch.save({"class_description": Malicious(tmp_path / "touched")}, tree)
-    with pytest.raises(UserError, match=r"cannot read .*imagenet21k_miil_tree.pth"):
+    with pytest.raises(UserError, match=r"imagenet21k_miil_tree.pth has no dictionary 'class_description'"):
         imagenet21k(root, "train")
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_tree_with_more_than_plain_containers_is_read(tmp_path: Path) -> None:
+    more = {"class_list": np.array(["n00004475"]), "child_2_parent": defaultdict(list, a=["b"]), "seen": {"n00004475"}}
+    root = make_21k(tmp_path, {**TREE, **more})
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(root / "imagenet21k_miil_tree.pth", weights_only=True)
+    images = imagenet21k(root, "val")
+    assert images.names == ["organism", "tench_fish", "dog"]
+    assert "names: imagenet21k_miil_tree.pth" in images.source
+    torch.save({"class_description": defaultdict(str, n01440764="tench")}, root / "imagenet21k_miil_tree.pth")
+    with pytest.raises(UserError, match="no dictionary 'class_description'"):
+        imagenet21k(root, "val")
 
 
 def test_real_tiny_imagenet(tmp_path: Path) -> None:

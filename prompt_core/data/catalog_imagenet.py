@@ -1,0 +1,103 @@
+"""ImageNet-1K and 21K, the test sets made for the former, and Tiny-ImageNet: folders, readers, expected numbers."""
+
+from __future__ import annotations
+
+from prompt_core.data import layouts_imagenet_1k as imagenet_1k
+from prompt_core.data.catalog_entry import ClassificationEntry, Count
+from prompt_core.data.layouts_imagenet import imagenet21k, tiny_imagenet
+
+
+def _lit(number: int) -> Count:
+    return Count(number)
+
+
+def _seen(number: int) -> Count:
+    return Count(number, seen=True)
+
+
+_CLASS_NAMES = "; classnames.txt is CoOp's"
+
+TRAINING_SETS = (
+    ClassificationEntry(
+        "imagenet",
+        ("imagenet1k", "imagenet_1k", "ilsvrc2012"),
+        ("imagenet", "ILSVRC2012"),
+        (),
+        imagenet_1k.imagenet,
+        _seen(1_000),
+        _lit(50_000),
+        "unpack ILSVRC2012 (image-net.org) into {folder}/images/train and {folder}/images/val, a folder for each wnid"
+        + _CLASS_NAMES,
+        splits=("train", "test"),
+    ),
+    ClassificationEntry(
+        "imagenet21k",
+        ("imagenet_21k", "imagenet21k_p", "imagenet21k_resized"),
+        ("imagenet21k_resized", "imagenet21k"),
+        ("imagenet21k_train",),
+        imagenet21k,
+        _lit(10_450),
+        _seen(522_500),
+        "unpack the processed winter-21 release (github.com/Alibaba-MIIL/ImageNet21K) into {folder}",
+        splits=("test",),
+    ),
+)
+
+TEST_SETS = (
+    ClassificationEntry(
+        "imagenet_v2",
+        ("imagenetv2",),
+        ("imagenetv2", "imagenetv2-matched-frequency-format-val"),
+        ("imagenetv2-matched-frequency-format-val",),
+        imagenet_1k.imagenet_v2,
+        _seen(1_000),
+        _lit(10_000),
+        "unpack imagenetv2-matched-frequency-format-val (github.com/modestyachts/ImageNetV2) into {folder}"
+        + _CLASS_NAMES,
+        splits=("test",),
+    ),
+    ClassificationEntry(
+        "imagenet_sketch",
+        ("imagenetsketch",),
+        ("imagenet-sketch",),
+        (),
+        imagenet_1k.imagenet_sketch,
+        _seen(1_000),
+        _lit(50_889),
+        "unpack ImageNet-Sketch (github.com/HaohanWang/ImageNet-Sketch) into {folder}/images" + _CLASS_NAMES,
+        splits=("test",),
+    ),
+    ClassificationEntry(
+        "imagenet_a",
+        ("imageneta", "imagenet_adversarial"),
+        ("imagenet-adversarial", "imagenet-a"),
+        ("imagenet-a",),
+        imagenet_1k.imagenet_a,
+        _seen(200),
+        _lit(7_500),
+        "unpack imagenet-a (github.com/hendrycks/natural-adv-examples) into {folder}" + _CLASS_NAMES,
+        splits=("test",),
+    ),
+    ClassificationEntry(
+        "imagenet_r",
+        ("imagenetr", "imagenet_rendition"),
+        ("imagenet-rendition", "imagenet-r"),
+        ("imagenet-r",),
+        imagenet_1k.imagenet_r,
+        _seen(200),
+        _lit(30_000),
+        "unpack imagenet-r (github.com/hendrycks/imagenet-r) into {folder}" + _CLASS_NAMES,
+        splits=("test",),
+    ),
+    ClassificationEntry(
+        "tiny_imagenet",
+        ("tinyimagenet", "tiny_imagenet_200"),
+        ("tiny-imagenet-200",),
+        ("wnids.txt", "words.txt"),
+        lambda folder, split: tiny_imagenet(folder, "val" if split == "test" else split),
+        _lit(200),
+        _lit(10_000),
+        "unpack tiny-imagenet-200.zip (cs231n.stanford.edu) as {folder}",
+        splits=("train", "val"),
+    ),
+)

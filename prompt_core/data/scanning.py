@@ -1,0 +1,137 @@
+"""Looking at the files and folders of a data set: what is there, in a fixed order, and what lists may name.
+
+Links that lead in circles, names that the file system refuses and folders without permission count as absent here, so
+that one of them never ends a run with anything but one line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from prompt_core.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as a photo: a known suffix in any case, and not hidden."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file; False where the file system refuses to say (name too long, links in a circle)."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder; False where the file system refuses to say."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def sorted_folders(root: Path) -> list[str]:
+    """Names of the visible folders in ``root`` (links to folders count, broken links do not), sorted.
+
+    Raises:
+        UserError: when ``root`` is not a folder that can be listed.
+    """
+    with _scan(root) as entries:
+        visible = (entry for entry in entries if not entry.name.startswith("."))
+        return sorted(entry.name for entry in visible if _leads_to(entry, folder=True))
+
+
+def sorted_images(folder: Path, recursive: bool = False) -> list[str]:
+    """POSIX paths, relative to ``folder``, of its photos, sorted; other files, hidden ones and broken links are left.
+
+    With ``recursive`` real subfolders are searched too; linked ones are not, since they may lead in circles.
+
+    Raises:
+        UserError: when ``folder`` is not a folder that can be listed.
+    """
+    found: list[str] = []
+    with _scan(folder) as entries:
+        for entry in entries:
+            if is_image_name(entry.name) and _leads_to(entry, folder=False):
+                found.append(entry.name)
+            elif recursive and not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                inner = sorted_images(folder / entry.name, recursive=True)
+                found.extend(f"{entry.name}/{name}" for name in inner)
+    return sorted(found)
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a photo lies directly in ``folder``."""
+    with _scan(folder) as entries:
+        return any(is_image_name(entry.name) and _leads_to(entry, folder=False) for entry in entries)
+
+
+def require_file(path: Path, what: str) -> Path:
+    """``path`` when it is a file.
+
+    Raises:
+        UserError: when it is not; the message names the path and ``what`` it should hold.
+    """
+    if not is_file(path):
+        raise UserError(f"expected {what} at {path}: no such file")
+    return path
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """Non-empty lines of a UTF-8 text file, stripped.
+
+    Raises:
+        UserError: when the file is absent or is not text.
+    """
+    try:
+        text = require_file(path, what).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path} ({what}): {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def inside(path: str, where: str) -> str:
+    """``path``, as a list of photos names it, when it stays inside the data set's folder.
+
+    Args:
+        where: the file and line that it stands in, for the message.
+
+    Raises:
+        UserError: when it is absolute or has ``..`` in it.
+    """
+    if path.startswith("/") or ".." in PurePosixPath(path).parts:
+        raise UserError(f"{where}: {path[:80]!r} leads out of the data set's folder; expected a path below it")
+    return path
+
+
+def require_photos(root: Path, keys: Sequence[str], listed_in: Path | str) -> None:
+    """Check that photos that a file lists exist.
+
+    Raises:
+        UserError: when some do not; the message names the first one and counts them.
+    """
+    missing = [key for key in keys if not is_file(root / key)]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(keys)} photos listed in {listed_in} are missing, the first is {root / missing[0]}"
+        )
+
+
+def _leads_to(entry: os.DirEntry[str], folder: bool) -> bool:
+    try:
+        return entry.is_dir() if folder else entry.is_file()
+    except OSError:  # a link to itself
+        return False
+
+
+def _scan(folder: Path) -> os._ScandirIterator[str]:
+    try:
+        return os.scandir(folder)
+    except OSError as error:
+        raise UserError(f"expected an image folder at {folder}: {error.strerror or error}") from error
