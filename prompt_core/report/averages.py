@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from prompt_core.files import sha256_of_json
 from prompt_core.report.formats import Part, Run
 from prompt_core.report.protocol import protocol_key
 from prompt_core.report.published import PublishedColumn, load_published
+from prompt_core.run_files import ON_REPORTED
 
 
 def with_averages(run: Run) -> Run:
@@ -32,8 +34,10 @@ def _parts(run: Run, column: PublishedColumn) -> list[Part]:
 def _average(column: PublishedColumn, parts: list[Part]) -> Part:
     metrics = {part.protocol.get("metric") for part in parts}
     followed = {part.dataset: protocol_key(part.protocol) for part in parts}
-    protocol = {"mean_of": len(parts), "protocols_sha256": sha256_of_json(followed)}
+    protocol: dict[str, Any] = {"mean_of": len(parts), "protocols_sha256": sha256_of_json(followed)}
     if len(metrics) == 1 and None not in metrics:
         protocol["metric"] = metrics.pop()
+    if any(ON_REPORTED in part.protocol.values() for part in parts):
+        protocol["selection"] = ON_REPORTED
     mean = sum(part.numbers[column.metric] for part in parts) / len(parts)
     return Part(column.name, protocol, {column.metric: mean})

@@ -10,10 +10,10 @@ from pathlib import Path
 from prompt_core.files import make_output_folder, write_text
 from prompt_core.pictures import require_matplotlib
 from prompt_core.report.averages import with_averages
+from prompt_core.report.beside import Beside, published_beside
 from prompt_core.report.columns import Column, build_columns, task_of
 from prompt_core.report.formats import Run
 from prompt_core.report.plots import Plot, draw_curves, draw_gain, draw_pairs, draw_sweeps
-from prompt_core.report.published import Beside, published_beside
 from prompt_core.report.rows import Row, group_rows
 from prompt_core.report.runs import Found, find_runs
 from prompt_core.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
@@ -27,7 +27,7 @@ class Report:
     """All that is told.
 
     Attributes:
-        beside: key of a table → published numbers beside it.
+        beside: key of a table → published numbers beside it, and which may not stand there.
         baselines: rows that others are compared with, the first that fits.
         notes: what the reader must know first.
     """
@@ -132,6 +132,8 @@ def _notes(found: Found, tables: Sequence[Table], columns: Sequence[Column]) -> 
     unstated = [run.name for run in found.runs if any("protocol" in part.protocol for part in run.parts)]
     if unstated:
         notes.append(f"No protocol is stated by {_listed(unstated)}: such numbers stand alone.")
+    if damaged := [f"{each.path}: {each.reason}" for each in found.ignored if each.damaged]:
+        notes.append(f"Could not be read and is left out: {_listed(damaged)}.")
     if not tables:
         notes.append("The runs hold no numbers that could be compared; learning curves, if any, are below.")
     return notes

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from prompt_core.files import read_json
+import yaml
 
+from prompt_core.errors import UserError
+from prompt_core.files import read_json, sha256_of_json
+
+# The setting that says what all but the seed of a learned prompt was.
+LEARNED_AS = "training_sha256"
+# Keys of a training's configuration that stand in settings by themselves, or that decide nothing.
+_SAID = ("SEED", "OUTPUT", "DEVICE", "LOG", "EVAL", "LOSS.NUM_CLASSES", "LOSS.CORRECTION", "DATA.CACHE", "DATA.WORKERS")
 ClassNumbers = dict[str, dict[str, float]]
 
 _CURVES = {"total_loss": "loss", "loss": "loss", "accuracy": "accuracy", "epoch": "epoch", "iteration": "iteration"}
@@ -17,7 +24,8 @@ _CURVES = {"total_loss": "loss", "loss": "loss", "accuracy": "accuracy", "epoch"
 
 def read_history(metrics: Path, about: Mapping[str, Any]) -> list[dict[str, float]]:
     """Loss, accuracy and epoch or iteration, from ``_run.history`` or else from ``log.jsonl`` beside the file."""
-    entries: list[Any] = about.get("history") or []
+    given = about.get("history")
+    entries: list[Any] = given if isinstance(given, list) else []
     if entries:
         entries = [{"epoch": number, **entry} for number, entry in enumerate(entries, 1) if isinstance(entry, dict)]
     elif metrics.name == "metrics.json" and (metrics.parent / "log.jsonl").is_file():
@@ -75,30 +83,68 @@ def prompt_settings(prompt: str, folder: Path) -> dict[str, Any]:
     Args:
         prompt: path as the run was given it, from the working folder or from ``folder``.
     """
-    if not prompt.endswith(".safetensors"):
+    path = next((path for path in (Path(prompt), folder / prompt) if _is_learned(path)), None)
+    metadata = {} if path is None else _metadata(path)
+    training = metadata.get("training")
+    settings = dict(training) if isinstance(training, dict) else {}
+    settings.pop("num_classes", None)
+    if path is None or "K" not in metadata:
         return {}
-    path = next((path for path in (Path(prompt), folder / prompt) if path.is_file()), None)
-    if path is None:
-        return {}
+    vocabulary = metadata.get("vocabulary")
+    names = vocabulary.get("size") if isinstance(vocabulary, dict) else None
+    told = {key: metadata.get(key) for key in ("K", "correction", "method")}
+    configuration = training_configuration(path)
+    if configuration is not None:
+        # K and the correction have names of their own; the rest are places.
+        settings[LEARNED_AS] = sha256_of_json(_without(configuration, _SAID))
+    return {**settings, **told, "names": names}
+
+
+def training_configuration(prompt: Path) -> dict[str, Any] | None:
+    """What a learned file was trained with, all of it, from the ``metrics.json`` that its training left beside it.
+
+    None where there is none, or where its numbers are not those in the file.
+    """
+    if not _is_learned(prompt):
+        return None
+    kept = _metadata(prompt).get("metrics")
+    try:
+        document = read_json(prompt.parent / "metrics.json")
+        configuration = yaml.safe_load(document["_run"]["config"])
+    except (UserError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return None
+    if not isinstance(configuration, dict) or not isinstance(kept, dict) or not kept:
+        return None
+    same = all(document.get(key) == value for key, value in kept.items())
+    return configuration if same else None
+
+
+def _is_learned(path: Path) -> bool:
+    return path.suffix == ".safetensors" and path.is_file()
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What a learned file says of itself; a text where that is no JSON."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="numpy") as stream:
-            metadata: dict[str, str] = stream.metadata() or {}
+            texts: dict[str, str] = stream.metadata() or {}
     except (OSError, SafetensorError):
         return {}
-
-    def value(key: str) -> Any:
+    found: dict[str, Any] = {}
+    for key, text in texts.items():
         try:
-            return json.loads(metadata.get(key, "null"))
+            found[key] = json.loads(text)
         except ValueError:
-            return metadata[key]
+            found[key] = text
+    return found
 
-    training = value("training")
-    settings = dict(training) if isinstance(training, dict) else {}
-    settings.pop("num_classes", None)
-    if "K" not in metadata:
-        return {}
-    vocabulary = value("vocabulary")
-    names = vocabulary.get("size") if isinstance(vocabulary, dict) else None
-    return {**settings, "K": value("K"), "correction": value("correction"), "method": value("method"), "names": names}
+
+def _without(node: Mapping[str, Any], names: Collection[str], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if name not in names:
+            flat |= _without(value, names, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

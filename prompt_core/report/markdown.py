@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Sequence
 
+from prompt_core.report.beside import Beside
 from prompt_core.report.build import Report
 from prompt_core.report.columns import Column
 from prompt_core.report.protocol import in_words
-from prompt_core.report.published import Beside, PublishedTable, load_published
+from prompt_core.report.published import PublishedTable, load_published
+from prompt_core.report.rows import CHOSEN
 from prompt_core.report.tables import Table, cell_text, number_text
-from prompt_core.report.words import run_facts, spread_note, summary
+from prompt_core.report.words import refused_words, run_facts, spread_note, summary
 
 
 def render_markdown(report: Report) -> str:
@@ -20,7 +22,9 @@ def render_markdown(report: Report) -> str:
     for table in report.tables:
         parts += [f"## {plain(table.title)}", f"{plain(_caption(table))}", _numbers(table, report)]
         for block in report.beside.get(table.key, []):
-            parts += [f"Published: {plain(_source(block.published))}", _published_beside(table, block)]
+            if block.rows:
+                parts += [f"Published: {plain(_source(block.published))}", _published_beside(table, block)]
+            parts.append(plain(refused_words(block)))
     if report.tables and not report.beside:
         parts.append("None of these data sets and metrics is in a published table.")
     if report.plots:
@@ -71,19 +75,16 @@ def _numbers(table: Table, report: Report) -> str:
     rows = []
     for row, cells in zip(table.rows, table.cells, strict=True):
         texts = [cell_text(found, column, row) for found, column in zip(cells, table.columns, strict=True)]
-        rows.append([f"{row.number}. {row.label}{' †' if _chosen(row.runs) else ''}", str(row.seeds), *texts])
-    note = "\n\n† checkpoint chosen on the reported images" if any(_chosen(row.runs) for row in table.rows) else ""
+        rows.append([f"{row.number}. {row.marked}", str(row.seeds), *texts])
+    marked = any(row.marked != row.label for row in table.rows)
+    note = f"\n\n{CHOSEN} checkpoint chosen on the reported images" if marked else ""
     return markdown_table(["row", "seeds", *[heading(column, table) for column in table.columns]], rows) + note
-
-
-def _chosen(runs: Sequence[object]) -> bool:
-    return any(getattr(run, "selected_on_test", False) for run in runs)
 
 
 def _published_beside(table: Table, block: Beside) -> str:
     rows = [[name, *_values(values, table)] for name, values in block.rows]
-    for place, gaps in block.gaps:
-        rows.append([f"{table.rows[place].label} − {block.reference}", *_values(gaps, table, signed=True)])
+    for gap in block.gaps:
+        rows.append([f"{table.rows[gap.place].marked} − {gap.reference}", *_values(gap.numbers, table, signed=True)])
     return markdown_table(["published", *[heading(column, table) for column in table.columns]], rows)
 
 

@@ -9,7 +9,7 @@ from prompt_core.report.build import Report
 from prompt_core.report.protocol import in_words
 from prompt_core.report.published import load_published
 from prompt_core.report.tables import cell_text, number_text
-from prompt_core.report.words import run_facts, spread_note, summary
+from prompt_core.report.words import refused_words, run_facts, spread_note, summary
 
 SECTIONS = {
     "sweeps": "K and the margin",
@@ -39,6 +39,7 @@ def render_page(report: Report) -> str:
         main=[table for table in report.tables if table.main],
         more=[table for table in report.tables if not table.main],
         spread_note=spread_note,
+        refused_words=refused_words,
         sections=[section for section in sections if section[2]],
         protocols=[(column.dataset, in_words(column.protocol)) for column in protocols.values()],
         facts=[run_facts(run, row) for row in report.rows for run in row.runs],

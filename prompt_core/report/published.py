@@ -1,18 +1,16 @@
-"""Published numbers, and which of them may stand beside a table: those of the same data set and metric."""
+"""Published numbers: tables, columns, and which data set and metric each is of."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from prompt_core.report.columns import Column
-from prompt_core.report.tables import Table
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,9 @@ class PublishedTable:
     Attributes:
         protocol: what its numbers follow, in words.
         metrics: what a run's protocol may call the metric, when it calls it anything; Fixed AP is not AP.
-        reference: label of the row that differences are taken to, with the backbone where columns have one.
+        reference: name of the row that differences are taken to.
+        model: the backbone of OpenAI's CLIP of all columns that name none; empty where it is not known.
+        settings: what the configuration of a detector or segmenter says of the published architecture.
         rows: name and one number for each column, NaN where none is given.
     """
 
@@ -68,22 +68,8 @@ class PublishedTable:
     reference: str
     columns: tuple[PublishedColumn, ...]
     rows: tuple[tuple[str, tuple[float, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Published numbers beside a table.
-
-    Attributes:
-        rows: label and one number for each column of the table, NaN where none is published.
-        reference: label of the row that differences are taken to.
-        gaps: for each row of the table that has a number there: its place, and its mean minus the reference.
-    """
-
-    published: PublishedTable
-    rows: list[tuple[str, list[float]]]
-    reference: str
-    gaps: list[tuple[int, list[float]]]
+    model: str = ""
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @cache
@@ -99,25 +85,9 @@ def load_published() -> tuple[PublishedTable, ...]:
             (row[0], tuple(math.nan if value is None else float(value) for value in row[1:])) for row in entry["rows"]
         )
         text = {key: entry[key] for key in ("name", "task", "source", "protocol", "reference")}
+        text |= {key: entry[key] for key in ("model", "settings") if key in entry}
         tables.append(PublishedTable(**text, metrics=tuple(entry["metrics"]), columns=columns, rows=rows))
     return tuple(tables)
-
-
-def published_beside(table: Table, tables: Sequence[PublishedTable] | None = None) -> list[Beside]:
-    """The published numbers of a table's data sets and metrics, one block for each published table."""
-    blocks = []
-    for published in load_published() if tables is None else tables:
-        models = list(dict.fromkeys(column.model for column in published.columns))
-        rows = []
-        for name, values in published.rows:
-            for model in models:
-                cells = [_value(published, values, column, model) for column in table.columns]
-                if any(map(math.isfinite, cells)):
-                    rows.append((f"{name}, {model}" if model else name, cells))
-        if rows:
-            reference = published.reference if published.reference in dict(rows) else rows[-1][0]
-            blocks.append(Beside(published, rows, reference, _gaps(table, dict(rows)[reference])))
-    return blocks
 
 
 def disagreements(published: PublishedTable) -> list[tuple[str, str, float, float]]:
@@ -142,24 +112,6 @@ def disagreements(published: PublishedTable) -> list[tuple[str, str, float, floa
             if abs(computed - values[place]) > slack + 0.05 + 1e-9:
                 found.append((name, column.name, values[place], computed))
     return found
-
-
-def _value(published: PublishedTable, values: Sequence[float], column: Column, model: str) -> float:
-    for place, each in enumerate(published.columns):
-        if each.model == model and each.matches(column) and column.protocol.get("metric") in (None, *published.metrics):
-            return values[place]
-    return math.nan
-
-
-def _gaps(table: Table, reference: Sequence[float]) -> list[tuple[int, list[float]]]:
-    gaps = []
-    for place, cells in enumerate(table.cells):
-        numbers = [
-            found.mean - value if found is not None else math.nan for found, value in zip(cells, reference, strict=True)
-        ]
-        if any(map(math.isfinite, numbers)):
-            gaps.append((place, numbers))
-    return gaps
 
 
 def _bare(name: str) -> str:

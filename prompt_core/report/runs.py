@@ -20,32 +20,48 @@ LARGEST_RESULT = 5_000_000
 
 
 @dataclass(frozen=True)
+class Ignored:
+    """A file that was not read, and why.
+
+    Attributes:
+        damaged: whether it may have been results.
+    """
+
+    path: Path
+    reason: str
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
 class Found:
     """What was read.
 
     Attributes:
         runs: in the order of the arguments; those of one folder with hand-written prompts first, then by label.
-        ignored: JSON files in the folders that hold no results.
+        ignored: JSON files below the folders that were not read.
     """
 
     runs: list[Run]
-    ignored: list[Path]
+    ignored: list[Ignored]
 
 
 def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> Found:
     """Read the runs in files and folders.
+
+    What is named must be results; of what only lies below a named folder, other files are listed in ``ignored``.
 
     Args:
         arguments: each a file of results, a folder with a ``metrics.json``, or a folder to look for both in; with
             ``NAME=`` before it a run is called NAME, and several are called NAME/….
 
     Raises:
-        UserError: when there is nothing to read, a file is no JSON or holds no results, or two runs have one name.
+        UserError: when there is nothing to read, a named file is no JSON or holds no results, or two runs have one
+            name.
     """
     if not arguments:
         raise UserError("no runs; give files with results, or folders with a metrics.json")
     runs: list[Run] = []
-    ignored: list[Path] = []
+    ignored: list[Ignored] = []
     for argument in arguments:
         name, path = _named(os.fspath(argument))
         found = _read_folder(path, ignored) if path.is_dir() else _read_file(path)
@@ -90,22 +106,32 @@ def _read_file(path: Path) -> list[Run]:
     return _read(path, read_json(path), name)
 
 
-def _read_folder(folder: Path, ignored: list[Path]) -> list[Run]:
+def _read_folder(folder: Path, ignored: list[Ignored]) -> list[Run]:
     if (folder / METRICS).is_file():
         return _read_file(folder / METRICS)
     runs: list[Run] = []
+    left_out: list[Ignored] = []
     for path in _candidates(folder):
         inside = path.relative_to(folder)
-        if path.name == METRICS:
-            runs += _read(path, read_json(path), inside.parent.as_posix())
-            continue
-        document = read_json(path) if path.stat().st_size <= LARGEST_RESULT else None
-        if looks_like_results(document):
-            runs += _read(path, document, inside.with_suffix("").as_posix())
-        else:
-            ignored.append(path)
+        metrics = path.name == METRICS
+        try:
+            if not metrics and path.is_file() and path.stat().st_size > LARGEST_RESULT:
+                left_out.append(Ignored(path, "it is larger than results are"))
+                continue
+            document = read_json(path)
+            if looks_like_results(document):
+                runs += read_runs_of(path, document, (inside.parent if metrics else inside.with_suffix("")).as_posix())
+            else:
+                left_out.append(Ignored(path, "it holds no results"))
+        except UserError as error:
+            left_out.append(Ignored(path, str(error).removeprefix(f"{path} ").removeprefix(f"{path}: "), True))
     if not runs:
-        raise UserError(f"no run in {folder}: neither a metrics.json nor another file with results, there or below")
+        damaged = [each for each in left_out if each.damaged]
+        more = f"; {damaged[0].path} {damaged[0].reason}" if damaged else ""
+        raise UserError(
+            f"no run in {folder}: neither a metrics.json nor another file with results, there or below{more}"
+        )
+    ignored += left_out
     # Files may be named by hashes.
     return sorted(joined_parts(runs), key=_by_label)
 

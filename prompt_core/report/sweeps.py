@@ -10,7 +10,7 @@ from typing import Any
 from prompt_core.errors import UserError, nearest
 from prompt_core.report.columns import Column
 from prompt_core.report.protocol import protocol_key
-from prompt_core.report.rows import Row, cell, exact
+from prompt_core.report.rows import SAME, Row, cell, exact
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def sweeps(rows: Sequence[Row], columns: Sequence[Column], setting: str, baselin
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if setting in row.settings:
-            groups.setdefault(exact({k: v for k, v in row.settings.items() if k != setting}), []).append(row)
+            others = {key: value for key, value in row.settings.items() if key not in (setting, SAME.get(setting))}
+            groups.setdefault(exact(others), []).append(row)
     groups = {key: members for key, members in groups.items() if len(members) > 1}
     if not groups:
         return []
@@ -184,23 +185,35 @@ def _rest(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place(value: Any, setting: str) -> tuple[int, float, str]:
     """Order on the axis: numbers, then words; K = 0 stands for all classes, no correction for a margin of 0."""
-    if value is None:
+    if value is None or value == "none":
         return 0, 0.0, ""
     if setting == "K" and value == 0:
         return 1, 0.0, ""
-    if isinstance(value, (int, float)):
-        return 0, float(value), ""
-    return 1, 0.0, str(value)
+    number = _number(value)
+    if number is not None:
+        return 0, number, ""
+    # log10 before ln, which is larger: the margin of one K grows.
+    return 1, float({"log10": 1, "ln": 2}.get(str(value), 3)), str(value)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _value(value: Any, setting: str) -> str:
-    if value is None:
+    if value is None or value == "none":
         return "none"
-    return "all" if setting == "K" and value == 0 else f"{value:g}" if isinstance(value, float) else str(value)
+    if setting == "K" and value == 0:
+        return "all"
+    number = None if isinstance(value, int) else _number(value)
+    return str(value) if number is None else f"{number:g}"
 
 
 def _labels(settings: Sequence[Mapping[str, Any]], setting: str) -> list[str]:
-    keys = sorted({key for each in settings for key in each} - {setting})
+    keys = sorted({key for each in settings for key in each} - {setting, *SAME.values()})
     differing = [key for key in keys if len({exact(each.get(key)) for each in settings}) > 1]
     names = {"shots": "images per class"}
     texts = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prompt_core.report.beside import Beside
 from prompt_core.report.formats import Run
 from prompt_core.report.rows import Row
 from prompt_core.report.tables import Table
@@ -27,7 +28,7 @@ def summary(report: Report) -> str:
     runs, rows = counted(len(report.found.runs), "run"), counted(len(report.rows), "row")
     text = f"{runs} in {rows} on {counted(len(datasets), 'data set')}, each protocol in columns of its own."
     if report.found.ignored:
-        text += f" {counted(len(report.found.ignored), 'other JSON file')} there held no results."
+        text += f" Not read as results: {counted(len(report.found.ignored), 'other JSON file')} there."
     return text
 
 
@@ -43,9 +44,17 @@ def spread_note(table: Table) -> str:
     return text + (" Bold: the best mean of a column, whatever the spread." if any(table.best) else "")
 
 
+def refused_words(block: Beside) -> str:
+    """Which numbers are not set against a published table, and why; empty when all are."""
+    if not block.refused:
+        return ""
+    return f"Not compared with “{block.published.name}”, which stands whole below: {'; '.join(block.refused)}."
+
+
 def run_facts(run: Run, row: Row) -> dict[str, str]:
     """A line of the list of runs."""
-    versions = run.about.get("versions") or {}
+    stated = run.about.get("versions")
+    versions = stated if isinstance(stated, dict) else {}
     seed = run.settings.get("seed", run.about.get("seed"))
     return {
         "run": run.name,

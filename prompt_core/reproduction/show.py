@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prompt_core.data.catalog import find_entry
 from prompt_core.files import write_text
 from prompt_core.report.averages import with_averages
+from prompt_core.report.beside import Refusals
 from prompt_core.report.columns import Column, build_columns
+from prompt_core.report.comparable import why_not
 from prompt_core.report.formats import Run, joined_parts, read_runs_of
 from prompt_core.report.markdown import markdown_table, plain
 from prompt_core.report.published import PublishedColumn, PublishedTable, load_published
+from prompt_core.report.rows import CHOSEN, cell
 from prompt_core.report.rows import Row as ReportRow
-from prompt_core.report.rows import cell
 from prompt_core.report.tables import cell_text, number_text
 from prompt_core.reproduction.plan import Published, Row, Table
-
-CHOSEN = "†"
+from prompt_core.run_files import ON_REPORTED
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ def _unit(table: Table, lines: Sequence[Line]) -> str:
 
 def _cells(line: Line, columns: Sequence[Column]) -> tuple[str, ...]:
     own = line.as_report_row
-    name = line.row.name + (f" {CHOSEN}" if line.chosen_on_test else "")
-    return (name, str(len(line.runs)), *(cell_text(cell(own, column), column, own) for column in columns))
+    return (own.marked, str(len(line.runs)), *(cell_text(cell(own, column), column, own) for column in columns))
 
 
 def _heading(column: Column, columns: Sequence[Column]) -> str:
@@ -113,31 +112,32 @@ def _heading(column: Column, columns: Sequence[Column]) -> str:
 def _beside(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[list[tuple[str, ...]], list[str]]:
     """Rows of row, data set, ours, published, difference; and which numbers may not stand there, and why."""
     found: list[tuple[str, ...]] = []
-    refused: list[str] = []
+    refusals = Refusals()
     for line in lines:
         own = line.as_report_row
         for published in line.row.published:
             for column in columns:
-                value = published_value(published, column)
-                ours = cell(own, column)
-                if value is None or ours is None or not math.isfinite(ours.mean):
+                place, ours = published_number(published, column), cell(own, column)
+                if place is None or ours is None or not math.isfinite(ours.mean):
                     continue
-                if reason := not_as_published(column, line):
-                    refused.append(f"{column.dataset} is not compared: {reason}")
+                table, each, value = place
+                if reason := why_not(table, [each], column, line.runs):
+                    refusals.add(f"not compared, {reason}", column.dataset, line.row.name)
                     continue
                 gap = number_text(ours.mean - value, column, signed=True)
                 texts = (cell_text(ours, column, own), number_text(value, column), gap)
-                found.append((line.row.name, column.dataset, *texts))
-    return found, list(dict.fromkeys(refused))
+                name = line.row.name + (f" {CHOSEN}" if ON_REPORTED in column.protocol.values() else "")
+                found.append((name, column.dataset, *texts))
+    return found, refusals.words()
 
 
-def published_value(published: Published, column: Column) -> float | None:
-    """The published number of a row that belongs to a column, or None."""
+def published_number(published: Published, column: Column) -> tuple[PublishedTable, PublishedColumn, float] | None:
+    """The published number of a row that belongs to a column, with its table and column, or None."""
     table = next(each for each in load_published() if each.name == published.table)
     values = dict(table.rows)[published.row]
     for place, each in enumerate(table.columns):
         if _is_of(each, published, column) and math.isfinite(values[place]):
-            return values[place]
+            return table, each, values[place]
     return None
 
 
@@ -145,37 +145,6 @@ def _is_of(each: PublishedColumn, published: Published, column: Column) -> bool:
     if published.column:
         return each.name == published.column and (column.dataset, column.metric) == (published.dataset, "top1")
     return each.model == published.model and each.matches(column)
-
-
-def not_as_published(column: Column, line: Line) -> str | None:
-    """Why a number must not be set against a published one; None where both follow one protocol.
-
-    Images and classes are counted: an official or generated division into splits has other test images than the
-    published one, and a part of a data set is another data set.
-    """
-    pretrained = {run.about.get("pretrained") for run in line.runs}
-    if pretrained != {"openai"}:
-        return "it is not of OpenAI's weights"
-    if "mean_of" in column.protocol:
-        parts = [part for run in line.runs for part in run.parts if find_entry(part.dataset) is not None]
-        reasons = [reason for part in parts if (reason := _protocol_reason(part.dataset, part.protocol))]
-        return f"a member is not ({reasons[0]})" if reasons else None
-    return _protocol_reason(column.dataset, column.protocol)
-
-
-def _protocol_reason(dataset: str, protocol: Mapping[str, Any]) -> str | None:
-    entry = find_entry(dataset)
-    if entry is None:
-        return "it is no published data set"
-    for division in ("generated", "official"):
-        if f"{division} split" in str(protocol.get("source")):
-            return f"{dataset}: its {division} split has other test images than the published one"
-    images = int(protocol.get("images", 0)) + len(protocol.get("unreadable", []))
-    if images != entry.test.number:
-        return f"{dataset}: {images:,} test images, published are {entry.test.number:,}"
-    if protocol.get("candidates") != entry.classes.number:
-        return f"{dataset}: {protocol.get('candidates'):,} classes, published are {entry.classes.number:,}"
-    return None
 
 
 def _published_block(published: PublishedTable, table: Table) -> Block:

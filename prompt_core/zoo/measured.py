@@ -14,8 +14,10 @@ import yaml
 from prompt_core.comparison import mean_and_spread
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import sha256_of_json
+from prompt_core.report.companions import training_configuration
 from prompt_core.report.formats import Run
-from prompt_core.report.runs import find_runs
+from prompt_core.report.runs import Found, find_runs
+from prompt_core.run_files import ON_REPORTED
 from prompt_core.zoo.configurations import ConfigurationFile, configuration_of
 
 RESULTS = "docs/results"
@@ -65,7 +67,9 @@ def measured(
     """Numbers by configuration, from ``root/docs/results``.
 
     A result belongs to the configuration that its command names, whose resolved settings it holds, whose text it holds
-    the hash of, or which it is a row of ``tools/reproduce.py`` of. Results that say none of these are in ``tables``.
+    the hash of, or which it is a row of ``tools/reproduce.py`` of. A prompt that was scored belongs to the one that it
+    was learned with, whatever configuration it was scored under; hand prompts to none. Results that say none of these
+    are in ``tables``.
 
     Args:
         tables: objects with ``configuration``, ``file`` (a Markdown table below the repository), ``row`` and ``note``.
@@ -78,7 +82,10 @@ def measured(
         _known(entry["configuration"], files)
         found.setdefault(entry["configuration"], []).append(_from_table(root, **entry))
     folder = root / RESULTS
-    runs = find_runs([folder]).runs if any(folder.rglob("*.json")) else []
+    everything = find_runs([folder]) if any(folder.rglob("*.json")) else Found([], [])
+    if damaged := [each for each in everything.ignored if each.damaged]:
+        raise UserError(f"{damaged[0].path}: {damaged[0].reason}")
+    runs = everything.runs
     digests = {**_detector_digests(root), **_segmenter_digests(root)} if any(_digest(run) for run in runs) else {}
     groups: dict[tuple[str, str, str, str], list[Run]] = {}
     for run in runs:
@@ -90,13 +97,18 @@ def measured(
     for (name, row, settings, _), group in groups.items():
         places = sorted(run.file.relative_to(root).as_posix() for run in group)
         place = places[0] if len(places) == 1 else Path(places[0]).parent.as_posix()
-        note = _table_command(str(group[0].about.get("command") or ""))
+        notes = [_table_command(str(group[0].about.get("command") or ""))]
+        notes += [ON_REPORTED] if any(run.selected_on_test for run in group) else []
+        note = "; ".join(filter(None, notes))
         found.setdefault(name, []).append(Measured(row, settings, note, len(group), _shown(group), place))
     return found
 
 
 def _configuration(run: Run, files: Mapping[str, ConfigurationFile], digests: Mapping[str, str]) -> str | None:
-    name = configuration_of(str(run.about.get("command") or ""))
+    command = str(run.about.get("command") or "")
+    if command.split(" ")[0].endswith("evaluate_prompt.py"):
+        return _learned_with(run, files)
+    name = configuration_of(command)
     if name in files:
         return name
     given = str(run.settings.get("config"))
@@ -108,6 +120,16 @@ def _configuration(run: Run, files: Mapping[str, ConfigurationFile], digests: Ma
     if "method" in run.settings and stated.endswith(".yaml"):
         return _as_configured(run, stated, files)
     return _same_settings(stated, files) if ":" in stated else None
+
+
+def _learned_with(run: Run, files: Mapping[str, ConfigurationFile]) -> str | None:
+    """The configuration that a scored prompt was learned with, where its training lies with the result.
+
+    Only paths from the result's own folder are followed: the page must not depend on what else a machine holds.
+    """
+    prompt = Path(str(run.about.get("prompt") or ""))
+    given = None if run.hand or prompt.is_absolute() else training_configuration(run.file.parent / prompt)
+    return None if given is None else _resolves_to(given, files)
 
 
 def _as_configured(run: Run, stated: str, files: Mapping[str, ConfigurationFile]) -> str | None:
@@ -133,13 +155,17 @@ def _digest(run: Run) -> bool:
 
 def _same_settings(dump: str, files: Mapping[str, ConfigurationFile]) -> str | None:
     """The configuration of prompt learning that resolves to a dumped one, but for places, seed and device."""
-    from prompt_core.config import default_config
-
     try:
         given = yaml.safe_load(dump)
     except yaml.YAMLError:
         return None
-    if not isinstance(given, dict) or not {"METHOD", "LOSS"} & set(given):
+    return _resolves_to(given, files) if isinstance(given, dict) else None
+
+
+def _resolves_to(given: Mapping[str, Any], files: Mapping[str, ConfigurationFile]) -> str | None:
+    from prompt_core.config import default_config
+
+    if not {"METHOD", "LOSS"} & set(given):
         return None
     defaults = _comparable(yaml.safe_load(default_config().dump()))
     # Runs of before a key existed had its default.

@@ -19,7 +19,10 @@ CallTool = Callable[..., tuple[int, str, str]]
 def run_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "runs/one"
     folder.mkdir(parents=True)
-    document = {"caltech101/top1": 94.5, "_run": {"seed": 1}, "_protocol": {"caltech101": {"split": "test"}}}
+    run = {"seed": 1, "clip": "ViT-B-16-quickgelu", "pretrained": "openai"}
+    words = {"split": "test", "metric": "top-1 over all images (micro)", "images": 2_465, "candidates": 100}
+    protocol = {"caltech101": {**words, "source": "caltech101, published split"}}
+    document = {"caltech101/top1": 94.5, "_run": run, "_protocol": protocol}
     (folder / "metrics.json").write_text(json.dumps(document))
     return folder
 

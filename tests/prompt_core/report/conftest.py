@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 TOP1 = {"split": "val", "metric": "top-1 over all images (micro)", "candidates": 100, "vocabulary_sha256": "ab" * 32}
-LVIS = {"split": "lvis_v1_val", "metric": "LVIS AP (federated)", "detections": "300 of an image, over all classes"}
+LVIS = {
+    "split": "lvis_v1_val",
+    "metric": "LVIS AP (federated)",
+    "detections": "300 of an image, over all classes",
+    "images": 19_809,
+}
+RESNET = "MODEL:\n  TIMM:\n    BASE_NAME: resnet50_in21k\n"
 VERSIONS = {"python": "3.11.7", "prompt_core": "0.1.0", "torch": "2.13.0"}
 
 
@@ -65,7 +71,7 @@ def all_kinds(write_run: Callable[..., Path], write_base_novel: Callable[..., Pa
                 base = 41 + seed / 2 + number / 1000
                 write_base_novel(f"POMP K={number}, {correction}", base, 32 - number / 1000, seed, **how)
     numbers = {"lvis_v1_val/box_AP": 36.0, "lvis_v1_val/box_APr": 26.5, "lvis_v1_val/mask_AP": 32.5}
-    detector = write_run("detector", numbers, {"lvis_v1_val": LVIS})
+    detector = write_run("detector", numbers, {"lvis_v1_val": LVIS}, config=RESNET)
     (detector / "log.jsonl").write_text(
         "".join(json.dumps({"iteration": 20 * i, "total_loss": 5 / (i + 1), "lr": 0.1}) + "\n" for i in range(5))
         + '{"iteration": 100, "tot',

@@ -104,7 +104,8 @@ def test_runs_of_all_tasks(all_kinds: Path, tmp_path: Path) -> None:
     assert page.tags["svg"] == len(report.plots)
     assert {36.0, 94.5, -0.3} <= {round(number, 6) for number in page.numbers}
     markdown = (tmp_path / "out/report.md").read_text(encoding="utf-8")
-    assert check_markdown(markdown) == len(report.tables) + sum(map(len, report.beside.values())) + 1 + 12
+    beside = [block for blocks in report.beside.values() for block in blocks if block.rows]
+    assert check_markdown(markdown) == len(report.tables) + len(beside) + 1 + 12
     assert "| detector − POMP | −0.2 | −0.3 | −0.2 |" in markdown
 
 
@@ -176,6 +177,25 @@ def test_a_choice_on_the_reported_images_is_marked(write_run: Write, tmp_path: P
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
         assert "The checkpoint of chosen was chosen on the very images that are reported" in text
         assert "†" in text
+
+
+def test_the_mark_stands_where_differences_are_too(write_run: Write, tmp_path: Path) -> None:
+    config = "MODEL:\n  NAME: ViT-B-16-quickgelu\n  PRETRAINED: openai\nSELECT_ON_TEST: true\n"
+    words = {"split": "test", "metric": "top-1 over all images (micro)", "images": 8_100, "candidates": 10}
+    words["source"] = "eurosat, published split"
+    write_report([write_run("chosen", {"eurosat/top1": 50.0}, {"eurosat": words}, config=config)], tmp_path / "out")
+    assert "| chosen † − POMP | −2.1 |" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert '>chosen <abbr title="checkpoint chosen on the reported images">†</abbr> − POMP</th>' in page
+
+
+def test_files_that_were_not_read_are_told(write_run: Write, tmp_path: Path) -> None:
+    write_run("many/ours", {"set/top1": 1.0}, {"set": {"split": "val"}})
+    (tmp_path / "many/x.json").write_text('{"a": ')
+    report = write_report([tmp_path / "many"], tmp_path / "out")
+    assert any("Could not be read and is left out" in note and "x.json" in note for note in report.notes)
+    for name in ("report.html", "report.md"):
+        assert "x.json" in (tmp_path / "out" / name).read_text(encoding="utf-8")
 
 
 def test_markdown_cells_hold_no_markup() -> None:

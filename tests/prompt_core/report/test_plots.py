@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import xml.etree.ElementTree as ElementTree
@@ -40,6 +41,28 @@ def test_lines_over_k_differ_in_nothing_else(all_kinds: Path) -> None:
     assert margins.values == ["none", "log10"]
     assert [line.label for line in margins.lines] == ["K: 100", "K: 1000"]
     assert math.isnan(margins.baseline)
+
+
+def test_lines_of_reproduced_tables(tmp_path: Path) -> None:
+    """Such files hold K and the margin under two names each, the margin as a text."""
+    margins = ("log10", "1.0", "none", "0.5", "ln")
+    for number, (K, margin) in enumerate(itertools.product((1000, 100, 0), margins)):
+        settings = {"method": "pomp", "K": K, "LOSS.NUM_CLASSES": K, "correction": margin, "LOSS.CORRECTION": margin}
+        document = {"row": f"K = {K}, {margin}", "seed": 0, "settings": {**settings, "OPTIM.LR": 0.1, "seed": 0}}
+        document |= {"table": "ablation_margin", "scale": "laptop", "set/top1": 50.0 + number}
+        document |= {"_run": {"learned": f"hash {number}"}, "_protocol": {"set": {"split": "val"}}}
+        (tmp_path / f"{number:016x}.json").write_text(json.dumps(document))
+    report = reported(tmp_path)
+    (numbers,) = sweeps(report.rows, report.columns, "K")
+    assert numbers.values == ["100", "1000", "all"]
+    labels = ["none", "0.5", "1", "log10", "ln"]
+    assert sorted(line.label for line in numbers.lines) == sorted(f"correction: {label}" for label in labels)
+    (margin,) = sweeps(report.rows, report.columns, "correction")
+    assert margin.values == labels
+    assert sorted(line.label for line in margin.lines) == ["K: 100", "K: 1000", "K: all"]
+    line = next(line for line in margin.lines if line.label == "K: 1000")
+    assert [value for _, value, _ in line.points] == [52.0, 53.0, 51.0, 50.0, 54.0]
+    assert {"Accuracy against K", "Accuracy against the margin"} <= {plot.title for plot in report.plots}
 
 
 def test_runs_that_differ_in_more_are_no_line(write_base_novel: Write, tmp_path: Path) -> None:

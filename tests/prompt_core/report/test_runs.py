@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from prompt_core.errors import UserError
+from prompt_core.report.rows import group_rows
 from prompt_core.report.runs import find_runs
+from prompt_core.report.words import run_facts
 from prompt_core.run_files import ON_REPORTED
 
 Write = Callable[..., Path]
@@ -27,7 +29,9 @@ def test_a_folder_a_file_and_a_folder_of_folders(write_run: Write, tmp_path: Pat
     assert [run.name for run in find_runs([first / "metrics.json"]).runs] == ["a"]
     found = find_runs([tmp_path / "many"])
     assert [run.name for run in found.runs] == ["a", "deep/b"]
-    assert [path.name for path in found.ignored] == ["notes.json"]
+    assert [(each.path.name, each.reason, each.damaged) for each in found.ignored] == [
+        ("notes.json", "it holds no results", False)
+    ]
 
 
 def test_names_with_numbers_are_in_the_order_of_the_numbers(write_run: Write, tmp_path: Path) -> None:
@@ -77,6 +81,40 @@ def test_nothing_to_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"a": 1}')
     with pytest.raises(UserError, match=r"neither a metrics\.json nor another file with results"):
         find_runs([tmp_path])
+
+
+def test_foreign_and_broken_files_below_a_folder_are_listed(write_run: Write, tmp_path: Path) -> None:
+    write_run("many/ours", {"set/top1": 1.0}, {"set": {"split": "val"}})
+    others = {
+        "detectron2/metrics.json": '{"iteration": 19, "total_loss": 1.2}\n{"iteration": 39, "total_loss": 1.1}\n',
+        "short/metrics.json": '{"iteration": 19, "bbox/AP": 20.0}\n',
+        "broken/x.json": '{"a": ',
+        "text/metrics.json": '{"set/top1": "high", "_run": {}}',
+    }
+    for name, text in others.items():
+        (tmp_path / "many" / name).parent.mkdir()
+        (tmp_path / "many" / name).write_text(text)
+    (tmp_path / "many/gone.json").symlink_to(tmp_path / "absent.json")
+    found = find_runs([tmp_path / "many"])
+    assert [run.name for run in found.runs] == ["ours"]
+    assert {each.path.relative_to(tmp_path / "many").as_posix(): each.damaged for each in found.ignored} == {
+        "detectron2/metrics.json": True,
+        "short/metrics.json": False,
+        "broken/x.json": True,
+        "text/metrics.json": True,
+        "gone.json": True,
+    }
+    # What is named itself is read or refused.
+    for name in others:
+        with pytest.raises(UserError):
+            find_runs([tmp_path / "many" / name])
+
+
+@pytest.mark.parametrize("about", [{"history": 5}, {"history": {"a": 1}}, {"history": "x"}, {"versions": "torch"}])
+def test_odd_descriptions_of_a_run_are_no_error(write_run: Write, about: dict) -> None:
+    run = find_runs([write_run("run", {"set/top1": 1.0}, **about)]).runs[0]
+    assert run.history == []
+    assert run_facts(run, group_rows([run])[0])["run"] == "run"
 
 
 def test_data_sets_with_slashes_and_metrics_without_numbers(write_run: Write) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,67 @@ def test_rows_of_one_label_are_told_apart_by_what_differs(write_base_novel: Writ
     files = [write_base_novel("POMP", 41.0, 33.0, 0, learning_rate=rate) for rate in (0.0005, 0.02)]
     rows = group_rows(find_runs(files).runs)
     assert [row.label for row in rows] == ["POMP (learning_rate 0.0005)", "POMP (learning_rate 0.02)"]
+
+
+def test_labels_say_what_a_row_has_and_not_what_it_lacks() -> None:
+    last = {"K": 0, "LOSS.NUM_CLASSES": 0, "SELECT.ON": "last", "SELECT_ON_TEST": False}
+    held_out = {**last, "SELECT.ON": "held_out"}
+    chosen = {**last, "SELECT_ON_TEST": True, "EVAL.SPLIT": "val", "EVAL.VOCABULARY": ""}
+    small = {**last, "K": 100, "LOSS.NUM_CLASSES": 100}
+    runs = [
+        Run(f"r{number}", Path("f"), "CoOp", [], {**settings, "seed": 0})
+        for number, settings in enumerate((last, held_out, chosen, small))
+    ]
+    assert [row.label for row in group_rows(runs)] == [
+        "CoOp (K 0, SELECT.ON last)",
+        "CoOp (K 0, SELECT.ON held_out)",
+        "CoOp (K 0, SELECT.ON last, SELECT_ON_TEST True)",
+        "CoOp (K 100, SELECT.ON last)",
+    ]
+
+
+def test_rows_that_words_do_not_tell_apart_are_called_by_their_runs() -> None:
+    settings = [{"clip": "ab" * 32}, {"clip": "cd" * 32}]
+    runs = [Run(f"r{number}", Path("f"), "CoOp", [], each) for number, each in enumerate(settings)]
+    assert [row.label for row in group_rows(runs)] == ["CoOp (r0)", "CoOp (r1)"]
+
+
+def write_prompt(folder: Path, seed: int, rate: float = 0.1, **changes: Any) -> Path:
+    """A learned prompt and what its training leaves beside it; returns the prompt."""
+    import torch
+
+    from prompt_core import SoftPrompt
+
+    folder.mkdir(parents=True)
+    metrics = {"train/loss": 1.0 + seed}
+    training = {"seed": seed, "epochs": 3}
+    path = folder / "prompt.safetensors"
+    SoftPrompt(torch.zeros(2, 4)).save(path, K=100, correction="ln", training=training, metrics=metrics)
+    config = f"SEED: {seed}\nOUTPUT: {folder}\nOPTIM:\n  LR: {rate}\nLOSS:\n  NUM_CLASSES: 100\n  CORRECTION: ln\n"
+    document = {**metrics, "_run": {"config": config}, "_protocol": {}, **changes}
+    (folder / "metrics.json").write_text(json.dumps(document))
+    return path
+
+
+def test_scored_prompts_that_differ_in_the_seed_alone_share_a_row(write_run: Write, tmp_path: Path) -> None:
+    folders = []
+    for number, value in enumerate((40.0, 42.0, 47.0)):
+        prompt = write_prompt(tmp_path / f"learned{number}", number)
+        folders.append(write_run(f"s{number}", {"set/top1": value}, {"set": VAL}, prompt=str(prompt)))
+    (row,) = group_rows(find_runs(folders).runs)
+    column = build_columns(row.runs)[0]
+    assert (row.label, row.seeds) == ("s0, s1, s2", 3)
+    assert cell_text(cell(row, column), column, row) == "43.0 ± 3.5"
+    # Another rate, another training beside the prompt, or the same seed again: rows of their own.
+    for name, seed, rate, changes in (
+        ("rate", 3, 0.2, {}),
+        ("stranger", 4, 0.1, {"train/loss": 9.0}),
+    ):
+        prompt = write_prompt(tmp_path / f"learned_{name}", seed, rate, **changes)
+        folders.append(write_run(name, {"set/top1": 50.0}, {"set": VAL}, prompt=str(prompt)))
+    assert [row.label for row in group_rows(find_runs(folders).runs)] == ["s0, s1, s2", "rate", "stranger"]
+    again = write_run("again", {"set/top1": 40.0}, {"set": VAL}, prompt=str(tmp_path / "learned0/prompt.safetensors"))
+    assert [row.label for row in group_rows(find_runs([*folders[:2], again]).runs)] == ["s0", "s1", "again"]
 
 
 def test_runs_with_a_metrics_file_each_have_a_row_of_their_own(write_run: Write) -> None:

@@ -14,8 +14,18 @@ from prompt_core.reproduction.show import Block, read_line, table_blocks, write_
 from prompt_core.reproduction.store import Store
 from prompt_core.reproduction.tables import find_table
 
+VIT = "ViT-B-16-quickgelu"
 
-def result(dataset: str, value: float, seed: int = 42, pretrained: str = "openai", **words: Any) -> dict[str, Any]:
+
+def result(
+    dataset: str,
+    value: float,
+    seed: int = 42,
+    pretrained: str = "openai",
+    clip: str = VIT,
+    command: str = "reproduce.py cross_dataset --output out",
+    **words: Any,
+) -> dict[str, Any]:
     """What a run would have written."""
     entry = classification_entry(dataset)
     protocol = {
@@ -30,9 +40,9 @@ def result(dataset: str, value: float, seed: int = 42, pretrained: str = "openai
     return {
         "row": "whatever it was made for",
         "seed": seed,
-        "settings": {"K": 1000, "seed": seed},
+        "settings": {"method": "pomp", "K": 1000, "seed": seed},
         f"{dataset}/top1": value,
-        "_run": {"learned": f"hash {seed}", "pretrained": pretrained},
+        "_run": {"learned": f"hash {seed}", "pretrained": pretrained, "clip": clip, "command": command},
         "_protocol": {dataset: protocol},
     }
 
@@ -63,9 +73,29 @@ def test_the_mean_over_seeds_is_compared() -> None:
 
 
 def test_each_backbone_has_its_own_number() -> None:
-    for row, published in (("POMP, RN50", "20.2"), ("POMP, ViT-B/32", "22.2"), ("POMP, ViT-B/16", "25.3")):
-        found = beside(blocks_of("imagenet21k", row, [result("imagenet21k", 20.0)]))
+    for model, clip, published in (
+        ("RN50", "RN50-quickgelu", "20.2"),
+        ("ViT-B/32", "ViT-B-32-quickgelu", "22.2"),
+        ("ViT-B/16", VIT, "25.3"),
+    ):
+        row = f"POMP, {model}"
+        found = beside(blocks_of("imagenet21k", row, [result("imagenet21k", 20.0, clip=clip)]))
         assert found[row, "imagenet21k"][1] == published
+        other = blocks_of("imagenet21k", row, [result("imagenet21k", 20.0, clip="ViT-L-14-quickgelu")])
+        assert beside(other) == {}
+
+
+def test_sets_that_an_average_is_not_of_do_not_matter_to_it() -> None:
+    documents = [result(name, 60.0) for name in CROSS_DATASET]
+    documents.append(result("imagenet_a", 50.0, images=6_500))
+    found = beside(blocks_of("ablation_k", "K = 500", documents))
+    assert set(found) == {("K = 500", "Avg10")}
+    changed = [*documents[:-2], result(CROSS_DATASET[-1], 60.0, images=50)]
+    block = blocks_of("ablation_k", "K = 500", changed)["Beside the published numbers"]
+    assert block.rows == ()
+    assert block.notes == (
+        "Avg10 (K = 500): not compared, a member is another (ucf101: 50 test images, published are 3,783)",
+    )
 
 
 def test_averages_come_of_all_ten_sets() -> None:
@@ -81,10 +111,20 @@ def test_averages_come_of_all_ten_sets() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"images": 100}, "eurosat: 100 test images, published are 8,100"),
-        ({"candidates": 21_843}, "eurosat: 21,843 classes, published are 10"),
+        ({"images": 100}, "100 test images, published are 8,100"),
+        ({"candidates": 21_843}, "21,843 classes, published are 10"),
         ({"source": "eurosat, generated split"}, "its generated split has other test images"),
-        ({"pretrained": "my.pt"}, "it is not of OpenAI's weights"),
+        ({"source": "eurosat"}, "which division into splits it is of is not stated"),
+        ({"split": "val"}, "its split is val, published is test"),
+        ({"images_of": "base classes"}, "it is of a part of the images (base classes)"),
+        ({"metric": "mean of classes"}, "its metric is mean of classes"),
+        ({"pretrained": "my.pt"}, f"its model is {VIT} with my.pt weights; published is ViT-B/16 of OpenAI's"),
+        ({"clip": "mini", "pretrained": "mini.safetensors"}, "its model is mini; published is ViT-B/16 of OpenAI's"),
+        ({"clip": "RN50-quickgelu"}, "its model is RN50-quickgelu with OpenAI weights"),
+        (
+            {"command": "reproduce.py cross_dataset --rows POMP OPTIM.EPOCHS 1 DATA.SHOTS=1 DATA.CACHE cache"},
+            "it was run with OPTIM.EPOCHS 1 DATA.SHOTS 1, the published one was not",
+        ),
     ],
 )
 def test_other_protocols_are_not_compared(changes: dict[str, Any], reason: str) -> None:
@@ -94,6 +134,12 @@ def test_other_protocols_are_not_compared(changes: dict[str, Any], reason: str) 
     assert any(reason in note for note in block.notes)
     # The number itself is told all the same.
     assert blocks["Ten other data sets"].rows[0][2] == "50.0"
+
+
+def test_other_places_choices_and_speeds_are_no_other_budget() -> None:
+    command = "reproduce.py cross_dataset --output out DATA.CACHE cache SELECT_ON_TEST True LOSS.CHUNK 100 LOG.EVERY 1"
+    command += " METHOD.COCOOP.REDUCTION 8"
+    assert beside(blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0, command=command)]))
 
 
 def test_two_protocols_never_share_a_column() -> None:
@@ -109,6 +155,10 @@ def test_selection_on_the_reported_images_is_marked() -> None:
     block = blocks_of("cross_dataset", "POMP", [document])["Ten other data sets"]
     assert block.rows[0][0] == "POMP †"
     assert any("chosen on the reported images" in note for note in block.notes)
+    assert beside(blocks_of("cross_dataset", "POMP", [document])) == {("POMP †", "eurosat"): ("50.0", "52.1", "−2.1")}
+    documents = [result(name, 60.0) for name in CROSS_DATASET]
+    documents[3]["_run"]["select_on_test"] = True
+    assert set(beside(blocks_of("ablation_k", "K = 500", documents))) == {("K = 500 †", "Avg10")}
     plain = blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0)])["Ten other data sets"]
     assert plain.rows[0][0] == "POMP"
 
@@ -127,7 +177,8 @@ def test_the_report_joins_the_files_of_one_method(tmp_path: Path) -> None:
 
 
 def test_undefined_numbers_are_kept_as_null(tmp_path: Path) -> None:
-    document = Store(tmp_path).write("0" * 16, {"a/top1": float("nan")}, row="POMP", _run={}, _protocol={})
+    about = {"row": "POMP", "settings": {}, "_run": {}, "_protocol": {"a": {}}}
+    document = Store(tmp_path).write("0" * 16, {"a/top1": float("nan")}, **about)
     assert document["a/top1"] is None
     assert Store(tmp_path).read("0" * 16) == document
 

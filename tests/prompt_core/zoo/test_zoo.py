@@ -173,6 +173,48 @@ def test_rows_of_reproduced_tables(tree: Path) -> None:
     assert found.note == "table `imagenet21k` of `reproduce.py`, laptop scale"
 
 
+def test_a_scored_prompt_is_of_the_file_that_it_was_learned_with(tree: Path) -> None:
+    """Not of the configuration that it was scored under, and hand prompts are of none."""
+    import torch
+
+    from prompt_core import SoftPrompt
+
+    scored = "evaluate_prompt.py --config configs/prompt/one.yaml --datasets dtd"
+    document = {"dtd/top1": 40.0, "_protocol": {"dtd": {"split": "test"}}}
+    config = load_config(tree / "configs/prompt/one.yaml").dump()
+    for number, prompt in enumerate(["a photo of a {}.", "selected_own", "gone.safetensors"]):
+        about = {"command": f"{scored} --prompt {prompt}", "config": config, "prompt": prompt}
+        write_results(tree, f"{number}/metrics.json", {**document, "_run": about})
+    assert measured(tree, read_configurations(tree)) == {}
+    learned = load_config(tree / "configs/prompt/two.yaml", ["SEED", "7", "OUTPUT", "x"]).dump()
+    numbers = {"train/loss": 1.5}
+    write_results(tree, "3/learned/metrics.json", {**numbers, "_run": {"config": learned}, "_protocol": {}})
+    prompt = tree / "docs/results/3/learned/prompt.safetensors"
+    SoftPrompt(torch.zeros(2, 4)).save(prompt, K=1000, correction="log10", metrics=numbers)
+    about = {"command": f"{scored} --prompt learned/prompt.safetensors", "prompt": "learned/prompt.safetensors"}
+    write_results(tree, "3/metrics.json", {**document, "_run": {**about, "config": config}})
+    ((name, (found,)),) = measured(tree, read_configurations(tree)).items()
+    assert (name, found.file) == ("configs/prompt/two.yaml", "docs/results/3/metrics.json")
+
+
+def test_a_choice_on_the_reported_images_is_told(tree: Path) -> None:
+    command = "train_net.py --config configs/seg.yaml --num-gpus 0"
+    about = {"command": command, "select_on_test": True}
+    write_results(tree, "a.json", {"b/hIoU": 5.0, "_run": about, "_protocol": {"b": {}}})
+    write_results(tree, "b.json", {"b/hIoU": 4.0, "_run": {"command": command}, "_protocol": {"b": {}}})
+    notes = {
+        each.numbers[0][1][0][1]: each.note for each in measured(tree, read_configurations(tree))["configs/seg.yaml"]
+    }
+    assert notes == {"5.0": "best checkpoint chosen on the reported images", "4.0": ""}
+
+
+def test_a_damaged_result_is_named(tree: Path) -> None:
+    write_results(tree, "a.json", {"b/hIoU": 5.0, "_run": {}, "_protocol": {"b": {}}})
+    (tree / "docs/results/b.json").write_text('{"b/hIoU": ', encoding="utf-8")
+    with pytest.raises(UserError, match=r"b\.json: is not valid JSON"):
+        measured(tree, read_configurations(tree))
+
+
 def test_running_means_of_a_training_are_no_result(tree: Path) -> None:
     command = f"{LEARN}".removeprefix("python tools/")
     write_results(tree, "a.json", {"train/accuracy": 0.9, "_run": {"command": command}, "_protocol": {"train": {}}})
