@@ -6,16 +6,22 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompt_core.errors import UserError
+from prompt_core.files import read_json
+from prompt_core.methods.build import method_file_metadata
 from prompt_core.methods.method import Method
 from prompt_core.methods.soft_prompt import SoftPromptMethod
+from prompt_core.restricted import load_restricted
 from prompt_core.run_files import package_versions, run_description, write_metrics
 from prompt_core.training import LearningSettings, LearningState
 from prompt_core.training_data import TrainingData
+from prompt_core.training_state import FORMAT
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
 METHOD_FILE, PROMPT_FILE, METRICS_FILE = "method.safetensors", "prompt.safetensors", "metrics.json"
+STATE_FILE = "state.pt"
 
 
 def write_learned(
@@ -49,7 +55,9 @@ def write_learned(
     chosen: dict[str, Any] = {}
     if selection is not None and state.best is not None:
         chosen = {**selection, "epoch": state.best["epoch"], "accuracy": state.best["accuracy"]}
-        notes["selection"] = chosen
+        # States of before do not say which images chose.
+        marks = dict(state.best).get("marks")
+        notes["selection"] = chosen if marks is None else {**chosen, "marks": marks}
         metrics["validation/accuracy"] = chosen["accuracy"]
     method.save(folder / METHOD_FILE, **notes)
     if isinstance(method, SoftPromptMethod):
@@ -90,6 +98,34 @@ def write_fitted(folder: Path, cfg: CfgNode, method: Method, data: TrainingData,
     }
     _write_metrics(folder, cfg, method, data, metrics, {"validation": protocol}, tried=found["tried"])
     return folder / METHOD_FILE
+
+
+def unusable(folder: Path, name: str) -> str | None:
+    """Why a file of a run is no use: it is absent, or does not parse; None for a whole one.
+
+    Args:
+        name: :data:`METHOD_FILE`, :data:`METRICS_FILE` or :data:`STATE_FILE`.
+    """
+    path = folder / name
+    if not path.is_file():
+        return "absent"
+    try:
+        if name == METHOD_FILE:
+            return None if method_file_metadata(path) is not None else "no method"
+        if name == STATE_FILE:
+            state = load_restricted(path)
+            whole = (
+                isinstance(state, dict)
+                and state.get("format") == FORMAT
+                and {"state", "prompt", "settings"} <= {*state}
+            )
+            return None if whole else "no training state of this version"
+        document = read_json(path)
+    except UserError:
+        return "damaged"
+    # The numbers of a run and what it followed; both are read for its results.
+    whole = isinstance(document, dict) and all(isinstance(document.get(key), dict) for key in ("_run", "_protocol"))
+    return None if whole and isinstance(document["_run"].get("history", []), list) else "no numbers of a run"
 
 
 def vocabulary_note(data: TrainingData) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from prompt_core.data.few_shot import few_shot
 from prompt_core.data.images import ImageSet
 from prompt_core.data.layouts import open_images
 from prompt_core.errors import UserError
+from prompt_core.image_marks import any_marked, image_marks
 from prompt_core.methods.build import method_file_metadata
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.methods.method import Method
@@ -25,13 +27,19 @@ from prompt_core.methods.scoring import score_method
 from prompt_core.prompt import SoftPrompt
 from prompt_core.run_files import ON_REPORTED
 from prompt_core.scoring import TestSet, load_test_set
-from prompt_core.training import LearningState
+from prompt_core.training import BestEpoch, LearningState
 from prompt_core.training_data import training_images, training_vocabulary
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
 LAST, HELD_OUT, VALIDATION, TEST = "last", "held_out", "val", "test"
+
+
+class ChosenEpoch(BestEpoch):
+    """The same with the images that chose it (:func:`prompt_core.image_marks.image_marks`)."""
+
+    marks: str
 
 
 @dataclass
@@ -62,13 +70,18 @@ class Selection:
             return score_method(method, load_test_set(image_tower(method), self.images, self.vocabulary, folder)).top1
 
     def describe(self) -> dict[str, Any]:
-        """What files and the resumable state say of it."""
+        """What the resumable state and, beside :attr:`marks`, files say of it."""
         return {
             "on": self.on,
             "source": self.images.source,
             "images": len(self.images),
             "images_sha256": self.images.fingerprint(),
         }
+
+    @cached_property
+    def marks(self) -> str:
+        """What the images are recognised by, wherever they are scored."""
+        return image_marks(self.images)
 
 
 def open_selection(cfg: CfgNode, bound: bool) -> Selection | None:
@@ -104,7 +117,13 @@ def keep_best(selection: Selection, method: Method, state: LearningState) -> Non
     state.history[-1]["validation"] = accuracy
     if state.best is None or accuracy > state.best["accuracy"]:
         learned = {key: value.detach().cpu().clone() for key, value in method.state_module.state_dict().items()}
-        state.best = {"epoch": state.epoch, "accuracy": accuracy, "learned": learned}
+        best: ChosenEpoch = {
+            "epoch": state.epoch,
+            "accuracy": accuracy,
+            "learned": learned,
+            "marks": selection.marks,
+        }
+        state.best = best
 
 
 def _held_out(cfg: CfgNode, learned_on: ImageSet) -> ImageSet:
@@ -123,9 +142,9 @@ def _held_out(cfg: CfgNode, learned_on: ImageSet) -> ImageSet:
 def _split(cfg: CfgNode, on: str, learned_on: ImageSet) -> ImageSet:
     split, shots = (VALIDATION, cfg.SELECT.SHOTS) if on == VALIDATION else (cfg.EVAL.SPLIT, -1)
     images = training_images(cfg, split, shots)
-    if _overlap(images, learned_on):
+    if overlap(images, learned_on):
         raise UserError(f"split {split!r} of {cfg.DATA.TRAIN} holds images that are learned on; use SELECT.ON held_out")
-    if on == VALIDATION and _overlap(images, open_images(cfg.DATA.TRAIN, cfg.EVAL.SPLIT)):
+    if on == VALIDATION and overlap(images, open_images(cfg.DATA.TRAIN, cfg.EVAL.SPLIT)):
         raise UserError(
             f"SELECT.ON val: split 'val' of {cfg.DATA.TRAIN} holds images that are reported (EVAL.SPLIT "
             f"{cfg.EVAL.SPLIT}); use SELECT.ON held_out or another EVAL.SPLIT, or SELECT_ON_TEST True, the published "
@@ -134,18 +153,20 @@ def _split(cfg: CfgNode, on: str, learned_on: ImageSet) -> ImageSet:
     return images
 
 
-def _overlap(one: ImageSet, other: ImageSet) -> bool:
+def overlap(one: ImageSet, other: ImageSet) -> bool:
     """Whether two sets share an image: the same file, or the same member of the same shards."""
     files = {str(one.root / key) for key in one.keys}
     return any(str(other.root / key) in files for key in other.keys)
 
 
-def selection_words(file: str | Path | None, images_sha256: str) -> str:
+def selection_words(file: str | Path | None, images: ImageSet | str, of: str | None = None) -> str:
     """How the epoch of a learned file was chosen, for the protocol of a number; empty for the last epoch.
 
     Args:
         file: a prompt or a method; None and other texts are hand-written prompts.
-        images_sha256: hash of the images that are scored.
+        images: those that are scored. Of a hash of them alone (:meth:`ImageSet.fingerprint`), and of files of before
+            that do not say which images chose, it is only known whether all of them are the same.
+        of: what the images that chose are called; by default as the file says it.
     """
     path = Path(file) if file else None
     if path is None or path.suffix != ".safetensors" or not path.is_file():
@@ -154,7 +175,16 @@ def selection_words(file: str | Path | None, images_sha256: str) -> str:
     chosen = metadata.get("selection")
     if not chosen:
         return ""
-    if chosen["on"] == TEST and chosen["images_sha256"] == images_sha256:
+    if _chose(chosen, images):
         return ON_REPORTED
     what = {HELD_OUT: "training images that were not learned on", VALIDATION: "validation images", TEST: "test images"}
-    return f"best epoch chosen on {what[chosen['on']]} of {chosen['source']}"
+    return f"best epoch chosen on {what[chosen['on']]} of {chosen['source'] if of is None else of}"
+
+
+def _chose(chosen: dict[str, Any], images: ImageSet | str) -> bool:
+    """Whether an image that chose is among those that are scored, whatever split it chose as."""
+    marks = chosen.get("marks")
+    if isinstance(images, str) or marks is None:
+        own = images if isinstance(images, str) else images.fingerprint()
+        return bool(chosen["images_sha256"] == own and (chosen["on"] == TEST or marks is not None))
+    return any_marked(images, marks)

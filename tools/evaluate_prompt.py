@@ -104,7 +104,7 @@ def main() -> None:
         percent = {"top1": accuracy.top1, "top5": accuracy.top5, "per_class": accuracy.per_class}
         metrics |= {f"{name}/{metric}": 100 * value for metric, value in percent.items()}
         protocol[name] = protocol_of(test_set, split, merge, part)
-        if words := selection_words(arguments.prompt, test_set.images_sha256):
+        if words := selection_words(arguments.prompt, images):
             protocol[name]["selection"] = words
             print(f"{name}: {words}")
         by_class[name] = class_rows(accuracy, test_set)

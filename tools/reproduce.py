@@ -6,10 +6,11 @@
 
 Tables: imagenet21k, cross_dataset, cross_domain, cost, ablation_k, ablation_margin, align_uniform. --scale paper takes
 OpenAI's CLIP and the data sets of the paper below the data root; --scale laptop the embedded model, Tiny-ImageNet,
-photos of the ImageNet classes and drawn shapes. What is done is found by its content (configuration, images, class
-names, weights) and not done again, also for other tables in the same --output; several processes may share it. Ctrl-C
-stops, the same command goes on. --dry-run lists runs, absent data and the work that is left, and writes nothing.
-KEY VALUE overrides hold for all rows.
+photos of the ImageNet classes and drawn shapes. What is done is found by what decided it (configuration, images, class
+names, weights) and not done again, also for other tables in the same --output; several processes may share it. Images
+are known by path and size: one that is replaced by another of the same size in bytes is not noticed, take another
+--output then. Damaged results are told and done again. Ctrl-C stops, the same command goes on. --dry-run lists runs,
+absent data and the work that is left, and writes nothing. KEY VALUE overrides hold for all rows; the table says them.
 
 Numbers are one JSON file each in OUTPUT/results, which may travel alone; the table is OUTPUT/TABLE_SCALE.md, and with
 matplotlib OUTPUT/report.md and report.html show all of them.
@@ -40,7 +41,7 @@ def main() -> int:
     parser.add_argument("--datasets", metavar="A,B", help="image sets to score (default: all of the table)")
     parser.add_argument("--dry-run", action="store_true", help="list what would be done, and its cost")
     parser.add_argument(
-        "--select-on-test", action="store_true", help="choose epochs on the reported images, as published; labelled"
+        "--select-on-test", action="store_true", help="choose epochs on the reported split, as published; labelled"
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides")
     options = parser.parse_intermixed_args()

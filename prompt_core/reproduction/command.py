@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ from prompt_core.reproduction.sources import find_source, missing_sources, prese
 from prompt_core.reproduction.store import Store
 from prompt_core.reproduction.tables import find_table
 from prompt_core.reproduction.targets import source_of
+
+# How notes of tables say DATA.SHOTS.
+_SHOTS = re.compile(r"\b16 ((?:photos|images) of (?:each|a class))")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def reproduce(request: Request, dry_run: bool = False) -> list[Block]:
             opened = Opened(request.root, Path(lists))
             jobs = make_jobs(rows, seeds, request.configs, request.overrides, opened, absent)
             runner = Runner(table, store, opened)
+            here = [name for name in targets if find_source(source_of(name)).name not in absent]
+            runner.check_selection([job for job in jobs if job.row.train not in absent], here)
             blocks = listing_blocks(runner, list_jobs(runner, jobs, targets, absent), absent_lines)
         print_blocks(blocks)
         return blocks
@@ -75,7 +81,7 @@ def reproduce(request: Request, dry_run: bool = False) -> list[Block]:
     jobs = make_jobs(rows, seeds, request.configs, request.overrides, opened)
     runner = Runner(table, store, opened, lambda line: print(line, flush=True))
     runner.run(jobs, targets)
-    blocks = _shown(runner, jobs, targets)
+    blocks = _shown(runner, jobs, targets, request.overrides)
     print_blocks(blocks)
     file = request.output / f"{table.name}_{table.scale}.md"
     write_blocks(blocks, file)
@@ -101,7 +107,7 @@ def _targets(request: Request, table: Table, rows: Sequence[Row]) -> list[str]:
     return wanted
 
 
-def _shown(runner: Runner, jobs: Sequence[Job], targets: Sequence[str]) -> list[Block]:
+def _shown(runner: Runner, jobs: Sequence[Job], targets: Sequence[str], overrides: Sequence[str]) -> list[Block]:
     lines: list[Line] = []
     skipped: dict[str, list[str]] = {}
     for row in dict.fromkeys(job.row for job in jobs):
@@ -117,7 +123,21 @@ def _shown(runner: Runner, jobs: Sequence[Job], targets: Sequence[str]) -> list[
         for document in documents:
             for dataset, why in document["_run"].get("skipped", {}).items():
                 skipped.setdefault(row.name, []).append(f"nothing for {dataset}: {why}")
-    return table_blocks(runner.table, lines, skipped)
+    return table_blocks(replace(runner.table, note=note_of(runner.table, overrides)), lines, skipped)
+
+
+def note_of(table: Table, overrides: Sequence[str]) -> str:
+    """The note of a table whose settings the command line changes: with these, and without what they make untrue."""
+    if not overrides:
+        return table.note
+    given = dict(_pairs(overrides))
+    note = table.note
+    if "DATA.SHOTS" in given:
+        number = "all" if given["DATA.SHOTS"].startswith("-") else given["DATA.SHOTS"]
+        note = _SHOTS.sub(lambda found: f"{number} {found[1]}", note)
+    # Folders of the machine are nobody's business.
+    words = plain_command(" ".join(f"{key} {value}" for key, value in given.items()))
+    return f"{note} With {words}." if note else f"With {words}."
 
 
 def _report(store: Store) -> None:
@@ -137,7 +157,7 @@ def _report(store: Store) -> None:
 def _cost(request: Request, table: Table, store: Store, dry_run: bool) -> list[Block]:
     import torch
 
-    from prompt_core.reproduction.cost import REPEATS, cost_jobs, cost_key, cost_rows, measured
+    from prompt_core.reproduction.cost import REPEATS, cost_jobs, cost_key, cost_rows, finished, measured
 
     if request.seeds or request.datasets or request.overrides:
         raise UserError("table cost is a measurement: it takes no --seeds, no --datasets and no KEY VALUE overrides")
@@ -148,7 +168,8 @@ def _cost(request: Request, table: Table, store: Store, dry_run: bool) -> list[B
     jobs = {name: jobs[name] for name in chosen}
     if dry_run:
         key = cost_key(jobs, device, REPEATS)
-        state = "done" if (store.results / f"cost_{key}.json").is_file() else f"{2 * REPEATS} steps to measure"
+        whole = finished(store.results / f"cost_{key}.json") is not None
+        state = "done" if whole else f"{2 * REPEATS} steps to measure"
         rows = tuple((name, state, job.vocabulary, str(job.images)) for name, job in jobs.items())
         blocks = [Block(f"{table.title}: what is left", (), ("run", "state", "names", "images in a step"), rows)]
         print_blocks(blocks)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from prompt_core.files import read_json, sha256_of_json, write_json
+from prompt_core.files import sha256_of_json, write_json
 from prompt_core.methods.benchmark import Job, load_names, measure_rows
 from prompt_core.reproduction.plan import Table
-from prompt_core.reproduction.store import Store
+from prompt_core.reproduction.store import Store, read_object
 from prompt_core.run_files import package_versions, processor_name
 
 REPEATS = 3
@@ -61,16 +62,37 @@ def _names_hash(job: Job) -> str:
 def measured(
     table: Table, store: Store, jobs: dict[str, Job], device: str, command: str, repeats: int
 ) -> dict[str, Any]:
-    """The measurement, made unless it is there."""
+    """The measurement, made unless it is there and whole."""
     key = cost_key(jobs, device, repeats)
     path = store.results / f"cost_{key}.json"
     with store.claim(key, wait=True):
-        if not path.is_file():
+        if finished(path) is None:
+            if path.is_file():
+                print(f"{path} is damaged: it is measured again")
             rows = measure_rows(jobs, repeats)
             set_up = {**machine_facts(device), "repeats": repeats, "versions": package_versions(), "command": command}
             protocol = {"cost": {"measured": "one training step on cached features, each in a fresh process"}}
             write_json(path, {"table": table.name, "set_up": set_up, "rows": rows, "_protocol": protocol})
-        return dict(read_json(path))
+        document = finished(path)
+        assert document is not None
+        return document
+
+
+def finished(path: Path) -> dict[str, Any] | None:
+    """A measurement that is there and whole."""
+    document, reason = read_object(path)
+    rows, set_up = document.get("rows"), document.get("set_up")
+    whole = isinstance(rows, list) and rows and all(isinstance(row, dict) and _is_row(row) for row in rows)
+    whole = whole and isinstance(set_up, dict) and {"gpu", "cpu", "versions"} <= set_up.keys()
+    return document if whole and not reason else None
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    if "not_measured" in row:
+        return {"row", "images"} <= row.keys()
+    numbers = (row.get("names"), row.get("classes_in_step"), row.get("images"), row.get("learned_parameters"))
+    medians = [row[key].get("median") if isinstance(row.get(key), dict) else None for key in ("seconds", "extra_bytes")]
+    return "row" in row and all(isinstance(number, (int, float)) for number in (*numbers, *medians))
 
 
 def cost_rows(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

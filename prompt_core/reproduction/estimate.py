@@ -10,7 +10,7 @@ from typing import Any
 from prompt_core.data.augment import train_transform
 from prompt_core.data.catalog import find_entry
 from prompt_core.data.feature_cache import cache_key
-from prompt_core.methods.build import method_class
+from prompt_core.methods.build import METHODS, method_class
 from prompt_core.methods.image_towers import tower_for
 from prompt_core.reproduction.jobs import Job
 from prompt_core.reproduction.runner import Runner, is_learned
@@ -91,38 +91,67 @@ def _stand_in_names() -> list[str]:
     return list(Vocabulary.load("imagenet21k").names)
 
 
-def seconds_per_unit(results: Sequence[dict[str, Any]], where: str) -> dict[str, float]:
-    """Of finished runs on this machine: seconds of an image pass and of a token in learning and in scoring.
+def seconds_per_unit(results: Sequence[dict[str, Any]], where: str, clip: str) -> dict[str, float]:
+    """Of finished runs of one model on one machine: seconds of each unit of work, whatever table they were made for.
 
-    Runs that were resumed, or found their features in the cache, do not say how long it takes; units of which no run
-    says it are not in the result.
+    Units: an image pass, a token in learning, a token in scoring, and for methods that learn inside the image tower an
+    image of a learning step, with what else the step does. Runs that were resumed, or found their features in the
+    cache, do not say how long it takes; units of which no run says it are not in the result.
+
+    Args:
+        where: :func:`prompt_core.reproduction.settings.machine`.
+        clip: name of the model.
     """
     sums: dict[str, list[float]] = {}
 
-    def note(unit: str, seconds: float | None, amount: float | None) -> None:
-        if seconds and amount:
+    def note(unit: str, seconds: Any, amount: Any) -> None:
+        if isinstance(seconds, (int, float)) and isinstance(amount, (int, float)) and seconds and amount:
             total = sums.setdefault(unit, [0.0, 0.0])
             total[0] += seconds
             total[1] += amount
 
     seen = set()
     for each in results:
-        run = each.get("_run", {})
-        if run.get("machine") != where:
+        run = _object(each, "_run")
+        if (run.get("machine"), run.get("clip")) != (where, clip):
             continue
-        scoring, learning = run.get("scoring", {}), run.get("learning", {})
-        note("image", scoring.get("seconds", {}).get("encode"), scoring.get("image_passes"))
-        note("scored_token", scoring.get("seconds", {}).get("score"), scoring.get("tokens"))
-        if run.get("learned") not in seen:
-            seen.add(run.get("learned"))
-            note("image", learning.get("seconds", {}).get("encode"), learning.get("image_passes"))
-            note("token", learning.get("seconds", {}).get("learn"), learning.get("tokens"))
+        scoring, learning = _object(run, "scoring"), _object(run, "learning")
+        seconds = _object(scoring, "seconds")
+        note("image", seconds.get("encode"), scoring.get("image_passes"))
+        note("scored_token", seconds.get("score"), scoring.get("tokens"))
+        learned = str(run.get("learned"))
+        if learned not in seen:
+            seen.add(learned)
+            seconds = _object(learning, "seconds")
+            note("image", seconds.get("encode"), learning.get("image_passes"))
+            if _learns_inside(run):
+                note("step_image", seconds.get("learn"), learning.get("step_images"))
+            else:
+                note("token", seconds.get("learn"), learning.get("tokens"))
     return {unit: seconds / amount for unit, (seconds, amount) in sums.items()}
 
 
-def expected_seconds(work: Work, rates: dict[str, float]) -> float | None:
-    """The time that follows from finished runs; None where they do not say all that is needed."""
-    needed = {"image": work.image_passes, "token": work.tokens, "scored_token": work.scored_tokens}
-    if work.step_images or any(amount and unit not in rates for unit, amount in needed.items()):
+def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _learns_inside(run: dict[str, Any]) -> bool:
+    """Whether images passed the tower with a gradient; files of before do not count these."""
+    name = run.get("method")
+    return name in METHODS and METHODS[name].reads == "images"
+
+
+def expected_seconds(works: Sequence[Work], rates: dict[str, float]) -> float | None:
+    """The time of runs of one model that follows from finished ones; None where they do not say all that is needed."""
+    total = sum(works, Work())
+    needed = {
+        "image": total.image_passes,
+        "step_image": total.step_images,
+        # Those of a step with images are in the time of these.
+        "token": sum(work.tokens for work in works if not work.step_images),
+        "scored_token": total.scored_tokens,
+    }
+    if any(amount and unit not in rates for unit, amount in needed.items()):
         return None
     return sum(amount * rates[unit] for unit, amount in needed.items() if amount)

@@ -97,7 +97,7 @@ def listing_blocks(runner: Runner, listed: Sequence[Listed], absent_lines: Seque
         "Texts of sampled steps are at most K - 1 draws and the images' own classes; tokens are those that the "
         "shared-prefix encoder computes."
     )
-    notes.append(_time(runner, listed, total))
+    notes.append(_time(runner, listed))
     headings = ("run", "state", "images to encode", "steps", "texts, learning", "tokens, learning", "tokens, scoring")
     sum_row = (
         "all",
@@ -118,19 +118,31 @@ def _number(value: int, work: Work) -> str:
     return f"{'≈ ' if work.rough else ''}{value:,}" if value else "0"
 
 
-def _time(runner: Runner, listed: Sequence[Listed], total: Work) -> str:
-    if all(each.state == "done" or each.state.startswith("not possible") for each in listed):
+def _time(runner: Runner, listed: Sequence[Listed]) -> str:
+    left = [each for each in listed if not (each.state == "done" or each.state.startswith("not possible"))]
+    if not left:
         return "Nothing is left to run."
-    try:
-        where = machine(runner.opened.clip(listed[0].job.cfg).device)
-    except UserError:
-        return "No time is told: the weights are absent."
-    finished = [each for each in runner.store.all() if each.get("table") == runner.table.name]
-    seconds = expected_seconds(total, seconds_per_unit(finished, where))
-    if seconds is None:
-        return "No time is told: no finished runs of this table on this machine say how long each kind of work takes."
+    by_model: dict[tuple[str, str, str], list[Listed]] = {}
+    for each in left:
+        cfg = each.job.cfg
+        by_model.setdefault((cfg.MODEL.NAME, cfg.MODEL.PRETRAINED, cfg.DEVICE), []).append(each)
+    finished, seconds, where = runner.store.all(), 0.0, ""
+    for some in by_model.values():
+        try:
+            clip = runner.opened.clip(some[0].job.cfg)
+        except UserError:
+            return "No time is told: the weights are absent."
+        where = machine(clip.device)
+        rates = seconds_per_unit(finished, where, clip.name)
+        expected = expected_seconds([each.work for each in some], rates)
+        if expected is None:
+            return (
+                f"No time is told: no finished runs of {clip.name} on this machine say how long each kind of work "
+                "takes."
+            )
+        seconds += expected
     time = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
-    return (
-        f"About {time}, as finished runs of this table took on this machine ({where}) per image, "
-        "per token of learning and per token of scoring."
-    )
+    units = "per image, per token of learning and per token of scoring"
+    if any(each.work.step_images for each in left):
+        units += ", and per image of a step inside the image tower"
+    return f"About {time}, as finished runs of the same model took on this machine ({where}) {units}."

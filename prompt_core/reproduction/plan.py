@@ -9,7 +9,17 @@ from prompt_core.errors import UserError, nearest
 
 Settings = tuple[tuple[str, str], ...]
 # Chosen by the table and the command line: the data, and what tells one run from the next.
-RESERVED = ("DATA.TRAIN", "DATA.CLASSES", "DATA.VOCABULARY", "SEED", "OUTPUT", "EVAL.DATASETS")
+RESERVED = (
+    "DATA.TRAIN",
+    "DATA.CLASSES",
+    "DATA.VOCABULARY",
+    "SEED",
+    "OUTPUT",
+    "EVAL.DATASETS",
+    "EVAL.SPLIT",
+    "EVAL.CLASSES",
+    "EVAL.VOCABULARY",
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,9 @@ def check_overrides(table: Table, rows: Sequence[Row], keys: Sequence[str]) -> N
     """
     for key in keys:
         if key in RESERVED:
-            raise UserError(f"{key} is the table's own choice; use --root, --seeds or --rows instead")
+            raise UserError(
+                f"{key} is the table's own choice; leave it out, or use --root, --seeds, --rows or --datasets instead"
+            )
         owners = [row.name for row in rows if key in dict(row.settings)]
         if owners:
             raise UserError(

@@ -13,17 +13,18 @@ import numpy as np
 from prompt_core.command_line import counting
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_file, write_json
-from prompt_core.learned_files import METHOD_FILE, METRICS_FILE
+from prompt_core.learned_files import METHOD_FILE, METRICS_FILE, STATE_FILE, unusable
 from prompt_core.methods.build import build_method, load_method, method_class
 from prompt_core.methods.method import Method
 from prompt_core.reproduction.jobs import Job, Opened
 from prompt_core.reproduction.plan import Table
 from prompt_core.reproduction.scoring import score_target
 from prompt_core.reproduction.settings import deciding_settings, machine, plain_command, shown_settings
-from prompt_core.reproduction.store import Store
+from prompt_core.reproduction.store import Store, read_object
+from prompt_core.reproduction.targets import Question, Target
 from prompt_core.reproduction.work import Work, learning_work, scoring_work
 from prompt_core.run_files import run_description
-from prompt_core.selection import open_selection
+from prompt_core.selection import TEST, open_selection, overlap, selection_words
 from prompt_core.training_data import load_training_data, training_vocabulary
 
 if TYPE_CHECKING:
@@ -46,16 +47,39 @@ class Runner:
         """Do what is not done. Work that another process is at comes last.
 
         Raises:
+            UserError: see :meth:`check_selection`.
             KeyboardInterrupt: when Ctrl-C stopped it; the same call goes on.
         """
+        self.check_selection(jobs, targets)
         postponed = [job for job in jobs if not self._one(job, targets, False)]
         for job in postponed:
             self.say(f"waiting for another process: {job.label}")
             self._one(job, targets, True)
 
     def missing(self, job: Job, targets: Sequence[str]) -> list[str]:
-        """Names of the targets that a row has no numbers on yet."""
-        return [name for name in targets if not self.store.result(self.result_key(job, name)).is_file()]
+        """Names of the targets that a row has no numbers on yet; damaged files are told, and count as none."""
+        left = [name for name in targets if self.store.read(self.result_key(job, name)) is None]
+        for path, reason in self.store.damaged.items():
+            self._tell(f"{path} is damaged ({reason}): it counts as missing and is done again")
+        return left
+
+    def check_selection(self, jobs: Sequence[Job], targets: Sequence[str]) -> None:
+        """Numbers are not of the images that chose the epoch, unless ``SELECT_ON_TEST`` asks for it and labels them.
+
+        Raises:
+            UserError: naming the first target that holds images which choose.
+        """
+        for job in jobs:
+            selection = open_selection(job.cfg, False) if job.learns else None
+            if selection is None or selection.on == TEST:
+                continue
+            for name in targets:
+                if overlap(selection.images, self.opened.target(name).images):
+                    raise UserError(
+                        f"SELECT.ON {selection.on}: images that choose the epoch of {job.label} are reported as "
+                        f"{name}; give SELECT.ON held_out or last, leave the set out by --datasets, or give "
+                        "--select-on-test, the published habit, which labels the numbers"
+                    )
 
     def impossible(self, job: Job) -> str | None:
         """Why the method of a row does not go with the model, or None."""
@@ -110,6 +134,16 @@ class Runner:
     def _keys(self) -> dict[Any, str]:
         return {}
 
+    @cached_property
+    def _told(self) -> set[str]:
+        return set()
+
+    def _tell(self, line: str) -> None:
+        """Once."""
+        if line not in self._told:
+            self._told.add(line)
+            self.say(line)
+
     def _remembered(self, key: Any, make: Callable[[], str]) -> str:
         if key not in self._keys:
             self._keys[key] = make()
@@ -142,6 +176,10 @@ class Runner:
         from prompt_core.pretraining import pretrain
 
         kind = method_class(job.cfg.METHOD.NAME)
+        for name in (METHOD_FILE, METRICS_FILE, STATE_FILE):
+            if (folder / name).is_file() and (reason := unusable(folder, name)):
+                self._tell(f"{folder / name} is no use ({reason}): {job.label} is learned anew")
+                (folder / name).unlink()
         self.say(f"learning {job.label}")
         started, passes = time.perf_counter(), 0
         if kind.reads != "images":
@@ -150,7 +188,7 @@ class Runner:
                 data = load_training_data(job.cfg, self.opened.clip(job.cfg), progress, kind.reads)
             passes = len(data.batches) * data.stored_views if _entries(job.cfg.DATA.CACHE) != before else 0
         encode = time.perf_counter() - started
-        resume = kind.learned_by == "steps" and (folder / "state.pt").exists()
+        resume = kind.learned_by == "steps" and (folder / STATE_FILE).exists()
         if not resume:
             # What a run that is fitted at once left when it was killed.
             (folder / METHOD_FILE).unlink(missing_ok=True)
@@ -164,6 +202,7 @@ class Runner:
         names = training_vocabulary(images, job.cfg.DATA.VOCABULARY)[0].names
         work = learning_work(job.cfg, names, len(images))
         counts = {"steps": work.steps, "texts": work.texts, "tokens": work.tokens, "image_passes": passes}
+        counts["step_images"] = work.step_images
         # A run that was resumed does not know how long it took.
         write_json(folder / WORK_FILE, {"seconds": {} if resume else seconds, **counts})
 
@@ -177,6 +216,11 @@ class Runner:
         about["scoring"] = {"seconds": scores.seconds, "image_passes": scores.image_passes, "tokens": tokens}
         if scores.skipped:
             about["skipped"] = scores.skipped
+        protocol = {
+            question.dataset: scores.protocol[question.dataset] | self._selection(job, target, question)
+            for question in target.questions
+            if question.dataset in scores.protocol
+        }
         self.store.write(
             self.result_key(job, name),
             scores.numbers,
@@ -186,10 +230,18 @@ class Runner:
             seed=job.seed,
             settings=shown_settings(job, method),
             _run=about,
-            _protocol=scores.protocol,
+            _protocol=protocol,
         )
         shown = [f"{key.removesuffix('/top1')} {v:.1f}" for key, v in scores.numbers.items() if key.endswith("/top1")]
         self.say(f"{job.label} on {name}: {'  '.join(shown) or 'no number'}")
+
+    def _selection(self, job: Job, target: Target, question: Question) -> dict[str, str]:
+        """How the epoch was chosen, as the protocol of a column says it; nothing for the last epoch."""
+        if not job.learns:
+            return {}
+        file = self.store.learned(self.learned_key(job)) / METHOD_FILE
+        words = selection_words(file, target.images_of(question), job.row.train)
+        return {"selection": words} if words else {}
 
     def scoring(self, job: Job, name: str) -> Work:
         """Texts and tokens of scoring a row on a target."""
@@ -213,23 +265,14 @@ class Runner:
             run["training"] = {key: value for key, value in metrics.items() if not key.startswith("_")}
             run["training"]["images"] = metrics["_run"].get("images")
             run["history"] = metrics["_run"].get("history") or []
-            if selected_on_test(metrics):
-                run["select_on_test"] = True
-            if (folder / WORK_FILE).is_file():
-                run["learning"] = read_json(folder / WORK_FILE)
+            if (work := read_object(folder / WORK_FILE)[0]).keys() >= {"seconds"}:
+                run["learning"] = work
         return run
 
 
 def is_learned(folder: Path) -> bool:
-    """Whether a run is done: its ``metrics.json`` is written last."""
-    return (folder / METHOD_FILE).is_file() and (folder / METRICS_FILE).is_file()
-
-
-def selected_on_test(metrics: dict[str, Any]) -> bool:
-    """Whether a run's own words say that its epoch was chosen on the images that are reported."""
-    from prompt_core.report.formats import chosen_on_test
-
-    return chosen_on_test(metrics.get("_run", {}), metrics.get("_protocol", {}))
+    """Whether a run is done: its ``metrics.json`` is written last, and both of its files can be read."""
+    return not (unusable(folder, METRICS_FILE) or unusable(folder, METHOD_FILE))
 
 
 def _entries(cache: str | Path) -> set[str]:

@@ -1,8 +1,8 @@
 """The tables at laptop scale: the embedded model, Tiny-ImageNet from base to novel classes, drawn shapes.
 
 Other images, another model and other protocols than the paper's, so that its numbers are no measure for these: what can
-be compared is which row is ahead. Learning rates were chosen on the half of the validation photos that is not reported
-(Tiny-ImageNet), and on shapes of another seed.
+be compared is which row is ahead. Learning rates on Tiny-ImageNet were chosen on the half of the validation photos that
+is not reported; on shapes CoCoOp takes the rate of the others.
 """
 
 from __future__ import annotations

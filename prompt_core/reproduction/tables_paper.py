@@ -16,6 +16,15 @@ from prompt_core.reproduction.plan import Published, Row, Settings, Table
 # Namesakes are classes of their own in the published evaluation.
 AS_PUBLISHED: Settings = (("EVAL.NAMESAKES", "separate"),)
 BACKBONES = {"RN50": "RN50-quickgelu", "ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu"}
+
+
+def backbone(name: str) -> Settings:
+    """OpenAI's weights of an architecture, by its name in the published tables."""
+    return (("MODEL.NAME", BACKBONES[name]), ("MODEL.PRETRAINED", "openai"))
+
+
+# Of all tables but ImageNet-21K's, which has three.
+VIT_B16 = (*AS_PUBLISHED, *backbone("ViT-B/16"))
 TRANSFER, LARGE, NUMBER, MARGIN = (
     "Cross-dataset and cross-domain transfer",
     "ImageNet-21K",
@@ -35,14 +44,14 @@ _LARGE = (
 )
 
 
-def _large(backbone: str) -> tuple[Row, ...]:
+def _large(model: str) -> tuple[Row, ...]:
     rows = []
     for name, config, train in _LARGE:
-        if backbone == "RN50" and name in ("MaPLe", "VPT"):
+        if model == "RN50" and name in ("MaPLe", "VPT"):
             continue
-        settings = (*AS_PUBLISHED, ("MODEL.NAME", BACKBONES[backbone]))
+        settings = (*AS_PUBLISHED, *backbone(model))
         rows.append(
-            Row(f"{name}, {backbone}", config, train, settings=settings, published=(Published(LARGE, name, backbone),))
+            Row(f"{name}, {model}", config, train, settings=settings, published=(Published(LARGE, name, model),))
         )
     return tuple(rows)
 
@@ -53,7 +62,7 @@ IMAGENET21K = Table(
     "ImageNet-21K",
     "OpenAI's CLIP, 16 images of a class; top-1 over all images of the validation split. CoOp and MaPLe are learned on "
     "ImageNet (the slides do not say on what), VPT, the linear probe and POMP on ImageNet-21K.",
-    tuple(row for backbone in BACKBONES for row in _large(backbone)),
+    tuple(row for model in BACKBONES for row in _large(model)),
     ("imagenet21k",),
     published=(LARGE,),
 )
@@ -61,7 +70,7 @@ IMAGENET21K = Table(
 
 def _transfer(name: str, config: str, train: str) -> Row:
     known = name not in ("zero-shot CLIP", "prompt ensemble")
-    return Row(name, config, train, settings=AS_PUBLISHED, published=(Published(TRANSFER, name),) if known else ())
+    return Row(name, config, train, settings=VIT_B16, published=(Published(TRANSFER, name),) if known else ())
 
 
 _TRANSFER_ROWS = (
@@ -109,7 +118,7 @@ COST = Table(
 
 
 def _pomp(name: str, number: int, correction: str, published: Published | None) -> Row:
-    settings = (*AS_PUBLISHED, ("LOSS.NUM_CLASSES", str(number)), ("LOSS.CORRECTION", correction))
+    settings = (*VIT_B16, ("LOSS.NUM_CLASSES", str(number)), ("LOSS.CORRECTION", correction))
     return Row(name, POMP_FILE, "imagenet21k", settings=settings, published=() if published is None else (published,))
 
 

@@ -82,14 +82,18 @@ class Target:
             ],
         }
 
+    def images_of(self, question: Question) -> ImageSet:
+        """The images that a column is a number of."""
+        return self.images.subset(np.flatnonzero(self._asked(question)))
+
+    def _asked(self, question: Question) -> np.ndarray:
+        """(n,) whether an image counts."""
+        known = self.rows[self.images.labels] >= 0
+        return known if question.asked is None else known & np.isin(self.images.labels, question.asked)
+
     def counts(self) -> dict[str, tuple[int, int]]:
         """For each question its numbers of images and of candidates."""
-        known = self.rows[self.images.labels] >= 0
-        found = {}
-        for each in self.questions:
-            asked = known if each.asked is None else known & np.isin(self.images.labels, each.asked)
-            found[each.dataset] = (int(asked.sum()), len(each.candidates))
-        return found
+        return {each.dataset: (int(self._asked(each).sum()), len(each.candidates)) for each in self.questions}
 
 
 def open_target(name: str, root: Path) -> Target:

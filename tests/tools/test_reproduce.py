@@ -15,6 +15,7 @@ from PIL import Image
 
 from prompt_core.data.shapes_files import build_shapes
 from prompt_core.data.shapes_options import ShapesOptions
+from prompt_core.run_files import ON_REPORTED
 
 CallTool = Callable[..., tuple[int, str, str]]
 ROWS = "zero-shot CLIP;CoOp;POMP"
@@ -108,6 +109,8 @@ def test_nothing_is_done_twice(reproduce: CallTool, learned: list[str], tmp_path
     before = {path: path.stat().st_mtime_ns for path in files}
     text = (tmp_path / "out/cross_domain_laptop.md").read_text()
     assert "| POMP | 1 |" in text
+    assert "With DATA.CACHE cache OPTIM.EPOCHS 1 OPTIM.BATCH 8." in text
+    assert "With DATA.CACHE cache OPTIM.EPOCHS 1 OPTIM.BATCH 8." in " ".join(out.split())
     code, out, _ = reproduce()
     assert code == 0
     assert "learning" not in out.splitlines()[0]
@@ -202,8 +205,71 @@ def test_a_dry_run_writes_nothing(reproduce: CallTool, tmp_path: Path) -> None:
     code, out, _ = reproduce("--dry-run")
     assert (code, "Nothing is left to run" in out, "3 of 3 done" in out) == (0, True, True)
     code, out, _ = reproduce("--dry-run", "OPTIM.LR", "0.05")
-    assert "as finished runs of this table took on this machine" in out
+    assert "as finished runs of the same model took on this machine" in out
     assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_time_is_told_before_the_first_run_of_a_table(
+    reproduce: CallTool, call_tool: CallTool, shapes_root: Path
+) -> None:
+    arguments = ["cross_dataset", "--scale", "laptop", "--output", "out", "--root", shapes_root]
+    arguments += ["--rows", "zero-shot CLIP", "--datasets", "shapes_pictured", "--dry-run", "DATA.CACHE", "cache"]
+    code, out, _ = call_tool("reproduce", *arguments)
+    assert (code, "No time is told: no finished runs of mini on this machine" in out) == (0, True)
+    assert reproduce(rows="zero-shot CLIP")[0] == 0
+    code, out, _ = call_tool("reproduce", *arguments)
+    assert (code, "as finished runs of the same model took" in out) == (0, True)
+
+
+def test_damaged_results_are_told_and_done_again(reproduce: CallTool, learned: list[str], tmp_path: Path) -> None:
+    assert reproduce()[0] == 0
+    before = numbers(tmp_path / "out/results")
+    files = sorted((tmp_path / "out/results").glob("*.json"))
+    assert len(files) == 6
+    document = json.loads(files[5].read_text())
+    bare = json.dumps({key: value for key, value in document.items() if "/" not in key})
+    texts = [files[0].read_text()[:-20], "{}", "[]", "null", "", bare]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    code, out, error = reproduce("--dry-run")
+    assert code == 0, error
+    told = [line for line in out.splitlines() if "is damaged" in line]
+    assert sorted(line.split()[0] for line in told) == sorted(f"out/results/{file.name}" for file in files)
+    assert "0 of 3 done" in out
+    assert [file.read_text() for file in files] == texts
+    code, out, error = reproduce()
+    assert code == 0, error
+    assert sum("is damaged" in line for line in out.splitlines()) == 6
+    assert numbers(tmp_path / "out/results") == before
+    assert len(learned) == 2
+    assert "damaged" not in reproduce()[1]
+
+
+@pytest.mark.parametrize("damaged", ["method.safetensors", "metrics.json", "state.pt", "work.json", "all of them"])
+def test_damaged_runs_are_learned_anew(reproduce: CallTool, learned: list[str], tmp_path: Path, damaged: str) -> None:
+    assert reproduce(rows="POMP", sets="shapes_base_novel")[0] == 0
+    before = numbers(tmp_path / "out/results")
+    (result,) = (tmp_path / "out/results").glob("*.json")
+    result.unlink()
+    (folder,) = (tmp_path / "out/learned").iterdir()
+    names = ["method.safetensors", "metrics.json", "state.pt", "work.json"] if damaged == "all of them" else [damaged]
+    for name in names:
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+    code, out, error = reproduce(rows="POMP", sets="shapes_base_novel")
+    assert code == 0, error
+    assert numbers(tmp_path / "out/results") == before
+    if damaged not in ("state.pt", "work.json"):
+        assert f"{names[0]} is no use (damaged): POMP, seed 0 is learned anew" in " ".join(out.split())
+        assert len(learned) == 2
+    else:
+        # What was learned is whole.
+        assert len(learned) == 1
+
+
+def test_images_are_known_by_path_and_size(call_tool: CallTool) -> None:
+    code, out, _ = call_tool("reproduce", "--help")
+    assert (code, "known by path and size" in " ".join(out.split())) == (0, True)
 
 
 def test_absent_data_is_told(call_tool: CallTool, tmp_path: Path) -> None:
@@ -234,6 +300,8 @@ def test_absent_data_is_told(call_tool: CallTool, tmp_path: Path) -> None:
         (["cross_domain", "--scale", "laptop", "--seeds", "x"], "whole numbers"),
         (["cross_domain", "--scale", "laptop", "METHOD.NAME", "coop"], "is what makes row"),
         (["cross_domain", "--scale", "laptop", "DATA.TRAIN", "x"], "the table's own choice"),
+        (["cross_domain", "--scale", "laptop", "SELECT.ON", "val", "EVAL.SPLIT", "train"], "EVAL.SPLIT is the table's"),
+        (["cross_dataset", "MODEL.NAME", "RN50-quickgelu"], "MODEL.NAME is what makes row"),
         (["cross_domain", "--scale", "laptop", "OPTIM.RATE", "1"], "unknown key 'OPTIM.RATE'"),
         (["cost", "--scale", "laptop", "--seeds", "1"], "takes no --seeds"),
     ],
@@ -333,11 +401,42 @@ def test_what_is_selected_on_test_is_labelled(reproduce: CallTool, tmp_path: Pat
         pytest.skip("this version has no SELECT_ON_TEST")
     plain = reproduce(rows="POMP", sets="shapes_base_novel")
     assert plain[0] == 0
-    code, _, error = reproduce("--select-on-test", rows="POMP", sets="shapes_base_novel")
+    code, _, error = reproduce("--select-on-test", rows="POMP")
     assert code == 0, error
     text = (tmp_path / "out/cross_domain_laptop.md").read_text()
     assert "| POMP † | 1 |" in text
-    assert len(numbers(tmp_path / "out/results")) == 2
+    assert len(numbers(tmp_path / "out/results")) == 3
+    # All validation images of the plain shapes chose, and no other images did.
+    assert selections(tmp_path / "out/results") == {
+        "shapes_base_of_own": {None, ON_REPORTED},
+        "shapes_novel_of_own": {None, ON_REPORTED},
+        "shapes_sketch_base_of_own": {"best epoch chosen on test images of shapes"},
+        "shapes_sketch_novel_of_own": {"best epoch chosen on test images of shapes"},
+    }
+
+
+def selections(folder: Path) -> dict[str, set[str | None]]:
+    """Data set → how epochs were chosen."""
+    found: dict[str, set[str | None]] = {}
+    for path in folder.glob("*.json"):
+        for dataset, words in json.loads(path.read_text())["_protocol"].items():
+            found.setdefault(dataset, set()).add(words.get("selection"))
+    return found
+
+
+def test_what_is_selected_on_other_images_says_so(reproduce: CallTool, tmp_path: Path) -> None:
+    few = ["DATA.SHOTS", "1"]
+    assert reproduce(*few, rows="POMP", sets="shapes_base_novel")[0] == 0
+    code, _, error = reproduce("SELECT.ON", "held_out", *few, rows="POMP", sets="shapes_base_novel")
+    assert code == 0, error
+    words = "best epoch chosen on training images that were not learned on of shapes"
+    assert selections(tmp_path / "out/results") == {
+        "shapes_base_of_own": {None, words},
+        "shapes_novel_of_own": {None, words},
+    }
+    text = (tmp_path / "out/cross_domain_laptop.md").read_text()
+    assert "†" not in text
+    assert "With SELECT.ON held_out DATA.SHOTS 1" in text
 
 
 def test_costs_are_measured_once(call_tool: CallTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

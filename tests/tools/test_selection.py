@@ -19,7 +19,7 @@ from prompt_core.methods.scoring import score_method
 from prompt_core.restricted import load_restricted
 from prompt_core.run_files import ON_REPORTED
 from prompt_core.scoring import load_test_set
-from prompt_core.selection import Selection
+from prompt_core.selection import Selection, selection_words
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -158,6 +158,68 @@ def test_numbers_of_a_prompt_that_was_chosen_on_the_reported_images_say_so(
     values = [row["top1"] for row in rows["classes"]]
     assert len(values) == 4
     assert sum(values) / 4 == pytest.approx(scores["splits/per_class"])
+
+
+@pytest.mark.parametrize("file", ["prompt.safetensors", "method.safetensors"])
+def test_images_that_chose_label_the_numbers_whatever_they_chose_as(
+    call_tool: Call, tiny_model: tuple[Path, Path], splits: Path, tmp_path: Path, file: str
+) -> None:
+    """Chosen on two of each class of ``val`` while ``train`` was to be reported, and then ``val`` is."""
+    changed = {"SELECT.ON": "val", "SELECT.SHOTS": 2, "EVAL.SPLIT": "train"}
+    code, _, error = call_tool("pretrain_prompt", "--output", "run", *settings(tiny_model, splits, **changed))
+    assert code == 0, error
+    path, images = tmp_path / "run" / file, open_images(f"folder:{splits}", "val")
+    assert selection_words(path, images) == ON_REPORTED
+    assert selection_words(path, images.select_classes([0, 1])) == ON_REPORTED
+    (row, *_), others = _chosen_rows(path, images)
+    assert selection_words(path, images.subset([row])) == ON_REPORTED
+    words = selection_words(path, images.subset(others))
+    assert words.startswith("best epoch chosen on validation images of")
+    assert selection_words(path, images.subset(others), "shapes") == "best epoch chosen on validation images of shapes"
+    # A hash alone tells no part from other images.
+    assert selection_words(path, images.fingerprint()) == words
+    assert "marks" not in (tmp_path / "run/metrics.json").read_text()
+
+
+def _chosen_rows(path: Path, images: Any) -> tuple[list[int], list[int]]:
+    from prompt_core.image_marks import any_marked
+    from prompt_core.prompt import read_safetensors
+
+    marks = read_safetensors(path)[1]["selection"]["marks"]
+    chosen = [row for row in range(len(images)) if any_marked(images.subset([row]), marks)]
+    assert len(chosen) == 2 * 4
+    return chosen, [row for row in range(len(images)) if row not in chosen]
+
+
+def test_a_part_of_the_images_that_chose_is_labelled_too(
+    call_tool: Call, tiny_model: tuple[Path, Path], splits: Path, tmp_path: Path
+) -> None:
+    """``SELECT_ON_TEST`` over two classes, scored over all four."""
+    (tmp_path / "classes.txt").write_text("blue_disc\nred_star\n")
+    arguments = settings(tiny_model, splits, **{"SELECT_ON_TEST": True, "DATA.CLASSES": tmp_path / "classes.txt"})
+    code, _, error = call_tool("pretrain_prompt", "--output", "run", *arguments)
+    assert code == 0, error
+    images = open_images(f"folder:{splits}", "val")
+    names = {name: label for label, name in enumerate(images.ids)}
+    path = tmp_path / "run/prompt.safetensors"
+    assert selection_words(path, images) == ON_REPORTED
+    assert selection_words(path, images.select_classes([names["red_star"]])) == ON_REPORTED
+    others = images.select_classes([names["green_heart"], names["old_oak"]])
+    assert selection_words(path, others).startswith("best epoch chosen on test images of")
+
+
+def test_files_of_before_say_what_they_know(
+    call_tool: Call, tiny_model: tuple[Path, Path], splits: Path, tmp_path: Path
+) -> None:
+    arguments = settings(tiny_model, splits, SELECT_ON_TEST=True)
+    assert call_tool("pretrain_prompt", "--output", "run", *arguments)[0] == 0
+    prompt = SoftPrompt.load(tmp_path / "run/prompt.safetensors")
+    del prompt.metadata["selection"]["marks"]
+    prompt.save(tmp_path / "old.safetensors")
+    images = open_images(f"folder:{splits}", "val")
+    for given in (images, images.fingerprint()):
+        assert selection_words(tmp_path / "old.safetensors", given) == ON_REPORTED
+    assert selection_words(tmp_path / "old.safetensors", images.subset([0])).startswith("best epoch chosen on test")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from prompt_core.errors import UserError
 from prompt_core.methods.build import method_class
 from prompt_core.report.published import load_published
+from prompt_core.reproduction.command import note_of
 from prompt_core.reproduction.jobs import row_config
 from prompt_core.reproduction.plan import Row, Table, check_overrides, parse_seeds
 from prompt_core.reproduction.settings import deciding_settings
@@ -46,6 +47,8 @@ def test_every_row_loads(table: Table, row: Row) -> None:
         assert cfg.MODEL.NAME == "mini"
     else:
         assert (cfg.MODEL.PRETRAINED, cfg.EVAL.NAMESAKES) == ("openai", "separate")
+        fixed = dict(row.settings)
+        assert (fixed["MODEL.NAME"], fixed["MODEL.PRETRAINED"]) == (cfg.MODEL.NAME, cfg.MODEL.PRETRAINED)
     for each in row.published:
         published = PUBLISHED[each.table]
         assert each.row in dict(published.rows)
@@ -107,8 +110,35 @@ def test_what_a_row_is_cannot_be_overridden() -> None:
     check_overrides(table, table.rows, ["OPTIM.LR", "OPTIM.EPOCHS", "DATA.CACHE"])
     with pytest.raises(UserError, match=r"LOSS.NUM_CLASSES is what makes row 'K = 100'"):
         check_overrides(table, table.rows, ["LOSS.NUM_CLASSES"])
-    with pytest.raises(UserError, match=r"SEED is the table's own choice"):
-        check_overrides(table, table.rows, ["SEED"])
+    for key in ("SEED", "EVAL.SPLIT", "EVAL.CLASSES", "EVAL.VOCABULARY"):
+        with pytest.raises(UserError, match=rf"{key} is the table's own choice"):
+            check_overrides(table, table.rows, [key])
+
+
+@pytest.mark.parametrize("name", ["cross_dataset", "cross_domain", "ablation_k", "ablation_margin", "imagenet21k"])
+def test_paper_rows_have_the_published_model(name: str) -> None:
+    table = find_table(name, "paper")
+    for row in table.rows:
+        backbones = {"RN50": "RN50-quickgelu", "ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu"}
+        published = row.name.rpartition(", ")[2] if name == "imagenet21k" else "ViT-B/16"
+        assert backbones[published] == row_config(row, CONFIGS).MODEL.NAME
+        for key in ("MODEL.NAME", "MODEL.PRETRAINED"):
+            with pytest.raises(UserError, match=f"{key} is what makes row"):
+                check_overrides(table, [row], [key])
+
+
+def test_notes_say_what_the_command_line_changes() -> None:
+    for scale, words in (("laptop", "16 photos of each"), ("paper", "16 images of a class")):
+        table = find_table("imagenet21k", scale)
+        assert words in table.note
+        assert note_of(table, ()) == table.note
+        changed = note_of(table, ("OPTIM.EPOCHS", "1"))
+        assert changed == f"{table.note} With OPTIM.EPOCHS 1."
+        few = note_of(table, ("DATA.SHOTS=2", "DATA.CACHE", "/somewhere/cache"))
+        assert words not in few
+        assert words.replace("16", "2") in few
+        assert few.endswith(" With DATA.SHOTS 2 DATA.CACHE cache.")
+        assert words.replace("16", "all") in note_of(table, ("DATA.SHOTS", "-1"))
 
 
 def test_seeds() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from prompt_core.config import load_config
 from prompt_core.encoder import PromptedTextEncoder
+from prompt_core.errors import UserError
 from prompt_core.reproduction.estimate import expected_seconds, job_work, seconds_per_unit
 from prompt_core.reproduction.jobs import Job, Opened, make_jobs
 from prompt_core.reproduction.runner import Runner
@@ -124,24 +125,65 @@ def test_templates_and_methods_without_texts() -> None:
     assert scoring_work(each, ["cat", "dog"], [(10, 2), (3, 1)]).scored_texts == 23
 
 
-def test_time_follows_from_finished_runs_of_this_machine() -> None:
-    def finished(machine: str, **scoring: Any) -> dict[str, Any]:
-        learning = {"seconds": {"learn": 8.0, "encode": 3.0}, "tokens": 400, "image_passes": 10}
-        return {"_run": {"machine": machine, "learned": "a", "learning": learning, "scoring": scoring}}
+def finished(machine: str, clip: str = "mini", **more: Any) -> dict[str, Any]:
+    learning = {"seconds": {"learn": 8.0, "encode": 3.0}, "tokens": 400, "image_passes": 10}
+    run = {"machine": machine, "clip": clip, "learned": "a", "method": "pomp", "learning": learning}
+    return {"_run": {**run, **more}, "table": "any"}
 
-    here = finished("here", seconds={"encode": 1.0, "score": 2.0}, image_passes=10, tokens=20)
-    other = finished("there", seconds={"encode": 100.0, "score": 2.0}, image_passes=1, tokens=1)
+
+def test_time_follows_from_finished_runs_of_this_machine() -> None:
+    here = finished("here", scoring={"seconds": {"encode": 1.0, "score": 2.0}, "image_passes": 10, "tokens": 20})
+    other = finished("there", scoring={"seconds": {"encode": 100.0, "score": 2.0}, "image_passes": 1, "tokens": 1})
     # The second result is of the same learned method, whose learning counts once.
-    again = finished("here", seconds={"encode": 0.0, "score": 4.0}, image_passes=0, tokens=40)
-    rates = seconds_per_unit([here, other, again], "here")
+    again = finished("here", scoring={"seconds": {"encode": 0.0, "score": 4.0}, "image_passes": 0, "tokens": 40})
+    rates = seconds_per_unit([here, other, again], "here", "mini")
     assert rates == pytest.approx({"image": 4.0 / 20, "token": 8 / 400, "scored_token": 6 / 60})
     work = Work({"a": 100}, steps=1, texts=1, tokens=1000, scored_tokens=30)
-    assert expected_seconds(work, rates) == pytest.approx(20 + 20 + 3)
-    assert expected_seconds(work, {"image": 1.0}) is None
-    assert expected_seconds(Work(step_images=5), rates) is None
-    assert seconds_per_unit([here], "elsewhere") == {}
-    resumed = {"_run": {"machine": "here", "learning": {"seconds": {}, "tokens": 400}}}
-    assert seconds_per_unit([resumed], "here") == {}
+    assert expected_seconds([work], rates) == pytest.approx(20 + 20 + 3)
+    # What two runs read is encoded once.
+    assert expected_seconds([work, work], rates) == pytest.approx(20 + 40 + 6)
+    assert expected_seconds([work], {"image": 1.0}) is None
+    assert expected_seconds([Work(step_images=5)], rates) is None
+    assert seconds_per_unit([here], "elsewhere", "mini") == {}
+    resumed = finished("here", learning={"seconds": {}, "tokens": 400})
+    assert seconds_per_unit([resumed], "here", "mini") == {}
+
+
+def test_models_of_one_machine_take_their_own_time() -> None:
+    large = finished("here", "ViT-B-16", learning={"seconds": {"learn": 90.0}, "tokens": 100}, learned="b")
+    small = finished("here")
+    assert seconds_per_unit([small, large], "here", "mini")["token"] == pytest.approx(8 / 400)
+    assert seconds_per_unit([small, large], "here", "ViT-B-16") == pytest.approx({"token": 0.9})
+
+
+def test_steps_inside_the_image_tower_have_a_rate_of_their_own() -> None:
+    learning = {"seconds": {"learn": 60.0}, "tokens": 1000, "step_images": 300}
+    inside = finished("here", method="vpt", learned="b", learning=learning)
+    rates = seconds_per_unit([finished("here"), inside], "here", "mini")
+    assert rates == pytest.approx({"image": 0.3, "token": 8 / 400, "step_image": 0.2})
+    assert expected_seconds([Work(step_images=100, tokens=50), Work(tokens=100)], rates) == pytest.approx(20 + 2)
+    # Files of before do not count these images, and their time is not that of the texts.
+    del learning["step_images"]
+    assert seconds_per_unit([inside], "here", "mini") == {}
+
+
+@pytest.mark.parametrize("run", [5, {"scoring": []}, {"learning": {"seconds": 3}}, {"learning": {"tokens": "x"}}])
+def test_times_of_damaged_results_are_left_out(run: Any) -> None:
+    document = finished("here")
+    document["_run"] = {**document["_run"], "learning": {}, **run} if isinstance(run, dict) else run
+    assert seconds_per_unit([document], "here", "mini") == {}
+
+
+def test_images_that_choose_are_not_reported(runner: Runner, tmp_path: Path) -> None:
+    """Whatever split a configuration calls the reported one: what is scored are the targets."""
+    sketch, plain = TARGETS[1:], TARGETS[:1]
+    jobs = jobs_of(runner, "POMP", tmp_path, "SELECT.ON", "val", "EVAL.SPLIT", "train")
+    with pytest.raises(UserError, match="choose the epoch of POMP, seed 0 are reported as shapes_base_novel"):
+        runner.run(jobs, TARGETS)
+    assert not (tmp_path / "out").exists()
+    runner.check_selection(jobs, sketch)
+    for given in (("SELECT.ON", "held_out", "DATA.SHOTS", "1"), ("SELECT_ON_TEST", "True"), ()):
+        runner.check_selection(jobs_of(runner, "POMP;zero-shot CLIP", tmp_path, *given), plain)
 
 
 def test_several_processes_may_share_an_output(tmp_path: Path) -> None:
