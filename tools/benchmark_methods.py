@@ -9,8 +9,8 @@ Each row has the published batch of its method. CoOp's step is the full softmax 
 all 77 tokens. Ensembles and CoOp on 77 tokens or with a context for each class are measured on the first
 --reference-names: every pass is the same work, so that the time of all names is scaled from it, which the row says.
 "once" is the time of texts that never change. LASP's text-to-text loss compares all classes of a step with each other,
-so that beyond 2,000 names its step takes K classes. Rows that have no step, that do not go with the model, or that fail
-for memory, say so. --smoke measures the embedded model on a dozen names, to see that all works.
+so that beyond 2,000 names it is measured on K of them, a step of K classes. Rows that have no step, that do not go with
+the model, or that fail for memory, say so. --smoke measures the embedded model on a dozen names, to see that all works.
 """
 
 import argparse
@@ -65,10 +65,11 @@ def make_jobs(options: argparse.Namespace, vocabulary: str, names: int | None) -
         if row not in ROWS:
             raise UserError(f"unknown row {row!r}; expected some of {', '.join(ROWS)}{nearest(row, ROWS)}")
         method, images, settings, reference = ROWS[row]
+        scaled = row in SCALED and count > options.reference_names
+        taken = options.reference_names if scaled else names
         if method == "lasp" and count > LARGE:
-            settings = {**settings, **LOCAL}
+            settings, taken = {**settings, **LOCAL}, int(SAMPLED[True])
         settings = {key: SAMPLED[count > LARGE] if value == "K" else value for key, value in settings.items()}
-        taken = options.reference_names if row in SCALED and count > options.reference_names else names
         jobs[f"{row}, {count} names"] = Job(
             options.clip, vocabulary, taken, method, images, settings, reference, options.device, options.threads
         )
@@ -81,8 +82,10 @@ def scale_times(rows: list[dict[str, Any]], count: int) -> None:
         if "not_measured" in row or row["names"] >= count:
             continue
         times = count / row["names"]
-        row |= {"scaled_to_names": count, "scaled_seconds": row["seconds"]["median"] * times}
-        row["scaled_prepare_seconds"] = row["prepare_seconds"]["median"] * times
+        row |= {"scaled_to_names": count, "scaled_prepare_seconds": row["prepare_seconds"]["median"] * times}
+        # A step of K classes takes no longer where there are more to draw from.
+        sampled = row["settings"].get("LOSS.NUM_CLASSES", "0") != "0"
+        row["scaled_seconds"] = row["seconds"]["median"] * (1 if sampled else times)
         if row["settings"].get("PROMPT.CLASS_SPECIFIC") == "True":
             row["learned_parameters"] = row["learned_parameters"] // row["names"] * count
 
@@ -98,7 +101,8 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         classes, once, time = row["classes_in_step"], row["prepare_seconds"]["median"], row["seconds"]["median"]
         note = ""
         if "scaled_seconds" in row:
-            classes, once, time = row["scaled_to_names"], row["scaled_prepare_seconds"], row["scaled_seconds"]
+            once, time = row["scaled_prepare_seconds"], row["scaled_seconds"]
+            classes = row["scaled_to_names"] if time > row["seconds"]["median"] else classes
             note = f" (scaled from {row['names']:,} names)"
         memory = f"{row['extra_bytes']['median'] / 2**20:.0f}"
         numbers = (f"{row['learned_parameters']:,}", f"{classes:,}", str(row["images"]), f"{once:.3g}")

@@ -30,6 +30,8 @@ from prompt_core.sampling import UniformSampler
 from prompt_core.training import method_step
 from prompt_core.vocabulary import Vocabulary
 
+LONG = 30.0  # seconds of a step beside which warming up takes no time
+
 
 @dataclass(frozen=True)
 class Job:
@@ -98,7 +100,8 @@ def run_job(job: Job) -> dict[str, Any]:
 
     Returns:
         ``names`` and ``classes_in_step``, ``learned_parameters``, ``prepare_seconds`` (texts that stay the same),
-        ``seconds`` of the second step, ``extra_bytes`` and ``peak_bytes`` of the first, and its ``loss``.
+        ``seconds`` of the second step (of the first where that takes more than :data:`LONG` seconds), ``extra_bytes``
+        and ``peak_bytes`` of the first, and the ``loss``.
 
     Raises:
         UserError: a method that does not go with the model, or too few names.
@@ -112,7 +115,7 @@ def run_job(job: Job) -> dict[str, Any]:
     method.prepare(vocabulary)
     _wait(job)
     prepare_seconds = time.perf_counter() - started
-    measured = measure_on_gpu(work) if job.device.startswith("cuda") else measure(work, warm=True)
+    measured = measure_on_gpu(work) if job.device.startswith("cuda") else measure(work, warm=True, long=LONG)
     loss, classes = measured.pop("result")
     return {
         "names": len(vocabulary),
