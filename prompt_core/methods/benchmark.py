@@ -155,7 +155,7 @@ def step(job: Job, clip: Clip, vocabulary: Vocabulary) -> tuple[Method, Callable
         def score() -> tuple[float, int]:
             with torch.no_grad():
                 logits = method.logits(inputs, vocabulary)
-            return float(F.cross_entropy(logits, labels)), count
+            return float(F.cross_entropy(logits, labels)), len(vocabulary)
 
         return method, score
     optimizer = torch.optim.SGD(method.parameter_groups(), lr=settings.learning_rate, momentum=settings.momentum)
