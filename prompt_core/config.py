@@ -5,7 +5,7 @@ Defaults are the published settings of POMP (``scripts/pomp/main.sh`` and ``conf
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def load_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -
             settings = CfgNode.load_yaml_with_base(str(file))
         except Exception as error:  # YAML's and yacs's own exceptions, and missing _BASE_ files
             raise UserError(f"configuration {file} cannot be read: {error}") from error
-        for key, value in _flatten(dict(settings)):
+        for key, value in flatten(dict(settings)):
             _set(cfg, key, value, str(file))
     for key, text in _pairs(overrides):
         _set(cfg, key, CfgNode._decode_cfg_value(text), "the command line")
@@ -183,16 +183,17 @@ def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _flatten(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted key and value of each leaf of a nested configuration, in order."""
     flat: list[tuple[str, Any]] = []
     for key, value in settings.items():
         nested = isinstance(value, dict)
-        flat.extend(_flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)])
+        flat.extend(flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)])
     return flat
 
 
 def _set(cfg: CfgNode, key: str, value: Any, origin: str) -> None:
-    known = dict(_flatten(dict(cfg)))
+    known = dict(flatten(dict(cfg)))
     if key not in known:
         raise UserError(f"unknown key {key!r} in {origin}{nearest(key, known)}")
     node = cfg

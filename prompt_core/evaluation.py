@@ -88,3 +88,10 @@ def zero_shot_accuracy(
         len(class_features),
         by_class,
     )
+
+
+def harmonic_mean(first: float, second: float) -> float:
+    """2ab / (a + b); 0 when one of them is 0, NaN when one is."""
+    if np.isnan(first) or np.isnan(second):
+        return float("nan")
+    return 2 * first * second / (first + second) if first and second else 0.0

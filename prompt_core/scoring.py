@@ -15,7 +15,7 @@ from prompt_core.data.feature_cache import ImageTower, cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.encoder import PromptedTextEncoder
 from prompt_core.errors import UserError
-from prompt_core.evaluation import Accuracy, zero_shot_accuracy
+from prompt_core.evaluation import Accuracy, harmonic_mean, zero_shot_accuracy
 from prompt_core.files import sha256_of_json
 from prompt_core.prompt import SoftPrompt
 from prompt_core.training_data import training_vocabulary
@@ -108,17 +108,16 @@ def part_name(dataset: str, part: str) -> str:
     return dataset if part == "all" else f"{dataset}_{WORDS[part]}"
 
 
-def harmonic_mean(
+def base_novel_mean(
     metrics: Mapping[str, float], protocol: Mapping[str, Mapping[str, Any]], dataset: str
 ) -> tuple[float, dict[str, Any]]:
-    """Of top-1 of base and of novel classes (CoCoOp, arXiv 2203.05557, table 1); 0 where one is.
+    """Harmonic mean of top-1 of base and of novel classes (CoCoOp, arXiv 2203.05557, table 1).
 
     Returns:
         the mean in percent, and its ``_protocol`` entry.
     """
     names = [part_name(dataset, part) for part in BOTH]
-    values = [metrics[f"{name}/top1"] for name in names]
-    mean = 2 * values[0] * values[1] / sum(values) if sum(values) else 0.0
+    mean = harmonic_mean(*(metrics[f"{name}/top1"] for name in names))
     shared = {key: value for key, value in protocol[names[0]].items() if protocol[names[1]].get(key) == value}
     images = sum(protocol[name]["images"] for name in names)
     return mean, {**shared, "metric": "harmonic mean of top-1 of base and of novel classes", "images": images}

@@ -39,9 +39,9 @@ from prompt_core.methods.templates import ENSEMBLES, TemplateMethod
 from prompt_core.run_files import run_description, write_metrics
 from prompt_core.scoring import (
     BOTH,
+    base_novel_mean,
     class_parts,
     class_rows,
-    harmonic_mean,
     load_test_set,
     part_name,
     protocol_of,
@@ -113,7 +113,7 @@ def main() -> None:
         if test_set.unreadable:
             print(f"{name}: {len(test_set.unreadable)} images could not be read and were left out")
         if parts == BOTH and part == BOTH[-1]:
-            mean, followed = harmonic_mean(metrics, protocol, whole)
+            mean, followed = base_novel_mean(metrics, protocol, whole)
             metrics[f"{whole}_base_and_novel/harmonic_mean"], protocol[f"{whole}_base_and_novel"] = mean, followed
             table.add_row(f"{whole}, harmonic mean", split, "", "", f"{mean:.1f}", "", "")
     print_table(table)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prompt_core.errors import UserError, nearest
+from prompt_core.evaluation import harmonic_mean
 
 DENOMINATORS = ("ground_truth", "union")
 
@@ -104,13 +105,6 @@ def segmentation_metrics(
         names = {"mIoU-seen": "mIoU-base", "mIoU-unseen": "mIoU-unbase", "hIoU": "hIoU-base"}
         values |= {own: values[published] for own, published in names.items()}
     return {name: 100.0 * value for name, value in values.items()}
-
-
-def harmonic_mean(first: float, second: float) -> float:
-    """2ab / (a + b); 0 when one of them is 0, NaN when one is."""
-    if np.isnan(first) or np.isnan(second):
-        return float("nan")
-    return 2 * first * second / (first + second) if first and second else 0.0
 
 
 def _mean_iou(scores: ClassScores, chosen: np.ndarray, denominator: str) -> float:

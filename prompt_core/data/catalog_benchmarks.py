@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from prompt_core.data import original_folders, original_lists
 from prompt_core.data.benchmark_splits import Benchmark
-from prompt_core.data.catalog_entry import ClassificationEntry, Count
+from prompt_core.data.catalog_entry import ClassificationEntry, Count, seen
 from prompt_core.data.layouts_coop import fgvc_aircraft
 
 
 def _coop(name: str, file: str, *readers: object, photos: tuple[str, ...], keeps_test: bool = False) -> Benchmark:
     lists, all_photos = readers
     return Benchmark(name, f"split_zhou_{file}.json", lists, all_photos, keeps_test, photos)  # type: ignore[arg-type]
-
-
-def _lit(number: int) -> Count:
-    return Count(number)
-
-
-def _seen(number: int) -> Count:
-    return Count(number, seen=True)
 
 
 _COOP = ", and split_zhou_{set}.json of CoOp (github.com/KaiyangZhou/CoOp, DATASETS.md) into {{folder}}"
@@ -36,10 +28,10 @@ BENCHMARKS = (
             original_folders.caltech101_photos,
             photos=("101_ObjectCategories", "caltech-101/101_ObjectCategories"),
         ),
-        _lit(100),
-        _lit(2_465),
+        Count(100),
+        Count(2_465),
         "put 101_ObjectCategories (data.caltech.edu/records/20086)" + _COOP.format(set="Caltech101"),
-        base_test=_seen(1_549),
+        base_test=seen(1_549),
     ),
     ClassificationEntry(
         "oxford_pets",
@@ -47,10 +39,10 @@ BENCHMARKS = (
         ("oxford_pets", "oxford-iiit-pet"),
         ("images", "annotations/trainval.txt"),
         _coop("oxford_pets", "OxfordPets", original_lists.oxford_pets_lists, None, photos=("images",), keeps_test=True),
-        _lit(37),
-        _lit(3_669),
+        Count(37),
+        Count(3_669),
         "put images and annotations (robots.ox.ac.uk/~vgg/data/pets)" + _COOP.format(set="OxfordPets"),
-        base_test=_seen(1_881),
+        base_test=seen(1_881),
     ),
     ClassificationEntry(
         "stanford_cars",
@@ -60,10 +52,10 @@ BENCHMARKS = (
         _coop(
             "stanford_cars", "StanfordCars", original_lists.stanford_cars_lists, None, photos=(".",), keeps_test=True
         ),
-        _seen(196),
-        _seen(8_041),
+        seen(196),
+        seen(8_041),
         "put cars_train, cars_test, devkit, cars_test_annos_withlabels.mat" + _COOP.format(set="StanfordCars"),
-        base_test=_seen(4_002),
+        base_test=seen(4_002),
     ),
     ClassificationEntry(
         "oxford_flowers",
@@ -77,12 +69,12 @@ BENCHMARKS = (
             original_lists.oxford_flowers_photos,
             photos=("jpg",),
         ),
-        _lit(102),
-        _lit(2_463),
+        Count(102),
+        Count(2_463),
         "put jpg, imagelabels.mat (robots.ox.ac.uk/~vgg/data/flowers/102), cat_to_name.json"
         + _COOP.format(set="OxfordFlowers"),
-        base_test=_seen(1_053),
-        official_test=_lit(6_149),
+        base_test=seen(1_053),
+        official_test=Count(6_149),
     ),
     ClassificationEntry(
         "food101",
@@ -97,11 +89,11 @@ BENCHMARKS = (
             photos=("images",),
             keeps_test=True,
         ),
-        _lit(101),
-        _lit(30_300),
+        Count(101),
+        Count(30_300),
         "put images and meta (data.vision.ee.ethz.ch/cvl/datasets_extra/food-101)" + _COOP.format(set="Food101"),
-        base_test=_seen(15_300),
-        official_test=_lit(25_250),
+        base_test=seen(15_300),
+        official_test=Count(25_250),
     ),
     ClassificationEntry(
         "fgvc_aircraft",
@@ -109,10 +101,10 @@ BENCHMARKS = (
         ("fgvc_aircraft", "fgvc-aircraft-2013b"),
         ("variants.txt",),
         fgvc_aircraft,
-        _lit(100),
-        _lit(3_333),
+        Count(100),
+        Count(3_333),
         "put the folder data of fgvc-aircraft-2013b (robots.ox.ac.uk/~vgg/data/fgvc-aircraft) as {folder}",
-        base_test=_seen(1_666),
+        base_test=seen(1_666),
         other_marks=(("data/variants.txt",), ("fgvc-aircraft-2013b/data/variants.txt",)),
     ),
     ClassificationEntry(
@@ -128,11 +120,11 @@ BENCHMARKS = (
             photos=("SUN397", "."),
             keeps_test=True,
         ),
-        _lit(397),
-        _lit(19_850),
+        Count(397),
+        Count(19_850),
         "put SUN397, and ClassName.txt, Training_01.txt, Testing_01.txt of Partitions.zip "
         "(vision.princeton.edu/projects/2010/SUN)" + _COOP.format(set="SUN397"),
-        base_test=_seen(9_950),
+        base_test=seen(9_950),
     ),
     ClassificationEntry(
         "dtd",
@@ -146,11 +138,11 @@ BENCHMARKS = (
             original_folders.dtd_photos,
             photos=("images", "dtd/images"),
         ),
-        _lit(47),
-        _lit(1_692),
+        Count(47),
+        Count(1_692),
         "put images and labels (robots.ox.ac.uk/~vgg/data/dtd)" + _COOP.format(set="DescribableTextures"),
-        base_test=_seen(864),
-        official_test=_lit(1_880),
+        base_test=seen(864),
+        official_test=Count(1_880),
     ),
     ClassificationEntry(
         "eurosat",
@@ -158,10 +150,10 @@ BENCHMARKS = (
         ("eurosat",),
         ("2750",),
         _coop("eurosat", "EuroSAT", None, original_folders.eurosat_photos, photos=original_folders.EUROSAT_PHOTOS),
-        _lit(10),
-        _lit(8_100),
+        Count(10),
+        Count(8_100),
         "put 2750 of EuroSAT's RGB archive (github.com/phelber/EuroSAT)" + _COOP.format(set="EuroSAT"),
-        base_test=_seen(4_200),
+        base_test=seen(4_200),
         other_marks=(("EuroSAT_RGB",),),
     ),
     ClassificationEntry(
@@ -170,11 +162,11 @@ BENCHMARKS = (
         ("ucf101", "UCF101"),
         ("UCF-101-midframes",),
         _coop("ucf101", "UCF101", original_lists.ucf101_lists, None, photos=("UCF-101-midframes",), keeps_test=True),
-        _lit(101),
-        _lit(3_783),
+        Count(101),
+        Count(3_783),
         "put UCF-101-midframes of CoOp, and ucfTrainTestlist (crcv.ucf.edu/data/UCF101.php)"
         + _COOP.format(set="UCF101"),
-        base_test=_seen(1_934),
+        base_test=seen(1_934),
         other_marks=(("UCF-101", "ucfTrainTestlist"),),
     ),
 )

@@ -22,6 +22,11 @@ class Count:
     seen: bool = False
 
 
+def seen(number: int) -> Count:
+    """A number read from code or logs of the field's projects."""
+    return Count(number, seen=True)
+
+
 @dataclass(frozen=True)
 class ClassificationEntry:
     """One data set.

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from prompt_core.data import layouts_imagenet_1k as imagenet_1k
-from prompt_core.data.catalog_entry import ClassificationEntry, Count
+from prompt_core.data.catalog_entry import ClassificationEntry, Count, seen
 from prompt_core.data.layouts_imagenet import imagenet21k, tiny_imagenet
-
-
-def _lit(number: int) -> Count:
-    return Count(number)
-
-
-def _seen(number: int) -> Count:
-    return Count(number, seen=True)
-
 
 _CLASS_NAMES = "; classnames.txt is CoOp's"
 
@@ -24,8 +15,8 @@ TRAINING_SETS = (
         ("imagenet", "ILSVRC2012"),
         (),
         imagenet_1k.imagenet,
-        _seen(1_000),
-        _lit(50_000),
+        seen(1_000),
+        Count(50_000),
         "unpack ILSVRC2012 (image-net.org) into {folder}/images/train and {folder}/images/val, a folder for each wnid"
         + _CLASS_NAMES,
         splits=("train", "test"),
@@ -36,8 +27,8 @@ TRAINING_SETS = (
         ("imagenet21k_resized", "imagenet21k"),
         ("imagenet21k_train",),
         imagenet21k,
-        _lit(10_450),
-        _seen(522_500),
+        Count(10_450),
+        seen(522_500),
         "unpack the processed winter-21 release (github.com/Alibaba-MIIL/ImageNet21K) into {folder}",
         splits=("test",),
     ),
@@ -50,8 +41,8 @@ TEST_SETS = (
         ("imagenetv2", "imagenetv2-matched-frequency-format-val"),
         ("imagenetv2-matched-frequency-format-val",),
         imagenet_1k.imagenet_v2,
-        _seen(1_000),
-        _lit(10_000),
+        seen(1_000),
+        Count(10_000),
         "unpack imagenetv2-matched-frequency-format-val (github.com/modestyachts/ImageNetV2) into {folder}"
         + _CLASS_NAMES,
         splits=("test",),
@@ -62,8 +53,8 @@ TEST_SETS = (
         ("imagenet-sketch",),
         (),
         imagenet_1k.imagenet_sketch,
-        _seen(1_000),
-        _lit(50_889),
+        seen(1_000),
+        Count(50_889),
         "unpack ImageNet-Sketch (github.com/HaohanWang/ImageNet-Sketch) into {folder}/images" + _CLASS_NAMES,
         splits=("test",),
     ),
@@ -73,8 +64,8 @@ TEST_SETS = (
         ("imagenet-adversarial", "imagenet-a"),
         ("imagenet-a",),
         imagenet_1k.imagenet_a,
-        _seen(200),
-        _lit(7_500),
+        seen(200),
+        Count(7_500),
         "unpack imagenet-a (github.com/hendrycks/natural-adv-examples) into {folder}" + _CLASS_NAMES,
         splits=("test",),
     ),
@@ -84,8 +75,8 @@ TEST_SETS = (
         ("imagenet-rendition", "imagenet-r"),
         ("imagenet-r",),
         imagenet_1k.imagenet_r,
-        _seen(200),
-        _lit(30_000),
+        seen(200),
+        Count(30_000),
         "unpack imagenet-r (github.com/hendrycks/imagenet-r) into {folder}" + _CLASS_NAMES,
         splits=("test",),
     ),
@@ -95,8 +86,8 @@ TEST_SETS = (
         ("tiny-imagenet-200",),
         ("wnids.txt", "words.txt"),
         lambda folder, split: tiny_imagenet(folder, "val" if split == "test" else split),
-        _lit(200),
-        _lit(10_000),
+        Count(200),
+        Count(10_000),
         "unpack tiny-imagenet-200.zip (cs231n.stanford.edu) as {folder}",
         splits=("train", "val"),
     ),

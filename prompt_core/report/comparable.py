@@ -204,15 +204,9 @@ def budget_changes(run: Run) -> str:
 
 @cache
 def _known_keys() -> frozenset[str]:
-    from prompt_core.config import default_config
+    from prompt_core.config import default_config, flatten
 
-    def leaves(node: Mapping[str, Any], prefix: str) -> list[str]:
-        keys: list[str] = []
-        for key, value in node.items():
-            keys += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-        return keys
-
-    return frozenset(leaves(default_config(), ""))
+    return frozenset(dict(flatten(default_config())))
 
 
 def _architecture(settings: Mapping[str, Any], run: Run) -> str | None:

@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from prompt_core.evaluation import harmonic_mean
 from prompt_core.report.columns import Column
 
 
@@ -104,7 +105,7 @@ def disagreements(published: PublishedTable) -> list[tuple[str, str, float, floa
                 slack = 0.05
             elif column.harmonic:
                 first, second = (values[each] for each in column.harmonic)
-                computed = 2 * first * second / (first + second)
+                computed = harmonic_mean(first, second)
                 # The derivatives are 2b²/(a+b)² and 2a²/(a+b)².
                 slack = 0.05 * 2 * (first**2 + second**2) / (first + second) ** 2
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from prompt_core.config import flatten
 from prompt_core.files import sha256_of_json
 from prompt_core.methods.method import Method
 from prompt_core.reproduction.jobs import Job
@@ -20,7 +21,7 @@ _SPEED = ("DATA.WORKERS", "DATA.ENCODE_BATCH", "MODEL.NAME", "MODEL.PRETRAINED",
 
 def deciding_settings(cfg: CfgNode) -> dict[str, Any]:
     """All keys that a learned method depends on, flat; of ``METHOD`` those of its own method."""
-    flat = dict(_leaves(cfg, ""))
+    flat = dict(flatten(cfg))
     own = f"METHOD.{cfg.METHOD.NAME.upper()}."
     kept = {}
     for key, value in flat.items():
@@ -30,13 +31,6 @@ def deciding_settings(cfg: CfgNode) -> dict[str, Any]:
             continue
         kept[key] = list(value) if isinstance(value, tuple) else value
     return kept
-
-
-def _leaves(node: Any, prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in node.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return found
 
 
 def shown_settings(job: Job, method: Method) -> dict[str, Any]:

@@ -11,16 +11,16 @@ from dataclasses import replace
 
 from prompt_core.data.catalog import CROSS_DATASET as TEN_SETS
 from prompt_core.data.catalog import CROSS_DOMAIN as FOUR_DOMAINS
+from prompt_core.report.comparable import ARCHITECTURES
 from prompt_core.reproduction.plan import Published, Row, Settings, Table
 
 # Namesakes are classes of their own in the published evaluation.
 AS_PUBLISHED: Settings = (("EVAL.NAMESAKES", "separate"),)
-BACKBONES = {"RN50": "RN50-quickgelu", "ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu"}
 
 
 def backbone(name: str) -> Settings:
     """OpenAI's weights of an architecture, by its name in the published tables."""
-    return (("MODEL.NAME", BACKBONES[name]), ("MODEL.PRETRAINED", "openai"))
+    return (("MODEL.NAME", ARCHITECTURES[name]), ("MODEL.PRETRAINED", "openai"))
 
 
 # Of all tables but ImageNet-21K's, which has three.
@@ -62,7 +62,7 @@ IMAGENET21K = Table(
     "ImageNet-21K",
     "OpenAI's CLIP, 16 images of a class; top-1 over all images of the validation split. CoOp and MaPLe are learned on "
     "ImageNet (the slides do not say on what), VPT, the linear probe and POMP on ImageNet-21K.",
-    tuple(row for model in BACKBONES for row in _large(model)),
+    tuple(row for model in ARCHITECTURES for row in _large(model)),
     ("imagenet21k",),
     published=(LARGE,),
 )

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file
 pytest.importorskip("detectron2")
 
 from pomp_seg.evaluation.confusion import confusion_matrix
-from pomp_seg.evaluation.metrics import class_scores, harmonic_mean, segmentation_metrics
+from pomp_seg.evaluation.metrics import class_scores, segmentation_metrics
 from prompt_core.errors import UserError
+from prompt_core.evaluation import harmonic_mean
 
 
 def random_maps(
