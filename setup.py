@@ -43,9 +43,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["prompt_core*", "pomp_engine*", "pomp_det*", "pomp_seg*"]),
+    packages=find_packages(include=["prompt_core*", "pomp_engine*", "pomp_det*", "pomp_seg*", "pomp_lab*"]),
     package_data={
-        "prompt_core": ["assets/*", "assets/templates/*", "assets/vocabularies/*", "py.typed"],
+        "prompt_core": ["assets/*", "assets/vocabularies/*", "py.typed"],
+        "pomp_lab": ["assets/*", "assets/templates/*"],
         "pomp_det": ["data/assets/*"],
         "pomp_seg": ["data/assets/*"],
     },

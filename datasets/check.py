@@ -20,17 +20,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from pomp_det.data import catalog as detection
-from pomp_det.data.prepare import add_root
+from pomp_engine.data.derived_files import add_root
 from pomp_seg.data import catalog as segmentation
 from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.data import catalog as classification
-from prompt_core.data.check_sets import GROUP as CLASSIFICATION
-from prompt_core.data.check_sets import check_group as check_classification
-from prompt_core.data.check_sets import check_source, is_group
+from prompt_core.data.check import GROUP as CLASSIFICATION
+from prompt_core.data.check import check_group as check_classification
+from prompt_core.data.check import check_source, is_group
 from prompt_core.data.findings import BROKEN, PRESENT, Finding
-from prompt_core.data.root import data_root
-from prompt_core.data.scanning import is_file, is_folder
+from prompt_core.data.readers.scanning import is_file, is_folder
 from prompt_core.errors import UserError, nearest, run_command
+from prompt_core.files import data_root
 
 
 def check_group(group: str, root: Path) -> list[Finding]:

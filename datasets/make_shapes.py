@@ -2,7 +2,7 @@
 
     python datasets/make_shapes.py --output datasets/shapes
 
-No photos and no downloads. What is written, and how, is described in ``prompt_core/data/shapes_files.py``. Variants
+No photos and no downloads. What is written, and how, is described in ``pomp_lab/shapes/folder.py``. Variants
 show the same scenes with the same labels in another look: blurred, sketch (lines on white paper; colours are lost),
 recoloured (hues turned, so colour words no longer fit) and small (detail of a third of the size).
 """
@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import time
 
-from prompt_core.data.shapes_files import build_shapes
-from prompt_core.data.shapes_options import MASKS, PARTS, ShapesOptions
-from prompt_core.data.shapes_variants import VARIANTS
+from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.options import MASKS, PARTS, ShapesOptions
+from pomp_lab.shapes.variants import VARIANTS
 from prompt_core.errors import run_command
 
 

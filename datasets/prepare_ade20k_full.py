@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pomp_det.data.catalog import data_root
-from pomp_det.data.prepare import preparation_parser
-from pomp_seg.data.prepare_ade20k_full import PUBLISHED_CLASSES, prepare_ade20k_full
-from pomp_seg.data.prepare_labels import print_made
+from pomp_engine.data.derived_files import preparation_parser
+from pomp_seg.data.prepare.ade20k_full import PUBLISHED_CLASSES, prepare_ade20k_full
+from pomp_seg.data.prepare.label_folders import print_made
 from prompt_core.errors import run_command
-from prompt_core.files import read_json
+from prompt_core.files import data_root, read_json
 
 
 def main(arguments: list[str] | None = None) -> None:

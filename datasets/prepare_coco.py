@@ -7,10 +7,10 @@ The root is --root, else POMP_DATA, else datasets. Files that are there with the
 
 from __future__ import annotations
 
-from pomp_det.data.catalog import data_root
-from pomp_det.data.prepare import preparation_parser, print_outcomes
-from pomp_det.data.prepare_coco import prepare_coco
+from pomp_det.data.prepare.coco import prepare_coco
+from pomp_engine.data.derived_files import preparation_parser, print_outcomes
 from prompt_core.errors import run_command
+from prompt_core.files import data_root
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pomp_det.data.catalog import data_root
-from pomp_det.data.prepare import preparation_parser, print_outcomes
-from pomp_det.data.prepare_imagenet_lvis import prepare_imagenet_lvis
+from pomp_det.data.prepare.imagenet_lvis import prepare_imagenet_lvis
 from pomp_det.data.wordnet import read_mapping, read_noun_index, read_wnids, wnids_of_synsets
+from pomp_engine.data.derived_files import preparation_parser, print_outcomes
 from prompt_core.errors import UserError, run_command
+from prompt_core.files import data_root
 from prompt_core.vocabulary import Vocabulary
 
 

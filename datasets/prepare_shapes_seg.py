@@ -9,11 +9,11 @@ are named, and replaced only with --overwrite.
 
 from __future__ import annotations
 
-from pomp_det.data.catalog import data_root
-from pomp_det.data.prepare import preparation_parser
-from pomp_seg.data.prepare_labels import print_made
-from pomp_seg.data.prepare_shapes_seg import prepare_shapes_seg
+from pomp_engine.data.derived_files import preparation_parser
+from pomp_lab.shapes.semantic_labels import prepare_shapes_seg
+from pomp_seg.data.prepare.label_folders import print_made
 from prompt_core.errors import run_command
+from prompt_core.files import data_root
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,13 +12,14 @@ from detectron2.modeling import (
 )
 from torch import nn
 
-# Imported for the names that they register with Detectron2.
-from pomp_det.backbones import efficientnet_lite, pyramid, swin, timm_resnet  # noqa: F401
 from pomp_det.class_matrix import RANDOM, check_class_count, configured_matrix
 from pomp_det.classifier import set_classifier
 from pomp_det.heads import cascade, res5  # noqa: F401
-from pomp_det.meta_arch import CustomRCNN  # noqa: F401
+from pomp_det.model import CustomRCNN  # noqa: F401
 from pomp_det.proposals.centernet import CenterNet  # noqa: F401
+
+# Imported for the names that they register with Detectron2.
+from pomp_engine.backbones import efficientnet_lite, pyramid, swin, timm_resnet  # noqa: F401
 from pomp_engine.config import check_parts
 
 

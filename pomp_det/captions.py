@@ -53,7 +53,7 @@ class CaptionEncoder:
     def _encode(self, captions: Sequence[str], device: torch.device) -> Tensor:
         if self._encoder is None:
             from prompt_core.clip import load_clip
-            from prompt_core.encoder import PromptedTextEncoder
+            from prompt_core.text.encoder import PromptedTextEncoder
 
             self._encoder = PromptedTextEncoder(load_clip(self.name, self.pretrained, device))
         return self._encoder.encode_texts(list(captions)).float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from prompt_core.errors import UserError, nearest
-from prompt_core.vocabulary import plain_name
+from prompt_core.files import resolve_path
+from prompt_core.vocabulary import plain_name, read_vocabulary
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -38,14 +38,6 @@ class ClassMatrix(NamedTuple):
     names: list[str]
     source: str
     clip: str | None = None
-
-
-def resolve_path(path: str | Path) -> Path:
-    """``path``; one that begins with ``datasets/`` is looked for under ``POMP_DATA`` where that is set."""
-    path, root = Path(path).expanduser(), os.environ.get("POMP_DATA")
-    if root and not path.is_absolute() and path.parts[:1] == ("datasets",):
-        return Path(root).joinpath(*path.parts[1:])
-    return path
 
 
 def read_class_matrix(path: str | Path) -> ClassMatrix:
@@ -137,19 +129,6 @@ def check_class_count(matrix: ClassMatrix, count: int) -> None:
             f"class matrix {matrix.source} has {len(matrix.weight)} classes, MODEL.ROI_HEADS.NUM_CLASSES is {count}; "
             "set both alike, or name the classes with MODEL.VOCABULARY"
         )
-
-
-def read_vocabulary(text: str) -> Vocabulary:
-    """A published vocabulary's name, a file of class names, or names joined by commas.
-
-    Raises:
-        UserError: an absent or malformed file, blank or repeated names.
-    """
-    from prompt_core.vocabulary import PUBLISHED, Vocabulary
-
-    if text in PUBLISHED or Path(text).suffix in (".txt", ".csv", ".json"):
-        return Vocabulary.load(text if text in PUBLISHED else resolve_path(text))
-    return Vocabulary([name.strip() for name in text.split(",")], source="MODEL.VOCABULARY").check()
 
 
 def _encode(cfg: CfgNode, vocabulary: Vocabulary) -> ClassMatrix:

@@ -46,8 +46,8 @@ class OracleDetector(nn.Module):
     """A detector that is told the boxes, the classes or the vocabulary of each image.
 
     Inputs and outputs are the detector's in inference; each input has ``instances`` besides: ``gt_boxes`` in pixels of
-    the resized image and ``gt_classes``, as :class:`pomp_det.data.test_mapper.GroundTruthMapper` gives them. Masks are
-    the detector's, for whatever boxes and classes come out.
+    the resized image and ``gt_classes``, as :class:`pomp_det.data.evaluation_mapper.GroundTruthMapper` gives them.
+    Masks are the detector's, for whatever boxes and classes come out.
 
     Args:
         detector: a model of :func:`pomp_det.build_detector`, also inside DistributedDataParallel. Its classes may be

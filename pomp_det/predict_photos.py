@@ -11,7 +11,7 @@ from PIL import Image
 
 from pomp_det.pictures import draw_detections
 from pomp_det.predictor import coco_results
-from pomp_engine.photos import read_photo
+from pomp_engine.data.photos import read_photo
 from prompt_core.files import atomic_path, write_json
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pomp_det.build import build_detector
 from pomp_det.checkpoint import load_weights
 from pomp_det.class_matrix import configured_matrix
 from pomp_det.classifier import set_classifier
-from pomp_det.data.test_mapper import evaluation_resize
-from pomp_engine.photos import read_photo
+from pomp_det.data.evaluation_mapper import evaluation_resize
+from pomp_engine.data.photos import read_photo
 from prompt_core.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from pomp_engine.backbones.efficientnet_lite import EfficientNetStages, backbone_weights
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, write_text
-from prompt_core.restricted import load_restricted
+from prompt_core.safe_load import load_restricted
 
 logger = logging.getLogger(__name__)
 

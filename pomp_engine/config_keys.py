@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 
 def add_engine_config(cfg: CfgNode) -> None:
-    """Add the keys that :mod:`pomp_engine.training` and :mod:`pomp_engine.solver` read, in place."""
+    """Add the keys that :mod:`pomp_engine.loop` and :mod:`pomp_engine.solver` read, in place."""
     node = cfg.SOLVER
     node.USE_CUSTOM_SOLVER = False
     node.OPTIMIZER = "SGD"  # SGD or ADAMW; for a detector, with USE_CUSTOM_SOLVER

@@ -15,8 +15,8 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
+from pomp_engine.loop import FINAL
 from pomp_engine.run_folder import start_log, weights_to_evaluate
-from pomp_engine.training import FINAL
 from prompt_core.errors import UserError
 
 Results = dict[str, dict[str, dict[str, float]]]

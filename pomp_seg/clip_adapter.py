@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pomp_seg.clip_source import ClipSource
+from pomp_seg.clip import ClipSource
+from pomp_seg.prompts.class_features import ClassFeatures
+from pomp_seg.prompts.prompt_learner import PromptLearner
 from pomp_seg.regions.any_size import encode_any_size
 from pomp_seg.regions.crops import squared_image
 from pomp_seg.regions.encode import RegionEncoder, similarity_logits
 from pomp_seg.regions.single_pass import SinglePassEncoder
-from pomp_seg.text.class_features import ClassFeatures
-from pomp_seg.text.prompt_learner import PromptLearner
 from prompt_core.clip import Clip
-from prompt_core.encoder import PromptedTextEncoder
 from prompt_core.errors import UserError, nearest
-from prompt_core.text_tower import TextTower
+from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.text.tower import TextTower
 
 REGION_FEATURES = ("crops", "one_by_one", "single_pass")
 FILLS = ("mean", "zero")
@@ -42,7 +42,7 @@ class ClipAdapter(nn.Module):
 
     @property
     def clip(self) -> Clip:
-        """The frozen model; its weights may still be missing, see :class:`pomp_seg.clip_source.ClipSource`."""
+        """The frozen model; its weights may still be missing, see :class:`pomp_seg.clip.ClipSource`."""
         return self._source.clip
 
     def text_features(self, names: Sequence[str]) -> Tensor:

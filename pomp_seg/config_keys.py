@@ -93,7 +93,7 @@ def _add_prompt(node: CfgNode, learner: str) -> None:
     node.PROMPT_DIM = 512  # width of the text tower
     node.PROMPT_SHAPE = (16, 0)  # learned vectors before and behind the class name
     node.PROMPT_CHECKPOINT = ""
-    node.PROMPT_LAYOUT = "separate"  # own; separate or joined, see pomp_seg.text.prompt_learner
+    node.PROMPT_LAYOUT = "separate"  # own; separate or joined, see pomp_seg.prompts.prompt_learner
     node.CLIP_MODEL_NAME = "ViT-B/16"  # OpenAI's name, or an open_clip architecture, mini, openai
     node.CLIP_PRETRAINED = ""  # own; a tag or a file; empty: OpenAI's weights (mini has its own)
 

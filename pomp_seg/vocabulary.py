@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pomp_det.class_matrix import read_vocabulary
+from pomp_seg.checks import register_configured
 from pomp_seg.classes import dataset_classes
-from pomp_seg.clip_source import OPENAI_NAMES
+from pomp_seg.clip import OPENAI_NAMES
 from pomp_seg.data.label_sets import LABEL_SETS, label_set
 from pomp_seg.data.registration import registered_metadata
-from pomp_seg.engine.checks import register_configured
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
-from prompt_core.vocabulary import Vocabulary, plain_name
+from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prompt_core.classifier import TextClassifier
     from prompt_core.clip import Clip, load_clip
-    from prompt_core.contrast import correction_margin, full_softmax_logits, local_contrast_logits
-    from prompt_core.encoder import PromptedTextEncoder
     from prompt_core.errors import UserError
-    from prompt_core.geometry import alignment, uniformity
+    from prompt_core.losses import correction_margin, full_softmax_logits, local_contrast_logits
+    from prompt_core.metrics import alignment, uniformity
+    from prompt_core.negatives import HardSampler, UniformSampler, WeightedSampler
     from prompt_core.prompt import SoftPrompt
-    from prompt_core.sampling import HardSampler, UniformSampler, WeightedSampler
+    from prompt_core.text.encoder import PromptedTextEncoder
     from prompt_core.vocabulary import Vocabulary
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Clip": "clip",
-    "HardSampler": "sampling",
-    "PromptedTextEncoder": "encoder",
+    "HardSampler": "negatives",
+    "PromptedTextEncoder": "text.encoder",
     "SoftPrompt": "prompt",
     "TextClassifier": "classifier",
-    "UniformSampler": "sampling",
+    "UniformSampler": "negatives",
     "UserError": "errors",
     "Vocabulary": "vocabulary",
-    "WeightedSampler": "sampling",
-    "alignment": "geometry",
-    "correction_margin": "contrast",
-    "full_softmax_logits": "contrast",
+    "WeightedSampler": "negatives",
+    "alignment": "metrics",
+    "correction_margin": "losses",
+    "full_softmax_logits": "losses",
     "load_clip": "clip",
-    "local_contrast_logits": "contrast",
-    "uniformity": "geometry",
+    "local_contrast_logits": "losses",
+    "uniformity": "metrics",
 }
 
 __all__ = [

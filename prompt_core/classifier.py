@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prompt_core.encoder import PromptedTextEncoder, class_names
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path, plain_value, read_json, write_json
+from prompt_core.files import atomic_path, plain_value, read_json, read_safetensors, write_json
 from prompt_core.prompt import SoftPrompt
+from prompt_core.text.encoder import PromptedTextEncoder, class_names
 from prompt_core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -173,8 +173,6 @@ def encode_templates(encoder: PromptedTextEncoder, names: Sequence[str], templat
 
 
 def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
-    from prompt_core.prompt import read_safetensors
-
     tensors, metadata = read_safetensors(path)
     names = metadata.pop("names", None)
     if "weight" not in tensors or not isinstance(names, list):

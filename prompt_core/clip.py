@@ -96,9 +96,11 @@ class Clip:
     @cached_property
     def embed_dim(self) -> int:
         """Width E of the joint embedding space."""
-        from prompt_core.text_tower import TextTower
-
-        return TextTower(self).embed_dim
+        text: Any = getattr(self.model, "text", self.model)
+        projection = getattr(text, "text_projection", None)
+        if projection is None:
+            return int(text.token_embedding.weight.shape[1])
+        return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
 
     @cached_property
     def fingerprint(self) -> str:

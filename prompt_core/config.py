@@ -26,7 +26,7 @@ def default_config() -> CfgNode:
     cfg.MODEL.PRETRAINED = ""  # a tag or a file; empty for mini
 
     cfg.DATA = CfgNode()
-    cfg.DATA.TRAIN = ""  # KIND:PATH or a path whose layout is recognised (prompt_core.data.layouts)
+    cfg.DATA.TRAIN = ""  # KIND:PATH or a path whose layout is recognised (prompt_core.data.sources)
     cfg.DATA.SPLIT = "train"
     cfg.DATA.SHOTS = 16  # images per class; -1 for all
     cfg.DATA.CLASSES = ""  # of these alone: base or new (halves by label), or a file with one class id or name a line
@@ -147,7 +147,7 @@ def load_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -
 
 
 def correction_of(cfg: CfgNode) -> str | float | None:
-    """``LOSS.CORRECTION`` as :func:`prompt_core.contrast.local_contrast_logits` takes it."""
+    """``LOSS.CORRECTION`` as :func:`prompt_core.losses.local_contrast_logits` takes it."""
     text = cfg.LOSS.CORRECTION
     if text in ("log10", "ln"):
         return str(text)

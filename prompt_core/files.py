@@ -9,9 +9,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prompt_core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -114,3 +117,39 @@ def sha256_of_json(value: Any) -> str:
     """Hexadecimal sha256 of a value's canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of all data sets: ``root``, else the environment variable ``POMP_DATA``, else ``datasets``."""
+    return Path(root if root is not None else os.environ.get("POMP_DATA") or "datasets")
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file; values of the metadata that are JSON are decoded.
+
+    Raises:
+        UserError: when it is absent, truncated or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            notes = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} could not be read ({error}); it may be truncated") from error
+    metadata: dict[str, Any] = {}
+    for key, value in notes.items():
+        try:
+            metadata[key] = json.loads(value)
+        except ValueError:
+            metadata[key] = value
+    return tensors, metadata
+
+
+def resolve_path(path: str | Path) -> Path:
+    """``path``; one that begins with ``datasets/`` is looked for under ``POMP_DATA`` where that is set."""
+    path, root = Path(path).expanduser(), os.environ.get("POMP_DATA")
+    if root and not path.is_absolute() and path.parts[:1] == ("datasets",):
+        return Path(root).joinpath(*path.parts[1:])
+    return path

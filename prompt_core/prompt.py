@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path, plain_value
-from prompt_core.restricted import load_restricted
-from prompt_core.tokens import POSITIONS
+from prompt_core.files import atomic_path, plain_value, read_safetensors
+from prompt_core.safe_load import load_restricted
+from prompt_core.text.tokens import POSITIONS
 
 if TYPE_CHECKING:
     from prompt_core.clip import Clip
@@ -98,7 +98,7 @@ class SoftPrompt(nn.Module):
         Raises:
             UserError: when a word is not a single token, or there is none.
         """
-        from prompt_core.text_tower import TextTower
+        from prompt_core.text.tower import TextTower
 
         tower = TextTower(clip)
         pieces = words.replace("_", " ").split()
@@ -151,24 +151,6 @@ class SoftPrompt(nn.Module):
         if not all(bool(torch.isfinite(parameter).all()) for parameter in prompt.parameters()):
             raise UserError(f"{path}: the context holds numbers that are not finite; its training diverged")
         return prompt
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            notes = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} could not be read ({error}); it may be truncated") from error
-    metadata: dict[str, Any] = {}
-    for key, value in notes.items():
-        try:
-            metadata[key] = json.loads(value)
-        except ValueError:
-            metadata[key] = value
-    return tensors, metadata
 
 
 def _published_context(path: Path) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, overload
 import numpy as np
 
 from prompt_core.errors import UserError, nearest
-from prompt_core.files import read_json, sha256_of_json, write_json
+from prompt_core.files import read_json, read_safetensors, resolve_path, sha256_of_json, write_json
 
 PUBLISHED = ("imagenet21k", "imagenet1k", "lvis", "coco", "objects365", "ade20k")
 
@@ -261,9 +261,22 @@ def _from_json(path: Path) -> Vocabulary:
 
 
 def _from_classifier(path: Path) -> Vocabulary:
-    from prompt_core.classifier import TextClassifier
+    tensors, metadata = read_safetensors(path)
+    names = metadata.get("names")
+    if "weight" not in tensors or not isinstance(names, list) or len(names) != len(tensors["weight"]):
+        raise UserError(f"{path} holds no tensor 'weight' with a list 'names'; it is not a classifier file")
+    return Vocabulary(names, source=path.name)
 
-    return Vocabulary(TextClassifier.load(path).names, source=path.name)
+
+def read_vocabulary(text: str) -> Vocabulary:
+    """A published vocabulary's name, a file of class names, or names joined by commas.
+
+    Raises:
+        UserError: an absent or malformed file, blank or repeated names.
+    """
+    if text in PUBLISHED or Path(text).suffix in (".txt", ".csv", ".json"):
+        return Vocabulary.load(text if text in PUBLISHED else resolve_path(text))
+    return Vocabulary([name.strip() for name in text.split(",")], source="MODEL.VOCABULARY").check()
 
 
 def plain_name(name: str) -> str:

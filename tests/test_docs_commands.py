@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
+from pomp_lab.zoo.configurations import bases, commands, read_configurations
 from prompt_core.config import load_config
 from prompt_core.errors import UserError, run_command
-from prompt_core.zoo.configurations import bases, commands, read_configurations
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
@@ -198,11 +198,11 @@ def test_each_table_is_reproduced_by_a_command_at_both_scales() -> None:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the repository's, with small data where ``make demo`` leaves its own."""
+    from pomp_lab.shapes.folder import build_shapes
+    from pomp_lab.shapes.options import ShapesOptions
     from prompt_core import SoftPrompt
     from prompt_core.clip import load_clip
-    from prompt_core.data.shapes_files import build_shapes
-    from prompt_core.data.shapes_options import ShapesOptions
-    from prompt_core.text_tower import TextTower
+    from prompt_core.text.tower import TextTower
 
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "configs").symlink_to(ROOT / "configs", target_is_directory=True)

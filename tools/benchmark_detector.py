@@ -37,7 +37,12 @@ def main() -> None:
     import torch
 
     import pomp_det
-    from pomp_det.benchmark_inputs import matrices_by_count, matrices_by_vocabulary, random_inputs, read_inputs
+    from pomp_lab.benchmarks.detector_inputs import (
+        matrices_by_count,
+        matrices_by_vocabulary,
+        random_inputs,
+        read_inputs,
+    )
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -85,9 +90,9 @@ def measure(
 
     import torch
 
-    from pomp_det.benchmark import growth, measure_classes
-    from pomp_det.machine import machine_description
-    from prompt_core.run_files import run_description
+    from pomp_lab.benchmarks.detector import growth, measure_classes
+    from pomp_lab.benchmarks.machine import machine_description
+    from prompt_core.evaluation.metrics_file import run_description
 
     machine = machine_description("detectron2")
     rows = measure_classes(

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from pomp_lab.benchmarks.methods import Job, load_names, measure_rows
 from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.errors import UserError, nearest, run_command
+from prompt_core.evaluation.metrics_file import package_versions, processor_name, run_description
 from prompt_core.files import check_writable, write_json
-from prompt_core.methods.benchmark import Job, load_names, measure_rows
-from prompt_core.run_files import package_versions, processor_name, run_description
 
 FULL_CHUNK = "256"  # names per pass of the full softmax
 REFERENCE_CHUNK = "128"  # names per pass of 77 tokens

@@ -26,11 +26,11 @@ def main() -> None:
     from detectron2.data import DatasetCatalog
 
     import pomp_seg
-    from pomp_seg.benchmark import disjoint_regions, predicted_regions, region_costs
+    from pomp_lab.benchmarks.regions import disjoint_regions, predicted_regions, region_costs
+    from pomp_seg.checks import register_configured
     from pomp_seg.data.mapper import build_mapper
-    from pomp_seg.engine.checks import register_configured
     from prompt_core.clip import load_clip
-    from prompt_core.run_files import package_versions, processor_name
+    from prompt_core.evaluation.metrics_file import package_versions, processor_name
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

@@ -24,9 +24,9 @@ def main() -> int:
     options = parse()
     if options.output:
         check_writable(options.output)
-    from pomp_det.evaluation.benchmark import compare_scorers
-    from pomp_det.machine import machine_description
-    from prompt_core.run_files import run_description
+    from pomp_lab.benchmarks.lvis_scoring import compare_scorers
+    from pomp_lab.benchmarks.machine import machine_description
+    from prompt_core.evaluation.metrics_file import run_description
 
     machine = machine_description("hotcoco", "lvis", "pycocotools")
     tasks = {

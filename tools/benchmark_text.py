@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from prompt_core.benchmark import BATCH, CONTEXTS, Job, measure_crossover, take_turns
+from pomp_lab.benchmarks.text import BATCH, CONTEXTS, Job, measure_crossover, take_turns
 from prompt_core.command_line import ArgumentParser, print_table
-from prompt_core.encoder import PACKED_MINIMUM_WORK
 from prompt_core.errors import UserError, nearest, run_command
+from prompt_core.evaluation.metrics_file import package_versions, processor_name, run_description
 from prompt_core.files import check_writable, read_json, write_json
-from prompt_core.run_files import package_versions, processor_name, run_description
+from prompt_core.text.encoder import PACKED_MINIMUM_WORK
 from prompt_core.vocabulary import Vocabulary
 
 SMALL, LARGE = 128, 1000  # names of k128 and k1000

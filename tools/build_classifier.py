@@ -16,7 +16,7 @@ from prompt_core.command_line import (
 )
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import check_writable
-from prompt_core.geometry import uniformity
+from prompt_core.metrics import uniformity
 from prompt_core.vocabulary import Vocabulary
 
 

@@ -16,10 +16,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from mini_clip.adapt import adapt
-from mini_clip.build import build
-from mini_clip.measure import HALVES, evaluate, result_tables
 
+from pomp_lab.mini_clip.adapt import adapt
+from pomp_lab.mini_clip.build import build
+from pomp_lab.mini_clip.measure import HALVES, evaluate, result_tables
 from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import check_writable, write_json

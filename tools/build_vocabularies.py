@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pomp_det.data.prepare_objects365 import CORRECTIONS
+from pomp_det.data.prepare.objects365 import CORRECTIONS
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import sha256_of_file, write_text
 

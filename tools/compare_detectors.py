@@ -10,7 +10,7 @@ behind it. Runs that are done are not done again, and a run that was stopped goe
 
 from pathlib import Path
 
-from pomp_engine.comparison import chosen_runs, comparison_parser, run_folders
+from pomp_lab.comparisons.runs import chosen_runs, comparison_parser, run_folders
 from prompt_core.command_line import show_results
 from prompt_core.errors import run_command
 
@@ -22,8 +22,8 @@ def main() -> None:
     parser = comparison_parser((__doc__ or "").partition("\n")[0])
     parser.add_argument("--shapes", required=True, metavar="DIR", help="shapes with both parts")
     arguments = parser.parse_intermixed_args()
-    from pomp_det.comparison import ROWS, DetectorComparison
-    from pomp_det.data.prepare_shapes import prepare_image_labels
+    from pomp_lab.comparisons.detectors import ROWS, DetectorComparison
+    from pomp_lab.shapes.image_labels import prepare_image_labels
 
     known = {row.name: row for row in ROWS}
     names, seeds = chosen_runs(arguments, known)

@@ -9,12 +9,12 @@ validation photos that nothing was tuned on; --half tune shows the other.
 
 import itertools
 
-from prompt_core.base_novel import METHODS, open_experiment
+from pomp_lab.comparisons.base_to_novel import METHODS, open_experiment
 from prompt_core.command_line import config_parser, load_model, parse_with_overrides, show_results
 from prompt_core.config import load_config
-from prompt_core.encoder import PromptedTextEncoder
 from prompt_core.errors import UserError, nearest, run_command
 from prompt_core.files import make_output_folder
+from prompt_core.text.encoder import PromptedTextEncoder
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ for all segmenters. With --data coco: photos of datasets/prepare_coco_small_seg.
 
 from pathlib import Path
 
-from pomp_engine.comparison import chosen_runs, comparison_parser, run_folders
+from pomp_lab.comparisons.runs import chosen_runs, comparison_parser, run_folders
 from prompt_core.command_line import show_results
 from prompt_core.errors import run_command
 
@@ -24,8 +24,8 @@ def main() -> None:
     parser = comparison_parser((__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", required=True, choices=("scenes", "coco"))
     arguments = parser.parse_intermixed_args()
-    from pomp_det.data.catalog import data_root
-    from pomp_seg.comparison import EXPERIMENTS, ROWS, SegmenterComparison
+    from pomp_lab.comparisons.segmenters import EXPERIMENTS, ROWS, SegmenterComparison
+    from prompt_core.files import data_root
 
     known = {row.name: row for row in ROWS}
     names, seeds = chosen_runs(arguments, known)

@@ -28,16 +28,10 @@ from prompt_core.command_line import (
     resolve_subject,
 )
 from prompt_core.config import one_of
-from prompt_core.data.base_new import half_of
-from prompt_core.data.layouts import data_set_name, open_images
-from prompt_core.encoder import PromptedTextEncoder
+from prompt_core.data.sources import data_set_name, open_images
+from prompt_core.data.splits import half_of
 from prompt_core.errors import UserError, run_command
-from prompt_core.files import make_output_folder, write_json
-from prompt_core.methods.image_towers import image_tower
-from prompt_core.methods.scoring import merges_namesakes, resolve_method, score_method
-from prompt_core.methods.templates import ENSEMBLES, TemplateMethod
-from prompt_core.run_files import run_description, write_metrics
-from prompt_core.scoring import (
+from prompt_core.evaluation.evaluate import (
     BOTH,
     base_novel_mean,
     class_parts,
@@ -47,7 +41,13 @@ from prompt_core.scoring import (
     protocol_of,
     score,
 )
-from prompt_core.selection import selection_words
+from prompt_core.evaluation.method_scoring import merges_namesakes, resolve_method, score_method
+from prompt_core.evaluation.metrics_file import run_description, write_metrics
+from prompt_core.files import make_output_folder, write_json
+from prompt_core.methods.image_towers import image_tower
+from prompt_core.methods.templates import ENSEMBLES, TemplateMethod
+from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.training.selection import selection_words
 
 
 def main() -> None:

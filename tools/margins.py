@@ -6,8 +6,8 @@ python tools/margins.py --classes 10450 --sampled 100,319,500,1000
 from rich.table import Table
 
 from prompt_core.command_line import ArgumentParser, print_table
-from prompt_core.contrast import correction_margin
 from prompt_core.errors import UserError, run_command
+from prompt_core.losses import correction_margin
 
 
 def main() -> None:

@@ -2,16 +2,16 @@
 
     python tools/model_zoo.py --output docs/model_zoo.md
 
-Measured numbers come from docs/results, published ones from prompt_core/assets/published.json.
+Measured numbers come from docs/results, published ones from pomp_lab/assets/published.json.
 """
 
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
+from pomp_lab.zoo.page import zoo_page
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
 from prompt_core.files import write_text
-from prompt_core.zoo.page import zoo_page
 
 ROOT = Path(__file__).resolve().parent.parent
 

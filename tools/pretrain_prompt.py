@@ -12,7 +12,7 @@ state.pt. Ctrl-C saves and exits; --resume goes on, also after a kill, to the sa
 from prompt_core.command_line import config_parser, parse_with_overrides
 from prompt_core.config import load_config
 from prompt_core.errors import UserError, run_command
-from prompt_core.pretraining import pretrain
+from prompt_core.training.recipe import pretrain
 
 
 def main() -> int:

@@ -8,10 +8,10 @@ run NAME. Numbers of different protocols never share a column.
 
 from argparse import RawDescriptionHelpFormatter
 
+from pomp_lab.report.build import write_report
+from pomp_lab.report.words import summary
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
-from prompt_core.report.build import write_report
-from prompt_core.report.words import summary
 
 
 def main() -> None:

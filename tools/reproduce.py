@@ -20,11 +20,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from pomp_lab.tables.command import Request, reproduce
+from pomp_lab.tables.scales import NAMES, SCALES
 from prompt_core.command_line import ArgumentParser
-from prompt_core.data.root import data_root
 from prompt_core.errors import run_command
-from prompt_core.reproduction.command import Request, reproduce
-from prompt_core.reproduction.tables import NAMES, SCALES
+from prompt_core.files import data_root
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "prompt"
 

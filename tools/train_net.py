@@ -46,7 +46,7 @@ def main() -> int:
 
 def run_detector(cfg: Any, arguments: argparse.Namespace) -> int:
     """What each process of a detector's run does."""
-    from pomp_det.engine.run import evaluate, score, train
+    from pomp_det.task import evaluate, score, train
 
     if arguments.score_only:
         score(cfg, arguments.eval_backend, arguments.oracle)
@@ -59,7 +59,7 @@ def run_detector(cfg: Any, arguments: argparse.Namespace) -> int:
 
 def run_segmenter(cfg: Any, arguments: argparse.Namespace) -> int:
     """What each process of a segmenter's run does."""
-    from pomp_seg.engine.run import evaluate, score, train
+    from pomp_seg.task import evaluate, score, train
 
     if arguments.score_only:
         score(cfg)

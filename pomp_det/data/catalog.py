@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prompt_core.data.root import data_root as data_root
 from prompt_core.errors import UserError, nearest
 
 GROUPS = ("lvis", "coco", "coco_small", "objects365", "imagenet_lvis", "shapes")

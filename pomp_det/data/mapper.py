@@ -14,8 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 
 from pomp_det.data.augmentation import scale_jitter, shortest_edge
-from pomp_det.data.tar_images import decode_image, read_tar_bytes
-from prompt_core.data.images import UnreadableImage
+from pomp_engine.data.photos import read_record_photo
 from prompt_core.errors import UserError, nearest
 
 ANNOTATION_KINDS = ("box", "image", "captiontag")
@@ -90,28 +89,6 @@ class MixedDatasetMapper(DatasetMapper):
             record.pop("annotations", None)
             record["instances"] = _no_instances(shape)
         return record
-
-
-def read_record_photo(record: dict[str, Any], image_format: str) -> np.ndarray:
-    """The photo of a record, (H, W, 3) uint8, from its file or its archive.
-
-    Args:
-        record: with ``file_name``; ``tar`` where the photo is inside an archive. It gets ``width`` and ``height`` where
-            it has none.
-        image_format: order of the channels, as ``INPUT.FORMAT``.
-
-    Raises:
-        UnreadableImage: when the photo cannot be read or has another size than the record says.
-    """
-    try:
-        if "tar" in record:
-            image = decode_image(read_tar_bytes(*record["tar"]), image_format)
-        else:
-            image = detection_utils.read_image(record["file_name"], format=image_format)
-        detection_utils.check_image_size(record, image)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
-        raise UnreadableImage(record["file_name"], str(error) or type(error).__name__) from error
-    return image
 
 
 def _no_instances(shape: tuple[int, int]) -> Instances:

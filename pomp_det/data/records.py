@@ -82,7 +82,7 @@ def load_image_labels(
     """Records of photos whose classes are known but not their places, as in ImageNet-LVIS.
 
     A record has ``pos_category_ids`` (class indices), no annotations, and ``captions`` if the file has them. A photo
-    inside an archive has ``tar``: path, offset and size in bytes (:mod:`pomp_det.data.tar_images`).
+    inside an archive has ``tar``: path, offset and size in bytes (:mod:`pomp_engine.data.tar_images`).
 
     Raises:
         UserError: as :func:`load_boxes`; also when a photo has no class.

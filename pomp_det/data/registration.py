@@ -11,10 +11,11 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from pomp_det.data.annotation_files import read_categories
-from pomp_det.data.catalog import ENTRIES, DatasetEntry, data_root
+from pomp_det.data.catalog import ENTRIES, DatasetEntry
 from pomp_det.data.records import Records, categories_as_vocabulary, load_boxes, load_image_labels
 from pomp_det.data.splits import COCO_SEEN, COCO_UNSEEN, category_ids
 from prompt_core.errors import UserError, nearest
+from prompt_core.files import data_root
 from prompt_core.vocabulary import Vocabulary
 
 _GROUP_CLASSES = {"seen": COCO_SEEN, "unseen": COCO_UNSEEN}

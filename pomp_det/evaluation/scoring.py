@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from pomp_det.data.annotation_files import read_annotation_file
-from pomp_det.data.prepare import write_compact_json
 from pomp_det.evaluation.backends import complete_annotations, score, scorer_version
 from pomp_det.evaluation.metrics import class_average_precision, detection_metrics
 from pomp_det.evaluation.prediction_files import PredictionIndex, read_manifest, write_results
 from pomp_det.evaluation.protocol import Protocol, check_backend
 from pomp_det.evaluation.selection import top_of_class, top_of_image
+from pomp_engine.data.derived_files import write_compact_json
 from prompt_core.errors import UserError
+from prompt_core.evaluation.metrics_file import run_description, write_metrics
 from prompt_core.files import atomic_path, sha256_of_file, write_json
-from prompt_core.run_files import run_description, write_metrics
 
 TASKS = {"bbox": "box", "segm": "mask"}
 

@@ -9,11 +9,12 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 
-from pomp_det.class_matrix import resolve_path, stage_matrix
+from pomp_det.class_matrix import stage_matrix
 from pomp_det.heads.class_losses import read_class_counts
 from pomp_det.heads.image_labels import CHOICES
 from pomp_det.heads.zero_shot import ZeroShotClassifier
 from prompt_core.errors import UserError
+from prompt_core.files import resolve_path
 
 
 def predictor_options(cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:

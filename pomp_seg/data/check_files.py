@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pomp_det.data.check_files import MISSING, PRESENT, WRONG, Finding
-from pomp_det.data.prepare import source_record
+from pomp_engine.data.derived_files import source_record
 from pomp_seg.data.catalog import SegmentationEntry, entries_of
 from pomp_seg.data.records import LABEL_ENDINGS, check_prepared, files_by_key, load_records
 from pomp_seg.data.registration import entry_classes, label_folder
+from prompt_core.data.findings import MISSING, PRESENT, WRONG, Finding
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_file
 

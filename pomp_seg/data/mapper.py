@@ -8,9 +8,9 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from pomp_seg.data.augmentation import check_choice
+from pomp_seg.data.evaluation_mapper import build_test_mapper
 from pomp_seg.data.region_mapper import build_region_mapper
 from pomp_seg.data.semantic_mapper import build_semantic_mapper
-from pomp_seg.data.test_mapper import build_test_mapper
 
 Mapper = Callable[[Mapping[str, Any]], dict[str, Any]]
 MAPPERS = ("mask_former_semantic", "mask_former_binary_semantic")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pomp_det.data.prepare import source_record
+from pomp_engine.data.derived_files import source_record
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 

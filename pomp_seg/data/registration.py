@@ -10,12 +10,12 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from pomp_det.data.catalog import data_root
 from pomp_seg.data.catalog import ENTRIES, SegmentationEntry
 from pomp_seg.data.label_maps import check_ignore_label, read_record_labels
 from pomp_seg.data.label_sets import LabelSet, label_set, read_label_set
 from pomp_seg.data.records import LabelFolder, Records, load_records
 from prompt_core.errors import UserError, nearest
+from prompt_core.files import data_root
 from prompt_core.vocabulary import Vocabulary
 
 

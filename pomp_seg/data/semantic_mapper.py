@@ -15,7 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import Tensor
 
-from pomp_det.data.mapper import read_record_photo
+from pomp_engine.data.photos import read_record_photo
 from pomp_seg.data.augmentation import (
     CROP_TYPES,
     IMAGE_PADDING,

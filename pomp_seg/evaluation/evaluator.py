@@ -12,7 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from pomp_seg.data.label_maps import read_label_map
-from pomp_seg.data.prepare_labels import write_label_map
+from pomp_seg.data.prepare.label_folders import write_label_map
 from pomp_seg.data.registration import check_labels, registered_metadata
 from pomp_seg.evaluation.metrics import check_denominator
 from pomp_seg.evaluation.prediction_files import SUBFOLDER, clear_predictions, prediction_file, write_manifest

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prompt_core.errors import UserError, nearest
-from prompt_core.evaluation import harmonic_mean
+from prompt_core.metrics import harmonic_mean
 
 DENOMINATORS = ("ground_truth", "union")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 
-from prompt_core.data.few_shot import hash_rank
+import numpy as np
+
+from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError, nearest
 
 SPLITS = ("train", "val", "test")
@@ -74,3 +77,73 @@ def draw_parts(rows: Sequence[Row], fractions: Sequence[float], seed: int) -> li
             part.extend(sorted(ranked[start : start + size]))
             start += size
     return parts
+
+
+VALIDATION_SHOTS = 4
+
+
+def few_shot(images: ImageSet, shots: int, seed: int) -> ImageSet:
+    """At most ``shots`` photos of each class; a class with fewer keeps all; ``shots=-1`` keeps everything.
+
+    Each photo gets the rank of sha256(seed, class id, key) within its class, and the first ``shots`` are taken. So
+    the choice in one class depends on nothing but its own keys and the seed, and the subsets are nested: 16 shots
+    are part of 100 shots of the same seed. The result is sorted by (label, key).
+
+    Raises:
+        UserError: when ``shots`` is neither -1 nor positive.
+    """
+    if shots != -1 and shots < 1:
+        raise UserError(f"shots = {shots}: expected a positive number of images per class, or -1 for all of them")
+    by_class: list[list[int]] = [[] for _ in images.names]
+    for index, label in enumerate(images.labels.tolist()):
+        by_class[label].append(index)
+    chosen: list[int] = []
+    for class_id, indices in zip(images.ids, by_class, strict=True):
+        if shots != -1 and len(indices) > shots:
+            prefix = json.dumps([int(seed), class_id]).encode()
+            ranked = sorted(indices, key=lambda index: (hash_rank(prefix, images.keys[index]), images.keys[index]))
+            indices = ranked[:shots]
+        chosen.extend(sorted(indices, key=images.keys.__getitem__))
+    return images.subset(np.asarray(chosen, dtype=np.int64))
+
+
+def few_shot_validation(images: ImageSet, shots: int, seed: int) -> ImageSet:
+    """The validation photos that go with ``shots`` training photos of each class: at most min(``shots``, 4).
+
+    The rule of CoOp; ``shots=-1`` keeps everything.
+
+    Raises:
+        UserError: when ``shots`` is neither -1 nor positive.
+    """
+    return few_shot(images, min(shots, VALIDATION_SHOTS), seed)
+
+
+def hash_rank(prefix: bytes, key: str) -> bytes:
+    """What photos are sorted by to draw some: sha256 of ``prefix``, which says for what, and of the photo's key."""
+    return hashlib.sha256(prefix + b"\0" + key.encode("utf-8", "surrogateescape")).digest()
+
+
+HALVES = ("all", "base", "new")
+# What the halves are called in results.
+WORDS = {"base": "base", "new": "novel"}
+
+
+def base_half(images: ImageSet) -> ImageSet:
+    """Photos of the first ceil(n/2) of n classes."""
+    return images.select_classes(range((len(images.names) + 1) // 2))
+
+
+def new_half(images: ImageSet) -> ImageSet:
+    """Photos of the other floor(n/2) classes, relabelled from 0."""
+    return images.select_classes(range((len(images.names) + 1) // 2, len(images.names)))
+
+
+def half_of(images: ImageSet, which: str) -> ImageSet:
+    """``all``, ``base`` or ``new`` (``DATASET.SUBSAMPLE_CLASSES`` of CoOp).
+
+    Raises:
+        UserError: for any other word.
+    """
+    if which not in HALVES:
+        raise UserError(f"classes {which!r}: expected all, base or new{nearest(which, HALVES)}")
+    return images if which == "all" else base_half(images) if which == "base" else new_half(images)

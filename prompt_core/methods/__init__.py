@@ -1,1 +1,1 @@
-"""Prompt-learning methods and their baselines under one interface (:class:`prompt_core.methods.method.Method`)."""
+"""Prompt-learning methods and their baselines under one interface (:class:`prompt_core.methods.base.Method`)."""

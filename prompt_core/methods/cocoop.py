@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from prompt_core.errors import UserError
-from prompt_core.methods.method import Method, seeded, selected_names
+from prompt_core.methods.base import Method, seeded, selected_names
 from prompt_core.methods.soft_prompt import shared_prompt, start_prompt
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prompt_core.data.feature_cache import ImageTower
 from prompt_core.files import sha256_of_json
-from prompt_core.methods.method import Method
+from prompt_core.methods.base import Method
 
 if TYPE_CHECKING:
     from prompt_core.clip import Clip

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prompt_core.contrast import full_softmax_logits
-from prompt_core.data.templates import imagenet_templates
-from prompt_core.encoder import PromptedTextEncoder
+from prompt_core.data.catalog.hand_written import imagenet_templates
 from prompt_core.errors import UserError
-from prompt_core.methods.method import Method, Reads, selected_names
+from prompt_core.losses import full_softmax_logits
+from prompt_core.methods.base import Method, Reads, selected_names
 from prompt_core.methods.soft_prompt import shared_prompt, start_prompt
 from prompt_core.methods.templates import TemplateFeatures
-from prompt_core.methods.vision_norms import VisionNorms
+from prompt_core.methods.vision import VisionNorms
+from prompt_core.text.encoder import PromptedTextEncoder
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

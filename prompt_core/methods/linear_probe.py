@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from prompt_core.encoder import class_names
 from prompt_core.errors import UserError, nearest
-from prompt_core.methods.method import Method, Reads, seeded
+from prompt_core.methods.base import Method, Reads, seeded
+from prompt_core.text.encoder import class_names
 from prompt_core.vocabulary import plain_name
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from prompt_core.errors import UserError
+from prompt_core.methods.base import LearnedBy
 from prompt_core.methods.linear_probe import LinearProbe
-from prompt_core.methods.method import LearnedBy
 
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 VALIDATION_SHOTS = 4

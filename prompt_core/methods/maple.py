@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from prompt_core.errors import UserError
-from prompt_core.methods.method import Method, Reads, random_vectors, seeded, selected_names
-from prompt_core.methods.vision_prompts import check_depth, vision_prompts, vision_transformer, vision_width
+from prompt_core.methods.base import Method, Reads, random_vectors, seeded, selected_names
+from prompt_core.methods.vision import check_depth, vision_prompts, vision_transformer, vision_width
 from prompt_core.prompt import SoftPrompt
-from prompt_core.text_tower import TextTower
+from prompt_core.text.tower import TextTower
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

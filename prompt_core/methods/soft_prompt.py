@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from prompt_core.encoder import PromptedTextEncoder
 from prompt_core.errors import UserError
-from prompt_core.methods.method import Method, selected_names
+from prompt_core.methods.base import Method, selected_names
 from prompt_core.prompt import SoftPrompt
-from prompt_core.text_tower import TextTower
+from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.text.tower import TextTower
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from prompt_core.classifier import encode_templates
-from prompt_core.data.templates import PHOTO, imagenet_templates, selected_templates
-from prompt_core.encoder import PromptedTextEncoder, class_names
+from prompt_core.data.catalog.hand_written import PHOTO, imagenet_templates, selected_templates
 from prompt_core.errors import UserError, nearest
-from prompt_core.methods.method import LearnedBy, Method
+from prompt_core.methods.base import LearnedBy, Method
+from prompt_core.text.encoder import PromptedTextEncoder, class_names
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -142,7 +142,7 @@ def own_template(source: str) -> tuple[str, bool]:
         source: how the data set was opened: its name, ``KIND:PATH`` or a path. A set that the catalogue does not know
             gets "a photo of a {}.".
     """
-    from prompt_core.data.catalog import find_entry
+    from prompt_core.data.catalog.lookup import find_entry
 
     kind, colon, rest = source.partition(":")
     path = [part for part in re.split("[/#]", rest if colon else source) if part not in ("", ".", "..")]

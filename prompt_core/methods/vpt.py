@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from prompt_core.data.templates import PHOTO
+from prompt_core.data.catalog.hand_written import PHOTO
 from prompt_core.errors import UserError
-from prompt_core.methods.method import Method, Reads, random_vectors
+from prompt_core.methods.base import Method, Reads, random_vectors
 from prompt_core.methods.templates import TemplateFeatures
-from prompt_core.methods.vision_prompts import check_depth, vision_prompts, vision_transformer, vision_width
+from prompt_core.methods.vision import check_depth, vision_prompts, vision_transformer, vision_width
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

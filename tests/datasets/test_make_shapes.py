@@ -17,20 +17,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from prompt_core.data import shapes_render
-from prompt_core.data.shapes import class_names, long_tail, sample_classes, shape_classes
-from prompt_core.data.shapes_annotations import semantic_map
-from prompt_core.data.shapes_files import build_shapes
-from prompt_core.data.shapes_masks import decode_run_lengths, encode_run_lengths, mask_box, mask_polygons
-from prompt_core.data.shapes_options import (
+from pomp_lab.shapes import render as shapes_render
+from pomp_lab.shapes.annotations import semantic_map
+from pomp_lab.shapes.classes import class_names, long_tail, sample_classes, shape_classes
+from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.masks import decode_run_lengths, encode_run_lengths, mask_box, mask_polygons
+from pomp_lab.shapes.options import (
     VAL_IMAGE_IDS,
     ShapesOptions,
     classification_classes,
     classification_image,
     scene,
 )
-from prompt_core.data.shapes_outlines import OUTLINES
-from prompt_core.data.shapes_variants import VARIANTS
+from pomp_lab.shapes.outlines import OUTLINES
+from pomp_lab.shapes.variants import VARIANTS
 from prompt_core.errors import UserError
 
 SMALL = ShapesOptions(

@@ -12,10 +12,10 @@ pytest.importorskip("detectron2")
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 
 from pomp_det import load_config
-from pomp_det.backbones.pyramid import pyramid
-from pomp_det.backbones.swin import SwinStages, build_swintransformer_fpn_backbone
-from pomp_det.backbones.timm_resnet import TimmResNet
 from pomp_engine.backbones.efficientnet_lite import EfficientNetStages
+from pomp_engine.backbones.pyramid import pyramid
+from pomp_engine.backbones.swin import SwinStages, build_swintransformer_fpn_backbone
+from pomp_engine.backbones.timm_resnet import TimmResNet
 from prompt_core import UserError
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from pomp_det import DetectorCheckpointer, build_detector, load_config, load_weights, set_classifier
 
-from .conftest import TINY
+from ..support.detector import TINY
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from pomp_det.classifier import temporary_classes
 from pomp_det.heads.inference import SharedClasses
 from prompt_core import TextClassifier, UserError
 
-from .conftest import TINY
+from ..support.detector import TINY
 
 NAMES = ["cat", "dog", "toy_car", "dining table"]
 

@@ -26,7 +26,7 @@ from pomp_det.data.augmentation import RandomCropToSize, scale_jitter, shortest_
 from pomp_det.data.loader import build_train_loader, training_records
 from pomp_det.data.mapper import MixedDatasetMapper, augmentations_of_config
 from pomp_det.data.registration import register_dataset
-from pomp_det.data.tar_images import decode_image, image_size, index_tar, read_tar_bytes
+from pomp_engine.data.tar_images import decode_image, image_size, index_tar, read_tar_bytes
 from pomp_engine.loader import numpy_seed
 from prompt_core.data.images import UnreadableImage
 from prompt_core.errors import UserError

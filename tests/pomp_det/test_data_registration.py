@@ -12,16 +12,17 @@ pytest.importorskip("detectron2")
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from pomp_det.data.catalog import ENTRIES, data_root, dataset_entry, entries_of
+from pomp_det.data.catalog import ENTRIES, dataset_entry, entries_of
 from pomp_det.data.registration import (
     dataset_vocabulary,
     register_dataset,
     register_datasets,
     registered_metadata,
 )
-from prompt_core.data.shapes_files import build_shapes
-from prompt_core.data.shapes_options import ShapesOptions
+from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.options import ShapesOptions
 from prompt_core.errors import UserError
+from prompt_core.files import data_root
 
 
 def test_the_root_is_given_or_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ pytest.importorskip("detectron2")
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from pomp_det import load_config
-from pomp_det.engine import run as runs
-from pomp_det.engine import training
-from pomp_det.engine.checks import register_configured
+from pomp_det import load_config, training
+from pomp_det import task as runs
+from pomp_det.checks import register_configured
 from prompt_core import SoftPrompt, TextClassifier, UserError
 
-from .tiny_run import CATEGORIES, make_data, tiny_settings
+from ..support.detector_run import CATEGORIES, make_data, tiny_settings
 
 NAMES = [category["name"] for category in CATEGORIES]
 

@@ -19,12 +19,12 @@ pytest.importorskip("hotcoco")
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from pomp_det import build_detector, load_config
-from pomp_det.engine import run as runs
-from pomp_det.engine.checks import register_configured
-from pomp_det.engine.evaluation import evaluate_detector
+from pomp_det import task as runs
+from pomp_det.checks import register_configured
+from pomp_det.evaluation.evaluate import evaluate_detector
 from prompt_core import TextClassifier, UserError
 
-from .tiny_run import CATEGORIES, make_config, make_data, tiny_settings
+from ..support.detector_run import CATEGORIES, make_config, make_data, tiny_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [category["name"] for category in CATEGORIES]

@@ -17,13 +17,13 @@ pytest.importorskip("detectron2")
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from pomp_det import build_detector, load_config
-from pomp_det.engine.checks import register_configured
-from pomp_det.engine.training import train_detector
-from pomp_engine import training
+from pomp_det.checks import register_configured
+from pomp_det.training import train_detector
+from pomp_engine import loop as training
 from pomp_engine.solver import build_optimizer, build_scheduler
 from prompt_core import UserError
 
-from .tiny_run import make_config, make_data, tiny_settings
+from ..support.detector_run import make_config, make_data, tiny_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,7 +91,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(folder: Path, monkeypatch: py
 
 KILLED = """
 import os, runpy, signal, sys
-from pomp_engine import training
+from pomp_engine import loop as training
 check = training.stop_if_not_finite
 def checked(losses, batch, iteration, output):
     check(losses, batch, iteration, output)

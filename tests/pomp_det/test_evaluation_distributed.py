@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("detectron2")
 pytest.importorskip("hotcoco")
 
-from prompt_core.data.shapes_files import build_shapes
-from prompt_core.data.shapes_options import ShapesOptions
+from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.options import ShapesOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 

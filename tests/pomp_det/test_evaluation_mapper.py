@@ -18,8 +18,8 @@ from detectron2.data import DatasetMapper
 from detectron2.structures import BoxMode
 
 from pomp_det.config import load_config
-from pomp_det.data.tar_images import index_tar
-from pomp_det.data.test_mapper import build_test_mapper
+from pomp_det.data.evaluation_mapper import build_test_mapper
+from pomp_engine.data.tar_images import index_tar
 from prompt_core.errors import UserError
 
 SMALL = {"INPUT.MIN_SIZE_TEST": 60, "INPUT.MAX_SIZE_TEST": 90, "INPUT.TEST_SIZE": 80}

@@ -19,13 +19,13 @@ from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from torch import nn
 
 from pomp_det import load_config, set_classifier
+from pomp_det.data.evaluation_mapper import build_test_mapper
 from pomp_det.data.registration import register_dataset
-from pomp_det.data.test_mapper import build_test_mapper
 from pomp_det.heads.inference import StageScores, reference_detections
 from pomp_det.oracle import ORACLES, OracleDetector, matched_classes, restricted_scores
 from prompt_core.errors import UserError
 
-from .conftest import TINY
+from ..support.detector import TINY
 
 # The same detector with a C4 backbone, RPN and a single stage, whose proposal scores are not mixed in.
 C4: dict[str, Any] = {

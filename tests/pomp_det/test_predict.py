@@ -23,7 +23,7 @@ from pomp_det import load_config
 from pomp_det.predictor import OpenVocabularyPredictor
 from prompt_core import TextClassifier, UserError
 
-from .conftest import TINY, write_config
+from ..support.detector import TINY, write_config
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "predict.py"
 NAMES = ["cat", "toy car", "dining table"]

@@ -12,11 +12,11 @@ import pytest
 pytest.importorskip("detectron2")
 
 from pomp_det import build_detector, load_config
-from pomp_det.data.prepare_coco_small import prepare_coco_small
-from pomp_det.engine import run as runs
-from pomp_det.engine.checks import register_configured
-from pomp_det.engine.training import train_detector
-from pomp_engine import training
+from pomp_det import task as runs
+from pomp_det.checks import register_configured
+from pomp_det.data.prepare.coco_small import prepare_coco_small
+from pomp_det.training import train_detector
+from pomp_engine import loop as training
 from pomp_engine.checkpoint import PACKAGE, packaged_file
 from prompt_core import UserError
 

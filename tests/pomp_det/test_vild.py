@@ -25,7 +25,7 @@ from pomp_det.region_embeddings import RegionEmbedder, clip_width, region_crops
 from pomp_engine.config import flatten
 from prompt_core import UserError
 
-from .conftest import TINY
+from ..support.detector import TINY
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/detection"
 HEAD = "MODEL.ROI_BOX_HEAD."
@@ -201,7 +201,7 @@ def test_same_losses_for_every_kind_of_batch(
     weak = {"WITH_IMAGE_LABELS": True, f"{HEAD}IMAGE_LABEL_LOSS": "max_size"}
     model = make_tiny(distilled | weak)
     boxes = train(model, [record(picture, ann_type="box", pos_category_ids=[])])
-    monkeypatch.setattr("pomp_det.meta_arch.best_regions", lambda proposals, limit: best_regions(proposals, 0))
+    monkeypatch.setattr("pomp_det.model.best_regions", lambda proposals, limit: best_regions(proposals, 0))
     none = train(model, [record(picture, ann_type="box", pos_category_ids=[])])
     embedder, model.region_embedder = model.region_embedder, lambda images, boxes: pytest.fail("nothing to embed")
     labels = train(model, [record(picture, (), ann_type="image", pos_category_ids=[2])])

@@ -15,13 +15,13 @@ pytest.importorskip("detectron2")
 
 from detectron2.config import CfgNode, get_cfg
 
-from pomp_engine import training
+from pomp_engine import loop as training
 from pomp_engine.checkpoint import ModelCheckpointer
 from pomp_engine.config import add_engine_config, merge_config
 from pomp_engine.loader import images_per_rank, seed_of_run, seeded_loader
+from pomp_engine.loop import train
 from pomp_engine.run_folder import weights_to_evaluate
 from pomp_engine.solver import build_segmentation_optimizer
-from pomp_engine.training import train
 from prompt_core import UserError
 
 RECORDS = [{"file_name": f"{number}.png", "target": number / 5} for number in range(6)]

@@ -20,12 +20,21 @@ pytest.importorskip("detectron2")
 from detectron2.data import DatasetCatalog
 
 from pomp_seg import load_config
+from pomp_seg import task as runs
+from pomp_seg.checks import register_configured
 from pomp_seg.classes import batch_classes
-from pomp_seg.engine import run as runs
-from pomp_seg.engine.checks import register_configured
 from prompt_core import UserError
 
-from .tiny_run import NAMES, change_label, label, make_config, make_data, save_segmenter, tiny_settings, unregister
+from ..support.segmenter_run import (
+    NAMES,
+    change_label,
+    label,
+    make_config,
+    make_data,
+    save_segmenter,
+    tiny_settings,
+    unregister,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNER = "MODEL.CLIP_ADAPTER.PROMPT_LEARNER"

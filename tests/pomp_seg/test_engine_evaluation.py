@@ -17,11 +17,21 @@ from PIL import Image
 pytest.importorskip("detectron2")
 
 from pomp_seg import load_config
-from pomp_seg.engine import run as runs
+from pomp_seg import task as runs
 from prompt_core import UserError
 
-from .tiny_run import NAMES, SIZE, TEST, change_label, label, make_config, make_data, save_segmenter, tiny_settings
-from .tiny_run import unregister as forget
+from ..support.segmenter_run import (
+    NAMES,
+    SIZE,
+    TEST,
+    change_label,
+    label,
+    make_config,
+    make_data,
+    save_segmenter,
+    tiny_settings,
+)
+from ..support.segmenter_run import unregister as forget
 
 ROOT = Path(__file__).resolve().parents[2]
 REGIONS = "shapes_sem_seg_val_classification"

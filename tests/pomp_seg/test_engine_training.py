@@ -14,13 +14,13 @@ import torch
 
 pytest.importorskip("detectron2")
 
-from pomp_engine import training
+from pomp_engine import loop as training
 from pomp_seg import build_segmenter, load_config
-from pomp_seg.engine import run as runs
-from pomp_seg.engine.checks import register_configured
+from pomp_seg import task as runs
+from pomp_seg.checks import register_configured
 from prompt_core import UserError
 
-from .tiny_run import make_config, make_data, tiny_settings, unregister
+from ..support.segmenter_run import make_config, make_data, tiny_settings, unregister
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT"
@@ -62,7 +62,7 @@ def test_a_run_learns_and_leaves_its_files(folder: Path, stage: int) -> None:
 
 KILLED = """
 import os, runpy, signal, sys
-from pomp_engine import training
+from pomp_engine import loop as training
 check = training.stop_if_not_finite
 def checked(losses, batch, iteration, output):
     check(losses, batch, iteration, output)

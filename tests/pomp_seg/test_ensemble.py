@@ -117,7 +117,7 @@ def maps_of(model: Any, seen: list[bool] | None = SEEN) -> Tensor:
 
 
 def test_a_segmenter_fuses_by_its_configuration(tiny: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pomp_seg.meta_arch import mask_former
+    from pomp_seg.models import mask_former
 
     calls: list[tuple[Tensor, ...]] = []
 

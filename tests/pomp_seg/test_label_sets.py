@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("detectron2")
 
 from pomp_seg.data.label_sets import LABEL_SETS, LabelSet, default_ignore_label, label_set, read_label_set
-from pomp_seg.data.prepare_coco_small_seg import choose_unseen
-from pomp_seg.data.prepare_coco_stuff import values_of
+from pomp_seg.data.prepare.coco_small_seg import choose_unseen
+from pomp_seg.data.prepare.coco_stuff import values_of
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
@@ -83,7 +83,7 @@ def test_the_held_out_classes_are_those_of_the_packs(shared: Path, tmp_path: Pat
     import tarfile
 
     from pomp_seg.data.label_sets import read_asset
-    from pomp_seg.data.prepare_coco_small_seg import unseen_document
+    from pomp_seg.data.prepare.coco_small_seg import unseen_document
 
     for pack in ("coco128", "coco128_val"):
         with tarfile.open(shared / f"data/{pack}.tar") as archive:

@@ -18,7 +18,7 @@ pytest.importorskip("detectron2")
 from pomp_seg.evaluation.confusion import confusion_matrix
 from pomp_seg.evaluation.metrics import class_scores, segmentation_metrics
 from prompt_core.errors import UserError
-from prompt_core.evaluation import harmonic_mean
+from prompt_core.metrics import harmonic_mean
 
 
 def random_maps(

@@ -13,9 +13,9 @@ pytest.importorskip("detectron2")
 
 from PIL import Image
 
+from pomp_lab.picture_grid import CELL, GAP, GridRow, draw_grid
 from pomp_seg import load_config
 from pomp_seg.data.label_sets import label_set
-from pomp_seg.picture_grid import CELL, GAP, GridRow, draw_grid
 from pomp_seg.pictures import (
     INK,
     PLAIN,

@@ -18,7 +18,7 @@ pytest.importorskip("detectron2")
 from PIL import Image
 
 from pomp_seg import load_config
-from pomp_seg.data.test_mapper import build_test_mapper
+from pomp_seg.data.evaluation_mapper import build_test_mapper
 from pomp_seg.evaluation.evaluator import label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, best_classes
@@ -26,7 +26,7 @@ from pomp_seg.vocabulary import use_prompt
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
 
-from .conftest import TINY
+from ..support.segmenter import TINY
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "predict.py"
 WORDS = "cat,sky,traffic light"

@@ -15,18 +15,18 @@ from PIL import Image
 pytest.importorskip("detectron2")
 
 from pomp_det.data.check_files import PRESENT, WRONG
+from pomp_lab.shapes.semantic_labels import prepare_shapes_seg
 from pomp_seg.data.check_files import check_group
 from pomp_seg.data.label_maps import read_label_map
 from pomp_seg.data.label_sets import label_set
-from pomp_seg.data.prepare_ade20k import prepare_ade20k
-from pomp_seg.data.prepare_ade20k_full import prepare_ade20k_full
-from pomp_seg.data.prepare_coco_small_seg import prepare_coco_small_seg
-from pomp_seg.data.prepare_coco_stuff import prepare_coco_stuff
-from pomp_seg.data.prepare_labels import Converted, convert_labels, lookup
-from pomp_seg.data.prepare_pcontext import prepare_pcontext
-from pomp_seg.data.prepare_semseg_samples import prepare_semseg_samples
-from pomp_seg.data.prepare_shapes_seg import prepare_shapes_seg
-from pomp_seg.data.prepare_voc_seg import prepare_voc_seg
+from pomp_seg.data.prepare.ade20k import prepare_ade20k
+from pomp_seg.data.prepare.ade20k_full import prepare_ade20k_full
+from pomp_seg.data.prepare.coco_small_seg import prepare_coco_small_seg
+from pomp_seg.data.prepare.coco_stuff import prepare_coco_stuff
+from pomp_seg.data.prepare.label_folders import Converted, convert_labels, lookup
+from pomp_seg.data.prepare.pcontext import prepare_pcontext
+from pomp_seg.data.prepare.semseg_samples import prepare_semseg_samples
+from pomp_seg.data.prepare.voc import prepare_voc_seg
 from pomp_seg.data.registration import check_labels, register_datasets, registered_metadata
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
@@ -424,8 +424,8 @@ def test_samples(shared: Path, tmp_path: Path) -> None:
 
 
 def test_shapes(tmp_path: Path) -> None:
-    from prompt_core.data.shapes_files import build_shapes
-    from prompt_core.data.shapes_options import ShapesOptions
+    from pomp_lab.shapes.folder import build_shapes
+    from pomp_lab.shapes.options import ShapesOptions
 
     build_shapes(
         tmp_path / "shapes", ShapesOptions(parts=("scenes",), classes=40, scenes=6, val_scenes=4, scene_size=64)

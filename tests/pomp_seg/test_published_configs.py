@@ -78,7 +78,7 @@ def test_builds(published: Path, tmp_path: Path, name: str) -> None:
 
 def test_clip_weights_are_asked_for_when_they_are_needed(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the network a published file builds; random weights never pass for CLIP's."""
-    from pomp_seg import clip_source
+    from pomp_seg import clip as clip_source
 
     file = published / "coco-stuff-164k-156/zero_shot_maskformer_R101c_single_prompt_bs32_60k.yaml"
     model = build_segmenter(load_config(file, CPU))

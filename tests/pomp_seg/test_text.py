@@ -13,13 +13,13 @@ pytest.importorskip("detectron2")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomp_seg.text.class_features import ClassFeatures
-from pomp_seg.text.prompt_learner import PompPrompt, TemplatePrompt, ZssegPrompt
-from pomp_seg.text.templates import VILD_TEMPLATES
-from prompt_core.data.templates import imagenet_templates
-from prompt_core.encoder import PromptedTextEncoder
+from pomp_seg.prompts.class_features import ClassFeatures
+from pomp_seg.prompts.prompt_learner import PompPrompt, TemplatePrompt, ZssegPrompt
+from pomp_seg.prompts.templates import VILD_TEMPLATES
+from prompt_core.data.catalog.hand_written import imagenet_templates
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
+from prompt_core.text.encoder import PromptedTextEncoder
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def check_prompts(
             if prompt.class_specific:
                 import numpy as np
 
-                from prompt_core.tokens import TokenSequences
+                from prompt_core.text.tokens import TokenSequences
 
                 rows, sequences = np.arange(len(names)), TokenSequences(sequences.ids, sequences.lengths, 1)
             features = encoder._packed(sequences, rows, prompt.context, None)

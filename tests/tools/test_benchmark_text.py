@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from prompt_core import benchmark
-from prompt_core.encoder import PromptedTextEncoder
+from pomp_lab.benchmarks import text as benchmark
 from prompt_core.errors import UserError, run_command
+from prompt_core.text.encoder import PromptedTextEncoder
 from prompt_core.vocabulary import Vocabulary
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark_text.py"
@@ -190,7 +190,7 @@ def test_crossover_forces_each_path(make_tiny_clip: Callable[..., Any]) -> None:
         ids = benchmark.choose_names(vocabulary, row["names"], at_random=True)
         sequences = encoder.tokenizer.prompts([vocabulary.names[row] for row in ids.tolist()], benchmark.CONTEXTS)
         for minimum, path in ((row["work"], encoder._packed), (row["work"] + 1, encoder._truncated)):
-            with patch("prompt_core.encoder.PACKED_MINIMUM_WORK", minimum):
+            with patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", minimum):
                 assert encoder._choose(sequences) == path
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pomp_lab.comparisons.base_to_novel import Experiment
+from pomp_lab.comparisons.prompts import Column
 from prompt_core import PromptedTextEncoder
-from prompt_core.base_novel import Experiment
-from prompt_core.comparison import Column
 from prompt_core.config import load_config
-from prompt_core.data.layouts import open_images
+from prompt_core.data.sources import open_images
 from prompt_core.vocabulary import Vocabulary
 
 METHODS = {"POMP K=3": (3, "log10"), "full softmax": (0, None)}
@@ -25,7 +25,7 @@ def open_tiny(
     tiny_clip: Any, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Experiment]:
     """An experiment on random pictures, three base classes and one novel one, negatives from nine names."""
-    monkeypatch.setattr("prompt_core.base_novel.METHODS", METHODS)
+    monkeypatch.setattr("pomp_lab.comparisons.base_to_novel.METHODS", METHODS)
     images = open_images(f"folder:{picture_folder}", "train")
     vocabulary = Vocabulary([*images.names, "cat", "dog", "toy car", "dining table", "hare"])
     random = np.random.default_rng(0)

@@ -33,7 +33,7 @@ def test_evaluate_writes_numbers_with_their_protocol(
     clip = load_clip(*map(str, tiny_model))
     vocabulary = Vocabulary(["blue_disc", "green_heart", "old_oak", "red_star"])
     features = PromptedTextEncoder(clip)(SoftPrompt.load(prompt_file), vocabulary)
-    from prompt_core.data.layouts import open_images
+    from prompt_core.data.sources import open_images
 
     images = open_images(f"folder:{picture_folder}", "val")
     pixels = torch.stack([clip.preprocess(images.read(index)) for index in range(len(images))])
@@ -66,7 +66,7 @@ def test_base_and_new_halves_are_scored_among_their_own_classes(
     assert code == 0, error
     metrics, name = json.loads((tmp_path / "scores/metrics.json").read_text()), picture_folder.name
     clip = load_clip(*map(str, tiny_model))
-    from prompt_core.data.layouts import open_images
+    from prompt_core.data.sources import open_images
 
     images = open_images(f"folder:{picture_folder}", "val")
     pixels = torch.stack([clip.preprocess(images.read(index)) for index in range(len(images))])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prompt_core import SoftPrompt, load_clip
-from prompt_core.methods.build import METHODS, load_method
+from prompt_core.methods.registry import METHODS, load_method
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on_to_the_same_method(
             return self.asked > 2
 
     with monkeypatch.context() as patch:
-        patch.setattr("prompt_core.pretraining.asked_to_stop", lambda: contextlib.nullcontext(AfterTwoSteps()))
+        patch.setattr("prompt_core.training.recipe.asked_to_stop", lambda: contextlib.nullcontext(AfterTwoSteps()))
         code, out, _ = call_tool("pretrain_prompt", "--output", "part", *arguments)
     assert (code, "stopped at epoch 1, step 2" in out) == (130, True)
     assert not (tmp_path / "part/method.safetensors").exists()

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prompt_core.data.shapes_files import build_shapes
-from prompt_core.data.shapes_options import ShapesOptions
-from prompt_core.run_files import ON_REPORTED
+from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.options import ShapesOptions
+from prompt_core.evaluation.metrics_file import ON_REPORTED
 
 CallTool = Callable[..., tuple[int, str, str]]
 ROWS = "zero-shot CLIP;CoOp;POMP"
@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, loaded: dict[Any, Any], request: pyte
 
     monkeypatch.setattr(clip, "load_clip", load_clip)
     if "page" not in request.node.name:
-        monkeypatch.setattr("prompt_core.reproduction.command._report", lambda store: None)
+        monkeypatch.setattr("pomp_lab.tables.command._report", lambda store: None)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def reproduce(call_tool: CallTool, shapes_root: Path) -> CallTool:
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Folders that were learned in, one entry for each call."""
-    from prompt_core import pretraining
+    from prompt_core.training.loop import recipe as pretraining
 
     folders: list[str] = []
     real = pretraining.pretrain
@@ -153,7 +153,7 @@ def test_other_images_make_other_runs(
 
 
 def test_interrupted_between_rows(reproduce: CallTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prompt_core.reproduction.store import Store
+    from pomp_lab.tables.store import Store
 
     assert reproduce(output="whole")[0] == 0
     with monkeypatch.context() as patch:
@@ -350,7 +350,7 @@ def tiny_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "imagenet_samples/labels.csv").write_text("".join(rows))
     wide = {**names, "n1": "table", "n2": "house"}
     (root / "wide.json").write_text(json.dumps({"names": list(wide.values()), "ids": list(wide)}))
-    monkeypatch.setattr("prompt_core.reproduction.sources.WIDE", str(root / "wide.json"))
+    monkeypatch.setattr("pomp_lab.tables.sources.WIDE", str(root / "wide.json"))
     return root
 
 
@@ -440,7 +440,7 @@ def test_what_is_selected_on_other_images_says_so(reproduce: CallTool, tmp_path:
 
 
 def test_costs_are_measured_once(call_tool: CallTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prompt_core.reproduction.cost.REPEATS", 1)
+    monkeypatch.setattr("pomp_lab.tables.cost.REPEATS", 1)
     arguments = ["cost", "--scale", "laptop", "--output", "out", "--rows", "CoOp;POMP, K = 100"]
     code, _, _ = call_tool("reproduce", *arguments, "--dry-run")
     assert (code, (tmp_path / "out").exists()) == (0, False)

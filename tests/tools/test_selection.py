@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from prompt_core import SoftPrompt, load_clip
-from prompt_core.data.layouts import open_images
-from prompt_core.methods.build import load_method
-from prompt_core.methods.scoring import score_method
-from prompt_core.restricted import load_restricted
-from prompt_core.run_files import ON_REPORTED
-from prompt_core.scoring import load_test_set
-from prompt_core.selection import Selection, selection_words
+from prompt_core.data.sources import open_images
+from prompt_core.evaluation.evaluate import load_test_set
+from prompt_core.evaluation.method_scoring import score_method
+from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.methods.registry import load_method
+from prompt_core.safe_load import load_restricted
+from prompt_core.training.selection import Selection, selection_words
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -82,14 +82,14 @@ def test_the_best_epoch_on_held_out_images_is_kept(
     clip = load_clip(*map(str, tiny_model))
     method = load_method(tmp_path / "run/method.safetensors", clip)
     from prompt_core.methods.image_towers import image_tower
-    from prompt_core.training_data import training_images
+    from prompt_core.training.data import training_images
 
     cfg = _configuration(arguments)
     learned_on = set(training_images(cfg, "train", 2).keys)
     rest = [row for row, key in enumerate(open_images(f"folder:{splits}", "train").keys) if key not in learned_on]
     assert len(rest) == 16
     everything = open_images(f"folder:{splits}", "train").subset(rest)
-    from prompt_core.data.few_shot import few_shot
+    from prompt_core.data.splits import few_shot
 
     test_set = load_test_set(image_tower(method), few_shot(everything, 1, cfg.SEED), "", tmp_path / "other")
     assert score_method(method, test_set).top1 == pytest.approx(chosen["accuracy"])
@@ -113,7 +113,7 @@ def test_what_is_kept_is_what_was_learned_by_then(
 
     with monkeypatch.context() as patch:
         scripted([0.2, 0.9])
-        patch.setattr("prompt_core.pretraining.asked_to_stop", stop_after(2))
+        patch.setattr("prompt_core.training.recipe.asked_to_stop", stop_after(2))
         assert call_tool("pretrain_prompt", "--output", "part", *arguments)[0] == 130
     behind_two = load_restricted(tmp_path / "part/state.pt")["prompt"]["context"].clone()
     scripted([0.9, 0.1])
@@ -182,8 +182,8 @@ def test_images_that_chose_label_the_numbers_whatever_they_chose_as(
 
 
 def _chosen_rows(path: Path, images: Any) -> tuple[list[int], list[int]]:
-    from prompt_core.image_marks import any_marked
-    from prompt_core.prompt import read_safetensors
+    from prompt_core.files import read_safetensors
+    from prompt_core.training.image_marks import any_marked
 
     marks = read_safetensors(path)[1]["selection"]["marks"]
     chosen = [row for row in range(len(images)) if any_marked(images.subset([row]), marks)]

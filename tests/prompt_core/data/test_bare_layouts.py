@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prompt_core.data.layouts import open_images
+from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
 from . import benchmark_trees as trees

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prompt_core.data.benchmark_splits import Benchmark
-from prompt_core.data.catalog import classification_entry
+from prompt_core.data.catalog.benchmark_splits import Benchmark
+from prompt_core.data.catalog.lookup import classification_entry
 from prompt_core.data.images import ImageSet
-from prompt_core.data.layouts import open_images
+from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
 from . import benchmark_trees as trees
@@ -110,7 +110,7 @@ def test_a_read_only_folder_gets_no_file_and_the_same_split(tmp_path: Path, monk
     def refuse(path: Path, value: Any) -> None:
         raise UserError(f"cannot write {path}: Read-only file system")
 
-    monkeypatch.setattr("prompt_core.data.benchmark_splits.write_json", refuse)
+    monkeypatch.setattr("prompt_core.data.catalog.benchmark_splits.write_json", refuse)
     assert open_images(f"eurosat:{folder}", "test").keys == expected
     assert [path.name for path in folder.iterdir()] == ["2750"]
 

@@ -7,16 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prompt_core.data import catalog
-from prompt_core.data.base_new import base_half, half_of, new_half
-from prompt_core.data.catalog import CROSS_DATASET, CROSS_DOMAIN, ENTRIES, NAMES, classification_entry, find_entry
-from prompt_core.data.catalog_entry import Count
-from prompt_core.data.check_sets import check_group, is_group
-from prompt_core.data.few_shot import few_shot, few_shot_validation
+from prompt_core.data.catalog import lookup as catalog
+from prompt_core.data.catalog.entry import Count
+from prompt_core.data.catalog.hand_written import SELECTED_TEMPLATES, imagenet_templates, selected_templates
+from prompt_core.data.catalog.lookup import (
+    CROSS_DATASET,
+    CROSS_DOMAIN,
+    ENTRIES,
+    NAMES,
+    classification_entry,
+    find_entry,
+)
+from prompt_core.data.check import check_group, is_group
 from prompt_core.data.findings import MISSING, PRESENT, WRONG
 from prompt_core.data.images import ImageSet
-from prompt_core.data.layouts import open_images
-from prompt_core.data.templates import SELECTED_TEMPLATES, imagenet_templates, selected_templates
+from prompt_core.data.sources import open_images
+from prompt_core.data.splits import base_half, few_shot, few_shot_validation, half_of, new_half
 from prompt_core.errors import UserError
 
 from . import benchmark_trees as trees

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from prompt_core.data.check import check_group, check_source
 from prompt_core.data.check_photos import repeated
-from prompt_core.data.check_sets import check_group, check_source
 from prompt_core.data.findings import BROKEN, MISSING, PRESENT, WRONG
-from prompt_core.data.layouts import open_images
+from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
 from . import benchmark_trees as trees
@@ -86,7 +86,7 @@ def test_one_set_that_nobody_foresaw_leaves_the_others(tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise ZeroDivisionError("odd")
 
-    monkeypatch.setattr("prompt_core.data.check_sets._split_file", fail)
+    monkeypatch.setattr("prompt_core.data.check._split_file", fail)
     findings = {finding.dataset: finding for finding in check_group("classification", tmp_path)}
     assert (findings["eurosat"].state, findings["eurosat"].detail) == (
         BROKEN,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_core.data.few_shot import few_shot
 from prompt_core.data.images import ImageSet
+from prompt_core.data.splits import few_shot
 from prompt_core.errors import UserError
 
 COUNTS = {"n01": 40, "n02": 7, "n03": 16, "n04": 25}

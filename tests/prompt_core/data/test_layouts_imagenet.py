@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prompt_core.data.few_shot import few_shot
-from prompt_core.data.layouts import imagenet21k, open_images, tiny_imagenet
+from prompt_core.data.sources import imagenet21k, open_images, tiny_imagenet
+from prompt_core.data.splits import few_shot
 from prompt_core.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / os.environ.get("POMP_SHARED", "../shared")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prompt_core.data.imagenet_names import imagenet_classes
-from prompt_core.data.layouts import open_images
+from prompt_core.data.names import imagenet_classes
+from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
 from . import benchmark_trees as trees

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from prompt_core.data.layouts import open_images
-from prompt_core.data.scanning import inside, is_file, is_folder, sorted_folders, sorted_images
+from prompt_core.data.readers.scanning import inside, is_file, is_folder, sorted_folders, sorted_images
+from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
 from . import benchmark_trees as trees

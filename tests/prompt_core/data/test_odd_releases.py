@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prompt_core.data.catalog import find_entry
+from prompt_core.data.catalog.lookup import find_entry
 from prompt_core.data.images import ImageSet, UnreadableImage
-from prompt_core.data.layouts import open_images
+from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
 from . import benchmark_trees as trees

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompt_core.data.catalog import classification_entry
-from prompt_core.data.class_names import (
+from prompt_core.data.catalog.lookup import classification_entry
+from prompt_core.data.names import (
     caltech101_name,
     oxford_pets_name,
     stanford_cars_name,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from prompt_core.clip import Clip
-from prompt_core.methods.build import METHODS
-from prompt_core.methods.method import Method
+from prompt_core.methods.base import Method
+from prompt_core.methods.registry import METHODS
 from prompt_core.vocabulary import Vocabulary
 
 NAMES = ["cat", "red fox", "old_oak", "crane", "cap (headwear)", "crane"]

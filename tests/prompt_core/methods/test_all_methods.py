@@ -12,10 +12,10 @@ import torch
 
 from prompt_core import HardSampler, SoftPrompt, UniformSampler, UserError
 from prompt_core.clip import Clip
-from prompt_core.methods.build import load_method, method_file_metadata
-from prompt_core.methods.method import Method
-from prompt_core.training import LearningSettings, LearningState, learn, method_step
-from prompt_core.training_state import load_state, save_state
+from prompt_core.methods.base import Method
+from prompt_core.methods.registry import load_method, method_file_metadata
+from prompt_core.training.artifacts import load_state, save_state
+from prompt_core.training.loop import LearningSettings, LearningState, learn, method_step
 from prompt_core.vocabulary import Vocabulary
 
 LEARNED = {

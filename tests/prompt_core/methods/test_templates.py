@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from prompt_core import UserError
 from prompt_core.clip import Clip
 from prompt_core.config import load_config
-from prompt_core.data.templates import SELECTED_TEMPLATES, imagenet_templates
-from prompt_core.methods.build import build_method
+from prompt_core.data.catalog.hand_written import SELECTED_TEMPLATES, imagenet_templates
+from prompt_core.methods.registry import build_method
 from prompt_core.methods.templates import OWN, TemplateMethod, own_template
 from prompt_core.vocabulary import Vocabulary
 
@@ -87,7 +87,7 @@ def test_zero_shot_of_the_data_set(clip: Clip) -> None:
 
 
 def test_file_keeps_the_templates(clip: Clip, vocabulary: Vocabulary, tmp_path: Any) -> None:
-    from prompt_core.methods.build import load_method
+    from prompt_core.methods.registry import load_method
 
     method = TemplateMethod.ensemble(clip, "selected_own")
     method.save(tmp_path / "method.safetensors")

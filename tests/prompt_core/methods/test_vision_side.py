@@ -14,8 +14,7 @@ from torch import Tensor
 from prompt_core import UserError
 from prompt_core.clip import Clip
 from prompt_core.methods.maple import MaPLe
-from prompt_core.methods.vision_norms import VisionNorms
-from prompt_core.methods.vision_prompts import vision_prompts
+from prompt_core.methods.vision import VisionNorms, vision_prompts
 from prompt_core.methods.vpt import VPT
 
 Make = Callable[..., Any]

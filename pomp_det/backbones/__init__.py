@@ -1,1 +1,0 @@
-"""Backbones with a feature pyramid, under the registry names of the published YAML files."""

@@ -1,0 +1,143 @@
+"""What is looked at before any training: classes of data sets against those of the model, and test annotations."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from torch import nn
+
+from pomp_det.class_matrix import ClassMatrix, read_class_matrix
+from pomp_det.data.registration import dataset_vocabulary, register_dataset, register_datasets
+from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from prompt_core.errors import UserError, nearest
+from prompt_core.files import resolve_path
+from prompt_core.vocabulary import plain_name
+
+_PLACEHOLDER = re.compile(r"class \d+")
+
+
+def register_configured(cfg: CfgNode) -> None:
+    """Register the known data sets, and the user's own of ``DATASETS.FILES``.
+
+    Raises:
+        UserError: when a row is not three to five texts.
+    """
+    register_datasets()
+    for row in cfg.DATASETS.FILES:
+        if (
+            not isinstance(row, (list, tuple))
+            or not 3 <= len(row) <= 5
+            or not all(isinstance(each, str) for each in row)
+        ):
+            raise UserError(
+                f"DATASETS.FILES has the row {row!r}; expected [name, annotation file, folder of photos], and "
+                "behind it, where needed, the kind (coco, lvis, image_labels) and a vocabulary"
+            )
+        name, annotations, photos, *more = row
+        vocabulary = (more[1] or None) if len(more) > 1 else None
+        register_dataset(name, resolve_path(annotations), resolve_path(photos), more[0] if more else "coco", vocabulary)
+
+
+def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
+    """Check all that the run will need, before it starts.
+
+    Args:
+        training: look at the classes of the training sets and the annotations of the test sets too. The training
+            annotations are read by the loader; an evaluation reads those of its test sets before it starts anyway.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    heads: Any = model.roi_heads
+    names = list(getattr(heads, "class_names", []))
+    if training:
+        reset = cfg.MODEL.RESET_CLS_TRAIN and cfg.MODEL.TRAIN_CLASSIFIERS
+        of_training = read_class_matrix(cfg.MODEL.TRAIN_CLASSIFIERS[0]).names if reset else names
+        for dataset in cfg.DATASETS.TRAIN:
+            check_names(dataset, of_training)
+    for number, dataset in enumerate(cfg.DATASETS.TEST):
+        matrix = classifier_of_test(cfg, number)
+        check_names(dataset, names if matrix is None else matrix.names)
+        if training:
+            DatasetCatalog.get(dataset)  # reads the annotations, and raises what is wrong with them
+
+
+def check_class_counts(model: nn.Module) -> None:
+    """Check that a loss that goes by images per class has them.
+
+    To be called when the weights are loaded, which may hold them.
+
+    Raises:
+        UserError: why they are not there.
+    """
+    for predictor in model.modules():
+        if isinstance(predictor, DeticFastRCNNOutputLayers) and predictor.needs_counts and predictor.counts_problem:
+            raise UserError(
+                f"the box loss needs the images per class (USE_FED_LOSS, IGNORE_ZERO_CATS or HELD_OUT_FREQUENCIES): "
+                f"{predictor.counts_problem}; set MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH"
+            )
+
+
+def classifier_of_test(cfg: CfgNode, number: int) -> ClassMatrix | None:
+    """The classes of test set ``number``; None for the model's own, without ``MODEL.RESET_CLS_TESTS``.
+
+    Raises:
+        UserError: when a classifier is missing, or has another number of classes than ``MODEL.TEST_NUM_CLASSES``.
+    """
+    if not cfg.MODEL.RESET_CLS_TESTS:
+        return None
+    files, counts, wanted = cfg.MODEL.TEST_CLASSIFIERS, cfg.MODEL.TEST_NUM_CLASSES, len(cfg.DATASETS.TEST)
+    if len(files) < wanted or len(counts) < wanted:
+        raise UserError(
+            f"MODEL.RESET_CLS_TESTS: {len(files)} TEST_CLASSIFIERS and {len(counts)} TEST_NUM_CLASSES for {wanted} "
+            "data sets in DATASETS.TEST; give one of each for each"
+        )
+    matrix = read_class_matrix(files[number])
+    if len(matrix.weight) != counts[number]:
+        raise UserError(
+            f"{files[number]} has {len(matrix.weight)} classes, MODEL.TEST_NUM_CLASSES says {counts[number]}"
+        )
+    return matrix
+
+
+def check_classes(model: nn.Module, dataset: str) -> None:
+    """:func:`check_names` with the classes that the model has now."""
+    heads: Any = model.roi_heads
+    check_names(dataset, list(heads.class_names))
+
+
+def check_names(dataset: str, names: list[str]) -> None:
+    """Check that a classifier has the classes of a data set, in its order; case and underscores do not matter.
+
+    A matrix without names is checked by its number of classes alone.
+
+    Raises:
+        UserError: naming the first category that the classifier lacks or has elsewhere.
+    """
+    wanted = dataset_vocabulary(dataset).names
+    if names and all(_PLACEHOLDER.fullmatch(name) for name in names):
+        if len(names) != len(wanted):
+            raise UserError(
+                f"data set {dataset!r} has {len(wanted)} categories, the classifier {len(names)} classes; give it the "
+                "data set's class matrix (MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH) or vocabulary (MODEL.VOCABULARY)"
+            )
+        return
+    known = {plain_name(name): row for row, name in enumerate(names)}
+    for row, name in enumerate(wanted):
+        place = known.get(plain_name(name))
+        if place is None:
+            missing = sum(plain_name(each) not in known for each in wanted)
+            raise UserError(
+                f"data set {dataset!r}: {missing} of {len(wanted)} categories are missing from the classifier, the "
+                f"first is {name!r}{nearest(name, names)}; build it with the data set's vocabulary"
+            )
+        if place != row and plain_name(names[row] if row < len(names) else "") != plain_name(name):
+            raise UserError(
+                f"data set {dataset!r}: category {name!r} is number {row + 1} there and {place + 1} in the classifier; "
+                "build the classifier with the data set's vocabulary, in its order"
+            )
+    if len(names) != len(wanted):
+        raise UserError(f"data set {dataset!r} has {len(wanted)} categories, the classifier {len(names)} classes")

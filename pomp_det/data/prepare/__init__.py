@@ -1,0 +1,1 @@
+"""Files derived from published annotations, one module for each data set."""

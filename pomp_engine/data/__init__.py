@@ -1,0 +1,1 @@
+"""Data that detectors and segmenters share: photos, derived files, the data root."""

@@ -1,0 +1,68 @@
+"""Photos that a user names: found in folders, read in the direction they were taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import detection_utils
+
+from pomp_engine.data.tar_images import decode_image, read_tar_bytes
+from prompt_core.data.images import UnreadableImage
+from prompt_core.errors import UserError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def find_photos(given: Sequence[str | Path]) -> list[Path]:
+    """The photos themselves, and those inside folders in order of their names.
+
+    Raises:
+        UserError: for a path that is not there, or a folder without photos.
+    """
+    photos: list[Path] = []
+    for path in map(Path, given):
+        inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in ENDINGS) if path.is_dir() else [path]
+        if not path.exists():
+            raise UserError(f"photo {path} does not exist")
+        if not inside:
+            raise UserError(f"folder {path} holds no photo; endings {', '.join(ENDINGS)} are looked for")
+        photos += inside
+    return photos
+
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB, turned as its Exif orientation says.
+
+    Raises:
+        UserError: when the file is absent or no photo.
+    """
+    try:
+        pixels: np.ndarray = detection_utils.read_image(str(path), format="RGB")
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
+        raise UserError(f"photo {path} cannot be read: {error or type(error).__name__}") from error
+    return pixels
+
+
+def read_record_photo(record: dict[str, Any], image_format: str) -> np.ndarray:
+    """The photo of a record, (H, W, 3) uint8, from its file or its archive.
+
+    Args:
+        record: with ``file_name``; ``tar`` where the photo is inside an archive. It gets ``width`` and ``height`` where
+            it has none.
+        image_format: order of the channels, as ``INPUT.FORMAT``.
+
+    Raises:
+        UnreadableImage: when the photo cannot be read or has another size than the record says.
+    """
+    try:
+        if "tar" in record:
+            image = decode_image(read_tar_bytes(*record["tar"]), image_format)
+        else:
+            image = detection_utils.read_image(record["file_name"], format=image_format)
+        detection_utils.check_image_size(record, image)
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
+        raise UnreadableImage(record["file_name"], str(error) or type(error).__name__) from error
+    return image

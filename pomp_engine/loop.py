@@ -1,0 +1,181 @@
+"""The training loop of any task: read from top to bottom, it is what a run does."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+from torch import Tensor, nn
+
+from pomp_engine import solver
+from pomp_engine.checkpoint import ModelCheckpointer
+from pomp_engine.run_folder import LOG, begin_folder, cut_log
+from pomp_engine.safety import any_process, stop_if_not_finite
+from prompt_core.training.stopping import asked_to_stop
+
+LOG_PERIOD = 20  # iterations; Detectron2's habit, and the window of its smoothed numbers
+FINAL, ROLLING = "model_final", "model_last"
+
+_logger = logging.getLogger(__name__)
+
+
+def train(
+    cfg: CfgNode,
+    model: nn.Module,
+    *,
+    build_loader: Callable[[CfgNode, int], Iterable[list[dict[str, Any]]]],
+    checkpointer_class: Callable[..., ModelCheckpointer] = ModelCheckpointer,
+    build_optimizer: Callable[[CfgNode, nn.Module], torch.optim.Optimizer] = solver.build_optimizer,
+    prepare: Callable[[], None] | None = None,
+    resume: bool = False,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+) -> None:
+    """Train ``model`` for ``SOLVER.MAX_ITER`` iterations and write ``model_final.pth`` into ``OUTPUT_DIR``.
+
+    Starts from ``MODEL.WEIGHTS``. ``SOLVER.CHECKPOINT_PERIOD`` keeps a numbered checkpoint each so many iterations,
+    ``SOLVER.RESUME_PERIOD`` renews ``model_last.pth``, which a killed run resumes from. Batches, augmentation and all
+    that is drawn inside the model depend on seed, rank and iteration alone, so that a resumed run goes on exactly as
+    the interrupted one would have.
+
+    Args:
+        cfg: with the keys of :func:`pomp_engine.config_keys.add_engine_config`.
+        model: maps a batch to a dictionary of losses, which are summed.
+        build_loader: called with ``cfg``, whose ``SEED`` is settled by then, and the iteration to begin with; gives
+            endless batches, lists of examples. What has to be right for the first step can be checked here: a run that
+            is finished does not call it.
+        checkpointer_class: called as ``checkpointer_class(model, folder, optimizer=…, scheduler=…, scaler=…)``.
+        prepare: called when the weights are loaded, even where the run turns out to be finished.
+        resume: go on from the last checkpoint in ``OUTPUT_DIR``, where there is one.
+        evaluate: called by every process each ``TEST.EVAL_PERIOD`` iterations, where that is above 0; the numbers that
+            the main process gets go into the log. It changes nothing in the training.
+
+    Raises:
+        UserError: a folder that holds another run; a loss that is not finite; what the task's own parts raise.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with ``model_last.pth`` written.
+    """
+    changed: list[str] = []
+    if comm.is_main_process():
+        changed = begin_folder(cfg, resume)
+    comm.synchronize()
+    for line in changed:
+        _logger.warning("resumed with another setting than the run began with: %s", line)
+    optimizer = build_optimizer(cfg, model)
+    scheduler = solver.build_scheduler(cfg, optimizer)
+    scaler = torch.amp.GradScaler("cuda", enabled=cfg.FP16 and str(cfg.MODEL.DEVICE).startswith("cuda"))
+    parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    checkpointer = checkpointer_class(model, cfg.OUTPUT_DIR, **parts)
+    saved = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    resumed = resume and checkpointer.has_checkpoint()
+    start = int(saved["iteration"]) + 1 if resumed else 0
+    cfg = _with_seed(cfg, saved.get("seed") if resumed else None)
+    if prepare is not None:
+        prepare()
+    if start >= cfg.SOLVER.MAX_ITER:
+        _logger.info("the run is finished: %d of %d iterations", start, cfg.SOLVER.MAX_ITER)
+        return
+    loader = build_loader(cfg, start)
+    if comm.is_main_process():
+        cut_log(cfg.OUTPUT_DIR, start)
+
+    model.train()
+    devices = None if str(cfg.MODEL.DEVICE) == "cpu" else [comm.get_local_rank()]
+    parallel = create_ddp_model(
+        model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=cfg.FIND_UNUSED_PARAM
+    )
+    writers = _writers(cfg) if comm.is_main_process() else []
+    extra = {"seed": int(cfg.SEED)}
+    iteration, began = start, time.perf_counter()
+    _logger.info("training from iteration %d to %d", start, cfg.SOLVER.MAX_ITER)
+    with EventStorage(start) as storage, asked_to_stop() as asked:
+        try:
+            for iteration, batch in zip(range(start, cfg.SOLVER.MAX_ITER), loader, strict=False):
+                storage.iter = iteration
+                seed_iteration(cfg.SEED, iteration)
+                waited = time.perf_counter() - began
+                losses: dict[str, Tensor] = parallel(batch)
+                stop_if_not_finite(losses, batch, iteration, cfg.OUTPUT_DIR)
+                total = torch.stack([*losses.values()]).sum()
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(total).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                _record(storage, losses, optimizer, waited, began)
+                scheduler.step()
+                done = iteration + 1
+                # The end has an evaluation of its own.
+                if evaluate is not None and done < cfg.SOLVER.MAX_ITER and _is_due(done, cfg.TEST.EVAL_PERIOD):
+                    storage.put_scalars(**evaluate(), smoothing_hint=False)
+                    model.train()
+                began = time.perf_counter()
+                if done % LOG_PERIOD == 0 or done == cfg.SOLVER.MAX_ITER:
+                    for writer in writers:
+                        writer.write()
+                if done == cfg.SOLVER.MAX_ITER:
+                    checkpointer.save(FINAL, iteration=iteration, **extra)
+                elif _is_due(done, cfg.SOLVER.CHECKPOINT_PERIOD):
+                    checkpointer.save(f"model_{iteration:07d}", iteration=iteration, **extra)
+                elif _is_due(done, cfg.SOLVER.RESUME_PERIOD):
+                    checkpointer.save(ROLLING, iteration=iteration, **extra)
+                if done < cfg.SOLVER.MAX_ITER and any_process(bool(asked), total.device):
+                    checkpointer.save(ROLLING, iteration=iteration, **extra)
+                    raise KeyboardInterrupt
+        finally:
+            for writer in writers:
+                writer.close()
+    if comm.is_main_process():
+        (Path(cfg.OUTPUT_DIR) / f"{ROLLING}.pth").unlink(missing_ok=True)
+    comm.synchronize()
+
+
+def _is_due(done: int, period: int) -> bool:
+    return period > 0 and done % period == 0
+
+
+def seed_iteration(seed: int, iteration: int) -> None:
+    """Seed torch from (seed, rank, iteration): sampled regions and classes need no saved generator."""
+    words = np.random.SeedSequence([int(seed), comm.get_rank(), int(iteration)]).generate_state(2)
+    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+
+
+def _with_seed(cfg: CfgNode, saved: int | None) -> CfgNode:
+    """``SEED`` below 0 is drawn once, the same for all processes, and kept in the checkpoints."""
+    if cfg.SEED >= 0:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = int(saved) if saved is not None else int(comm.shared_random_seed()) % 2**31
+    return cfg
+
+
+def _record(
+    storage: EventStorage, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer, waited: float, began: float
+) -> None:
+    done = storage.iter + 1
+    values = {"time": time.perf_counter() - began, "data_time": waited}
+    # Other processes' losses cost a message; the log shows every twentieth anyway.
+    if done % LOG_PERIOD == 0 or comm.get_world_size() == 1:
+        reduced = comm.reduce_dict({name: loss.detach() for name, loss in losses.items()})
+        if comm.is_main_process():
+            values |= {name: float(loss) for name, loss in reduced.items()}
+            storage.put_scalar("total_loss", sum(float(loss) for loss in reduced.values()))
+    if comm.is_main_process():
+        storage.put_scalars(**values)
+        storage.put_scalar("lr", optimizer.param_groups[0]["lr"], smoothing_hint=False)
+
+
+def _writers(cfg: CfgNode) -> list[EventWriter]:
+    folder = Path(cfg.OUTPUT_DIR)
+    return [
+        CommonMetricPrinter(cfg.SOLVER.MAX_ITER),
+        JSONWriter(str(folder / LOG)),
+        TensorboardXWriter(str(folder / "tensorboard")),
+    ]

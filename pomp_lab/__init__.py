@@ -1,0 +1,1 @@
+"""Experiments: tables of the paper, comparisons, reports, benchmarks, demo, generated shapes, builders of ``mini``."""

@@ -1,0 +1,183 @@
+"""Inference time of a detector by its number of classes, in all and part by part."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+from pomp_det.class_matrix import ClassMatrix
+from pomp_det.classifier import set_classifier, zero_shot_predictors
+from pomp_det.heads.inference import best_pairs
+from pomp_lab.benchmarks.text import spread
+
+# Class scores are projection, product with the class matrix, choice and suppression; pasting brings boxes and masks to
+# the size of the photo. What belongs to no other part is the rest.
+PARTS = ("backbone", "proposals", "box heads", "class scores", "masks", "pasting", "rest")
+
+
+class PartTimer:
+    """Seconds that a detector spends in each of :data:`PARTS`; a part within another is taken out of that one.
+
+    Args:
+        device: a GPU is waited for whenever a part begins or ends.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._device = device
+        self._inside: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time what happens inside as part ``name``."""
+        self._settle()
+        self._inside.append(name)
+        try:
+            yield
+        finally:
+            self._settle()
+            self._inside.pop()
+
+    def _settle(self) -> None:
+        now = clock(self._device)
+        if self._inside:
+            self.seconds[self._inside[-1]] += now - self._since
+        self._since = now
+
+    def timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """``function``, whose calls are timed as part ``name``."""
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            with self.part(name):
+                return function(*arguments, **options)
+
+        return call
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Time the parts of ``model`` as long as the context lasts."""
+        heads: Any = model.roi_heads
+        calls: list[tuple[Any, str, str]] = [
+            (model.backbone, "forward", "backbone"),
+            (model.proposal_generator, "forward", "proposals"),
+            (heads, "forward", "box heads"),
+            (heads, "forward_with_given_boxes", "masks"),
+            (model, "_postprocess", "pasting"),
+        ]
+        for predictor in zero_shot_predictors(model):
+            calls += [(predictor, "detect", "class scores")]
+            calls += [(predictor.cls_score, name, "class scores") for name in ("forward", "project")]
+        with ExitStack() as stack:
+            for owner, name, part in calls:
+                stack.enter_context(patch.object(owner, name, self.timed(getattr(owner, name), part)))
+            yield
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def measure_classes(
+    model: nn.Module,
+    inputs: Sequence[Mapping[str, Any]],
+    matrices: Sequence[ClassMatrix],
+    repeats: int,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Time per image with each class matrix.
+
+    The matrices take turns, so that a slow spell of the machine falls on all of them. Totals are measured undisturbed,
+    parts in calls of their own. The detector keeps the last matrix.
+
+    Args:
+        model: a detector with zero-shot classifiers.
+        inputs: images as the detector takes them, run one by one.
+        repeats: turns of each matrix; one more warms up.
+
+    Returns:
+        for each matrix ``classes``, ``source``, ``seconds`` per image and ``parts`` (:func:`spread` over the turns of
+        the mean over the images), and the means over the images of ``detections``, ``proposals`` and
+        ``passing_pairs``: pairs of proposal and class above the score threshold; None for both where a table of all
+        scores is made.
+
+    Raises:
+        UserError: a matrix that does not fit the detector.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    totals: list[list[float]] = [[] for _ in matrices]
+    parts: list[list[dict[str, float]]] = [[] for _ in matrices]
+    facts: list[dict[str, Any]] = []
+    with torch.inference_mode():
+        for matrix in matrices:
+            set_classifier(model, matrix)
+            facts.append(_observe(model, inputs))
+        for turn in range(repeats):
+            for number, matrix in enumerate(matrices):
+                set_classifier(model, matrix)
+                started = clock(device)
+                for each in inputs:
+                    model([each])
+                totals[number].append((clock(device) - started) / len(inputs))
+                timer = PartTimer(device)
+                with timer.watching(model):
+                    for each in inputs:
+                        with timer.part("rest"):
+                            model([each])
+                parts[number].append({name: timer.seconds[name] / len(inputs) for name in PARTS})
+                progress(f"{len(matrix.weight)} classes, {turn + 1} of {repeats}: {totals[number][-1]:.3g} s per image")
+    return [
+        {
+            "classes": len(matrix.weight),
+            "source": matrix.source,
+            **facts[number],
+            "seconds": spread(totals[number]),
+            "parts": {name: spread([each[name] for each in parts[number]]) for name in PARTS},
+        }
+        for number, matrix in enumerate(matrices)
+    ]
+
+
+def _observe(model: nn.Module, inputs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """One untimed run: how much there was to score and to find, means over the images."""
+    from pomp_det.heads import box_predictor
+
+    original = box_predictor.fast_detections
+    found: dict[str, list[int]] = {"detections": [], "proposals": [], "passing_pairs": []}
+
+    def counting(stages: Any, proposal_scores: Any, boxes: Any, size: Any, threshold: float, *options: Any) -> Any:
+        every = best_pairs(stages, proposal_scores, boxes, threshold, limit=-1)
+        found["passing_pairs"].append(len(every.scores))
+        found["proposals"].append(len(boxes))
+        return original(stages, proposal_scores, boxes, size, threshold, *options)
+
+    with patch.object(box_predictor, "fast_detections", counting):
+        for each in inputs:
+            (output,) = model([each])
+            found["detections"].append(len(output["instances"]))
+    return {name: statistics.fmean(values) if values else None for name, values in found.items()}
+
+
+def growth(rows: Sequence[Mapping[str, Any]], low: int, high: int) -> float | None:
+    """How many times the time per image of ``low`` classes ``high`` classes take; None unless both were measured.
+
+    The median over the turns: the two times of one turn lie close together, so a slow spell falls on both.
+    """
+    seconds = {row["classes"]: row["seconds"]["all"] for row in rows}
+    if low not in seconds or high not in seconds:
+        return None
+    return statistics.median(after / before for before, after in zip(seconds[low], seconds[high], strict=True))

@@ -1,0 +1,207 @@
+"""What a step of each method costs: learned parameters, time and memory, each measured in a fresh process.
+
+See :mod:`pomp_lab.benchmarks.text` for why a fresh process, and for the measurement on CPUs. On a GPU the memory is
+torch's own peak.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pomp_lab.benchmarks.text import measure, spread
+from prompt_core.clip import Clip, load_clip
+from prompt_core.config import load_config
+from prompt_core.errors import UserError, run_command
+from prompt_core.methods.base import Method
+from prompt_core.methods.registry import build_method, method_class
+from prompt_core.negatives import UniformSampler
+from prompt_core.training.loop import method_step
+from prompt_core.training.recipe import learning_settings
+from prompt_core.vocabulary import Vocabulary
+
+LONG = 30.0  # seconds of a step beside which warming up takes no time
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement.
+
+    Attributes:
+        clip: architecture; the weights are random, but for ``mini``.
+        vocabulary: where the names come from: a published vocabulary or a file.
+        names: how many, the first ones; None for all.
+        method: its name.
+        images: of a step.
+        settings: configuration keys and values of the method and of its loss.
+        reference: whether all 77 tokens run through open_clip's own tower.
+        device: cpu or cuda.
+        threads: torch threads.
+    """
+
+    clip: str
+    vocabulary: str
+    names: int | None
+    method: str
+    images: int
+    settings: dict[str, str] = field(default_factory=dict)
+    reference: bool = False
+    device: str = "cpu"
+    threads: int = 1
+
+
+def measure_rows(jobs: Mapping[str, Job], repeats: int) -> list[dict[str, Any]]:
+    """Measure each job ``repeats`` times, in turns, so that a slow spell of the machine falls on all of them.
+
+    Returns:
+        a row for each job: its settings and what :func:`run_job` returned, with the :func:`spread` of the times and
+        of the memory; or ``not_measured`` with the reason, where its process failed.
+    """
+    found: dict[str, list[dict[str, Any]]] = {row: [] for row in jobs}
+    failed: dict[str, str] = {}
+    for turn in range(repeats):
+        for row, job in jobs.items():
+            if row in failed:
+                continue
+            command = [sys.executable, "-W", "ignore", "-m", "pomp_lab.benchmarks.methods", json.dumps(asdict(job))]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}"])[-1]
+                failed[row] = last.removeprefix("error: ")
+                print(f"  {row}: not measured, {failed[row]}", file=sys.stderr, flush=True)
+                continue
+            one = json.loads(done.stdout.splitlines()[-1])
+            found[row].append(one)
+            numbers = f"{one['seconds']:.3g} s, {one['extra_bytes'] / 2**20:.0f} MiB"
+            print(f"  {row}, {turn + 1} of {repeats}: {numbers}", file=sys.stderr, flush=True)
+    rows = []
+    for row, job in jobs.items():
+        if row in failed:
+            rows.append({"row": row, **asdict(job), "not_measured": failed[row]})
+            continue
+        each = found[row]
+        spreads = {key: spread([one[key] for one in each]) for key in ("seconds", "prepare_seconds", "extra_bytes")}
+        rows.append({"row": row, **asdict(job), **each[-1], **spreads})
+    return rows
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Load, warm up on two names, prepare, measure a step.
+
+    Returns:
+        ``names`` and ``classes_in_step``, ``learned_parameters``, ``prepare_seconds`` (texts that stay the same),
+        ``seconds`` of the second step (of the first where that takes more than :data:`LONG` seconds), ``extra_bytes``
+        and ``peak_bytes`` of the first, and the ``loss``.
+
+    Raises:
+        UserError: a method that does not go with the model, or too few names.
+    """
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
+    clip, vocabulary = load_clip(job.clip, device=job.device), load_names(job.vocabulary, job.names)
+    step(job, clip, vocabulary[:2])[1]()
+    method, work = step(job, clip, vocabulary)
+    started = time.perf_counter()
+    method.prepare(vocabulary)
+    _wait(job)
+    prepare_seconds = time.perf_counter() - started
+    measured = measure_on_gpu(work) if job.device.startswith("cuda") else measure(work, warm=True, long=LONG)
+    loss, classes = measured.pop("result")
+    return {
+        "names": len(vocabulary),
+        "classes_in_step": classes,
+        "learned_parameters": sum(parameter.numel() for parameter in method.parameters()),
+        "prepare_seconds": prepare_seconds,
+        "loss": loss,
+        **measured,
+    }
+
+
+def load_names(source: str, count: int | None) -> Vocabulary:
+    """The first ``count`` names of a source. Raises UserError when there are fewer."""
+    vocabulary = Vocabulary.load(source)
+    if count is not None and count > len(vocabulary):
+        raise UserError(f"{count} names were asked for, {source} has {len(vocabulary)}")
+    return vocabulary if count is None else vocabulary[:count]
+
+
+def step(job: Job, clip: Clip, vocabulary: Vocabulary) -> tuple[Method, Callable[[], tuple[float, int]]]:
+    """A method, and its training step on random images: loss, gradient, update.
+
+    Methods that learn nothing score the images instead; their class features are what :meth:`Method.prepare` computes.
+    """
+    overrides = [text for pair in job.settings.items() for text in pair]
+    cfg = load_config(None, ["METHOD.NAME", job.method, *overrides])
+    if method_class(job.method).learned_by == "fit":
+        raise UserError(f"method {job.method} is fitted at once and has no steps")
+    method, settings = build_method(cfg, clip, vocabulary).for_data_set(""), learning_settings(cfg)
+    if job.reference:
+        method.class_features = functools.partial(method.class_features, reference=True)  # type: ignore[method-assign]
+    inputs = random_inputs(method, job.images).to(clip.device)
+    labels = torch.arange(job.images, device=clip.device) % len(vocabulary)
+    count = settings.num_classes if 0 < settings.num_classes < len(vocabulary) else len(vocabulary)
+    if method.learned_by == "nothing":
+
+        def score() -> tuple[float, int]:
+            with torch.no_grad():
+                logits = method.logits(inputs, vocabulary)
+            return float(F.cross_entropy(logits, labels)), len(vocabulary)
+
+        return method, score
+    optimizer = torch.optim.SGD(method.parameter_groups(), lr=settings.learning_rate, momentum=settings.momentum)
+    sampler = UniformSampler(len(vocabulary))
+
+    def learn() -> tuple[float, int]:
+        generator = torch.Generator().manual_seed(0)
+        loss, _ = method_step(method, vocabulary, inputs, labels, settings, sampler, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach()), count
+
+    return method, learn
+
+
+def random_inputs(method: Method, count: int) -> Tensor:
+    """Images or features as the method reads them, by a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    size = method.clip.image_size
+    if method.reads == "images":
+        return torch.randn(count, 3, size, size, generator=generator)
+    features = torch.randn(count, method.clip.embed_dim, generator=generator)
+    return F.normalize(features, dim=-1) if method.reads == "features" else features
+
+
+def measure_on_gpu(work: Callable[[], Any]) -> dict[str, Any]:
+    """The same as :func:`pomp_lab.benchmarks.text.measure`, by torch's account of GPU memory."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = work()
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated()
+    started = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "extra_bytes": peak - before, "peak_bytes": peak, "result": result}
+
+
+def _wait(job: Job) -> None:
+    if job.device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    run_command(lambda: print(json.dumps(run_job(Job(**json.loads(sys.argv[1]))))))

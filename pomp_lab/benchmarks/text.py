@@ -1,0 +1,249 @@
+"""Time and memory of the text side and of open_clip's own, each measured in a fresh process.
+
+Memory needs the fresh process: an allocator keeps freed pages, so that a second piece of work in the same process
+would find its memory already resident and seem to need none.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import gc
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prompt_core.classifier import TextClassifier
+from prompt_core.clip import Clip, load_clip
+from prompt_core.errors import UserError, run_command
+from prompt_core.losses import local_contrast_logits
+from prompt_core.prompt import SoftPrompt
+from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.text.tokens import PromptTokenizer
+from prompt_core.vocabulary import Vocabulary
+
+CONTEXTS = 16  # context vectors of the prompt
+BATCH = 32  # images of a training step
+TEMPLATE = "a photo of a {}."
+PAGE = 4096  # bytes; less memory than this cannot be told from none
+
+# Class ids (K,) to what the work computed, by which two sides can be seen to agree.
+Work = Callable[[Tensor], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement.
+
+    Attributes:
+        clip: architecture; the weights are random.
+        vocabulary: where the names come from.
+        threads: torch threads.
+        work: ``step`` (a training step's text side), ``prompt`` or ``template`` (:meth:`TextClassifier.build`), or
+            ``open_clip`` (its ``build_zero_shot_classifier`` with its default batch size).
+        names: how many; a step draws them at random, a classifier takes the first. None for all, in order.
+        chunk_size: names per pass of a step.
+        reference: whether a step runs all 77 tokens through open_clip's own tower.
+        warm: whether a second call is timed, after the first whose memory is measured; for work of a few seconds.
+    """
+
+    clip: str
+    vocabulary: str
+    threads: int
+    work: str = "step"
+    names: int | None = None
+    chunk_size: int | None = None
+    reference: bool = False
+    warm: bool = False
+
+
+def take_turns(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, Any]]:
+    """Measure each job ``repeats`` times, in turns, so that a slow spell of the machine falls on all of them.
+
+    Returns:
+        for each job its settings, the number of ``names``, the :func:`spread` of ``seconds``, ``extra_bytes`` and
+        ``peak_bytes``, and the ``result`` of the last call.
+
+    Raises:
+        UserError: with the last line of a process that fails.
+    """
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in jobs}
+    for turn in range(repeats):
+        for side, job in jobs.items():
+            command = [sys.executable, "-W", "ignore", "-m", "pomp_lab.benchmarks.text", json.dumps(asdict(job))]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}"])[-1]
+                raise UserError(f"{side} could not be measured: {last.removeprefix('error: ')}")
+            one = json.loads(done.stdout.splitlines()[-1])
+            found[side].append(one)
+            numbers = f"{one['seconds']:.3g} s, {one['extra_bytes'] / 2**20:.0f} MiB"
+            print(f"  {side}, {turn + 1} of {repeats}: {numbers}", file=sys.stderr, flush=True)
+    quantities = ("seconds", "extra_bytes", "peak_bytes")
+    return {
+        side: {**asdict(jobs[side]), **each[-1], **{name: spread([one[name] for one in each]) for name in quantities}}
+        for side, each in found.items()
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, smallest, largest and all values."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": list(values)}
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Load, warm up on two names, measure: what :func:`measure` returns, and the number of ``names``."""
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
+    clip, vocabulary = load_clip(job.clip), Vocabulary.load(job.vocabulary)
+    if job.work == "step":
+        work = training_step(clip, vocabulary, job.chunk_size, job.reference)
+    else:
+        work = classifier_build(clip, vocabulary, job.work)
+    ids = choose_names(vocabulary, job.names, at_random=job.work == "step")
+    # Thread pools and the libraries' own buffers appear at the first call; they are no part of the work.
+    work(ids[:2])
+    return {"names": len(ids), **measure(lambda: work(ids), job.warm)}
+
+
+def choose_names(vocabulary: Vocabulary, count: int | None, at_random: bool) -> Tensor:
+    """Class ids (K,): ``count`` by a fixed seed or the first ones; None for all, in order.
+
+    Raises:
+        UserError: when there are fewer.
+    """
+    total = len(vocabulary)
+    if count is not None and count > total:
+        raise UserError(f"{count} names were asked for, the vocabulary has {total}; give a larger --vocabulary")
+    if count is None or not at_random:
+        return torch.arange(total)[:count]
+    return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]
+
+
+def training_step(clip: Clip, vocabulary: Vocabulary, chunk_size: int | None = None, reference: bool = False) -> Work:
+    """POMP's loss (local contrast with correction) of random images over K names, and its gradient at the prompt.
+
+    The K names are the sample; the images belong to the first of them. Over all names it is the full softmax.
+    """
+    encoder = PromptedTextEncoder(clip)
+    prompt = SoftPrompt.random(encoder.tower.width, CONTEXTS)
+    images = torch.randn(BATCH, encoder.tower.embed_dim, generator=torch.Generator().manual_seed(0))
+    images = F.normalize(images, dim=-1)
+    groups, size = torch.from_numpy(vocabulary.name_groups), len(vocabulary)
+
+    def step(ids: Tensor) -> dict[str, float]:
+        names = [vocabulary.names[row] for row in ids.tolist()]
+        features = encoder(prompt, names, chunk_size, reference)  # (K, E)
+        own = torch.arange(BATCH) % len(ids)
+        logits = local_contrast_logits(
+            images, features[own], features, ids[own], ids, size, clip.logit_scale, name_groups=groups
+        )  # (B, 1 + K)
+        loss = F.cross_entropy(logits, torch.zeros_like(own))
+        (gradient,) = torch.autograd.grad(loss, prompt.context)
+        return {"loss": float(loss.detach()), "gradient_norm": float(gradient.norm())}
+
+    return step
+
+
+def classifier_build(clip: Clip, vocabulary: Vocabulary, work: str) -> Work:
+    """Class features as ``tools/build_classifier.py`` or open_clip makes them; see :class:`Job` for ``work``."""
+    subject = SoftPrompt.random(PromptedTextEncoder(clip).tower.width, CONTEXTS) if work == "prompt" else TEMPLATE
+
+    def build(ids: Tensor) -> dict[str, list[float]]:
+        names = [vocabulary.names[row].replace("_", " ") for row in ids.tolist()]
+        if work == "open_clip":
+            weight = open_clip.build_zero_shot_classifier(clip.model, clip.tokenizer, names, [TEMPLATE]).T
+        else:
+            # A copy, so that the hash of the weights, which the file names, is not remembered from the warm-up.
+            weight = TextClassifier.build(copy.copy(clip), names, subject).weight
+        return {"first_values": weight[0, :8].tolist()}
+
+    return build
+
+
+def measure(work: Callable[[], Any], warm: bool = False, long: float = math.inf) -> dict[str, Any]:
+    """``seconds`` of a call, how far it raised the resident memory, the peak itself, and its result.
+
+    Args:
+        warm: time a second call; the memory is that of the first.
+        long: seconds of a first call that need no second one.
+
+    Raises:
+        UserError: where the system does not tell the peak.
+    """
+    gc.collect()
+    try:
+        # Freed pages that stay resident would be used by the work without being counted.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # peak := present
+    except (OSError, AttributeError) as error:
+        raise UserError(f"memory is measured through Linux's /proc and glibc; run it there ({error})") from error
+    before = _status_bytes("VmRSS")
+    result, seconds = _timed(work)
+    peak = _status_bytes("VmHWM")
+    if warm and seconds < long:
+        result, seconds = _timed(work)
+    return {"seconds": seconds, "extra_bytes": max(peak - before, PAGE), "peak_bytes": peak, "result": result}
+
+
+def _status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - started
+
+
+def measure_crossover(
+    vocabulary: Vocabulary, widths: Sequence[int], counts: Sequence[int], calls: int, most_work: float
+) -> list[dict[str, Any]]:
+    """Training steps on small random towers, packed and truncated in turns.
+
+    Returns:
+        a row for each width and count of names with at most ``most_work`` (as the encoder counts it), by work.
+    """
+    rows = []
+    for width in widths:
+        vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+        # Heads of 64 as in OpenAI's models; narrower ones let small towers have several.
+        text = {"width": width, "heads": width // (64 if width >= 128 else 16), "layers": 12}
+        torch.manual_seed(0)
+        model = open_clip.CLIP(width, vision, text, quick_gelu=True)
+        clip = Clip(model, f"width {width}", None, {}, open_clip.SimpleTokenizer())
+        step = training_step(clip, vocabulary)
+        for count in counts:
+            ids = choose_names(vocabulary, count, at_random=True)
+            names = list(dict.fromkeys(vocabulary.names[row] for row in ids.tolist()))
+            sequences = PromptTokenizer(clip.tokenizer).prompts(names, CONTEXTS)
+            work = float((sequences.lengths - sequences.prefix_length).sum()) * 12 * width**2
+            if work > most_work:
+                continue
+            seconds: dict[float, list[float]] = {0.0: [], math.inf: []}
+            for _ in range(calls + 1):  # the first is the warm-up
+                for minimum, times in seconds.items():
+                    with patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", minimum):
+                        times.append(_timed(lambda: step(ids))[1])  # noqa: B023
+            packed, truncated = (spread(times[1:]) for times in seconds.values())
+            row = {"width": width, "names": count, "work": work, "packed": packed, "truncated": truncated}
+            rows.append(row | {"time_ratio": truncated["median"] / packed["median"]})
+    return sorted(rows, key=lambda row: row["work"])
+
+
+if __name__ == "__main__":
+    run_command(lambda: print(json.dumps(run_job(Job(**json.loads(sys.argv[1]))))))

@@ -1,0 +1,1 @@
+"""Prompts, detectors and segmenters side by side."""

@@ -1,0 +1,88 @@
+"""Comparing prompts from base to novel classes: one training set, many ways to make class features, one table.
+
+Base classes have training images, novel ones have none. Features of all names of a wide vocabulary are encoded once
+per prompt; each column of the table then only chooses rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prompt_core.classifier import TextClassifier
+from prompt_core.data.images import ImageSet
+from prompt_core.metrics import alignment, uniformity, zero_shot_accuracy
+from prompt_core.prompt import SoftPrompt
+from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Column:
+    """One protocol of a table: whose images, among which candidates.
+
+    Attributes:
+        features: (n, E) unit-norm image features.
+        labels: (n,) rows of the wide vocabulary.
+        candidates: rows of the wide vocabulary to choose from.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    candidates: np.ndarray
+
+
+def base_novel_classes(count: int, novel: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted labels of base and novel classes: the first ``novel`` of ``default_rng(seed).permutation(count)``."""
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[novel:]), np.sort(order[:novel])
+
+
+def halves_by_key(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Two halves of an image set by the parity of the sha256 of the file name: even to tune on, odd to report."""
+    import hashlib
+
+    parity = np.array([hashlib.sha256(key.rsplit("/", 1)[-1].encode()).digest()[-1] & 1 for key in images.keys])
+    return images.subset(np.flatnonzero(parity == 0)), images.subset(np.flatnonzero(parity == 1))
+
+
+def class_features(
+    encoder: PromptedTextEncoder, vocabulary: Vocabulary, subject: SoftPrompt | str | Sequence[str]
+) -> Tensor:
+    """(N, E) features of a vocabulary behind a prompt or in templates."""
+    return TextClassifier.build(encoder.clip, vocabulary, subject, encoder=encoder).weight
+
+
+def evaluate_columns(features: Tensor, vocabulary: Vocabulary, columns: Mapping[str, Column]) -> dict[str, float]:
+    """Top-1 in percent of each column; classes that share a name count as one."""
+    results = {}
+    for name, column in columns.items():
+        place = np.full(len(vocabulary), -1)
+        place[column.candidates] = np.arange(len(column.candidates))
+        accuracy = zero_shot_accuracy(
+            column.features,
+            place[column.labels],
+            features[torch.from_numpy(column.candidates)],
+            vocabulary.name_groups[column.candidates],
+        )
+        results[name] = 100 * accuracy.top1
+    return results
+
+
+def geometry(features: Tensor, column: Column) -> dict[str, float]:
+    """Alignment of a column's images with their classes, and uniformity of its candidates."""
+    own = features[torch.from_numpy(column.labels)]
+    images = torch.from_numpy(np.asarray(column.features, dtype=np.float32))
+    return {
+        "alignment": float(alignment(images, own)),
+        "uniformity": float(uniformity(features[torch.from_numpy(column.candidates)])),
+    }
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the range between the smallest and the largest value."""
+    return float(np.mean(values)), float(np.ptp(values) / 2)

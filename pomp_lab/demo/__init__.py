@@ -1,0 +1,1 @@
+"""The demonstration: images, a learned prompt, a classifier, scores, one page."""

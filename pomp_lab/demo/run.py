@@ -1,0 +1,214 @@
+"""The demonstration, top to bottom: images, a learned prompt, a classifier, scores, pictures and one page.
+
+It needs no download, no photo and no GPU: the images are drawn, the model is the embedded one. What is found in the
+output folder and fits is used again; a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pomp_lab.demo.page import render_page
+from pomp_lab.demo.pictures import draw_accuracy, draw_examples, draw_learning, require_matplotlib
+from pomp_lab.demo.scores import (
+    Column,
+    Example,
+    PromptRow,
+    attribute_shares,
+    chosen_examples,
+    hand_prompts,
+    load_columns,
+    protocols,
+    score_columns,
+)
+from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.options import ShapesOptions
+from prompt_core.classifier import TextClassifier
+from prompt_core.command_line import counting, load_model
+from prompt_core.errors import UserError
+from prompt_core.evaluation.metrics_file import run_description, write_metrics
+from prompt_core.files import make_output_folder, read_json, write_json, write_text
+from prompt_core.prompt import SoftPrompt
+from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.training.recipe import pretrain
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+SHAPES = ShapesOptions(parts=("classification",), val_images_per_class=10)
+MARKER = "demo.json"
+# All that a demo writes beside the shapes, which know for themselves what is theirs: --fresh deletes nothing else.
+WRITTEN = (
+    "index.html",
+    "metrics.json",
+    "classifier.safetensors",
+    "examples.png",
+    "learning.png",
+    "accuracy.png",
+    "prompt/state.pt",
+    "prompt/log.jsonl",
+    "prompt/metrics.json",
+    "prompt/prompt.safetensors",
+    "prompt/tensorboard/events.out.tfevents.*",
+    "cache/[0-9a-f]*/index.json",
+    "cache/[0-9a-f]*/features.npy",
+)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demo found.
+
+    Attributes:
+        folder: where everything lies.
+        columns: the protocols: whose images, among which names.
+        rows: the prompts that were compared, the learned one last.
+        metrics: ``"column/metric of prompt"`` to percent.
+        examples: some validation images with what was said of them.
+        history: loss and accuracy of each epoch.
+        seconds: how long each phase took.
+    """
+
+    folder: Path
+    columns: list[Column]
+    rows: list[PromptRow]
+    metrics: dict[str, float]
+    examples: list[Example]
+    history: list[dict[str, float]]
+    seconds: dict[str, float]
+
+
+def run_demo(
+    output: str | os.PathLike[str],
+    cfg: CfgNode,
+    shapes: ShapesOptions = SHAPES,
+    fresh: bool = False,
+    workers: int = 2,
+) -> DemoResult:
+    """Make, learn, score, draw; everything in the folder ``output``.
+
+    Args:
+        cfg: a prompt learning configuration; its ``DATA`` paths are replaced by those of the demo's own shapes.
+        fresh: delete what an earlier demo wrote there and start over.
+        workers: processes that draw the images.
+
+    Raises:
+        UserError: for a folder that holds something else, or an earlier demo with other settings.
+        KeyboardInterrupt: when learning was stopped; the next call goes on.
+    """
+    require_matplotlib()
+    folder = claim_folder(output, fresh)
+    seconds: dict[str, float] = {}
+
+    with _phase("make the images", seconds):
+        build_shapes(folder / "shapes", shapes, overwrite=fresh, workers=workers)
+    cfg = with_shapes(cfg, folder)
+
+    with _phase("encode the training images, learn the prompt", seconds):
+        learn(cfg, folder / "prompt")
+    prompt = SoftPrompt.load(folder / "prompt" / "prompt.safetensors")
+    learning = read_json(folder / "prompt" / "metrics.json")
+
+    with _phase("encode the validation images", seconds):
+        clip = load_model(cfg)
+        with counting("encoding validation images") as progress:
+            columns = load_columns(clip, folder / "shapes", cfg.DATA.CACHE, progress)
+
+    with _phase("encode the names", seconds):
+        encoder = PromptedTextEncoder(clip)
+        names = columns[-1].test_set.candidates
+        rows = [*hand_prompts(), PromptRow("learned", f"learned prompt ({prompt.n_ctx} vectors)", prompt)]
+        classifiers = {row.key: TextClassifier.build(clip, names, row.subject, encoder=encoder) for row in rows}
+        classifiers["learned"].metadata["vocabulary"] = names.source
+        classifiers["learned"].save(folder / "classifier.safetensors")
+
+    with _phase("score and draw", seconds):
+        weights = {key: classifier.weight for key, classifier in classifiers.items()}
+        metrics = score_columns(columns, weights)
+        metrics |= attribute_shares(columns, weights, folder / "shapes")
+        examples = chosen_examples(columns, weights, before="photo", after="learned")
+        history = learning["_run"]["history"]
+        draw_examples(folder / "examples.png", examples, f"{len(names):,} names to choose from")
+        draw_learning(folder / "learning.png", history)
+        draw_accuracy(folder / "accuracy.png", columns, rows, metrics)
+
+    result = DemoResult(folder, columns, rows, metrics, examples, history, seconds)
+    run = run_description(
+        cfg.dump(),
+        cfg.SEED,
+        str(clip.device),
+        seconds={name: round(value, 1) for name, value in seconds.items()},
+        clip={"name": clip.name, "sha256": clip.fingerprint},
+        shapes=shapes.manifest(),
+        history=history,
+        training_images=learning["_run"]["images"],
+    )
+    protocol = protocols(columns, shapes)
+    write_text(folder / "index.html", render_page(result, run, protocol))
+    write_metrics(folder / "metrics.json", metrics, run, protocol)
+    return result
+
+
+def claim_folder(output: str | os.PathLike[str], fresh: bool = False) -> Path:
+    """The output folder, marked as a demo's; with ``fresh`` without what an earlier demo wrote.
+
+    Raises:
+        UserError: when it holds files but no demo.
+    """
+    folder = make_output_folder(output)
+    marker = folder / MARKER
+    if any(folder.iterdir()):
+        found = read_json(marker) if marker.is_file() else None
+        if not isinstance(found, dict) or found.get("made_by") != "pomp_lab.demo.run":
+            raise UserError(f"{folder} holds files but no earlier demo; choose another --output, or an empty folder")
+    if fresh:
+        for file in [file for pattern in WRITTEN for file in folder.glob(pattern)]:
+            file.unlink()
+            # A folder that holds something else as well stays.
+            with contextlib.suppress(OSError):
+                file.parent.rmdir()
+    write_json(marker, {"made_by": "pomp_lab.demo.run"})
+    return folder
+
+
+def with_shapes(cfg: CfgNode, folder: Path) -> CfgNode:
+    """``cfg`` with the demo's own images, names and cache."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATA.TRAIN = f"folder:{folder / 'shapes' / 'classification'}"
+    cfg.DATA.VOCABULARY = str(folder / "shapes" / "class_names.txt")
+    cfg.DATA.CACHE = str(folder / "cache")
+    cfg.freeze()
+    return cfg
+
+
+def learn(cfg: CfgNode, folder: Path) -> None:
+    """Learn the prompt, or go on with it, or find that it is done.
+
+    Raises:
+        UserError: when the folder holds a run with other settings.
+        KeyboardInterrupt: when it was stopped.
+    """
+    going_on = (folder / "state.pt").exists()
+    try:
+        stopped = pretrain(cfg, folder, resume=going_on)
+    except UserError as error:
+        raise UserError(f"{error}; --fresh starts the demo over") if going_on else error from error
+    if stopped:
+        print("run the demo again to go on")
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _phase(name: str, seconds: dict[str, float]) -> Iterator[Any]:
+    """Say what happens, and note how long it took."""
+    print(f"{name} ...", flush=True)
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started

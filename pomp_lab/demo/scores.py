@@ -1,0 +1,226 @@
+"""Scores of the demo: each prompt on base and novel classes of the shapes, among few and many names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pomp_lab.shapes.options import ShapesOptions
+from prompt_core.data.catalog.hand_written import imagenet_templates
+from prompt_core.data.sources import open_images
+from prompt_core.evaluation.evaluate import TestSet, load_test_set, protocol_of
+from prompt_core.files import read_json
+from prompt_core.metrics import zero_shot_accuracy
+from prompt_core.prompt import SoftPrompt
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from prompt_core.clip import Clip
+
+BASELINE = "photo"
+ATTRIBUTES = ("colour", "pattern", "shape")
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One line of the table: a short key for metrics, a label for people, and the prompt or the templates."""
+
+    key: str
+    label: str
+    subject: SoftPrompt | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One protocol: images of base or novel classes, among a set of candidate names.
+
+    Attributes:
+        key: the data set's name in ``metrics.json``.
+        group: ``base`` or ``novel``: whose images.
+        among: what the candidates are, for people.
+        rows: (C,) rows of the whole vocabulary that are candidates.
+        indices: (n,) positions of the images in the validation set.
+        test_set: features, labels into ``rows``, candidates.
+        files: the image files.
+    """
+
+    key: str
+    group: str
+    among: str
+    rows: np.ndarray
+    indices: np.ndarray
+    test_set: TestSet
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A validation image and what two prompts said of it among all names."""
+
+    file: Path
+    group: str
+    name: str
+    before: str
+    after: str
+
+
+def hand_prompts() -> list[PromptRow]:
+    """The hand-written prompts: the bare name, CLIP's default sentence, and the 80 templates of CLIP for ImageNet."""
+    ensemble = imagenet_templates()
+    return [
+        PromptRow("name", '"{}"', ["{}"]),
+        PromptRow("photo", '"a photo of a {}."', ["a photo of a {}."]),
+        PromptRow("ensemble", f"{len(ensemble)} hand-written templates", ensemble),
+    ]
+
+
+def load_columns(
+    clip: Clip, shapes: Path, cache: str | Path, progress: Callable[[int, int], None] | None = None
+) -> list[Column]:
+    """Encode the validation images once, and ask of each of base and novel: among its own, the pictured, all names."""
+    images = open_images(f"folder:{shapes / 'classification'}", "val")
+    everything = load_test_set(clip, images, str(shapes / "class_names.txt"), cache, progress)
+    kept = [key for key in images.keys if key not in set(everything.unreadable)]
+    files = [images.root / key for key in kept]
+    novel = np.array([row["split"] == "novel" for row in read_json(shapes / "classes.json")["classes"]])
+    pictured = np.unique(everything.labels)
+    columns = []
+    for among in ("own", "pictured", "all"):
+        for group in ("base", "novel"):
+            mine = np.flatnonzero(novel[everything.labels] == (group == "novel"))
+            own = pictured[novel[pictured] == (group == "novel")]
+            rows = {"own": own, "pictured": pictured, "all": np.arange(len(everything.candidates))}[among]
+            place = np.full(len(everything.candidates), -1)
+            place[rows] = np.arange(len(rows))
+            test_set = TestSet(
+                everything.features[mine],
+                place[everything.labels[mine]],
+                everything.candidates[rows] if among != "all" else everything.candidates,
+                everything.unreadable,
+                everything.images_sha256,
+                everything.source,
+            )
+            text = {"own": f"the {len(rows)} {group} names", "pictured": f"the {len(rows)} pictured names"}
+            columns.append(
+                Column(
+                    f"shapes_{group}_of_{among}",
+                    group,
+                    text.get(among, f"all {len(rows):,} names"),
+                    rows,
+                    mine,
+                    test_set,
+                    [files[index] for index in mine],
+                )
+            )
+    return columns
+
+
+def score_columns(columns: Sequence[Column], weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Top-1 and top-5 in percent of each classifier (N, E) in each column, chance, and the learned prompt's gain.
+
+    ``top1_gain`` is the learned prompt's top-1 minus that of :data:`BASELINE`, ``top1_gain_margin`` half of its 95 %
+    interval over images (normal approximation of the paired difference).
+    """
+    metrics: dict[str, float] = {}
+    for column in columns:
+        for key, weight in weights.items():
+            accuracy = zero_shot_accuracy(
+                column.test_set.features,
+                column.test_set.labels,
+                weight[torch.from_numpy(column.rows)],
+                column.test_set.candidates.name_groups,
+            )
+            metrics[f"{column.key}/top1_{key}"] = 100 * accuracy.top1
+            metrics[f"{column.key}/top5_{key}"] = 100 * accuracy.top5
+        for top in (1, 5):
+            metrics[f"{column.key}/top{top}_chance"] = 100 * min(top, len(column.rows)) / len(column.rows)
+        if {"learned", BASELINE} <= set(weights):
+            labels = column.rows[column.test_set.labels]
+            right = [predictions(column, weights[key]) == labels for key in ("learned", BASELINE)]
+            gain = 100 * (right[0].astype(float) - right[1])
+            metrics[f"{column.key}/top1_gain"] = float(gain.mean())
+            metrics[f"{column.key}/top1_gain_margin"] = float(1.96 * gain.std() / np.sqrt(len(gain)))
+    return metrics
+
+
+def predictions(column: Column, weight: Tensor) -> np.ndarray:
+    """(n,) rows of the whole vocabulary: the nearest candidate of each image."""
+    scores = torch.from_numpy(column.test_set.features) @ weight[torch.from_numpy(column.rows)].T
+    return column.rows[scores.argmax(dim=1).numpy()]
+
+
+def attribute_shares(columns: Sequence[Column], weights: Mapping[str, Tensor], shapes: Path) -> dict[str, float]:
+    """How often colour, pattern and shape of the answer are right, in percent, in the columns with all names."""
+    classes = read_json(shapes / "classes.json")["classes"]
+    metrics = {}
+    for column in _widest(columns):
+        labels = column.rows[column.test_set.labels]
+        for attribute in ATTRIBUTES:
+            values = np.array([row[attribute] for row in classes])
+            # A model that answers at random is right as often as the attribute's values agree between two names.
+            metrics[f"{column.key}/{attribute}_chance"] = 100 * float(
+                np.mean([np.mean(values == values[label]) for label in labels])
+            )
+            for key, weight in weights.items():
+                right = values[predictions(column, weight)] == values[labels]
+                metrics[f"{column.key}/{attribute}_{key}"] = 100 * float(right.mean())
+    return metrics
+
+
+def _widest(columns: Sequence[Column]) -> list[Column]:
+    return list(columns[-2:])
+
+
+def chosen_examples(
+    columns: Sequence[Column], weights: Mapping[str, Tensor], before: str, after: str, count: int = 12
+) -> list[Example]:
+    """``count`` images each of base and novel classes, drawn at random whatever was said of them; one per class."""
+    examples = []
+    for column in _widest(columns):
+        rng = np.random.default_rng(0)
+        names = column.test_set.candidates.names
+        labels = column.rows[column.test_set.labels]
+        told = [predictions(column, weights[key]) for key in (before, after)]
+        order = rng.permutation(len(labels))
+        _, first = np.unique(labels[order], return_index=True)
+        for index in order[np.sort(first)[:count]]:
+            said = [names[int(answer[index])] for answer in told]
+            examples.append(Example(column.files[index], column.group, names[int(labels[index])], *said))
+    return examples
+
+
+def protocols(columns: Sequence[Column], shapes: ShapesOptions) -> dict[str, Any]:
+    """The ``_protocol`` object."""
+    return {
+        column.key: {
+            **protocol_of(column.test_set, "val", True),
+            "images_of": f"{column.group} classes",
+            "candidate_names": column.among,
+            "shapes_seed": shapes.seed,
+        }
+        for column in columns
+    }
+
+
+def result_table(columns: Sequence[Column], rows: Sequence[PromptRow], metrics: Mapping[str, float]) -> Table:
+    """Top-1 with top-5 behind it, one line per prompt, for a terminal."""
+    from rich.table import Table
+
+    table = Table(title="validation images right, in %: top-1 (top-5)", show_lines=False)
+    table.add_column("prompt")
+    for column in columns:
+        table.add_column(f"{column.group} images\n{column.among}", justify="right")
+    for key, label in (("chance", "chance"), *((row.key, row.label) for row in rows)):
+        cells = [f"{metrics[f'{c.key}/top1_{key}']:.1f} ({metrics[f'{c.key}/top5_{key}']:.1f})" for c in columns]
+        table.add_row(label, *cells, style="bold" if key == "learned" else None, end_section=key == "chance")
+    gains = [f"{metrics[f'{c.key}/top1_gain']:+.1f} ± {metrics[f'{c.key}/top1_gain_margin']:.1f}" for c in columns]
+    table.add_section()
+    table.add_row('learned minus "a photo of a {}.", top-1', *gains)
+    return table

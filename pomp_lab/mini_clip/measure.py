@@ -1,0 +1,182 @@
+"""Zero-shot accuracy of built models under hand-written and random prompts: the numbers of the model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pomp_lab.comparisons.base_to_novel import NOVEL_CLASSES, SPLIT_SEED
+from pomp_lab.comparisons.prompts import Column, base_novel_classes, class_features, evaluate_columns, halves_by_key
+from pomp_lab.mini_clip.templates import UNSEEN_TEMPLATES, training_templates
+from prompt_core.clip import Clip, load_clip
+from prompt_core.command_line import counting
+from prompt_core.data.feature_cache import cached_features
+from prompt_core.data.images import ImageSet
+from prompt_core.data.sources import photo_list, tiny_imagenet
+from prompt_core.errors import UserError
+from prompt_core.evaluation.metrics_file import run_description
+from prompt_core.files import sha256_of_file
+from prompt_core.prompt import SoftPrompt
+from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+VARIANTS = ("mini", "mini_holdout")
+HALVES = ("tune", "report")  # in the order of halves_by_key
+RANDOM_VECTORS, RANDOM_SEEDS = 16, range(5)
+Subject = SoftPrompt | Sequence[str]
+
+
+def card_prompts(width: int) -> dict[str, list[Subject]]:
+    """Rows of the table: a label, and the prompts or template lists whose accuracies are averaged in that row."""
+    rows: dict[str, list[Subject]] = {
+        "{}": [["{}"]],
+        "a photo of a {}.": [["a photo of a {}."]],
+        "ensemble of trained templates": [training_templates()],
+        f"templates never trained (mean of {len(UNSEEN_TEMPLATES)})": [[template] for template in UNSEEN_TEMPLATES],
+    }
+    for std in (0.02, 0.05):
+        label = f"{RANDOM_VECTORS} random vectors, std {std} (mean of {len(RANDOM_SEEDS)})"
+        rows[label] = [SoftPrompt.random(width, RANDOM_VECTORS, std=std, seed=seed) for seed in RANDOM_SEEDS]
+    return rows
+
+
+def held_out_classes(weights: Path) -> list[str]:
+    """Ids of the ImageNet-1K classes that a build kept out, from the metadata of its file.
+
+    Raises:
+        UserError: when the file does not say.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, "pt") as file:
+            return list(json.loads(file.metadata()["build"])["held_out"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{weights} does not say which classes were held out ({error}); build it again") from error
+
+
+def card_columns(
+    clip: Clip, tiny: ImageSet, photos: ImageSet | None, held_out: Sequence[str], cache: Path
+) -> tuple[Vocabulary, dict[str, Column]]:
+    """Columns of the table: Tiny-ImageNet among all, base and novel classes, and photos among the 1,000 of ImageNet.
+
+    Args:
+        held_out: ids of the classes that the build did not see; they, and the seen ones, get columns of their own.
+        cache: folder of image features.
+
+    Returns:
+        the names of both data sets, those of Tiny-ImageNet first, and the columns over them.
+
+    Raises:
+        UserError: when a photo is of no class of ImageNet-1K.
+    """
+    names = list(tiny.names)
+    everything = np.arange(len(names))
+    base, novel = base_novel_classes(len(names), NOVEL_CLASSES, SPLIT_SEED)
+    columns = _columns(clip, tiny, everything, {"tiny": everything, "base": base, "novel": novel}, cache)
+    if photos is not None:
+        wide = Vocabulary.load("imagenet1k")
+        place = {identity: row for row, identity in enumerate(wide.ids or [])}
+        if unknown := [identity for identity in photos.ids if identity not in place]:
+            raise UserError(f"{photos.source}: class {unknown[0]!r} is none of ImageNet-1K's; expected their wnids")
+        rows = len(names) + np.array([place[identity] for identity in photos.ids])
+        every_row = len(names) + np.arange(len(wide))
+        groups = {"photos": every_row}
+        if held_out:
+            out = len(names) + np.array(sorted(place[identity] for identity in held_out))
+            groups |= {"held-out": out, "seen": np.setdiff1d(every_row, out)}
+        columns |= _columns(clip, photos, rows, groups, cache)
+        names += wide.names
+    return Vocabulary(names), columns
+
+
+def _columns(
+    clip: Clip, images: ImageSet, rows: np.ndarray, groups: Mapping[str, np.ndarray], cache: Path
+) -> dict[str, Column]:
+    """A column for each group of vocabulary rows: the images of these classes among these classes."""
+    with counting(f"encoding {images.source}") as progress:
+        cached = cached_features(clip, images, 0, None, 0, cache, progress=progress)
+    features = np.asarray(cached.features[:, 0], dtype=np.float32)  # (n, E)
+    labels = rows[cached.labels]
+    return {
+        f"{name} {len(classes)}": Column(features[own], labels[own], classes)
+        for name, classes in groups.items()
+        if (own := np.isin(labels, classes)).any()
+    }
+
+
+def measure(
+    encoder: PromptedTextEncoder,
+    vocabulary: Vocabulary,
+    columns: Mapping[str, Column],
+    prompts: Mapping[str, Sequence[Subject]],
+) -> dict[str, dict[str, float]]:
+    """Top-1 in percent of each row of ``prompts`` in each column; classes that share a name count as one."""
+    results = {}
+    for label, subjects in prompts.items():
+        found = [
+            evaluate_columns(class_features(encoder, vocabulary, subject), vocabulary, columns) for subject in subjects
+        ]
+        results[label] = {column: float(np.mean([each[column] for each in found])) for column in columns}
+    return results
+
+
+def evaluate(folder: Path, tiny_root: Path, photos_root: Path | None, half: str, cache: Path) -> dict[str, Any]:
+    """Measure every variant found in ``folder``.
+
+    Args:
+        tiny_root: Tiny-ImageNet in its standard layout.
+        photos_root: folder with ``labels.csv`` of photos of ImageNet-1K classes, or None.
+        half: ``tune`` or ``report``, which half of the photos to score; numbers to tell others are of the second.
+        cache: folder of image features.
+
+    Returns:
+        ``half``, ``models`` (variant to hash, numbers, and sizes of the columns) and ``_run``, ready for JSON.
+
+    Raises:
+        UserError: when there is no model, or the images do not fit.
+    """
+    found = [name for name in VARIANTS if (folder / f"{name}.safetensors").is_file()]
+    if not found:
+        raise UserError(f"no {' or '.join(f'{name}.safetensors' for name in VARIANTS)} in {folder}; build one first")
+    which = HALVES.index(half)
+    tiny = halves_by_key(tiny_imagenet(tiny_root, "val"))[which]
+    photos = halves_by_key(photo_list(photos_root))[which] if photos_root is not None else None
+    models = {}
+    for name in found:
+        weights = folder / f"{name}.safetensors"
+        clip = load_clip(folder / f"{name}.json", weights)
+        encoder = PromptedTextEncoder(clip)
+        vocabulary, columns = card_columns(clip, tiny, photos, held_out_classes(weights), cache)
+        models[name] = {
+            "weights_sha256": sha256_of_file(weights),
+            "columns": {
+                key: {"images": len(column.labels), "candidates": len(column.candidates)}
+                for key, column in columns.items()
+            },
+            "top1": measure(encoder, vocabulary, columns, card_prompts(encoder.tower.width)),
+        }
+    return {"half": half, "models": models, "_run": run_description()}
+
+
+def result_tables(results: Mapping[str, Any]) -> list[Table]:
+    """What :func:`evaluate` returns, as one table for each model."""
+    from rich.table import Table
+
+    tables = []
+    for name, model in results["models"].items():
+        table = Table(title=f"{name}: zero-shot top-1 %, {results['half']} half", title_justify="left")
+        table.add_column("prompt")
+        for column in model["columns"]:
+            table.add_column(column, justify="right")
+        for prompt, numbers in model["top1"].items():
+            table.add_row(prompt, *(f"{numbers[column]:.1f}" for column in model["columns"]))
+        tables.append(table)
+    return tables

@@ -1,0 +1,1 @@
+"""The generated data set: coloured, patterned shapes for classification, detection and segmentation."""

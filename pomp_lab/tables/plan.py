@@ -1,0 +1,139 @@
+"""What a table is: rows that are learned and scored, the sets they are scored on, the published numbers beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from prompt_core.errors import UserError, nearest
+
+Settings = tuple[tuple[str, str], ...]
+# Chosen by the table and the command line: the data, and what tells one run from the next.
+RESERVED = (
+    "DATA.TRAIN",
+    "DATA.CLASSES",
+    "DATA.VOCABULARY",
+    "SEED",
+    "OUTPUT",
+    "EVAL.DATASETS",
+    "EVAL.SPLIT",
+    "EVAL.CLASSES",
+    "EVAL.VOCABULARY",
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published numbers that a row is a repetition of.
+
+    Attributes:
+        table: name in ``assets/published.json``.
+        row: of that table.
+        model: the backbone, where its columns have different ones.
+        column: one column, for tables whose columns are settings of the row; ``dataset`` is what it is a number of.
+    """
+
+    table: str
+    row: str
+    model: str = ""
+    column: str = ""
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to classify.
+
+    Attributes:
+        name: in the table.
+        config: file below ``configs/prompt``.
+        train: name of the training images (:mod:`pomp_lab.tables.sources`); empty where nothing is learned.
+        wide: negatives come from the wide vocabulary of the training images instead of their own classes.
+        settings: what the row is; the command line cannot change it.
+        budget: how long it learns, and the like; the command line can.
+        published: the numbers it is a repetition of.
+    """
+
+    name: str
+    config: str
+    train: str = ""
+    wide: bool = False
+    settings: Settings = ()
+    budget: Settings = ()
+    published: tuple[Published, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper at one scale.
+
+    Attributes:
+        note: what a reader must know of it.
+        targets: names of what is scored (:mod:`pomp_lab.tables.targets`).
+        metrics: that are shown.
+        published: published tables that stand below.
+        whatever_is_there: all catalogued data sets below the data root are scored too.
+        most_texts: a method whose class features differ from image to image leaves out a column of more texts.
+    """
+
+    name: str
+    scale: str
+    title: str
+    note: str
+    rows: tuple[Row, ...]
+    targets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (42,)
+    metrics: tuple[str, ...] = ("top1",)
+    published: tuple[str, ...] = ()
+    whatever_is_there: bool = False
+    most_texts: int | None = None
+    measured: tuple[tuple[str, object], ...] = field(default=())
+
+    def chosen(self, names: str | None) -> list[Row]:
+        """Rows by name, separated by ``;``; all for None.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        known = {row.name: row for row in self.rows}
+        if names is None:
+            return list(self.rows)
+        wanted = [name.strip() for name in names.split(";")]
+        for name in wanted:
+            if name not in known:
+                raise UserError(
+                    f"table {self.name} has no row {name!r}{nearest(name, known)}; expected some of {'; '.join(known)}"
+                )
+        return [known[name] for name in wanted]
+
+
+def check_overrides(table: Table, rows: Sequence[Row], keys: Sequence[str]) -> None:
+    """Refuse overrides of what the table or its rows are.
+
+    Raises:
+        UserError: naming the first such key.
+    """
+    for key in keys:
+        if key in RESERVED:
+            raise UserError(
+                f"{key} is the table's own choice; leave it out, or use --root, --seeds, --rows or --datasets instead"
+            )
+        owners = [row.name for row in rows if key in dict(row.settings)]
+        if owners:
+            raise UserError(
+                f"{key} is what makes row {owners[0]!r} of table {table.name}; leave it out, or choose other --rows"
+            )
+
+
+def parse_seeds(text: str | None, table: Table) -> list[int]:
+    """``0,1,2`` as numbers; the table's own for None.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if text is None:
+        return list(table.seeds)
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError as error:
+        raise UserError(f"--seeds is {text!r}; whole numbers joined by commas are expected") from error

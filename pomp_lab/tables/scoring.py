@@ -1,0 +1,160 @@
+"""Scoring one method on one target: class features once for all of its columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pomp_lab.tables.targets import Question, Target
+from prompt_core.data.feature_cache import CachedFeatures, cache_key, cached_features
+from prompt_core.evaluation.evaluate import TestSet, protocol_of
+from prompt_core.evaluation.method_scoring import merges_namesakes, score_method
+from prompt_core.methods.base import Method
+from prompt_core.methods.image_towers import image_tower
+from prompt_core.metrics import alignment, uniformity, zero_shot_accuracy
+from prompt_core.vocabulary import Vocabulary, plain_name
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Scores:
+    """Numbers of a method on a target.
+
+    Attributes:
+        numbers: ``"dataset/metric"`` → value; percent, but for alignment and uniformity.
+        protocol: data set → what its numbers follow.
+        skipped: data set → why there is no number.
+        seconds: of encoding images, and of the rest.
+        image_passes: images that were encoded, not found.
+    """
+
+    numbers: dict[str, float] = field(default_factory=dict)
+    protocol: dict[str, dict[str, Any]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    image_passes: int = 0
+
+
+def score_target(
+    method: Method,
+    target: Target,
+    merge_namesakes: bool,
+    cache: str | Path,
+    most_texts: int | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score all columns that the method can answer.
+
+    Args:
+        merge_namesakes: classes of one name count as one.
+        cache: folder of image features.
+        most_texts: columns of more texts are left out, where class features differ from image to image.
+    """
+    scores = Scores()
+    method = method.for_data_set(target.source)
+    tower = image_tower(method)
+    started = time.perf_counter()
+    before = (Path(cache) / cache_key(tower, target.images, 0, None, 0)).exists()
+    cached = cached_features(tower, target.images, 0, None, 0, cache, progress=progress)
+    scores.image_passes = 0 if before else len(target.images)
+    scores.seconds["encode"] = 0.0 if before else time.perf_counter() - started
+    started = time.perf_counter()
+    known: Tensor | None = None
+    for question in target.questions:
+        test_set = _test_set(target, question, cached)
+        bound = method.bound_names is not None
+        # Such a method knows classes by the names of the images that it learned from.
+        asked = _with_own_names(target, question, test_set) if bound else test_set
+        if reason := _refusal(method, asked, most_texts):
+            scores.skipped[question.dataset] = reason
+            continue
+        if method.conditional or bound:
+            accuracy = score_method(method, asked, merge_namesakes)
+        else:
+            if known is None:
+                known = _class_features(method, target)
+            classes = known[torch.from_numpy(question.candidates)]
+            with torch.no_grad():
+                features = torch.from_numpy(test_set.features).to(method.device)
+                images = (features if method.reads == "images" else method.image_features(features)).cpu()
+            groups = test_set.candidates.name_groups if merge_namesakes else None
+            accuracy = zero_shot_accuracy(images, test_set.labels, classes, groups)
+            if question.geometry:
+                own = classes[torch.from_numpy(test_set.labels)]
+                scores.numbers[f"{question.dataset}/alignment"] = float(alignment(images, own))
+                if len(classes) > 1:
+                    scores.numbers[f"{question.dataset}/uniformity"] = float(uniformity(classes))
+        for metric in ("top1", "top5", "per_class"):
+            scores.numbers[f"{question.dataset}/{metric}"] = 100 * getattr(accuracy, metric)
+        scores.protocol[question.dataset] = _protocol(method, target, question, test_set, merge_namesakes)
+    scores.seconds["score"] = time.perf_counter() - started
+    return scores
+
+
+def _class_features(method: Method, target: Target) -> Tensor:
+    """(N, E) features of the target's names, of which columns choose rows; those that none asks for stay 0."""
+    asked = np.unique(np.concatenate([question.candidates for question in target.questions]))
+    with torch.no_grad():
+        found = method.class_features(target.names[asked]).float().cpu()
+    features = torch.zeros(len(target.names), found.shape[1])
+    features[torch.from_numpy(asked)] = found
+    return features
+
+
+def _test_set(target: Target, question: Question, cached: CachedFeatures) -> TestSet:
+    place = np.full(len(target.names), -1)
+    place[question.candidates] = np.arange(len(question.candidates))
+    rows = target.rows[cached.labels]
+    chosen = rows >= 0
+    if question.asked is not None:
+        chosen &= np.isin(cached.labels, question.asked)
+    everything = len(question.candidates) == len(target.names)
+    return TestSet(
+        np.asarray(cached.features[:, 0], dtype=np.float32)[chosen],
+        place[rows[chosen]],
+        target.names if everything else target.names[question.candidates],
+        cached.unreadable,
+        target.images.fingerprint(),
+        target.source,
+    )
+
+
+def _with_own_names(target: Target, question: Question, test_set: TestSet) -> TestSet:
+    """The same with classes that have images called as the images call them; a wide vocabulary may differ."""
+    own = {int(row): name for row, name in zip(target.rows, target.images.names, strict=True)}
+    names = [own.get(int(row), target.names[int(row)]) for row in question.candidates]
+    return dataclasses.replace(test_set, candidates=Vocabulary(names, source=test_set.candidates.source))
+
+
+def _refusal(method: Method, test_set: TestSet, most_texts: int | None) -> str | None:
+    """Why a method has no number in a column."""
+    names, count = test_set.candidates.names, len(test_set.candidates)
+    if method.bound_names is not None:
+        own = set(map(plain_name, method.bound_names))
+        unknown = sum(plain_name(name) not in own for name in names)
+        if unknown:
+            return f"it knows the {len(method.bound_names):,} classes it learned, {unknown:,} of {count:,} are others"
+    texts = len(test_set.labels) * count
+    if method.conditional and most_texts is not None and texts > most_texts:
+        return f"class features of each image would be {texts:,} texts"
+    return None
+
+
+def _protocol(
+    method: Method, target: Target, question: Question, test_set: TestSet, merge_namesakes: bool
+) -> dict[str, Any]:
+    protocol = protocol_of(test_set, target.split, merges_namesakes(method, merge_namesakes))
+    if len(np.unique(test_set.candidates.name_groups)) == len(test_set.candidates):
+        protocol["namesakes"] = "none"
+    # Folders are not the protocol's business, the division into splits is.
+    division = [word for word in ("published", "official", "generated") if f"{word} split" in target.images.source]
+    return {**protocol, "source": ", ".join([target.source, *(f"{word} split" for word in division)]), **question.words}

@@ -1,0 +1,187 @@
+"""A table of the paper as blocks of text: ours, the same beside the published numbers, and the published ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pomp_lab.report.averages import with_averages
+from pomp_lab.report.beside import Refusals
+from pomp_lab.report.columns import Column, build_columns
+from pomp_lab.report.comparable import why_not
+from pomp_lab.report.formats import Run, joined_parts, read_runs_of
+from pomp_lab.report.markdown import markdown_table, plain
+from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
+from pomp_lab.report.rows import CHOSEN, cell
+from pomp_lab.report.rows import Row as ReportRow
+from pomp_lab.report.tables import cell_text, number_text
+from pomp_lab.tables.plan import Published, Row, Table
+from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.files import write_text
+
+
+@dataclass(frozen=True)
+class Block:
+    """A heading, sentences, and cells whose first column is text."""
+
+    title: str
+    notes: tuple[str, ...] = ()
+    headings: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A row of the table with its runs, each with the numbers of all targets."""
+
+    row: Row
+    runs: tuple[Run, ...]
+    note: str = ""
+
+    @property
+    def as_report_row(self) -> ReportRow:
+        """What cells are taken of."""
+        return ReportRow(0, self.row.name, self.runs, {})
+
+    @property
+    def chosen_on_test(self) -> bool:
+        """Whether epochs were chosen on the reported images."""
+        return any(run.selected_on_test for run in self.runs)
+
+
+def read_line(row: Row, documents: Sequence[Mapping[str, Any]], note: str = "") -> Line:
+    """A row from its result documents of all seeds and targets, whatever other table they were made for."""
+    runs = []
+    for number, document in enumerate(documents):
+        own = {**document, "row": row.name}
+        runs += read_runs_of(Path("results"), own, f"{row.name} {number}")
+    return Line(row, tuple(with_averages(run) for run in joined_parts(runs)), note)
+
+
+def table_blocks(table: Table, lines: Sequence[Line], skipped: Mapping[str, Sequence[str]]) -> list[Block]:
+    """Ours, ours beside the published numbers where both follow one protocol, and the published tables.
+
+    Args:
+        skipped: name of a row → why cells of it are empty.
+    """
+    runs = [run for line in lines for run in line.runs]
+    columns = [column for column in build_columns(runs) if column.metric in table.metrics]
+    notes = [table.note, _unit(table, lines)]
+    notes += [f"{line.row.name}: {line.note}" for line in lines if line.note]
+    notes += [f"{name}: {reason}" for name, reasons in skipped.items() for reason in dict.fromkeys(reasons)]
+    if any(line.chosen_on_test for line in lines):
+        notes.append(f"{CHOSEN} the epoch was chosen on the reported images, as published: these are optimistic.")
+    rows = [_cells(line, columns) for line in lines]
+    headings = ("row", "runs", *(_heading(column, columns) for column in columns))
+    blocks = [Block(table.title, tuple(note for note in notes if note), headings, tuple(rows))]
+    beside, reasons = _beside(lines, columns)
+    if beside or reasons:
+        blocks.append(
+            Block(
+                "Beside the published numbers",
+                tuple(reasons),
+                ("row", "data set", "ours", "published", "difference") if beside else (),
+                tuple(beside),
+            )
+        )
+    known = {published.name: published for published in load_published()}
+    for name in table.published:
+        blocks.append(_published_block(known[name], table))
+    return blocks
+
+
+def _unit(table: Table, lines: Sequence[Line]) -> str:
+    several = any(len(line.runs) > 1 for line in lines)
+    what = "Top-1 in percent" if table.metrics == ("top1",) else "Lower is better"
+    return f"{what}; mean over seeds ± half the range." if several else f"{what}; one run each."
+
+
+def _cells(line: Line, columns: Sequence[Column]) -> tuple[str, ...]:
+    own = line.as_report_row
+    return (own.marked, str(len(line.runs)), *(cell_text(cell(own, column), column, own) for column in columns))
+
+
+def _heading(column: Column, columns: Sequence[Column]) -> str:
+    parts = [column.dataset, *([column.label] if len({each.metric for each in columns}) > 1 else [])]
+    return ": ".join([", ".join(parts), *([column.words] if column.words else [])])
+
+
+def _beside(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Rows of row, data set, ours, published, difference; and which numbers may not stand there, and why."""
+    found: list[tuple[str, ...]] = []
+    refusals = Refusals()
+    for line in lines:
+        own = line.as_report_row
+        for published in line.row.published:
+            for column in columns:
+                place, ours = published_number(published, column), cell(own, column)
+                if place is None or ours is None or not math.isfinite(ours.mean):
+                    continue
+                table, each, value = place
+                if reason := why_not(table, [each], column, line.runs):
+                    refusals.add(f"not compared, {reason}", column.dataset, line.row.name)
+                    continue
+                gap = number_text(ours.mean - value, column, signed=True)
+                texts = (cell_text(ours, column, own), number_text(value, column), gap)
+                name = line.row.name + (f" {CHOSEN}" if ON_REPORTED in column.protocol.values() else "")
+                found.append((name, column.dataset, *texts))
+    return found, refusals.words()
+
+
+def published_number(published: Published, column: Column) -> tuple[PublishedTable, PublishedColumn, float] | None:
+    """The published number of a row that belongs to a column, with its table and column, or None."""
+    table = next(each for each in load_published() if each.name == published.table)
+    values = dict(table.rows)[published.row]
+    for place, each in enumerate(table.columns):
+        if _is_of(each, published, column) and math.isfinite(values[place]):
+            return table, each, values[place]
+    return None
+
+
+def _is_of(each: PublishedColumn, published: Published, column: Column) -> bool:
+    if published.column:
+        return each.name == published.column and (column.dataset, column.metric) == (published.dataset, "top1")
+    return each.model == published.model and each.matches(column)
+
+
+def _published_block(published: PublishedTable, table: Table) -> Block:
+    rows = [
+        (name, *("" if math.isnan(value) else f"{value:.1f}" for value in values)) for name, values in published.rows
+    ]
+    notes = [f"{published.source}. {published.protocol}."]
+    if table.scale == "laptop":
+        notes.append("Other data, another model and another protocol: no number of ours may be set against these.")
+    headings = ("method", *(column.heading for column in published.columns))
+    return Block(f"Published: {published.name}", tuple(notes), headings, tuple(rows))
+
+
+def write_blocks(blocks: Sequence[Block], file: Path) -> None:
+    """One Markdown file."""
+    parts = []
+    for number, block in enumerate(blocks):
+        parts += [f"{'#' if not number else '##'} {plain(block.title)}", *map(plain, block.notes)]
+        if block.headings:
+            parts.append(markdown_table(block.headings, block.rows))
+    write_text(file, "\n\n".join(parts) + "\n")
+
+
+def print_blocks(blocks: Sequence[Block]) -> None:
+    """For a terminal."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from prompt_core.command_line import print_table
+
+    for block in blocks:
+        if block.headings:
+            shown = RichTable(title=Text(block.title))
+            for place, heading in enumerate(block.headings):
+                shown.add_column(Text(heading), justify="right" if place else "left", overflow="fold")
+            for row in block.rows:
+                shown.add_row(*map(Text, row))
+            print_table(shown)
+        for note in block.notes:
+            print(note)

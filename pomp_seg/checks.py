@@ -1,0 +1,140 @@
+"""What is looked at before any training: the classes of data sets and model, labels, and the kind of example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from pomp_seg.data.augmentation import check_choice
+from pomp_seg.data.label_values import dataset_labels
+from pomp_seg.data.mapper import MAPPERS
+from pomp_seg.data.registration import check_labels, register_datasets, register_files, registered_metadata
+from pomp_seg.evaluation.metrics import check_denominator
+from pomp_seg.models.mask_former import MaskFormer, ZeroShotMaskFormer
+from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
+from pomp_seg.models.region_classifier import ProposalClipClassifier
+from prompt_core.errors import UserError
+from prompt_core.files import resolve_path
+
+REGIONS = "mask_former_binary_semantic"
+
+
+def register_configured(cfg: CfgNode) -> None:
+    """Register the known data sets, and the user's own of ``DATASETS.FILES``.
+
+    Raises:
+        UserError: when a row is malformed.
+    """
+    register_datasets()
+    register_files(cfg.DATASETS.FILES, resolve_path)
+
+
+def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
+    """Check all that the run will need, before it starts.
+
+    Args:
+        training: look at the training sets too.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    check_denominator(cfg.TEST.MIOU_DENOMINATOR)
+    check_choice("INPUT.DATASET_MAPPER_NAME", cfg.INPUT.DATASET_MAPPER_NAME, MAPPERS)
+    regions = isinstance(model, ProposalClipClassifier)
+    if regions != (cfg.INPUT.DATASET_MAPPER_NAME == REGIONS):
+        given, wanted = cfg.INPUT.DATASET_MAPPER_NAME, REGIONS if regions else "mask_former_semantic"
+        raise UserError(f"INPUT.DATASET_MAPPER_NAME is {given!r}; {cfg.MODEL.META_ARCHITECTURE} needs {wanted}")
+    for name in (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST):
+        records = check_labels(name)
+        if not records:
+            raise UserError(f"data set {name!r} has no images")
+        if regions and "category_id" not in records[0]:
+            raise UserError(f"data set {name!r} has whole label maps; prompt tuning needs one of …_classification")
+        check_names(model, name)
+    for name in cfg.DATASETS.TEST:
+        check_closed_classes(model, name)
+    if training:
+        dataset_labels(cfg.DATASETS.TRAIN)
+        for name in cfg.DATASETS.TRAIN:
+            _check_count(cfg, model, name)
+            _check_ignored_value(model, name)
+            _check_own_labels(cfg, name)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UserError(
+                f"nothing of {cfg.MODEL.META_ARCHITECTURE} learns with PROMPT_LEARNER "
+                f"{cfg.MODEL.CLIP_ADAPTER.PROMPT_LEARNER!r}; set learnable, pomp or pomp_tuned, or use --eval-only"
+            )
+
+
+def check_names(model: nn.Module, dataset: str) -> None:
+    """Check that the model's own classes, where it has some, are those of a data set, in its order.
+
+    Raises:
+        UserError: naming the first difference.
+    """
+    own: Any = getattr(model, "classes", None)
+    if own is None:
+        return
+    names = [name.strip() for name in registered_metadata(dataset).stuff_classes]
+    if len(names) != len(own.names):
+        raise UserError(
+            f"MODEL.VOCABULARY has {len(own.names)} classes, data set {dataset!r} has {len(names)}; leave it empty to "
+            "take those of the data set"
+        )
+    for row, (mine, theirs) in enumerate(zip(own.names, names, strict=True)):
+        if mine != theirs:
+            raise UserError(
+                f"class {row} is {mine!r} in MODEL.VOCABULARY and {theirs!r} in data set {dataset!r}; leave "
+                "MODEL.VOCABULARY empty to take those of the data set"
+            )
+
+
+def _check_count(cfg: CfgNode, model: nn.Module, dataset: str) -> None:
+    """The loss counts classes by ``NUM_CLASSES``."""
+    count = len(registered_metadata(dataset).stuff_classes)
+    if isinstance(model, MaskFormer) and count != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        raise UserError(
+            f"data set {dataset!r} has {count} classes, MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
+            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}; set both alike"
+        )
+
+
+def _check_ignored_value(model: nn.Module, dataset: str) -> None:
+    """The loss of pixels leaves one value out, which has to be that of the labels."""
+    if not isinstance(model, ZeroShotPerPixelModel):
+        return
+    head: Any = model.sem_seg_head
+    ignored = registered_metadata(dataset).ignore_label
+    if head.ignore_value != ignored:
+        raise UserError(
+            f"data set {dataset!r} ignores the label value {ignored}, MODEL.SEM_SEG_HEAD.IGNORE_VALUE is "
+            f"{head.ignore_value}; set it to {ignored}"
+        )
+
+
+def _check_own_labels(cfg: CfgNode, dataset: str) -> None:
+    """A user's labels of all classes would teach those that are said to be unseen."""
+    flags = registered_metadata(dataset).get("trainable_flag")
+    if dataset in [row[0] for row in cfg.DATASETS.FILES] and flags is not None and not all(flags):
+        raise UserError(
+            f"training set {dataset!r} has a file of seen classes that leaves some out, and labels of all; train on "
+            "labels and names of the seen classes alone, with the ignored value elsewhere, and test on the set with all"
+        )
+
+
+def check_closed_classes(model: nn.Module, dataset: str) -> None:
+    """A segmenter with a closed list of classes is tested on as many.
+
+    Raises:
+        UserError: when the data set has another number of classes.
+    """
+    if isinstance(model, MaskFormer) and not isinstance(model, ZeroShotMaskFormer):
+        head: Any = model.sem_seg_head
+        count = len(registered_metadata(dataset).stuff_classes)
+        if head.num_classes != count:
+            raise UserError(
+                f"the segmenter was built for {head.num_classes} classes, data set {dataset!r} has {count}; an open "
+                "vocabulary needs META_ARCHITECTURE ZeroShotMaskFormer"
+            )

@@ -1,0 +1,1 @@
+"""Label folders made from published annotations, one module for each data set."""

@@ -1,1 +1,0 @@
-"""Runs of a segmenter: checks, training, evaluation."""

@@ -1,0 +1,226 @@
+"""Segmentation by mask proposals: with a closed list of classes, and open-vocabulary with CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling.meta_arch import build_sem_seg_head
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from pomp_seg.classes import batch_classes
+from pomp_seg.clip_adapter import RegionClipAdapter
+from pomp_seg.ensemble import ENSEMBLES, calibrate, class_maps, geometric_ensemble, zegformer_fusion
+from pomp_seg.heads.predictor import Proposals
+from pomp_seg.losses import MaskProposalLoss
+from pomp_seg.matching import Targets
+from pomp_seg.models.base import Segmenter
+from pomp_seg.models.options import build_region_adapter
+from pomp_seg.regions.encode import similarity_logits
+from prompt_core.errors import UserError, nearest
+
+
+@META_ARCH_REGISTRY.register()
+class MaskFormer(Segmenter):
+    """Mask classification with the classes of training (MaskFormer, arXiv 2107.06278)."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        criterion: MaskProposalLoss,
+        size_divisibility: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        half_precision: bool = False,
+    ) -> None:
+        """
+        Args:
+            criterion: the losses; the other parts are those of :class:`pomp_seg.models.base.Segmenter`.
+        """
+        super().__init__(backbone, sem_seg_head, pixel_mean, pixel_std, size_divisibility, half_precision)
+        self.criterion = criterion
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Parts by configuration."""
+        former = cfg.MODEL.MASK_FORMER
+        if former.TEST.PANOPTIC_ON:
+            raise UserError("MODEL.MASK_FORMER.TEST.PANOPTIC_ON is True; only semantic segmentation is built")
+        backbone = build_backbone(cfg)
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "criterion": MaskProposalLoss(
+                cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, former.NO_OBJECT_WEIGHT, former.MASK_WEIGHT, former.DICE_WEIGHT
+            ),
+            "size_divisibility": former.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "half_precision": cfg.FP16,
+        }
+
+    def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
+        """Losses in training, else predictions.
+
+        Args:
+            batch: examples with ``image`` (3, H, W) in 0..255 and ``meta["dataset_name"]``; in training also
+                ``instances`` with ``gt_classes`` (R,) and ``gt_masks`` (R, H, W), one region for each class; else
+                ``height`` and ``width`` of the wanted output (the image's own where left out).
+
+        Returns:
+            Weighted losses by name; or for each image ``{"sem_seg": (C, height, width)}``, class scores of each pixel.
+        """
+        features, padded = self.features(batch)
+        proposals = self.sem_seg_head(features)
+        if self.training:
+            logits = self.class_logits(batch, [each.classes for each in proposals])
+            targets = [self._targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]
+            return self.criterion(logits, [each.masks for each in proposals], targets)
+        return self._predict(batch, proposals[-1], padded)
+
+    def class_logits(self, batch: Sequence[dict[str, Any]], classes: Sequence[Tensor]) -> list[Tensor]:
+        """Class logits (B, Q, C + 1) of what the class head gave for each supervised layer."""
+        return list(classes)
+
+    def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Class scores (Q', C) of the proposals of one image, and their mask probabilities (Q', H, W).
+
+        Args:
+            logits: (Q, C + 1).
+            masks: probabilities (Q, H, W) at the size of the image.
+        """
+        return logits.softmax(dim=-1)[:, :-1], masks
+
+    def maps(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
+        """Class scores (C, H, W) of the pixels of one image; arguments of :meth:`scores`."""
+        return class_maps(*self.scores(example, logits, masks))
+
+    def _predict(
+        self, batch: Sequence[dict[str, Any]], proposals: Proposals, padded: ImageList
+    ) -> list[dict[str, Tensor]]:
+        logits = self.class_logits(batch, [proposals.classes])[0]
+        masks = F.interpolate(
+            proposals.masks, size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False
+        )  # (B, Q, H, W)
+        results = []
+        for example, own_logits, own_masks, (height, width) in zip(
+            batch, logits, masks, padded.image_sizes, strict=True
+        ):
+            # Resized to the same size, as published: cuts the padding off, and else changes nothing.
+            inside = own_masks[:, :height, :width].sigmoid()
+            maps = self.maps(example, own_logits, inside)
+            wanted = example.get("height", height), example.get("width", width)
+            results.append({"sem_seg": sem_seg_postprocess(maps, (height, width), *wanted)})
+        return results
+
+    def _targets(self, instances: Any, size: tuple[int, int]) -> Targets:
+        masks: Tensor = getattr(instances.gt_masks, "tensor", instances.gt_masks).to(self.device)
+        spare = (0, size[1] - masks.shape[-1], 0, size[0] - masks.shape[-2])
+        return Targets(instances.gt_classes.to(self.device), F.pad(masks.bool(), spare))
+
+
+@META_ARCH_REGISTRY.register()
+class ZeroShotMaskFormer(MaskFormer):
+    """Mask proposals classified by text features and by CLIP's view of the region (ZSSeg, arXiv 2112.14757)."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        clip_adapter: RegionClipAdapter,
+        region_clip_adapter: RegionClipAdapter | None = None,
+        clip_ensemble: bool,
+        clip_ensemble_weight: float,
+        ensemble: str = "zsseg",
+        zegformer_lambda: float = 0.7,
+        zegformer_gamma: float = 0.1,
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            region_clip_adapter: another CLIP or prompt for the regions; None for the same.
+            clip_ensemble: let CLIP look at the regions.
+            clip_ensemble_weight: see :func:`pomp_seg.ensemble.geometric_ensemble`; 0 takes CLIP's opinion alone.
+            ensemble: ``zsseg``, or ``zegformer``, which has the next two in the place of ``clip_ensemble_weight``.
+            zegformer_lambda: see :func:`pomp_seg.ensemble.zegformer_fusion`.
+            zegformer_gamma: see :func:`pomp_seg.ensemble.calibrate`; also without CLIP's look at the regions.
+            options: of :class:`MaskFormer`.
+
+        Raises:
+            UserError: an unknown ensemble, or class embeddings of another width than the text features.
+        """
+        super().__init__(**options)
+        if ensemble not in ENSEMBLES:
+            raise UserError(
+                f"MODEL.CLIP_ADAPTER.ENSEMBLE is {ensemble!r}; expected {' or '.join(ENSEMBLES)}"
+                f"{nearest(ensemble, ENSEMBLES)}"
+            )
+        if not 0 <= zegformer_lambda <= 1:
+            raise UserError(f"MODEL.CLIP_ADAPTER.ZEGFORMER_LAMBDA is {zegformer_lambda}; expected 0 to 1")
+        head: Any = self.sem_seg_head
+        embedding, text = getattr(head, "embedding_dim", 0), clip_adapter.clip.embed_dim
+        if embedding != text:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM is {embedding}, the text features of "
+                f"{clip_adapter.clip.name} have width {text}; set both alike, with ZeroShotMaskFormerHead"
+            )
+        self.clip_adapter = clip_adapter
+        # Published checkpoints keep a second CLIP under this name.
+        self._region_clip_adapter = region_clip_adapter
+        self.clip_ensemble, self.clip_ensemble_weight = clip_ensemble, clip_ensemble_weight
+        self.ensemble, self.zegformer_lambda, self.zegformer_gamma = ensemble, zegformer_lambda, zegformer_gamma
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Parts by configuration."""
+        node = cfg.MODEL.CLIP_ADAPTER
+        return MaskFormer.from_config(cfg) | {
+            "clip_adapter": build_region_adapter(cfg, node),
+            "region_clip_adapter": build_region_adapter(cfg, node.REGION_CLIP_ADAPTER)
+            if node.SEPERATE_ADAPTER
+            else None,
+            "clip_ensemble": node.CLIP_ENSEMBLE,
+            "clip_ensemble_weight": node.CLIP_ENSEMBLE_WEIGHT,
+            "ensemble": node.ENSEMBLE,
+            "zegformer_lambda": node.ZEGFORMER_LAMBDA,
+            "zegformer_gamma": node.ZEGFORMER_GAMMA,
+        }
+
+    def class_logits(self, batch: Sequence[dict[str, Any]], classes: Sequence[Tensor]) -> list[Tensor]:
+        """100 times the cosines (B, Q, C + 1) of class embeddings and text features."""
+        features = self.clip_adapter.text_features(batch_classes(batch, self.classes).names)
+        return [similarity_logits(each, features) for each in classes]
+
+    def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`MaskFormer.scores`; with CLIP alone, only the proposals that are not empty."""
+        query = logits.softmax(dim=-1)[:, :-1]
+        if not self.clip_ensemble:
+            return query, masks
+        classes = batch_classes([example], self.classes)
+        adapter = self._region_clip_adapter or self.clip_adapter
+        regions, valid = adapter.region_logits(example["image"].to(self.device), masks, classes.names)
+        opinion = regions[:, :-1].softmax(dim=-1)
+        fuses = self.ensemble == "zegformer"
+        if self.clip_ensemble_weight <= 0 and not fuses:
+            return opinion, masks[valid]
+        region = torch.ones_like(query)
+        region[valid] = opinion
+        if fuses:
+            return zegformer_fusion(query, region, classes.seen_mask, self.zegformer_lambda), masks
+        return geometric_ensemble(query, region, classes.seen_mask, self.clip_ensemble_weight), masks
+
+    def maps(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
+        """See :meth:`MaskFormer.maps`; with ZegFormer's calibration where its ensemble is asked for."""
+        maps = super().maps(example, logits, masks)
+        if self.ensemble != "zegformer":
+            return maps
+        return calibrate(maps, batch_classes([example], self.classes).seen_mask, self.zegformer_gamma)

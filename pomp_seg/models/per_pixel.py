@@ -1,0 +1,142 @@
+"""Per-pixel semantic projection: each pixel gets an embedding in the space of the text features (SPNet)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, build_backbone
+from detectron2.modeling.meta_arch import build_sem_seg_head
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from pomp_seg.classes import Classes, batch_classes
+from pomp_seg.clip_adapter import ClipAdapter
+from pomp_seg.ensemble import geometric_ensemble
+from pomp_seg.heads.old_names import rename_old_keys
+from pomp_seg.heads.pixel_decoder import PixelDecoder
+from pomp_seg.models.base import Segmenter
+from pomp_seg.models.options import build_adapter
+from pomp_seg.regions.encode import similarity_logits
+from prompt_core.errors import UserError
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class ZeroPerPixelBaselineHead(nn.Module):
+    """Pixel decoder and one 1x1 convolution to an embedding of ``NUM_CLASSES`` numbers."""
+
+    def __init__(self, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
+        super().__init__()
+        node = cfg.MODEL.SEM_SEG_HEAD
+        self.ignore_value, self.loss_weight = int(node.IGNORE_VALUE), float(node.LOSS_WEIGHT)
+        self.stride = int(node.COMMON_STRIDE)
+        used = {name: input_shape[name] for name in node.IN_FEATURES}
+        self.pixel_decoder = PixelDecoder(used, node.CONVS_DIM, node.MASK_DIM, node.NORM)
+        self.predictor = Conv2d(node.MASK_DIM, node.NUM_CLASSES, kernel_size=1)
+        self._register_load_state_dict_pre_hook(rename_old_keys)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Pixel embeddings (B, E, H, W) at the size of the finest feature."""
+        return self.predictor(self.pixel_decoder(features))
+
+
+@META_ARCH_REGISTRY.register()
+class ZeroShotPerPixelModel(Segmenter):
+    """Pixels classified by the cosine of their embedding with text features.
+
+    The method of SPNet (Xian et al., CVPR 2019) on the backbone and decoder of the other segmenters, with CLIP's text
+    features in the place of word vectors.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        clip_adapter: ClipAdapter,
+        clip_ensemble_weight: float,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        half_precision: bool = False,
+    ) -> None:
+        """
+        Args:
+            clip_ensemble_weight: in 0..1 the weight of the pixels' own opinion against CLIP's on the whole image (see
+                :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 there is no ensemble.
+        """
+        super().__init__(backbone, sem_seg_head, pixel_mean, pixel_std, half_precision=half_precision)
+        self.clip_adapter, self.clip_ensemble_weight = clip_adapter, clip_ensemble_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Parts by configuration."""
+        adapter = build_adapter(cfg.MODEL.CLIP_ADAPTER)
+        width = adapter.clip.embed_dim
+        if width != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}; for pixel embeddings it is "
+                f"the width of the text features, {width}"
+            )
+        backbone = build_backbone(cfg)
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "clip_adapter": adapter,
+            "clip_ensemble_weight": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "half_precision": cfg.FP16,
+        }
+
+    def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
+        """The loss in training, else predictions; input and output as for :class:`pomp_seg.models.MaskFormer`.
+
+        Args:
+            batch: in training with ``sem_seg`` (H, W), class indices and ``IGNORE_VALUE``.
+        """
+        maps, padded = self.features(batch)
+        embeddings = self.sem_seg_head(maps)  # (B, E, H, W)
+        classes = batch_classes(batch, self.classes)
+        features = self.clip_adapter.text_features(classes.names)
+        if self.training:
+            labels = ImageList.from_tensors(
+                [example["sem_seg"].to(self.device) for example in batch],
+                self.size_divisibility,
+                self.sem_seg_head.ignore_value,
+            ).tensor
+            return {"loss_sem_seg": self._loss(embeddings, labels, features)}
+        results = []
+        for example, own, size in zip(batch, embeddings, padded.image_sizes, strict=True):
+            wanted = example.get("height", size[0]), example.get("width", size[1])
+            full = F.interpolate(own[None], size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False)[0]
+            full = sem_seg_postprocess(full, size, *wanted)  # (E, height, width)
+            scores = _pixel_logits(full[None], features)[0].softmax(dim=0)
+            results.append({"sem_seg": self._with_clip(scores, example, classes)})
+        return results
+
+    def _loss(self, embeddings: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+        head: Any = self.sem_seg_head
+        full = F.interpolate(embeddings, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        return head.loss_weight * F.cross_entropy(_pixel_logits(full, features), labels, ignore_index=head.ignore_value)
+
+    def _with_clip(self, maps: Tensor, example: dict[str, Any], classes: Classes) -> Tensor:
+        """Pixel scores (C, H, W) joined with CLIP's view of the whole image."""
+        weight = self.clip_ensemble_weight
+        if weight > 1:
+            return maps
+        features = self.clip_adapter.whole_image_features(example["image"].to(self.device))
+        logits = similarity_logits(features, self.clip_adapter.text_features(classes.names))  # (1, C)
+        whole = logits.softmax(dim=-1)
+        pixels = maps.flatten(1).T  # (H * W, C)
+        joined = geometric_ensemble(pixels, whole.expand_as(pixels), classes.seen_mask, weight)
+        return joined.T.reshape(maps.shape)
+
+
+def _pixel_logits(embeddings: Tensor, features: Tensor) -> Tensor:
+    """(B, E, H, W) and (C, E) to 100 times the cosines (B, C, H, W)."""
+    return similarity_logits(embeddings.permute(0, 2, 3, 1), features).permute(0, 3, 1, 2)

@@ -1,0 +1,150 @@
+"""Prompt learners: how class names become text features, with names of weights as in published checkpoints.
+
+Sources: ZSSeg (arXiv 2112.14757) and POMP's copy of it, ``modeling/clip_adapter/text_prompt.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prompt_core.errors import UserError
+from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.text.tokens import TokenSequences
+from prompt_core.text.tower import TextTower
+
+LAYOUTS = ("separate", "joined")
+
+
+class PromptLearner(nn.Module):
+    """What all have in common: names in, unit-norm features out."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether features change in training, so that they may not be kept."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    def connect(self, tower: TextTower) -> None:
+        """Take from the text tower what the state dict holds of it."""
+
+    def forward(self, names: Sequence[str], encoder: PromptedTextEncoder) -> Tensor:
+        """Features (N, E) of N names."""
+        raise NotImplementedError
+
+
+class TemplatePrompt(PromptLearner):
+    """The mean over templates of unit-norm features, normalised again. Names stay as they are, underscores too."""
+
+    def __init__(self, templates: Sequence[str]) -> None:
+        """Raises UserError for no template, or one without ``{}``."""
+        super().__init__()
+        if not templates:
+            raise UserError("no template was given; give at least one with {} in the name's place")
+        for template in templates:
+            if "{}" not in template:
+                raise UserError(f"template {template!r} has no {{}} in the place of the class name")
+        self.templates = tuple(templates)
+
+    def forward(self, names: Sequence[str], encoder: PromptedTextEncoder) -> Tensor:
+        """Features (N, E) of N names."""
+        features = [encoder.encode_texts([each.replace("{}", name) for name in names]) for each in self.templates]
+        return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
+
+
+class ContextPrompt(PromptLearner):
+    """Learned vectors before, and for ZSSeg's own learner also behind, the class name.
+
+    The state dict holds four token embeddings besides, as published ones do; nothing reads them.
+    """
+
+    start_signal: Tensor
+    dot_signal: Tensor
+    end_signal: Tensor
+    pad_signal: Tensor
+
+    def __init__(self, width: int, n_prefix: int, n_suffix: int, layout: str = "separate") -> None:
+        """
+        Args:
+            width: D, of the text tower's token embeddings.
+            layout: ``separate``: the full stop is a token of its own and names stay as they are (ZSSeg); ``joined``:
+                name and full stop are tokenised together and underscores become spaces (POMP's pre-training).
+
+        Raises:
+            UserError: an unknown layout, or one that does not go with vectors behind the name.
+        """
+        super().__init__()
+        if layout not in LAYOUTS:
+            raise UserError(f"unknown layout {layout!r} of prompts; expected {' or '.join(LAYOUTS)}")
+        if layout == "joined" and n_suffix:
+            raise UserError(f"PROMPT_SHAPE has {n_suffix} vectors behind the name, which the joined layout has not")
+        self.width, self.n_prefix, self.n_suffix, self.layout = width, n_prefix, n_suffix, layout
+        for name in ("start_signal", "dot_signal", "end_signal", "pad_signal"):
+            self.register_buffer(name, torch.zeros(1, width))
+
+    def connect(self, tower: TextTower) -> None:
+        """Check the width, and fill the token embeddings in.
+
+        Raises:
+            UserError: when the text tower has another width.
+        """
+        tokenizer = tower.clip.tokenizer
+        if tower.width != self.width:
+            raise UserError(
+                f"PROMPT_DIM is {self.width}, the text tower of {tower.clip.name} has width {tower.width}; "
+                "set MODEL.CLIP_ADAPTER.PROMPT_DIM and use a prompt that was learned with this CLIP"
+            )
+        ids = (tokenizer.sot_token_id, tokenizer.encode(".")[0], tokenizer.eot_token_id, 0)
+        with torch.no_grad():
+            rows = tower.embed(torch.tensor(ids, device=tower.device)).float()
+            for buffer, row in zip(
+                (self.start_signal, self.dot_signal, self.end_signal, self.pad_signal), rows, strict=True
+            ):
+                buffer.copy_(row[None])
+
+    def context(self) -> Tensor:
+        """All learned vectors (L, D), those before the name first."""
+        raise NotImplementedError
+
+    def forward(self, names: Sequence[str], encoder: PromptedTextEncoder) -> Tensor:
+        """Features (N, E) of N names, differentiable in the context."""
+        return encoder.encode_sequences(self._sequences(names, encoder), self.context())
+
+    def _sequences(self, names: Sequence[str], encoder: PromptedTextEncoder) -> TokenSequences:
+        if self.layout == "joined":
+            return encoder.tokenizer.prompts(names, self.n_prefix)
+        return encoder.tokenizer.separate_prompts(names, self.n_prefix, self.n_suffix)
+
+
+class PompPrompt(ContextPrompt):
+    """POMP's context ``ctx`` (L, D) before the name (arXiv 2304.04704)."""
+
+    def __init__(self, width: int, n_ctx: int, layout: str = "separate") -> None:
+        """Starts from random vectors of standard deviation 0.02."""
+        super().__init__(width, n_ctx, 0, layout)
+        self.ctx = _random_context(n_ctx, width)
+
+    def context(self) -> Tensor:
+        """(L, D)."""
+        return self.ctx
+
+
+class ZssegPrompt(ContextPrompt):
+    """ZSSeg's own learned prompt: ``prefix_prompt`` before and ``suffix_prompt`` behind the name; one may be absent."""
+
+    def __init__(self, width: int, n_prefix: int, n_suffix: int) -> None:
+        """Starts from random vectors of standard deviation 0.02."""
+        super().__init__(width, n_prefix, n_suffix)
+        self.prefix_prompt = _random_context(n_prefix, width) if n_prefix else None
+        self.suffix_prompt = _random_context(n_suffix, width) if n_suffix else None
+
+    def context(self) -> Tensor:
+        """(n_prefix + n_suffix, D)."""
+        parts: list[Tensor] = [part for part in (self.prefix_prompt, self.suffix_prompt) if part is not None]
+        return torch.cat(parts) if parts else self.start_signal[:0]
+
+
+def _random_context(count: int, width: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(count, width) * 0.02)

@@ -1,0 +1,46 @@
+"""Hand-written templates of the classification benchmarks: one per data set, and two ensembles.
+
+``{}`` stands for the class name, whose underscores become spaces when it is filled in. Sources: CoOp's template for
+each data set and the seven selected ones, as POMP (arXiv 2304.04704) uses both; the 80 of CLIP (arXiv 2103.00020).
+"""
+
+from __future__ import annotations
+
+PHOTO = "a photo of a {}."
+
+# By the names of prompt_core.data.catalog.lookup; sets that are not listed take PHOTO.
+TEMPLATES = {
+    "oxford_pets": "a photo of a {}, a type of pet.",
+    "oxford_flowers": "a photo of a {}, a type of flower.",
+    "food101": "a photo of {}, a type of food.",
+    "fgvc_aircraft": "a photo of a {}, a type of aircraft.",
+    "dtd": "{} texture.",
+    "eurosat": "a centered satellite photo of {}.",
+    "ucf101": "a photo of a person doing {}.",
+}
+
+SELECTED_TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+
+
+def selected_templates(own: str | None = None) -> list[str]:
+    """The seven selected templates, and behind them the data set's own one; a new list on each call.
+
+    Args:
+        own: None for the ImageNet family, whose published ensemble has the seven alone.
+    """
+    return [*SELECTED_TEMPLATES] if own is None else [*SELECTED_TEMPLATES, own]
+
+
+def imagenet_templates() -> list[str]:
+    """CLIP's 80 templates for ImageNet, from open_clip."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]

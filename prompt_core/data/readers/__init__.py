@@ -1,0 +1,1 @@
+"""Readers of image sets, one file for each layout on disk."""

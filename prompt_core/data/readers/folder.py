@@ -1,0 +1,160 @@
+"""Photos in plain folders, one for each class, with or without folders of splits above them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prompt_core.data.images import ImageSet
+from prompt_core.data.readers.scanning import has_images, is_folder, read_lines, sorted_folders, sorted_images
+from prompt_core.data.splits import NoSuchSplit
+from prompt_core.errors import UserError
+
+WNID = re.compile(r"n\d{8}")
+# "validation" is another word for val
+SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+
+
+def wordnet_names(wnids: Sequence[str]) -> dict[str, str]:
+    """First WordNet lemma of each known wnid, from the lists that timm ships; unknown wnids are left out."""
+    from timm.data import ImageNetInfo
+
+    information = ImageNetInfo("imagenet-21k")
+    names: dict[str, str] = {}
+    for wnid in wnids:
+        try:
+            names[wnid] = information.label_name_to_description(wnid).split(",")[0].strip()
+        except KeyError:
+            continue
+    return names
+
+
+def folder_per_class(root: str | Path, classes: Sequence[str] | None = None) -> ImageSet:
+    """One subfolder per class; photos may lie deeper inside it. The usual layout of ImageNet and its variants.
+
+    Labels index the sorted folder list; folders that are all numbers (ImageNetV2) sort as numbers. Names: from a
+    ``classnames.txt`` in ``root`` or up to two folders above (lines ``wnid name``; for numbered folders line i names
+    folder i); else the WordNet lemma of folders named by wnid; else the folder's own name. A folder without photos
+    stays a class.
+
+    Args:
+        root: the folder of class folders.
+        classes: class folders in label order, when they are not those of ``root`` (such as a split that lacks one).
+
+    Raises:
+        UserError: when ``root`` is absent, has no class folders or no photos, or has a folder outside ``classes``.
+    """
+    root = Path(root)
+    folders = sorted_folders(root)
+    if not folders:
+        raise UserError(f"no class folders in {root}: expected one folder of photos per class")
+    ids = list(classes) if classes is not None else folders
+    if extra := sorted(set(folders) - set(ids)):
+        raise UserError(f"class folder {root / extra[0]} is not one of the {len(ids)} expected classes")
+    if all(folder.isascii() and folder.isdigit() for folder in ids):
+        ids = sorted(ids, key=int)
+    keys: list[str] = []
+    labels: list[int] = []
+    present = set(folders)
+    for label, folder in enumerate(ids):
+        found = sorted_images(root / folder, recursive=True) if folder in present else []
+        keys.extend(f"{folder}/{name}" for name in found)
+        labels.extend([label] * len(found))
+    if not keys:
+        raise UserError(f"no photos in the {len(folders)} class folders of {root}: expected files such as .jpg or .png")
+    names, origin = _folder_names(root, ids)
+    return ImageSet(names, ids, np.asarray(labels), keys, f"folder:{root.name} (names: {origin})", root)
+
+
+def _folder_names(root: Path, ids: list[str]) -> tuple[list[str], str]:
+    numbered = all(folder.isascii() and folder.isdigit() for folder in ids)
+    wnids = all(WNID.fullmatch(folder) for folder in ids)
+    if not numbered and not wnids:
+        return ids, "folders"
+    for folder in (root, *root.absolute().parents[:2]):
+        path = folder / "classnames.txt"
+        if not path.is_file():
+            continue
+        lines = [line.split(maxsplit=1) for line in read_lines(path, "class names")]
+        if any(len(parts) != 2 for parts in lines):
+            raise UserError(f"{path}: expected lines of the form 'wnid class name'")
+        if numbered:
+            if int(ids[-1]) >= len(lines):
+                raise UserError(f"{path} has {len(lines)} lines, none for class folder {root / ids[-1]}")
+            return [lines[int(folder_name)][1] for folder_name in ids], path.name
+        by_wnid = {parts[0]: parts[1] for parts in lines}
+        if missing := [wnid for wnid in ids if wnid not in by_wnid]:
+            raise UserError(f"{path} has no line for class folder {root / missing[0]}")
+        return [by_wnid[wnid] for wnid in ids], path.name
+    if wnids:
+        known = wordnet_names(ids)
+        return [known.get(wnid, wnid) for wnid in ids], "WordNet lemmas of timm"
+    return ids, "folders"
+
+
+def open_folder(path: str | Path, split: str) -> ImageSet:
+    """Class folders of :func:`folder_per_class`, with folders of splits above them or without.
+
+    Split folders (``train``, ``val`` or ``validation``, ``test``) are entered, in ``path`` or in ``images`` below it,
+    where there is nothing else; or where there are two of them, and no folder beside them has photos of its own, so
+    that a set with a class called so is read as classes. Wnid folders are also found in ``images`` or ``sketch``.
+
+    Raises:
+        UserError: when the split is missing, or what is there is no folder of class folders.
+    """
+    root = Path(path)
+    if not is_folder(root):
+        raise UserError(f"expected a folder of class folders at {root}: no such folder")
+    for base in (root, root / "images"):
+        splits = _split_folders(base) if is_folder(base) else {}
+        if splits:
+            if split not in splits:
+                expected = f"expected the split {split!r} at {base / split}"
+                raise NoSuchSplit(f"{expected}: no such folder, there is {list(splits.values())}")
+            # labels must mean the same class in each split, even where one lacks a class
+            classes = sorted({name for folder in splits.values() for name in sorted_folders(base / folder)})
+            images = folder_per_class(base / splits[split], classes)
+            return _sensible(images) if len(classes) == 1 else images
+    for inner in ("images", "sketch"):
+        wnids = sorted_folders(root / inner) if sorted_folders(root) == [inner] else []
+        if wnids and all(WNID.fullmatch(name) for name in wnids):
+            return folder_per_class(root / inner)
+    return _sensible(folder_per_class(root))
+
+
+def _split_folders(base: Path) -> dict[str, str]:
+    """Split to folder name; empty where the folders of ``base`` are classes."""
+    folders = sorted_folders(base)
+    named = [name for name in SPLIT_FOLDERS if name in folders]
+    splits = {SPLIT_FOLDERS[name]: name for name in named}
+    if not splits:
+        return {}
+    if len(splits) < len(named):
+        raise UserError(f"{base} has both val and validation: expected one of them; rename or move the other")
+    others = [name for name in folders if name not in named]
+    if not others:
+        return splits
+    if len(splits) < 2 or any(has_images(base / name) for name in others):
+        return {}
+    # classes called train and val, with photos of other classes deeper: only a folder without any stands aside
+    called_so = all(has_images(base / name) for name in named)
+    return {} if called_so and any(sorted_images(base / name, recursive=True) for name in others) else splits
+
+
+def _sensible(images: ImageSet) -> ImageSet:
+    """``images``, unless all photos lie in folders of one class folder: then those are the classes, or it is none.
+
+    Raises:
+        UserError: when they do.
+    """
+    labels = {int(label) for label in images.labels}
+    name = images.ids[labels.pop()]
+    if labels or WNID.fullmatch(name) or any(key.count("/") < 2 for key in images.keys):
+        return images
+    raise UserError(
+        f"{images.root} has photos in folders of {name} only, none of them in a class folder: expected one folder of "
+        f"photos per class; give the folder that holds these (folder:{images.root / name}), or the data set's name"
+    )

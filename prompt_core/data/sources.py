@@ -1,0 +1,153 @@
+"""Open images by the data set's name, by kind and path, or by path alone where the layout can be recognised."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable
+from pathlib import Path
+
+from prompt_core.data.catalog.lookup import NAMES, find_entry, open_named, photo_folders, recognise, recognise_folders
+from prompt_core.data.images import ImageSet
+from prompt_core.data.readers.coop import coop_split, fgvc_aircraft, only_split_file
+from prompt_core.data.readers.folder import folder_per_class, open_folder
+from prompt_core.data.readers.imagenet import imagenet21k, tiny_imagenet
+from prompt_core.data.readers.scanning import sorted_folders
+from prompt_core.data.readers.table import photo_list
+from prompt_core.data.readers.webdataset import webdataset_shards
+from prompt_core.errors import UserError, nearest
+
+__all__ = [
+    "KINDS",
+    "coop_split",
+    "fgvc_aircraft",
+    "folder_per_class",
+    "imagenet21k",
+    "open_images",
+    "photo_list",
+    "tiny_imagenet",
+    "webdataset_shards",
+]
+
+
+def open_images(
+    kind_or_path: str | Path, split: str = "val", root: str | Path | None = None, save: bool = True
+) -> ImageSet:
+    """Open a labelled image source.
+
+    Args:
+        kind_or_path: the name of a data set of :mod:`prompt_core.data.catalog.lookup` (``caltech101``), alone, with its
+            folder (``caltech101:PATH``) or with a division into splits (``caltech101#generated``); or a kind:
+            ``folder:PATH``, ``tiny_imagenet:PATH``, ``coop:PATH#SPLIT_FILE`` (the part after ``#`` may be
+            left out when there is one), ``aircraft:PATH``, ``imagenet21k:PATH``, ``webdataset:PATTERN``, ``csv:PATH``
+            (the table, or a folder with ``labels.csv``); or a bare path whose layout is recognised. A folder that is
+            called as a data set is written ``./caltech101``.
+        split: train, val or test. A folder with subfolders of these names is entered; a source without splits (a
+            flat folder of classes, a table, shards) ignores it.
+        root: the data root, for a bare name; else the environment variable ``POMP_DATA``, else ``datasets``.
+        save: keep a division that has to be generated in the data set's folder.
+
+    Raises:
+        UserError: when the name, kind or layout is unknown, something that the layout needs is missing, or the file
+            system refuses.
+    """
+    try:
+        return _open(kind_or_path, split, root, save)
+    except OSError as error:  # no permission, a name that is too long, links in a circle
+        place = f" ({str(error.filename)[:200]})" if error.filename else ""
+        raise UserError(f"cannot open {str(kind_or_path)[:200]}: {error.strerror or error}{place}") from error
+
+
+def _open(kind_or_path: str | Path, split: str, root: str | Path | None, save: bool) -> ImageSet:
+    text = str(kind_or_path)
+    kind, colon, rest = text.partition(":")
+    if colon and kind in KINDS:
+        if not rest:
+            raise UserError(f"{text!r} names no path: expected {kind}:PATH")
+        return KINDS[kind](rest, split)
+    if isinstance(kind_or_path, str) and find_entry(kind.partition("#")[0]) is not None:
+        return open_named(text, split, root, save)
+    return _recognise(text, save)(text, split)
+
+
+def data_set_name(source: str) -> str:
+    """What tables and ``metrics.json`` call a source of :func:`open_images`: the data set's name, or the path's end."""
+    kind, colon, rest = source.partition(":")
+    entry = None if colon and kind in KINDS else find_entry(kind.partition("#")[0])
+    return entry.name if entry is not None else Path(rest or source).name
+
+
+def _recognise(text: str, save: bool) -> Callable[[str, str], ImageSet]:
+    path = Path(text)
+    if path.is_file():
+        suffix = path.suffix.lower()
+        if suffix in SUFFIX_KINDS:
+            return KINDS[SUFFIX_KINDS[suffix]]
+    elif path.is_dir():
+        if (path / "wnids.txt").exists() or (path / "tiny-imagenet-200").exists():
+            return KINDS["tiny_imagenet"]
+        if (path / "imagenet21k_train").exists() or (path / "imagenet21k_resized").exists():
+            return KINDS["imagenet21k"]
+        if any(path.glob("split_zhou_*.json")):
+            return KINDS["coop"]
+        if (entry := recognise(path)) is not None:
+            return lambda text, split: entry.open(path, split, save=save)
+        if (path / "labels.csv").exists():
+            return KINDS["csv"]
+        if (found := recognise_folders(path)) is not None:
+            return lambda text, split: found[0].open(found[1], split, save=save)
+        if any(path.glob("*.tar")):
+            return KINDS["webdataset"]
+        if sorted_folders(path):
+            return KINDS["folder"]
+        raise UserError(f"no known image layout in {path}: expected class folders, or one of {_kinds()}")
+    elif "#" in text:
+        return KINDS["coop"]
+    elif glob.has_magic(text) or "{" in text:
+        return KINDS["webdataset"]
+    elif not path.exists():
+        # a word may be meant as a kind or a name, a path with folders in it may not
+        hint = nearest(text.partition(":")[0], (*KINDS, *NAMES)) if ":" in text or len(path.parts) == 1 else ""
+        raise UserError(
+            f"no image folder or file at {text}: expected a path, a data set's name, or one of {_kinds()}{hint}"
+        )
+    raise UserError(
+        f"no known image layout in {path}: expected a folder, a .csv, .json or .tar file, or one of {_kinds()}"
+    )
+
+
+def _kinds() -> str:
+    return ", ".join(f"{kind}:PATH" for kind in KINDS)
+
+
+def _open_csv(text: str, split: str) -> ImageSet:
+    path = Path(text)
+    return photo_list(path) if path.is_dir() else photo_list(path.parent, path.name)
+
+
+def _open_coop(text: str, split: str) -> ImageSet:
+    if Path(text).is_file():
+        path = Path(text)
+        return coop_split(path.parent, path.name, split=split, known_folders=photo_folders(path.name))
+    folder, marker, split_file = text.rpartition("#")
+    if not marker:
+        folder = text
+    if not Path(folder).is_dir():
+        raise UserError(f"expected the data set's folder at {folder}: no such folder")
+    file = split_file if marker else only_split_file(Path(folder)).name
+    return coop_split(folder, file, split=split, known_folders=photo_folders(Path(file).name))
+
+
+def _open_webdataset(text: str, split: str) -> ImageSet:
+    return webdataset_shards(Path(text) / "*.tar" if Path(text).is_dir() else text)
+
+
+SUFFIX_KINDS = {".csv": "csv", ".json": "coop", ".tar": "webdataset"}
+KINDS: dict[str, Callable[[str, str], ImageSet]] = {
+    "folder": open_folder,
+    "tiny_imagenet": tiny_imagenet,
+    "coop": _open_coop,
+    "aircraft": fgvc_aircraft,
+    "imagenet21k": imagenet21k,
+    "webdataset": _open_webdataset,
+    "csv": _open_csv,
+}

@@ -1,0 +1,1 @@
+"""Scores of prompts and methods on sets of photos, and the protocol that each number follows."""

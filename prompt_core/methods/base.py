@@ -1,0 +1,219 @@
+"""What a method is: what it learns, and how image features and class features come about.
+
+The training loop, evaluation and reports know this interface only. The loss (full softmax, or local contrast with K
+sampled classes) is a setting beside the method: CoOp and POMP are one method with other losses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from prompt_core.errors import UserError
+from prompt_core.files import atomic_path, plain_value
+from prompt_core.text.encoder import PromptedTextEncoder, class_names
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from prompt_core.clip import Clip
+    from prompt_core.vocabulary import Vocabulary
+
+Reads = Literal["features", "raw_features", "images"]
+LearnedBy = Literal["steps", "fit", "nothing"]
+
+
+class Method(nn.Module):
+    """Base of all methods.
+
+    The frozen CLIP is held, but is no submodule: parameters and state are what is learned, nothing else.
+
+    Attributes:
+        name: as configurations and files call it.
+        clip: the frozen model.
+        options: keyword arguments that build the method again; written to its file.
+        reads: what :meth:`image_features` takes: unit-norm ``features`` (B, E) of the frozen tower, its
+            ``raw_features`` before the L2 norm, or preprocessed ``images`` (B, 3, S, S).
+        learned_by: ``steps`` of the training loop, a ``fit`` of its own, or ``nothing``.
+        conditional: whether class features differ from image to image.
+    """
+
+    reads: ClassVar[Reads] = "features"
+    learned_by: ClassVar[LearnedBy] = "steps"
+    conditional: ClassVar[bool] = False
+
+    def __init__(self, clip: Clip, name: str, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.name = name
+        self.clip = clip
+        self.options = dict(options)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> Method:
+        """Build from a configuration. Raises UserError for settings that do not go with the method or the model."""
+        raise NotImplementedError
+
+    @cached_property
+    def encoder(self) -> PromptedTextEncoder:
+        """Encodes class names. Raises UserError for text towers that are not supported."""
+        return PromptedTextEncoder(self.clip)
+
+    @property
+    def logit_scale(self) -> float:
+        """What multiplies image features · class features."""
+        return self.clip.logit_scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where the learned parameters are."""
+        first = next(self.parameters(), None)
+        return self.clip.device if first is None else first.device
+
+    @property
+    def bound_names(self) -> list[str] | None:
+        """The class names that the method is bound to, or None when it takes any."""
+        return None
+
+    @property
+    def state_module(self) -> nn.Module:
+        """The module whose state dict is kept in training states and files."""
+        return self
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """For the optimiser; a key ``lr_scale`` multiplies the learning rate of its group."""
+        return [{"params": list(self.parameters())}]
+
+    def image_features(self, inputs: Tensor) -> Tensor:
+        """(B, E) unit-norm features of what :attr:`reads` names, differentiable in what is learned."""
+        return inputs
+
+    def class_features(
+        self,
+        vocabulary: Vocabulary | Sequence[str],
+        rows: Tensor | None = None,
+        image_features: Tensor | None = None,
+        chunk_size: int | None = None,
+        reference: bool = False,
+    ) -> Tensor:
+        """Class features, differentiable in what is learned.
+
+        Args:
+            vocabulary: N class names.
+            rows: (n,) int64, the classes that are needed; None for all.
+            image_features: (B, E), needed by methods that are :attr:`conditional`.
+            chunk_size: classes per pass, see :class:`PromptedTextEncoder`.
+            reference: run all 77 tokens through open_clip's own tower.
+
+        Returns:
+            (n, E) unit-norm, or (B, n, E) where they are conditional.
+
+        Raises:
+            UserError: names that do not fit into the text tower, or that a bound method does not know.
+        """
+        raise NotImplementedError
+
+    def regulariser(
+        self, vocabulary: Vocabulary, rows: Tensor | None, class_features: Tensor, generator: torch.Generator
+    ) -> Tensor | None:
+        """A term that is added to the loss of a step, or None.
+
+        Args:
+            rows: (n,) classes of the step, None for all.
+            class_features: (n, E), what :meth:`class_features` returned for them.
+            generator: of the step; on the CPU.
+        """
+        return None
+
+    def prepare(self, vocabulary: Vocabulary | Sequence[str]) -> None:
+        """Compute what stays the same in all steps; without the call the first step does."""
+        return
+
+    def logits(self, inputs: Tensor, vocabulary: Vocabulary | Sequence[str], chunk_size: int | None = None) -> Tensor:
+        """(B, N) logits of a batch over all classes, for inputs as :attr:`reads` says."""
+        images = self.image_features(inputs)
+        classes = self.class_features(vocabulary, None, images, chunk_size).to(images.dtype)
+        return class_logits(images, classes, self.logit_scale)
+
+    def for_data_set(self, source: str) -> Method:
+        """The method as it scores one data set; others than hand-written templates do not differ."""
+        return self
+
+    def sha256(self) -> str:
+        """Hash of the method, its options and its tensors."""
+        digest = hashlib.sha256(json.dumps([self.name, self.options], sort_keys=True, default=plain_value).encode())
+        for key, value in sorted(self.state_module.state_dict().items()):
+            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path, **metadata: Any) -> None:
+        """Write ``method.safetensors``: what is learned, and as metadata JSON strings.
+
+        Args:
+            metadata: added to the method's name, options and the CLIP that it was learned with.
+        """
+        from safetensors.torch import save_file
+
+        tensors = {key: value.detach().cpu().contiguous() for key, value in self.state_module.state_dict().items()}
+        notes = {
+            **metadata,
+            "method": self.name,
+            "options": self.options,
+            "clip": self.clip.name,
+            "pretrained": Path(self.clip.pretrained).name if self.clip.pretrained else None,
+            "clip_sha256": self.clip.fingerprint,
+        }
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {key: json.dumps(value, default=plain_value) for key, value in notes.items()})
+
+    def load_tensors(self, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
+        """Take what :meth:`save` wrote.
+
+        Raises:
+            UserError: tensors of other names or shapes, or that are not finite.
+        """
+        own = self.state_module.state_dict()
+        wrong = sorted({key for key in {*own, *tensors} if key not in own or key not in tensors})
+        wrong += [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
+        if wrong:
+            raise UserError(
+                f"{origin} does not hold the tensors of method {self.name} for {self.clip.name} ({', '.join(wrong)} "
+                "differ); use the CLIP that it was learned with"
+            )
+        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+            raise UserError(f"{origin} holds numbers that are not finite; its training diverged")
+        self.state_module.load_state_dict(dict(tensors))
+
+
+def class_logits(image_features: Tensor, class_features: Tensor, logit_scale: float) -> Tensor:
+    """(B, n) logits of (B, E) images under (n, E) classes, or under (B, n, E) ones of their own."""
+    if class_features.dim() == 3:
+        return logit_scale * (class_features @ image_features[:, :, None]).squeeze(2)
+    return logit_scale * image_features @ class_features.T
+
+
+def selected_names(vocabulary: Vocabulary | Sequence[str], rows: Tensor | None) -> list[str]:
+    """Names of a vocabulary, or those at ``rows``."""
+    names = class_names(vocabulary)
+    return names if rows is None else [names[row] for row in rows.tolist()]
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's own initialisations by ``seed``; the global generator of the CPU is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def random_vectors(*shape: int, seed: int, std: float = 0.02) -> Tensor:
+    """Normal vectors with mean 0 and ``std`` (0.02 in all published trainers), by ``seed``."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * std

@@ -1,0 +1,1 @@
+"""Learning a prompt or another method: recipe, loop, data, selection of the epoch, files of a run."""

@@ -1,0 +1,187 @@
+"""The files of a run: ``method.safetensors``, for soft prompts ``prompt.safetensors`` too, and ``metrics.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from prompt_core.errors import UserError
+from prompt_core.evaluation.metrics_file import package_versions, run_description, write_metrics
+from prompt_core.files import atomic_path, read_json
+from prompt_core.methods.base import Method
+from prompt_core.methods.registry import method_file_metadata
+from prompt_core.methods.soft_prompt import SoftPromptMethod
+from prompt_core.safe_load import load_restricted
+from prompt_core.training.data import TrainingData
+from prompt_core.training.loop import LearningSettings, LearningState
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+METHOD_FILE, PROMPT_FILE, METRICS_FILE = "method.safetensors", "prompt.safetensors", "metrics.json"
+STATE_FILE = "state.pt"
+
+
+def write_learned(
+    folder: Path,
+    cfg: CfgNode,
+    method: Method,
+    data: TrainingData,
+    settings: LearningSettings,
+    state: LearningState,
+    selection: dict[str, Any] | None = None,
+) -> Path:
+    """Write what steps have learned; returns the file that is named to the user.
+
+    Args:
+        selection: what :meth:`prompt_core.training.selection.Selection.describe` says, where it chose the epoch.
+    """
+    last = state.history[-1] if state.history else {"loss": float("nan"), "accuracy": float("nan")}
+    metrics = {"train/loss": last["loss"], "train/accuracy": last["accuracy"]}
+    training = {**dataclasses.asdict(settings), "images": len(data.batches), "source": data.source}
+    if cfg.OPTIM.CLIP_GRAD_NORM:
+        training["clip_grad_norm"] = cfg.OPTIM.CLIP_GRAD_NORM
+    notes = {
+        "K": settings.num_classes,
+        "correction": settings.correction,
+        "reject": settings.reject,
+        "vocabulary": vocabulary_note(data),
+        "training": training,
+        "metrics": metrics,
+        "versions": package_versions(),
+    }
+    chosen: dict[str, Any] = {}
+    if selection is not None and state.best is not None:
+        chosen = {**selection, "epoch": state.best["epoch"], "accuracy": state.best["accuracy"]}
+        # States of before do not say which images chose.
+        marks = dict(state.best).get("marks")
+        notes["selection"] = chosen if marks is None else {**chosen, "marks": marks}
+        metrics["validation/accuracy"] = chosen["accuracy"]
+    method.save(folder / METHOD_FILE, **notes)
+    if isinstance(method, SoftPromptMethod):
+        clip = method.clip
+        loss = "POMP" if settings.num_classes else "full softmax"
+        method.prompt.save(
+            folder / PROMPT_FILE,
+            clip=clip.name,
+            pretrained=Path(clip.pretrained).name if clip.pretrained else None,
+            clip_sha256=clip.fingerprint,
+            method=loss if method.name == "pomp" else "CoOp",
+            **notes,
+        )
+    seen = min(settings.num_classes or len(data.vocabulary), len(data.vocabulary))
+    protocol = {
+        "metric": f"running mean over the last epoch, {seen} classes per step, augmented views",
+        "vocabulary_sha256": data.vocabulary.sha256,
+        "source": data.source,
+    }
+    protocols = {"train": protocol}
+    if chosen:
+        words = {"metric": "top-1, the best of all epochs", "candidates": "classes of these images"}
+        protocols["validation"] = {**words, **chosen, "vocabulary_sha256": data.vocabulary.sha256}
+    _write_metrics(folder, cfg, method, data, metrics, protocols, history=state.history)
+    return folder / (PROMPT_FILE if isinstance(method, SoftPromptMethod) else METHOD_FILE)
+
+
+def write_fitted(folder: Path, cfg: CfgNode, method: Method, data: TrainingData, found: dict[str, Any]) -> Path:
+    """Write a method that was fitted at once, with what the fit says of itself."""
+    metrics = {"validation/accuracy": found["validation_accuracy"], "validation/C": found["C"]}
+    notes = {"vocabulary": vocabulary_note(data), "metrics": metrics, "versions": package_versions()}
+    method.save(folder / METHOD_FILE, **notes, training={"images": len(data.batches), "source": data.source, **found})
+    protocol = {
+        "metric": "top-1 on the images that C was chosen by",
+        "split": cfg.METHOD.LOGISTIC_REGRESSION.VAL_SPLIT,
+        "vocabulary_sha256": data.vocabulary.sha256,
+        "source": data.source,
+    }
+    _write_metrics(folder, cfg, method, data, metrics, {"validation": protocol}, tried=found["tried"])
+    return folder / METHOD_FILE
+
+
+def unusable(folder: Path, name: str) -> str | None:
+    """Why a file of a run is no use: it is absent, or does not parse; None for a whole one.
+
+    Args:
+        name: :data:`METHOD_FILE`, :data:`METRICS_FILE` or :data:`STATE_FILE`.
+    """
+    path = folder / name
+    if not path.is_file():
+        return "absent"
+    try:
+        if name == METHOD_FILE:
+            return None if method_file_metadata(path) is not None else "no method"
+        if name == STATE_FILE:
+            state = load_restricted(path)
+            whole = (
+                isinstance(state, dict)
+                and state.get("format") == FORMAT
+                and {"state", "prompt", "settings"} <= {*state}
+            )
+            return None if whole else "no training state of this version"
+        document = read_json(path)
+    except UserError:
+        return "damaged"
+    # The numbers of a run and what it followed; both are read for its results.
+    whole = isinstance(document, dict) and all(isinstance(document.get(key), dict) for key in ("_run", "_protocol"))
+    return None if whole and isinstance(document["_run"].get("history", []), list) else "no numbers of a run"
+
+
+def vocabulary_note(data: TrainingData) -> dict[str, Any]:
+    """What a file says of the classes it was learned on."""
+    return {"source": data.vocabulary.source, "size": len(data.vocabulary), "sha256": data.vocabulary.sha256}
+
+
+def _write_metrics(
+    folder: Path,
+    cfg: CfgNode,
+    method: Method,
+    data: TrainingData,
+    metrics: dict[str, float],
+    protocols: dict[str, Any],
+    **more: Any,
+) -> None:
+    run = run_description(
+        cfg.dump(),
+        cfg.SEED,
+        str(method.clip.device),
+        unreadable=data.unreadable,
+        images=len(data.batches),
+        method=method.name,
+        **more,
+    )
+    write_metrics(folder / METRICS_FILE, metrics, run, protocols)
+
+
+FORMAT = 1
+
+
+def save_state(path: Path, state: LearningState, learned: nn.Module, settings: dict[str, Any]) -> None:
+    """Write everything that a resumed run needs, atomically. ``settings`` is what must not change in between."""
+    values = {entry.name: getattr(state, entry.name) for entry in dataclasses.fields(state)}
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, "state": values, "prompt": learned.state_dict(), "settings": settings}, temporary)
+
+
+def load_state(path: Path, learned: nn.Module, settings: dict[str, Any]) -> LearningState:
+    """Read a state into ``learned`` and return the counters.
+
+    Raises:
+        UserError: a truncated file, or a run with other settings (the differing keys are named).
+    """
+    saved = load_restricted(path)
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise UserError(f"{path} is not a training state of this version; start again in another --output")
+    old = saved["settings"]
+    changed = [key for key in {**old, **settings} if old.get(key) != settings.get(key)]
+    if changed:
+        first = changed[0]
+        raise UserError(
+            f"{path} belongs to a run with other settings ({', '.join(sorted(changed))}; {first} was "
+            f"{old.get(first)!r}, now {settings.get(first)!r}); give the same ones or another --output"
+        )
+    learned.load_state_dict(saved["prompt"])
+    return LearningState(**saved["state"])

@@ -1,0 +1,157 @@
+"""What methods are learned on: images or their cached features, labels into a vocabulary, and the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prompt_core.data.augment import train_transform
+from prompt_core.data.feature_cache import cached_features
+from prompt_core.data.images import ImageSet
+from prompt_core.data.sources import open_images
+from prompt_core.data.splits import HALVES, few_shot, half_of
+from prompt_core.errors import UserError, nearest
+from prompt_core.methods.image_towers import tower_for
+from prompt_core.training.batches import Batches, FeatureBatches, ImageBatches, readable_images
+from prompt_core.vocabulary import Vocabulary, plain_name
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from prompt_core.clip import Clip
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a method is learned on.
+
+    Attributes:
+        batches: the images as the method reads them.
+        labels: (n,) int64 rows of ``vocabulary``.
+        vocabulary: the classes that negatives are drawn from, the images' own among them.
+        unreadable: keys of the images that could not be decoded.
+        source: what the images are.
+        stored_views: views of each image in the cache, or in a step where images are read.
+    """
+
+    batches: Batches
+    labels: np.ndarray
+    vocabulary: Vocabulary
+    unreadable: list[str]
+    source: str
+    stored_views: int
+
+
+def load_training_data(
+    cfg: CfgNode, clip: Clip, progress: Callable[[int, int], None] | None = None, reads: str = "features"
+) -> TrainingData:
+    """Open the images that ``cfg.DATA`` names, take the few-shot subset, and encode or find its features.
+
+    Args:
+        reads: ``features``, ``raw_features`` (before the L2 norm) or ``images``, see
+            :class:`prompt_core.methods.base.Method`. Images are augmented anew in each epoch, as many views of each
+            as ``AUGMENT.VIEWS`` says, unless ``AUGMENT.STORED_VIEWS`` is 0: then the test transform is used.
+
+    Raises:
+        UserError: for anything that is missing or does not fit.
+    """
+    images = training_images(cfg, cfg.DATA.SPLIT, cfg.DATA.SHOTS)
+    workers = None if cfg.DATA.WORKERS < 0 else cfg.DATA.WORKERS
+    views = cfg.AUGMENT.STORED_VIEWS
+    transform = None
+    if views > 0:
+        transform = train_transform(
+            clip.image_size, clip.image_mean, clip.image_std, cfg.AUGMENT.RAND_AUGMENT, tuple(cfg.AUGMENT.SCALE)
+        )
+    vocabulary, rows = training_vocabulary(images, cfg.DATA.VOCABULARY)
+    if reads == "images":
+        images, unreadable = readable_images(images, workers, progress)
+        labels = rows[images.labels]
+        photos = ImageBatches(images, labels, transform, clip.preprocess, cfg.AUGMENT.VIEWS, cfg.SEED, workers)
+        return TrainingData(photos, labels, vocabulary, unreadable, images.source, photos.views)
+    cached = cached_features(
+        tower_for(reads, clip),
+        images,
+        views,
+        transform,
+        cfg.SEED,
+        cfg.DATA.CACHE,
+        batch_size=cfg.DATA.ENCODE_BATCH,
+        workers=workers,
+        progress=progress,
+    )
+    labels = rows[cached.labels]
+    batches = FeatureBatches(cached.features, labels, cfg.AUGMENT.VIEWS, normalise=reads == "features")
+    return TrainingData(batches, labels, vocabulary, cached.unreadable, images.source, int(cached.features.shape[1]))
+
+
+def training_images(cfg: CfgNode, split: str, shots: int) -> ImageSet:
+    """The images of ``DATA.TRAIN`` and ``DATA.CLASSES``, ``shots`` of each class (-1 for all).
+
+    Raises:
+        UserError: for anything that is missing or does not fit.
+    """
+    if not cfg.DATA.TRAIN:
+        raise UserError("DATA.TRAIN is empty; give the training images, for instance DATA.TRAIN tiny_imagenet:PATH")
+    images = open_images(cfg.DATA.TRAIN, split)
+    if cfg.DATA.CLASSES in HALVES:
+        images = half_of(images, cfg.DATA.CLASSES)
+    elif cfg.DATA.CLASSES:
+        images = images.select_classes(read_class_list(Path(cfg.DATA.CLASSES), images))
+    return few_shot(images, shots, cfg.SEED)
+
+
+def training_vocabulary(images: ImageSet, name: str) -> tuple[Vocabulary, np.ndarray]:
+    """The vocabulary to draw negatives from, and the row of each image class in it.
+
+    Classes are found by id (wnid), else by name; those that the vocabulary lacks are appended to it.
+
+    Args:
+        name: a published vocabulary, a file, or an empty text for the images' own classes.
+    """
+    own = Vocabulary(images.names, ids=images.ids, source=images.source)
+    if not name:
+        return own, np.arange(len(own))
+    wide = Vocabulary.load(name)
+    by_id = {str(identity): row for row, identity in enumerate(wide.ids or [])}
+    by_name: dict[str, int] = {}
+    for row, text in enumerate(wide.names):
+        by_name.setdefault(plain_name(text), row)
+    rows = np.empty(len(own), dtype=np.int64)
+    added: list[int] = []
+    for label, (text, identity) in enumerate(zip(images.names, images.ids, strict=True)):
+        found = by_id.get(str(identity), by_name.get(plain_name(text)))
+        rows[label] = len(wide) + len(added) if found is None else found
+        if found is None:
+            added.append(label)
+    if not added:
+        return wide, rows
+    names = [*wide.names, *(images.names[label] for label in added)]
+    ids = None if wide.ids is None else [*wide.ids, *(images.ids[label] for label in added)]
+    return Vocabulary(names, ids=ids, source=f"{wide.source}, with {len(added)} classes of {images.source}"), rows
+
+
+def read_class_list(path: Path, images: ImageSet) -> list[int]:
+    """Labels of the classes listed in a file, one id or name a line.
+
+    Raises:
+        UserError: when the file is absent or empty, or a class is unknown.
+    """
+    if not path.is_file():
+        raise UserError(f"class list {path} does not exist; DATA.CLASSES is a file, or one of {', '.join(HALVES)}")
+    wanted = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not wanted:
+        raise UserError(f"class list {path} is empty")
+    by_id = {identity: label for label, identity in enumerate(images.ids)}
+    by_name = {plain_name(name): label for label, name in enumerate(images.names)}
+    labels = []
+    for entry in wanted:
+        label = by_id.get(entry, by_name.get(plain_name(entry)))
+        if label is None:
+            raise UserError(f"{path}: class {entry!r} is not among {images.source}{nearest(entry, by_name)}")
+        labels.append(label)
+    return labels

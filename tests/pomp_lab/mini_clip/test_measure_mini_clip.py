@@ -1,0 +1,180 @@
+"""Measuring built models: the columns of the table, the means over prompts, and the tool as users run it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from pomp_lab.comparisons.prompts import Column, class_features, evaluate_columns, halves_by_key
+from pomp_lab.mini_clip.measure import card_columns, card_prompts, held_out_classes, measure
+from prompt_core import Clip, PromptedTextEncoder, SoftPrompt, UserError, Vocabulary, load_clip
+from prompt_core.data.images import ImageSet
+from prompt_core.data.sources import photo_list, tiny_imagenet
+from prompt_core.files import sha256_of_file
+
+CLASSES, PER_CLASS = 42, 4
+
+
+@pytest.fixture(scope="module")
+def wnids() -> list[str]:
+    ids = Vocabulary.load("imagenet1k").ids
+    assert ids is not None
+    return [str(identity) for identity in ids]
+
+
+def save_picture(path: Path, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory, wnids: list[str]) -> Path:
+    """Validation photos of 42 classes in Tiny-ImageNet's layout."""
+    root, rng = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0)
+    chosen = wnids[:CLASSES]
+    (root / "wnids.txt").write_text("\n".join(reversed(chosen)))
+    (root / "words.txt").write_text("".join(f"{wnid}\tthing {row}\n" for row, wnid in enumerate(chosen)))
+    lines = []
+    for number in range(CLASSES * PER_CLASS):
+        save_picture(root / "val" / "images" / f"val_{number}.JPEG", rng)
+        lines.append(f"val_{number}.JPEG\t{chosen[number % CLASSES]}\t0\t0\t9\t9\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def photos_root(tmp_path_factory: pytest.TempPathFactory, wnids: list[str]) -> Path:
+    """One photo of each tenth class of ImageNet-1K."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(1)
+    with open(root / "labels.csv", "w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["file", "wnid"])
+        for wnid in wnids[::10]:
+            save_picture(root / "images" / f"{wnid}.JPEG", rng)
+            table.writerow([f"images/{wnid}.JPEG", wnid])
+    return root
+
+
+def test_halves_are_fixed() -> None:
+    keys = [f"val/images/val_{number}.JPEG" for number in range(6)]
+    tune, report = halves_by_key(ImageSet(["a"], ["a"], np.zeros(6), keys, "", Path()))
+    assert tune.keys == [keys[3], keys[5]]
+    assert report.keys == [keys[0], keys[1], keys[2], keys[4]]
+
+
+def test_columns(tiny_clip: Clip, tiny_root: Path, photos_root: Path, wnids: list[str], tmp_path: Path) -> None:
+    tiny, photos = tiny_imagenet(tiny_root, "val"), photo_list(photos_root)
+    vocabulary, columns = card_columns(tiny_clip, tiny, photos, wnids[:205], tmp_path)
+    expected = {"tiny 42": 168, "base 2": 8, "novel 40": 160, "photos 1000": 100, "held-out 205": 21, "seen 795": 79}
+    assert {name: len(column.labels) for name, column in columns.items()} == expected
+    assert [len(column.candidates) for column in columns.values()] == [int(name.split()[-1]) for name in columns]
+    names = [*tiny.names, *Vocabulary.load("imagenet1k").names]
+    assert list(vocabulary.names) == names
+    for name, column in columns.items():
+        assert set(column.labels) <= set(column.candidates)
+        first = 0 if name.split()[0] in ("tiny", "base", "novel") else CLASSES
+        assert (column.candidates >= first).all()
+    photo_names = {names[row] for row in columns["photos 1000"].labels}
+    assert photo_names == set(photos.names)
+    assert set(columns["held-out 205"].candidates) == {CLASSES + row for row in range(205)}
+    assert not set(columns["held-out 205"].candidates) & set(columns["seen 795"].candidates)
+    pixels = tiny_clip.preprocess(photos.read(3))[None]
+    np.testing.assert_allclose(columns["photos 1000"].features[3], tiny_clip.encode_image(pixels)[0], atol=2e-3)
+
+
+def test_columns_without_photos_or_held_out_classes(tiny_clip: Clip, tiny_root: Path, tmp_path: Path) -> None:
+    tiny = tiny_imagenet(tiny_root, "val")
+    vocabulary, columns = card_columns(tiny_clip, tiny, None, ["n01440764"], tmp_path)
+    assert list(columns) == ["tiny 42", "base 2", "novel 40"]
+    assert list(vocabulary.names) == list(tiny.names)
+    with pytest.raises(UserError, match="none of ImageNet-1K's"):
+        card_columns(tiny_clip, tiny, ImageSet(["a"], ["a"], np.zeros(1), ["a"], "csv:x", Path()), [], tmp_path)
+
+
+def test_rows_are_means_over_their_prompts(tiny_clip: Clip) -> None:
+    encoder, vocabulary = PromptedTextEncoder(tiny_clip), Vocabulary(["cat", "old oak", "red", "house", "bird"])
+    own = class_features(encoder, vocabulary, ["{}"]).numpy()
+    columns = {
+        "all 5": Column(own, np.arange(5), np.arange(5)),
+        "some 2": Column(own[3:], np.arange(3, 5), np.arange(3, 5)),
+    }
+    subjects = [["this is one {} of many."], SoftPrompt.random(32, 4, std=2.0, seed=1), ["{}"]]
+    results = measure(encoder, vocabulary, columns, {"own": [["{}"]], "several": subjects})
+    assert results["own"] == {"all 5": 100.0, "some 2": 100.0}
+    each = [evaluate_columns(class_features(encoder, vocabulary, subject), vocabulary, columns) for subject in subjects]
+    assert len({one["all 5"] for one in each}) > 1
+    assert results["several"]["all 5"] == pytest.approx(sum(one["all 5"] for one in each) / 3)
+
+
+def test_random_prompts_have_their_spread() -> None:
+    rows = card_prompts(500)
+    for std in (0.02, 0.05):
+        prompts = rows[f"16 random vectors, std {std} (mean of 5)"]
+        contexts = [prompt.context.detach() for prompt in prompts if isinstance(prompt, SoftPrompt)]
+        assert [tuple(context.shape) for context in contexts] == [(16, 500)] * 5
+        assert all(float(context.std()) == pytest.approx(std, rel=0.05) for context in contexts)
+        assert len({float(context[0, 0]) for context in contexts}) == 5
+
+
+def save_built(folder: Path, stem: str, model: tuple[Path, Path], held_out: list[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / f"{stem}.json").write_text(model[0].read_text())
+    metadata = {"build": json.dumps({"seed": 0, "steps": 1, "held_out": held_out})}
+    save_file(load_file(model[1]), folder / f"{stem}.safetensors", metadata)
+    return folder / f"{stem}.safetensors"
+
+
+def test_tool_measures_what_is_built(
+    call_tool: Callable[..., tuple[int, str, str]], tiny_model: tuple[Path, Path], tiny_root: Path, tmp_path: Path
+) -> None:
+    weights = save_built(tmp_path / "built", "mini", tiny_model, [])
+    options = ["--tiny-imagenet", tiny_root, "--half", "tune", "--cache", "cache", "--json", "out.json"]
+    code, out, error = call_tool("build_mini_clip", "--evaluate", "built", *options, "--threads", "1")
+    assert code == 0, error
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert "--half tune" in results["_run"]["command"]
+    assert results["_run"]["versions"]["torch"] == torch.__version__
+    assert list(results["models"]) == ["mini"]
+    model = results["models"]["mini"]
+    assert model["weights_sha256"] == sha256_of_file(weights)
+
+    clip = load_clip(tmp_path / "built" / "mini.json", weights)
+    images = halves_by_key(tiny_imagenet(tiny_root, "val"))[0]
+    assert model["columns"]["tiny 42"] == {"images": len(images), "candidates": CLASSES}
+    pixels = torch.stack([clip.preprocess(images.read(row)) for row in range(len(images))])
+    features = clip.encode_image(pixels).half().float()  # as the feature cache keeps them
+    for template in ("{}", "a photo of a {}."):
+        classes = PromptedTextEncoder(clip).encode_texts([template.format(name) for name in images.names])
+        right = (features @ classes.T).argmax(1).numpy() == images.labels
+        assert right.any()
+        assert model["top1"][template]["tiny 42"] == pytest.approx(100 * right.mean(), abs=1e-3)
+    for prompt, numbers in model["top1"].items():
+        row = next(line for line in out.splitlines() if prompt in line)
+        assert f"{numbers['novel 40']:.1f}" in row
+
+
+def test_tool_refuses_in_one_line(
+    call_tool: Callable[..., tuple[int, str, str]], tiny_model: tuple[Path, Path], tiny_root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments, expected in (
+        (["--evaluate", "empty", "--tiny-imagenet", tiny_root], "no mini.safetensors or mini_holdout.safetensors"),
+        (["--evaluate", "empty"], "need --tiny-imagenet DIR"),
+        (["--steps", "0"], "must be at least 1"),
+        (["--half", "both"], "invalid choice"),
+    ):
+        code, _, error = call_tool("build_mini_clip", *arguments, "--threads", "1")
+        assert code == 2
+        assert expected in error
+        assert len(error.splitlines()) == 1
+    with pytest.raises(UserError, match="does not say which classes were held out"):
+        held_out_classes(tiny_model[1])
+    assert held_out_classes(save_built(tmp_path, "mini_holdout", tiny_model, ["n1"])) == ["n1"]

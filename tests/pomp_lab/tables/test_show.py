@@ -1,0 +1,192 @@
+"""Ours beside the published numbers: differences, what may not be compared, averages, the mark of selection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pomp_lab.report.runs import find_runs
+from pomp_lab.tables.scales import find_table
+from pomp_lab.tables.show import Block, read_line, table_blocks, write_blocks
+from pomp_lab.tables.store import Store
+from prompt_core.data.catalog.lookup import CROSS_DATASET, classification_entry
+
+VIT = "ViT-B-16-quickgelu"
+
+
+def result(
+    dataset: str,
+    value: float,
+    seed: int = 42,
+    pretrained: str = "openai",
+    clip: str = VIT,
+    command: str = "reproduce.py cross_dataset --output out",
+    **words: Any,
+) -> dict[str, Any]:
+    """What a run would have written."""
+    entry = classification_entry(dataset)
+    protocol = {
+        "split": "test",
+        "metric": "top-1 over all images (micro)",
+        "images": entry.test.number,
+        "candidates": entry.classes.number,
+        "unreadable": [],
+        "source": f"{dataset}, published split",
+        **words,
+    }
+    return {
+        "row": "whatever it was made for",
+        "seed": seed,
+        "settings": {"method": "pomp", "K": 1000, "seed": seed},
+        f"{dataset}/top1": value,
+        "_run": {"learned": f"hash {seed}", "pretrained": pretrained, "clip": clip, "command": command},
+        "_protocol": {dataset: protocol},
+    }
+
+
+def blocks_of(table: str, row: str, documents: Sequence[dict[str, Any]]) -> dict[str, Block]:
+    found = find_table(table, "paper")
+    (chosen,) = found.chosen(row)
+    return {block.title: block for block in table_blocks(found, [read_line(chosen, documents)], {})}
+
+
+def beside(blocks: dict[str, Block]) -> dict[tuple[str, str], tuple[str, ...]]:
+    block = blocks["Beside the published numbers"]
+    return {(row[0], row[1]): row[2:] for row in block.rows}
+
+
+def test_the_difference_to_the_published_number() -> None:
+    blocks = blocks_of("cross_dataset", "CoCoOp", [result("oxford_pets", 91.3), result("eurosat", 44.0)])
+    assert beside(blocks) == {
+        ("CoCoOp", "oxford_pets"): ("91.3", "90.1", "+1.2"),
+        ("CoCoOp", "eurosat"): ("44.0", "45.4", "−1.4"),
+    }
+
+
+def test_the_mean_over_seeds_is_compared() -> None:
+    documents = [result("eurosat", 50.0, seed=1), result("eurosat", 53.0, seed=2)]
+    found = beside(blocks_of("cross_dataset", "POMP", documents))
+    assert found == {("POMP", "eurosat"): ("51.5 ± 1.5", "52.1", "−0.6")}
+
+
+def test_each_backbone_has_its_own_number() -> None:
+    for model, clip, published in (
+        ("RN50", "RN50-quickgelu", "20.2"),
+        ("ViT-B/32", "ViT-B-32-quickgelu", "22.2"),
+        ("ViT-B/16", VIT, "25.3"),
+    ):
+        row = f"POMP, {model}"
+        found = beside(blocks_of("imagenet21k", row, [result("imagenet21k", 20.0, clip=clip)]))
+        assert found[row, "imagenet21k"][1] == published
+        other = blocks_of("imagenet21k", row, [result("imagenet21k", 20.0, clip="ViT-L-14-quickgelu")])
+        assert beside(other) == {}
+
+
+def test_sets_that_an_average_is_not_of_do_not_matter_to_it() -> None:
+    documents = [result(name, 60.0) for name in CROSS_DATASET]
+    documents.append(result("imagenet_a", 50.0, images=6_500))
+    found = beside(blocks_of("ablation_k", "K = 500", documents))
+    assert set(found) == {("K = 500", "Avg10")}
+    changed = [*documents[:-2], result(CROSS_DATASET[-1], 60.0, images=50)]
+    block = blocks_of("ablation_k", "K = 500", changed)["Beside the published numbers"]
+    assert block.rows == ()
+    assert block.notes == (
+        "Avg10 (K = 500): not compared, a member is another (ucf101: 50 test images, published are 3,783)",
+    )
+
+
+def test_averages_come_of_all_ten_sets() -> None:
+    values = {name: 60.0 + place for place, name in enumerate(CROSS_DATASET)}
+    documents = [result(name, value) for name, value in values.items()]
+    found = beside(blocks_of("ablation_k", "K = 500", documents))
+    assert found["K = 500", "Avg10"] == ("64.5", "66.5", "−2.0")
+    margin = beside(blocks_of("ablation_margin", "K = 319, m = 1.5", documents))
+    assert margin["K = 319, m = 1.5", "Avg10"] == ("64.5", "66.5", "−2.0")
+    assert not any(dataset == "Avg10" for _, dataset in beside(blocks_of("cross_dataset", "POMP", documents[:9])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"images": 100}, "100 test images, published are 8,100"),
+        ({"candidates": 21_843}, "21,843 classes, published are 10"),
+        ({"source": "eurosat, generated split"}, "its generated split has other test images"),
+        ({"source": "eurosat"}, "which division into splits it is of is not stated"),
+        ({"split": "val"}, "its split is val, published is test"),
+        ({"images_of": "base classes"}, "it is of a part of the images (base classes)"),
+        ({"metric": "mean of classes"}, "its metric is mean of classes"),
+        ({"pretrained": "my.pt"}, f"its model is {VIT} with my.pt weights; published is ViT-B/16 of OpenAI's"),
+        ({"clip": "mini", "pretrained": "mini.safetensors"}, "its model is mini; published is ViT-B/16 of OpenAI's"),
+        ({"clip": "RN50-quickgelu"}, "its model is RN50-quickgelu with OpenAI weights"),
+        (
+            {"command": "reproduce.py cross_dataset --rows POMP OPTIM.EPOCHS 1 DATA.SHOTS=1 DATA.CACHE cache"},
+            "it was run with OPTIM.EPOCHS 1 DATA.SHOTS 1, the published one was not",
+        ),
+    ],
+)
+def test_other_protocols_are_not_compared(changes: dict[str, Any], reason: str) -> None:
+    blocks = blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0, **changes)])
+    block = blocks["Beside the published numbers"]
+    assert block.rows == ()
+    assert any(reason in note for note in block.notes)
+    # The number itself is told all the same.
+    assert blocks["Ten other data sets"].rows[0][2] == "50.0"
+
+
+def test_other_places_choices_and_speeds_are_no_other_budget() -> None:
+    command = "reproduce.py cross_dataset --output out DATA.CACHE cache SELECT_ON_TEST True LOSS.CHUNK 100 LOG.EVERY 1"
+    command += " METHOD.COCOOP.REDUCTION 8"
+    assert beside(blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0, command=command)]))
+
+
+def test_two_protocols_never_share_a_column() -> None:
+    documents = [result("eurosat", 50.0, seed=1), result("eurosat", 60.0, seed=2, split="val")]
+    block = blocks_of("cross_dataset", "POMP", documents)["Ten other data sets"]
+    assert len(block.headings) == 4
+    assert {cell.split(" ")[0] for cell in block.rows[0][2:]} == {"50.0", "60.0"}
+
+
+def test_selection_on_the_reported_images_is_marked() -> None:
+    document = result("eurosat", 50.0)
+    document["_run"]["select_on_test"] = True
+    block = blocks_of("cross_dataset", "POMP", [document])["Ten other data sets"]
+    assert block.rows[0][0] == "POMP †"
+    assert any("chosen on the reported images" in note for note in block.notes)
+    assert beside(blocks_of("cross_dataset", "POMP", [document])) == {("POMP †", "eurosat"): ("50.0", "52.1", "−2.1")}
+    documents = [result(name, 60.0) for name in CROSS_DATASET]
+    documents[3]["_run"]["select_on_test"] = True
+    assert set(beside(blocks_of("ablation_k", "K = 500", documents))) == {("K = 500 †", "Avg10")}
+    plain = blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0)])["Ten other data sets"]
+    assert plain.rows[0][0] == "POMP"
+
+
+def test_the_report_joins_the_files_of_one_method(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, (name, seed) in enumerate([("eurosat", 1), ("dtd", 1), ("eurosat", 2)]):
+        document = {**result(name, 50.0 + number, seed), "row": "POMP"}
+        numbers = {key: document.pop(key) for key in list(document) if "/" in key}
+        store.write(f"{number:016x}", numbers, **document)
+    runs = find_runs([store.results]).runs
+    assert [(run.label, [part.dataset for part in run.parts]) for run in runs] == [
+        ("POMP", ["eurosat", "dtd"]),
+        ("POMP", ["eurosat"]),
+    ]
+
+
+def test_undefined_numbers_are_kept_as_null(tmp_path: Path) -> None:
+    about = {"row": "POMP", "settings": {}, "_run": {}, "_protocol": {"a": {}}}
+    document = Store(tmp_path).write("0" * 16, {"a/top1": float("nan")}, **about)
+    assert document["a/top1"] is None
+    assert Store(tmp_path).read("0" * 16) == document
+
+
+def test_a_file_of_all_blocks(tmp_path: Path) -> None:
+    blocks = list(blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0)]).values())
+    write_blocks(blocks, tmp_path / "table.md")
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert text.startswith("# Ten other data sets\n")
+    assert "| POMP | eurosat | 50.0 | 52.1 | −2.1 |" in text
+    assert "## Published: Cross-dataset and cross-domain transfer" in text

@@ -1,0 +1,382 @@
+"""The fast encoder is the 77-token one: over architectures, layouts, dtypes and name lists."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prompt_core import PromptedTextEncoder, SoftPrompt, UserError
+from prompt_core.clip import Clip
+from prompt_core.text.tokens import TokenSequences
+
+NAMES = [
+    "cat",
+    "cap_(headwear)",
+    "hare's-foot bristle fern",
+    "dog",
+    "cat",
+    "superconducting supercollider",
+    "St._Bernard",
+]
+PREPROCESS = {"size": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+TINY_VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+
+
+def text_side(architecture: str, layers: int | None = None, dtype: torch.dtype = torch.float32) -> Clip:
+    """An architecture's full text tower beside an image tower that costs nothing."""
+    config = copy.deepcopy(open_clip.get_model_config(architecture))
+    if layers is not None:
+        config["text_cfg"]["layers"] = layers
+    coca = "multimodal_cfg" in config
+    config["vision_cfg"] = TINY_VISION | ({"output_tokens": True} if coca else {})
+    custom = config.pop("custom_text", False)
+    builder = open_clip.CoCa if coca else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    torch.manual_seed(1)
+    model = builder(**config).to(dtype)
+    tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"].get("context_length", 77))
+    return Clip(model, architecture, None, PREPROCESS, tokenizer)
+
+
+def packed(encoder: PromptedTextEncoder, prompt: SoftPrompt, names: list[str]) -> torch.Tensor:
+    """The shared-prefix path, whatever the size would have chosen."""
+    sequences = encoder.tokenizer.prompts(names, prompt.n_ctx, prompt.position)
+    rows = None
+    if prompt.class_specific:
+        rows, sequences = np.arange(len(names)), TokenSequences(sequences.ids, sequences.lengths, 1)
+    return encoder._packed(sequences, rows, prompt.context, prompt.deep_context)
+
+
+def gradient(features: torch.Tensor, prompt: SoftPrompt) -> torch.Tensor:
+    """Gradient of a fixed random projection of the features."""
+    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(3)).to(features.dtype)
+    return torch.autograd.grad((features * weights).sum(), prompt.context)[0]
+
+
+def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).double().norm() / theirs.double().norm())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layers"),
+    [
+        ("ViT-B-32-quickgelu", None),
+        ("ViT-B-16-quickgelu", None),
+        ("ViT-B-16", None),
+        ("ViT-L-14", None),
+        ("RN50-quickgelu", None),
+        ("ViT-H-14", 3),
+        ("convnext_base", None),
+    ],
+)
+def test_equals_open_clip_on_the_assembled_prompt(architecture: str, layers: int | None) -> None:
+    encoder = PromptedTextEncoder(text_side(architecture, layers))
+    assert encoder.tower.sharing_obstacle is None
+    names = NAMES[:4]
+    prompt = SoftPrompt.random(encoder.tower.width, 4, seed=5)
+    theirs = encoder(prompt, names, reference=True)
+    ours = packed(encoder, prompt, names)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    expected = gradient(theirs, prompt)
+    assert relative(gradient(ours, prompt), expected) < 1e-4
+
+
+def test_reference_is_open_clips_own_output_on_plain_words(tiny_clip: Clip) -> None:
+    encoder = PromptedTextEncoder(tiny_clip)
+    prompt = SoftPrompt.from_words(tiny_clip, "a photo of a")
+    texts = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
+    with torch.no_grad():
+        theirs = tiny_clip.model.encode_text(tiny_clip.tokenizer(texts), normalize=True)
+    for ours in (
+        encoder(prompt, NAMES, reference=True),
+        encoder(prompt, NAMES),
+        packed(encoder, prompt, NAMES),
+        encoder.encode_texts(texts),
+    ):
+        torch.testing.assert_close(ours.detach(), theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("class_specific", [False, True])
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_float64_equality(
+    make_tiny_clip: Callable[..., Any], position: str, class_specific: bool, custom_text: bool
+) -> None:
+    encoder = PromptedTextEncoder(make_tiny_clip(dtype=torch.float64, custom_text=custom_text))
+    prompt = SoftPrompt.random(32, 5, position, len(NAMES) if class_specific else None, std=0.5).double()
+    theirs = encoder(prompt, NAMES, reference=True)
+    expected = gradient(theirs, prompt)
+    assert float(expected.norm()) > 1e-3
+    for ours in (
+        packed(encoder, prompt, NAMES),
+        encoder(prompt, NAMES),
+        encoder(prompt, NAMES, chunk_size=2),
+        encoder(prompt, NAMES, chunk_size=3, reference=True),
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+        torch.testing.assert_close(gradient(ours, prompt), expected, atol=1e-12, rtol=1e-11)
+
+
+# Nothing, some and all chunks are kept.
+@pytest.mark.parametrize("kept_bytes", [0, 30_000, 10**9])
+@pytest.mark.parametrize("text_cfg", [{}, {"quick_gelu": False, "ls_init_value": 0.7}])
+@pytest.mark.parametrize("class_specific", [False, True])
+def test_chunked_packed_gradient_is_exact(
+    make_tiny_clip: Callable[..., Any],
+    kept_bytes: int,
+    text_cfg: dict[str, Any],
+    class_specific: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("prompt_core.text.encoder.PACKED_MINIMUM_WORK", 0)
+    encoder = PromptedTextEncoder(make_tiny_clip(dtype=torch.float64, **text_cfg), kept_bytes=kept_bytes)
+    generator = torch.Generator().manual_seed(2)
+    context, deep = (torch.randn(*shape, 32, generator=generator, dtype=torch.float64) for shape in ((5,), (2, 2)))
+    each = torch.stack([context + row for row in range(len(NAMES))])
+    prompt = SoftPrompt(each) if class_specific else SoftPrompt(context, deep_context=deep)
+    whole, chunked = encoder(prompt, NAMES), encoder(prompt, NAMES, chunk_size=2)
+    torch.testing.assert_close(chunked, whole, atol=1e-12, rtol=0)
+    weights = torch.randn(whole.shape, generator=generator, dtype=torch.float64)
+    parameters = list(prompt.parameters())
+    found, expected = (torch.autograd.grad((each * weights).sum(), parameters) for each in (chunked, whole))
+    for one, other in zip(found, expected, strict=True):
+        assert float(other.norm()) > 1e-3
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-11)
+
+
+class _Products(TorchDispatchMode):
+    """Counts products of matrices, in both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_kept_inputs_spare_a_product_a_block(
+    make_tiny_clip: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prompt_core.text.encoder.PACKED_MINIMUM_WORK", 0)
+    clip = make_tiny_clip()
+    prompt = SoftPrompt.random(32, 5)
+
+    def products(kept_bytes: int) -> int:
+        encoder = PromptedTextEncoder(clip, kept_bytes=kept_bytes)
+        with _Products() as counter:
+            gradient(encoder(prompt, NAMES, chunk_size=2), prompt)
+        return counter.count
+
+    # Three blocks; the three chunks keep 12, 17 and 22 tokens and 2 names each, of 32 x 4 bytes a block.
+    none = products(0)
+    assert none - products(15_000) == 3 * 2
+    assert none - products(10**9) == 3 * 3
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1])
+def test_empty_chunks_are_refused(tiny_clip: Clip, chunk_size: int) -> None:
+    with pytest.raises(UserError, match=f"chunk_size is {chunk_size}; give a positive number"):
+        PromptedTextEncoder(tiny_clip)(SoftPrompt.random(32, 3), NAMES, chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_deep_context(
+    make_tiny_clip: Callable[..., Any], chunk_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = PromptedTextEncoder(make_tiny_clip(dtype=torch.float64))
+    generator = torch.Generator().manual_seed(2)
+    deep = torch.randn(2, 2, 32, generator=generator, dtype=torch.float64)
+    context = torch.randn(4, 32, generator=generator, dtype=torch.float64)
+    prompt = SoftPrompt(context, deep_context=deep)
+    plain = encoder(SoftPrompt(context), NAMES)
+    theirs = encoder(prompt, NAMES, reference=True)
+    assert float((theirs - plain).detach().abs().max()) > 1e-3, "the deep context changes nothing"
+    weights = torch.randn(theirs.shape, generator=generator, dtype=torch.float64)
+    parameters = [prompt.context, prompt.deep_context]
+    expected = torch.autograd.grad((theirs * weights).sum(), parameters)
+    for work in (0, float("inf")):  # packed, truncated
+        monkeypatch.setattr("prompt_core.text.encoder.PACKED_MINIMUM_WORK", work)
+        ours = encoder(prompt, NAMES, chunk_size=chunk_size)
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+        found = torch.autograd.grad((ours * weights).sum(), parameters)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-11)
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_conditional_contexts(make_tiny_clip: Callable[..., Any], position: str, chunk_size: int | None) -> None:
+    encoder = PromptedTextEncoder(make_tiny_clip(dtype=torch.float64))
+    contexts = torch.randn(3, 4, 32, dtype=torch.float64, requires_grad=True)
+    ours = encoder.encode_conditional(contexts, NAMES, position, chunk_size=chunk_size)
+    theirs = encoder.encode_conditional(contexts, NAMES, position, reference=True)
+    assert ours.shape == (3, len(NAMES), 24)
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+    one_by_one = torch.stack([encoder(SoftPrompt(each, position), NAMES) for each in contexts])
+    torch.testing.assert_close(ours, one_by_one, atol=1e-12, rtol=0)
+    weights = torch.randn_like(theirs)
+    found, expected = (torch.autograd.grad((each * weights).sum(), contexts)[0] for each in (ours, theirs))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
+
+
+def test_bfloat16_within_two_hundredths() -> None:
+    """bfloat16 keeps 8 bits; over 12 blocks the two orders of summing differ by less than 0.02 per unit-norm entry."""
+    clip = text_side("ViT-B-32-quickgelu", dtype=torch.bfloat16)
+    encoder = PromptedTextEncoder(clip)
+    prompt = SoftPrompt.random(512, 4)
+    with torch.no_grad():
+        exact = PromptedTextEncoder(text_side("ViT-B-32-quickgelu"))(prompt, NAMES, reference=True)
+        theirs = encoder(prompt, NAMES, reference=True)
+        ours = packed(encoder, prompt, NAMES)
+    torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0)
+    # No worse against the float32 truth than open_clip's own bfloat16 run.
+    assert float((ours - exact).abs().max()) < 2 * float((theirs - exact).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("text_cfg", "custom", "reason"),
+    [
+        ({"no_causal_mask": True}, True, "not causal"),
+        ({"pool_type": "last"}, False, "pools by 'last'"),
+        ({"embed_cls": True, "context_length": 76}, True, "class token"),
+    ],
+)
+def test_other_towers_take_the_slower_path_and_say_so(
+    make_tiny_clip: Callable[..., Any], text_cfg: dict[str, Any], custom: bool, reason: str
+) -> None:
+    clip = make_tiny_clip(custom_text=custom, dtype=torch.float64, **text_cfg)
+    with pytest.warns(UserWarning, match=reason):
+        encoder = PromptedTextEncoder(clip)
+    prompt = SoftPrompt.from_words(clip, "a photo of a").double()
+    texts = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
+    with torch.no_grad():
+        theirs = clip.model.encode_text(clip.tokenizer(texts), normalize=True)
+    ours = encoder(prompt, NAMES, chunk_size=2)
+    torch.testing.assert_close(ours.detach(), theirs, atol=1e-12, rtol=0)
+    assert float(gradient(ours, prompt).norm()) > 0
+
+
+def test_coca_matches_open_clip() -> None:
+    clip = text_side("coca_ViT-B-32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        encoder = PromptedTextEncoder(clip)
+    assert encoder.tower.is_causal
+    prompt = SoftPrompt.from_words(clip, "a photo of a")
+    with torch.no_grad():
+        theirs = clip.model.encode_text(clip.tokenizer([f"a photo of a {name}." for name in ("cat", "red fox")]))
+        ours = encoder(prompt, ["cat", "red fox"])
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_custom_blocks_are_truncated_exactly(make_tiny_clip: Callable[..., Any]) -> None:
+    encoder = PromptedTextEncoder(make_tiny_clip(custom_text=True, dtype=torch.float64, qk_norm=True))
+    assert encoder.slow_because is None
+    assert "CustomResidualAttentionBlock" in str(encoder.tower.sharing_obstacle)
+    prompt = SoftPrompt.random(32, 4).double()
+    theirs = encoder(prompt, NAMES, reference=True)
+    torch.testing.assert_close(encoder(prompt, NAMES), theirs, atol=1e-12, rtol=0)
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.lists(words, min_size=1, max_size=6), n_ctx=st.integers(0, 6), data=st.data())
+def test_any_name_list(tiny_clip: Clip, names: list[str], n_ctx: int, data: st.DataObject) -> None:
+    encoder = PromptedTextEncoder(tiny_clip)
+    prompt = SoftPrompt.random(32, n_ctx, data.draw(st.sampled_from(["end", "middle", "front"])), std=0.5)
+    with torch.no_grad():
+        try:
+            theirs = encoder(prompt, names, reference=True)
+        except UserError as error:
+            if "tokenised" not in str(error):
+                raise
+            return
+        torch.testing.assert_close(encoder(prompt, names), theirs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(packed(encoder, prompt, names), theirs, atol=1e-5, rtol=0)
+        order = data.draw(st.permutations(range(len(names))))
+        torch.testing.assert_close(
+            encoder(prompt, [names[row] for row in order]), theirs[list(order)], atol=1e-5, rtol=0
+        )
+
+
+def test_duplicates_blanks_and_single_names(tiny_clip: Clip) -> None:
+    encoder = PromptedTextEncoder(tiny_clip)
+    prompt = SoftPrompt.random(32, 3)
+    with torch.no_grad():
+        features = encoder(prompt, ["", "cat", "", "cat"])
+        assert torch.equal(features[0], features[2])
+        assert torch.equal(features[1], features[3])
+        assert not torch.allclose(features[0], features[1])
+        torch.testing.assert_close(encoder(prompt, ["cat"])[0], features[1], atol=1e-6, rtol=0)
+        assert encoder(prompt, []).shape == (0, 24)
+
+
+def test_names_up_to_the_context_length(tiny_clip: Clip) -> None:
+    encoder = PromptedTextEncoder(tiny_clip)
+    sixty = " ".join(["cat"] * 60)
+    with torch.no_grad():
+        prompt = SoftPrompt.random(32, 14)
+        theirs = encoder(prompt, [sixty, "dog"], reference=True)  # 1 + 14 + 60 + 1 + 1 = 77
+        torch.testing.assert_close(packed(encoder, prompt, [sixty, "dog"]), theirs, atol=1e-5, rtol=0)
+        with pytest.raises(UserError, match=r"'cat cat.*needs 78 tokens with 15 context vectors.*takes 77"):
+            encoder(SoftPrompt.random(32, 15), [sixty, "dog"])
+
+
+def test_a_name_that_spells_the_end_token_ends_there(tiny_clip: Clip) -> None:
+    encoder = PromptedTextEncoder(tiny_clip)
+    prompt = SoftPrompt.random(32, 3)
+    names = ["cat <end_of_text> dog", "cat"]
+    with torch.no_grad():
+        theirs = encoder(prompt, names, reference=True)
+        torch.testing.assert_close(packed(encoder, prompt, names), theirs, atol=1e-6, rtol=0)
+
+
+def test_wrong_width_and_class_count_are_refused(tiny_clip: Clip) -> None:
+    encoder = PromptedTextEncoder(tiny_clip)
+    with pytest.raises(UserError, match="width 64, the text tower of tiny has 32"):
+        encoder(SoftPrompt.random(64, 3), NAMES)
+    with pytest.raises(UserError, match="holds 2 classes, the vocabulary 7"):
+        encoder(SoftPrompt.random(32, 3, num_classes=2), NAMES)
+    with pytest.raises(UserError, match="single text"):
+        encoder(SoftPrompt.random(32, 3), "cat")
+
+
+def test_hugging_face_towers_are_refused_by_name(tiny_clip: Clip) -> None:
+    class HFTextEncoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer = torch.nn.Linear(1, 1)
+
+    model = torch.nn.Module()
+    model.text = HFTextEncoder()
+    with pytest.raises(UserError, match=r"roberta-ViT-B-32: text tower HFTextEncoder is not supported"):
+        PromptedTextEncoder(Clip(model, "roberta-ViT-B-32", None, PREPROCESS, None))
+
+
+def test_no_work_is_done_on_padding(tiny_clip: Clip) -> None:
+    encoder = PromptedTextEncoder(tiny_clip)
+    prompt = SoftPrompt.random(32, 16)
+    seen: list[int] = []
+    handles = [
+        block.ln_2.register_forward_hook(lambda m, i, o: seen.append(o.shape[1])) for block in encoder.tower.blocks
+    ]
+    with torch.no_grad():
+        packed(encoder, prompt, ["cat", "dog", "hare's-foot bristle fern"])
+    for handle in handles:
+        handle.remove()
+    suffix = int((encoder.tokenizer.prompts(["cat", "dog", "hare's-foot bristle fern"], 16).lengths - 17).sum())
+    # Two full blocks see suffix and prefix, the last one only the three end-of-text tokens.
+    assert seen == [17 + suffix, 17 + suffix, 3]

@@ -1,0 +1,176 @@
+"""Learning: schedule, step against hand-written loss, bit-identical resume, settings that are refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prompt_core import HardSampler, PromptedTextEncoder, SoftPrompt, UniformSampler, UserError, Vocabulary
+from prompt_core.clip import Clip
+from prompt_core.training.artifacts import load_state, save_state
+from prompt_core.training.loop import LearningSettings, LearningState, contrast_step, epoch_learning_rates, learn_prompt
+
+NAMES = ["cat", "dog", "red fox", "crane", "crane", "oak tree", "old man of the woods", "cap"]
+
+
+@pytest.fixture(scope="module")
+def encoder(make_tiny_clip: Callable[..., Any]) -> PromptedTextEncoder:
+    return PromptedTextEncoder(make_tiny_clip())
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_learning_rates_are_the_published_ones() -> None:
+    five = epoch_learning_rates(5)
+    assert five == pytest.approx([1e-5, 0.002, 0.001809, 0.001309, 0.000691], abs=5e-7)
+    twenty = epoch_learning_rates(20)
+    assert twenty[:4] == pytest.approx([1e-5, 0.002, 0.001988, 0.001951], abs=5e-7)
+    assert twenty[-2:] == pytest.approx([0.000109, 0.000049], abs=5e-7)
+
+
+@pytest.mark.parametrize("reject", ["name", "id"])
+def test_step_is_the_sampled_loss_written_out(encoder: PromptedTextEncoder, reject: str) -> None:
+    vocabulary = Vocabulary(NAMES, ids=list(range(len(NAMES))))
+    prompt = SoftPrompt.random(32, 3, std=0.5)
+    images, labels = unit(3, 24), torch.tensor([3, 0, 3])
+    settings = LearningSettings(num_classes=6, reject=reject, correction="ln")
+
+    class Fixed:
+        def __call__(self, count: int, generator: torch.Generator, image_features: Any = None) -> Any:
+            assert count == 5
+            return torch.tensor([4, 3, 1, 2, 7]), None
+
+    loss, right = contrast_step(
+        encoder, prompt, vocabulary, images, labels, settings, Fixed(), torch.Generator().manual_seed(0)
+    )
+    features = encoder(prompt, NAMES).detach()
+    scale = encoder.clip.logit_scale
+    expected, hits = [], []
+    for image, label in zip(images, labels.tolist(), strict=True):
+        namesakes = [row for row, name in enumerate(NAMES) if name == NAMES[label]] if reject == "name" else [label]
+        kept = [row for row in (4, 3, 1, 2, 7) if row not in namesakes]
+        margin = math.log((len(NAMES) - len(namesakes)) / len(kept))
+        positive = scale * float(image @ features[label])
+        negatives = [scale * float(image @ features[row]) + margin for row in kept]
+        expected.append(math.log(sum(math.exp(value - positive) for value in [positive, *negatives])))
+        hits.append(all(positive > value for value in negatives))
+    assert float(loss.detach()) == pytest.approx(sum(expected) / 3, rel=1e-4)
+    assert right.tolist() == hits
+
+
+def test_all_classes_sampled_is_the_full_softmax(encoder: PromptedTextEncoder) -> None:
+    vocabulary = Vocabulary(NAMES, ids=list(range(len(NAMES))))
+    prompt = SoftPrompt.random(32, 3, std=0.5)
+    images, labels = unit(4, 24), torch.tensor([0, 1, 2, 5])
+    losses = []
+    for count in (0, len(NAMES)):
+        settings = LearningSettings(num_classes=count, correction="ln")
+        loss, _ = contrast_step(
+            encoder, prompt, vocabulary, images, labels, settings, UniformSampler(8), torch.Generator()
+        )
+        losses.append((loss, torch.autograd.grad(loss, prompt.context)[0]))
+    torch.testing.assert_close(losses[0][0], losses[1][0])
+    torch.testing.assert_close(losses[0][1], losses[1][1], atol=1e-5, rtol=1e-4)
+
+
+def run(
+    encoder: PromptedTextEncoder,
+    settings: LearningSettings,
+    hard: bool = False,
+    class_specific: bool = False,
+    interrupt: int | None = None,
+    path: Any = None,
+) -> tuple[SoftPrompt, LearningState]:
+    """Learn on 40 made-up images that lie near their class behind another prompt; stop and go on once, if asked to."""
+    vocabulary = Vocabulary(NAMES, ids=list(range(len(NAMES))))
+    labels = np.arange(40) % len(NAMES)
+    with torch.no_grad():
+        classes = encoder(SoftPrompt.random(32, 4, std=1.0, seed=5), NAMES)
+    features = classes[labels][:, None] + 0.1 * unit(40, 3, 24, seed=6)
+    features = torch.nn.functional.normalize(features, dim=-1).half().numpy()
+
+    def start() -> tuple[SoftPrompt, Any]:
+        count = len(NAMES) if class_specific else None
+        return SoftPrompt.random(32, 4, num_classes=count, seed=settings.seed), (
+            HardSampler(len(NAMES)) if hard else UniformSampler(len(NAMES))
+        )
+
+    prompt, sampler = start()
+    state = LearningState()
+    done = 0
+
+    def stop() -> bool:
+        return interrupt is not None and done == interrupt
+
+    for _ in learn_prompt(encoder, prompt, vocabulary, features, labels, settings, sampler, state, stop):
+        done += 1
+    if interrupt is not None:
+        assert done == interrupt
+        save_state(path, state, prompt, {"a": 1})
+        prompt, sampler = start()
+        state = load_state(path, prompt, {"a": 1})
+        for _ in learn_prompt(encoder, prompt, vocabulary, features, labels, settings, sampler, state):
+            done += 1
+    return prompt, state
+
+
+SETTINGS = LearningSettings(num_classes=4, epochs=3, batch=10, views=2, learning_rate=0.02, hard_refresh=3)
+
+
+def test_learning_lowers_the_loss(encoder: PromptedTextEncoder) -> None:
+    settings = LearningSettings(num_classes=0, epochs=12, batch=10, views=3, learning_rate=0.05)
+    _, state = run(encoder, settings)
+    assert len(state.history) == 12
+    assert state.history[-1]["loss"] < 0.8 * state.history[0]["loss"]
+    assert state.history[-1]["accuracy"] > state.history[0]["accuracy"]
+
+
+@pytest.mark.parametrize("interrupt", [1, 4, 7])  # within an epoch, at its end, in the middle of the second
+@pytest.mark.parametrize("kind", ["uniform", "hard", "class_specific"])
+def test_resumed_run_is_bit_identical(encoder: PromptedTextEncoder, tmp_path: Any, interrupt: int, kind: str) -> None:
+    options = {"hard": kind == "hard", "class_specific": kind == "class_specific"}
+    whole, state = run(encoder, SETTINGS, **options)
+    resumed, other = run(encoder, SETTINGS, **options, interrupt=interrupt, path=tmp_path / "state.pt")
+    assert torch.equal(whole.context, resumed.context)
+    assert state.history == other.history
+    assert not torch.equal(whole.context, SoftPrompt.random(32, 4, seed=SETTINGS.seed).context)
+
+
+def test_seed_decides(encoder: PromptedTextEncoder) -> None:
+    first, _ = run(encoder, SETTINGS)
+    again, _ = run(encoder, SETTINGS)
+    other, _ = run(encoder, LearningSettings(**{**vars(SETTINGS), "seed": 7}))
+    assert torch.equal(first.context, again.context)
+    assert not torch.equal(first.context, other.context)
+
+
+def test_state_of_other_settings_is_refused(tmp_path: Any) -> None:
+    prompt = SoftPrompt.random(32, 4)
+    path = tmp_path / "state.pt"
+    save_state(path, LearningState(epoch=2), prompt, {"seed": 1, "K": 100})
+    with pytest.raises(UserError, match="K was 100, now 500"):
+        load_state(path, prompt, {"seed": 1, "K": 500})
+    assert load_state(path, prompt, {"seed": 1, "K": 100}).epoch == 2
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match="truncated"):
+        load_state(path, prompt, {"seed": 1, "K": 100})
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(encoder: PromptedTextEncoder) -> None:
+    with pytest.raises(UserError, match=r"loss is .* at epoch \d, step \d"):
+        run(encoder, LearningSettings(num_classes=4, epochs=50, batch=10, learning_rate=float("inf"), warmup_epochs=0))
+
+
+def test_only_the_context_learns(tiny_clip: Clip) -> None:
+    encoder = PromptedTextEncoder(tiny_clip)
+    before = tiny_clip.fingerprint
+    run(encoder, SETTINGS)
+    del tiny_clip.__dict__["fingerprint"]
+    assert tiny_clip.fingerprint == before
