@@ -1,6 +1,17 @@
 """Reports: any runs' numbers in tables beside the published ones, never two protocols in one column; plots; one page.
 
-``runs`` finds runs and ``formats`` reads their files; ``protocol`` tells how two protocols differ; ``rows``,
-``columns`` and ``tables`` arrange the numbers; ``published`` joins the published ones; ``sweeps`` finds what can be
-drawn and ``plots`` draws it; ``markdown`` and ``page`` write; ``build`` is the whole of it.
+What is read: ``metrics.json`` documents, as single files, in folders, or gathered in a results file of a table::
+
+    {"about": {"command": ..., ...}, "runs": {"ROW/seed 0": DOCUMENT, "ROW/seed 1": DOCUMENT, ...}}
+
+DOCUMENT is ``{"dataset/metric": number or null, ..., "_run": {...}, "_protocol": {dataset: {...}}}``; one of them holds
+all data sets that a learned prompt or model was scored on. Of ``_run`` are read, all optional:
+
+- ``row``: label of the row, where the document does not stand in a results file under ``ROW/seed N``;
+- ``seed`` and ``settings``: what decided the run, with ``K`` and ``correction`` for prompts. Runs of one row whose
+  settings are equal share a line, as mean and half the range over seeds;
+- ``prompt``: template, name of templates or file; ``hand_prompt``: true where the class names stood in a template;
+- ``clip`` and ``pretrained``, or ``config`` (the resolved YAML): the model, for the comparison with published numbers;
+- ``config_file``: the file below ``configs/`` that it is a run of, for the model zoo;
+- ``command``, ``device``, ``versions``, ``history``, ``select_on_test``.
 """
