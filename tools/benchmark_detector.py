@@ -92,7 +92,7 @@ def measure(
 
     from pomp_lab.benchmarks.detector import growth, measure_classes
     from pomp_lab.benchmarks.machine import machine_description
-    from prompt_core.evaluation.metrics_file import run_description
+    from prompt_core.evaluation.protocol import run_description
 
     machine = machine_description("detectron2")
     rows = measure_classes(

@@ -24,7 +24,7 @@ from rich.table import Table
 from pomp_lab.benchmarks.methods import Job, load_names, measure_rows
 from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.errors import UserError, nearest, run_command
-from prompt_core.evaluation.metrics_file import package_versions, processor_name, run_description
+from prompt_core.evaluation.protocol import package_versions, processor_name, run_description
 from prompt_core.files import check_writable, write_json
 
 FULL_CHUNK = "256"  # names per pass of the full softmax

@@ -30,7 +30,7 @@ def main() -> None:
     from pomp_seg.checks import register_configured
     from pomp_seg.data.mapper import build_mapper
     from prompt_core.clip import load_clip
-    from prompt_core.evaluation.metrics_file import package_versions, processor_name
+    from prompt_core.evaluation.protocol import package_versions, processor_name
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

@@ -26,7 +26,7 @@ def main() -> int:
         check_writable(options.output)
     from pomp_lab.benchmarks.lvis_scoring import compare_scorers
     from pomp_lab.benchmarks.machine import machine_description
-    from prompt_core.evaluation.metrics_file import run_description
+    from prompt_core.evaluation.protocol import run_description
 
     machine = machine_description("hotcoco", "lvis", "pycocotools")
     tasks = {

@@ -24,7 +24,7 @@ from rich.table import Table
 from pomp_lab.benchmarks.text import BATCH, CONTEXTS, Job, measure_crossover, take_turns
 from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.errors import UserError, nearest, run_command
-from prompt_core.evaluation.metrics_file import package_versions, processor_name, run_description
+from prompt_core.evaluation.protocol import package_versions, processor_name, run_description
 from prompt_core.files import check_writable, read_json, write_json
 from prompt_core.text.encoder import PACKED_MINIMUM_WORK
 from prompt_core.vocabulary import Vocabulary

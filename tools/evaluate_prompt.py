@@ -42,7 +42,7 @@ from prompt_core.evaluation.evaluate import (
     score,
 )
 from prompt_core.evaluation.method_scoring import merges_namesakes, resolve_method, score_method
-from prompt_core.evaluation.metrics_file import run_description, write_metrics
+from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import make_output_folder, write_json
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.methods.templates import ENSEMBLES, TemplateMethod

@@ -17,7 +17,7 @@ from pomp_det.data.evaluation_loader import build_test_loader
 from pomp_det.evaluation.evaluator import DetectionEvaluator
 from pomp_det.evaluation.scoring import score_predictions
 from pomp_det.oracle import OracleDetector
-from prompt_core.evaluation.metrics_file import run_description, write_metrics
+from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import read_json
 
 Results = dict[str, dict[str, dict[str, float]]]

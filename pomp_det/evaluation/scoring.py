@@ -21,7 +21,7 @@ from pomp_det.evaluation.protocol import Protocol, check_backend
 from pomp_det.evaluation.selection import top_of_class, top_of_image
 from pomp_engine.data.derived_files import write_compact_json
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import run_description, write_metrics
+from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import atomic_path, sha256_of_file, write_json
 
 TASKS = {"bbox": "box", "segm": "mask"}

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from prompt_core.evaluation.metrics_file import package_versions, processor_name
+from prompt_core.evaluation.protocol import package_versions, processor_name
 
 
 def machine_description(*packages: str) -> dict[str, Any]:

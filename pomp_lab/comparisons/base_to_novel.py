@@ -32,7 +32,7 @@ from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import photo_list, tiny_imagenet
 from prompt_core.data.splits import few_shot
-from prompt_core.evaluation.metrics_file import run_description
+from prompt_core.evaluation.protocol import run_description
 from prompt_core.files import read_json, sha256_of_json, write_json
 from prompt_core.losses import Correction
 from prompt_core.negatives import UniformSampler

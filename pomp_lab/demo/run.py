@@ -32,7 +32,7 @@ from pomp_lab.shapes.options import ShapesOptions
 from prompt_core.classifier import TextClassifier
 from prompt_core.command_line import counting, load_model
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import run_description, write_metrics
+from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import make_output_folder, read_json, write_json, write_text
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder

@@ -18,7 +18,7 @@ from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import photo_list, tiny_imagenet
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import run_description
+from prompt_core.evaluation.protocol import run_description
 from prompt_core.files import sha256_of_file
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder

@@ -8,7 +8,7 @@ from typing import Any
 from pomp_lab.report.formats import Part, Run
 from pomp_lab.report.protocol import protocol_key
 from pomp_lab.report.published import PublishedColumn, load_published
-from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import sha256_of_json
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pomp_lab.report.companions import ClassNumbers, prompt_settings, read_classes, read_history
 from pomp_lab.report.protocol import protocol_key
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.evaluation.protocol import ON_REPORTED
 
 # A run may say it in its configuration instead of its protocol.
 _SELECTION = re.compile(r"^\s*(?:\w+\.)?SELECT_ON_TEST:\s*true\b", re.IGNORECASE | re.MULTILINE)

@@ -12,7 +12,7 @@ import torch
 from pomp_lab.benchmarks.methods import Job, load_names, measure_rows
 from pomp_lab.tables.plan import Table
 from pomp_lab.tables.store import Store, read_object
-from prompt_core.evaluation.metrics_file import package_versions, processor_name
+from prompt_core.evaluation.protocol import package_versions, processor_name
 from prompt_core.files import sha256_of_json, write_json
 
 REPEATS = 3

@@ -19,7 +19,7 @@ from pomp_lab.tables.targets import Question, Target
 from pomp_lab.tables.work import Work, learning_work, scoring_work
 from prompt_core.command_line import counting
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import run_description
+from prompt_core.evaluation.protocol import run_description
 from prompt_core.files import read_json, sha256_of_file, write_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import build_method, load_method, method_class

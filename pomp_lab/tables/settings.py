@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pomp_lab.tables.jobs import Job
 from prompt_core.config import flatten
-from prompt_core.evaluation.metrics_file import processor_name
+from prompt_core.evaluation.protocol import processor_name
 from prompt_core.files import sha256_of_json
 from prompt_core.methods.base import Method
 

@@ -19,7 +19,7 @@ from pomp_lab.report.rows import CHOSEN, cell
 from pomp_lab.report.rows import Row as ReportRow
 from pomp_lab.report.tables import cell_text, number_text
 from pomp_lab.tables.plan import Published, Row, Table
-from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import write_text
 
 

@@ -17,7 +17,7 @@ from pomp_lab.report.formats import Run
 from pomp_lab.report.runs import Found, find_runs
 from pomp_lab.zoo.configurations import ConfigurationFile, configuration_of
 from prompt_core.errors import UserError, nearest
-from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import sha256_of_json
 
 RESULTS = "docs/results"

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from pomp_seg.data.registration import check_labels, registered_metadata
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import run_description, write_metrics
+from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import make_output_folder, sha256_of_json
 
 

@@ -18,7 +18,7 @@ from pomp_seg.evaluation.classification import RegionClassificationEvaluator
 from pomp_seg.evaluation.evaluator import SegmentationEvaluator
 from pomp_seg.evaluation.scoring import score_predictions
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import run_description, write_metrics
+from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import read_json
 
 Results = dict[str, dict[str, dict[str, float]]]

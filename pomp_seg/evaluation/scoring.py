@@ -16,7 +16,7 @@ from pomp_seg.evaluation.confusion import confusion_matrix
 from pomp_seg.evaluation.metrics import ClassScores, check_denominator, class_scores, segmentation_metrics
 from pomp_seg.evaluation.prediction_files import prediction_file, read_manifest
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import run_description, write_metrics
+from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import atomic_path, sha256_of_file, sha256_of_json, write_json
 
 _logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import package_versions, run_description, write_metrics
+from prompt_core.evaluation.protocol import package_versions, run_description, write_metrics
 from prompt_core.files import atomic_path, read_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import method_file_metadata

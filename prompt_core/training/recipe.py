@@ -16,7 +16,7 @@ from prompt_core.config import correction_of, one_of
 from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.splits import VALIDATION_SHOTS
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import package_versions
+from prompt_core.evaluation.protocol import package_versions
 from prompt_core.files import make_output_folder, write_text
 from prompt_core.methods.base import Method
 from prompt_core.methods.image_towers import tower_for

@@ -21,7 +21,7 @@ from prompt_core.data.splits import few_shot
 from prompt_core.errors import UserError
 from prompt_core.evaluation.evaluate import TestSet, load_test_set
 from prompt_core.evaluation.method_scoring import score_method
-from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.methods.base import Method
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.methods.registry import method_file_metadata

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pomp_lab.shapes.folder import build_shapes
 from pomp_lab.shapes.options import ShapesOptions
-from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.evaluation.protocol import ON_REPORTED
 
 CallTool = Callable[..., tuple[int, str, str]]
 ROWS = "zero-shot CLIP;CoOp;POMP"

@@ -16,7 +16,7 @@ from prompt_core import SoftPrompt, load_clip
 from prompt_core.data.sources import open_images
 from prompt_core.evaluation.evaluate import load_test_set
 from prompt_core.evaluation.method_scoring import score_method
-from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.methods.registry import load_method
 from prompt_core.safe_load import load_restricted
 from prompt_core.training.selection import Selection, selection_words

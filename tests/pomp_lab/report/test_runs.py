@@ -13,7 +13,7 @@ from pomp_lab.report.rows import group_rows
 from pomp_lab.report.runs import find_runs
 from pomp_lab.report.words import run_facts
 from prompt_core.errors import UserError
-from prompt_core.evaluation.metrics_file import ON_REPORTED
+from prompt_core.evaluation.protocol import ON_REPORTED
 
 Write = Callable[..., Path]
 
