@@ -28,7 +28,9 @@ DEMO = ["matplotlib>=3.7"]
 CLASSIFICATION = ["scipy>=1.10", "scikit-learn>=1.4"]
 DEV = [
     "pytest>=8",
+    "pytest-cov>=5",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "ruff>=0.6",
     "mypy>=1.11",
