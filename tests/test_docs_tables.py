@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "results" / "tables"
+RESULTS = ROOT / "docs" / "results"
 PAGE = (ROOT / "docs" / "classification.md").read_text(encoding="utf-8")
+LAPTOP = ["imagenet21k", "cross_dataset", "cross_domain", "ablation_k", "ablation_margin", "align_uniform"]
+BASE_NOVEL = ["base_novel", "base_novel_tune", "base_novel_tune_lr_0.02"]
 
 
 def rows_below(text: str, start: str) -> list[list[str]]:
@@ -23,46 +23,61 @@ def rows_below(text: str, start: str) -> list[list[str]]:
     for line in lines[first:]:
         if not line.startswith("|"):
             break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+        rows.append([cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split(" | ")])
     return [row for number, row in enumerate(rows) if number != 1]
 
 
-def written(table: str) -> dict[str, list[str]]:
-    """Cells of a written table by row, without the number of runs."""
-    rows = rows_below((RESULTS / f"{table}_laptop.md").read_text(encoding="utf-8"), "| row")
-    return {row[0]: row[2:] for row in rows[1:]}
+def documents(table: str) -> dict[str, dict[str, Any]]:
+    """The ``metrics.json`` documents of a results file by ``ROW/seed N``."""
+    runs: dict[str, dict[str, Any]] = json.loads((RESULTS / f"{table}.json").read_text(encoding="utf-8"))["runs"]
+    return runs
 
 
-def documents() -> list[dict[str, Any]]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RESULTS / "results").glob("*.json"))]
+def number_of(document: dict[str, Any], heading: str) -> float | None:
+    """The number of a run that belongs below a heading of a written table."""
+    dataset, _, metric = heading.partition(":")[0].partition(", ")
+    if dataset in document["_protocol"]:
+        value: float | None = document.get(f"{dataset}/{metric or 'top1'}")
+        return value
+    if " / " in heading:  # images / candidates
+        part, _, candidates = heading.partition(" / ")
+        for name, words in document["_protocol"].items():
+            images = words.get("images_of", "photos").removesuffix(" classes")
+            if (images, f"{words['candidates']:,}") == (part, candidates):
+                return float(document[f"{name}/top1"])
+    if heading in ("alignment", "uniformity"):
+        return float(document[f"tiny_imagenet_novel_of_own/{heading}"])
+    (dataset,) = document["_protocol"]
+    return float(document[f"{dataset}/{heading.replace(' ', '_')}"])
 
 
-@pytest.mark.parametrize(
-    "table", ["imagenet21k", "cross_dataset", "cross_domain", "ablation_k", "ablation_margin", "align_uniform"]
-)
+@pytest.mark.parametrize("table", LAPTOP)
 def test_tables_of_the_page_are_those_that_were_written(table: str) -> None:
-    known = written(table)
+    rows = rows_below((RESULTS / f"{table}_laptop.md").read_text(encoding="utf-8"), "| row")
+    written = {row[0]: row[2:] for row in rows[1:]}
     shown = rows_below(PAGE, f"<!-- measured: {table} -->")[1:]
     assert len(shown) >= 5
     for name, *cells in shown:
-        assert cells == known[name], name
+        assert cells == written[name], name
 
 
-def test_written_tables_are_means_of_the_result_files() -> None:
-    values: dict[tuple[str, str], dict[Any, float]] = defaultdict(dict)
-    for document in documents():
-        for key, value in document.items():
-            if key.endswith("/top1"):
-                values[document["row"], key.removesuffix("/top1")][document["seed"]] = value
+@pytest.mark.parametrize(
+    "table", [*(f"{name}_laptop" for name in LAPTOP), *BASE_NOVEL, "scenes", "scenes_seg", "coco_seg"]
+)
+def test_written_tables_are_means_of_the_result_files(table: str) -> None:
+    found = documents(table)
+    text = (RESULTS / f"{table}.md").read_text(encoding="utf-8")
+    headings, *rows = rows_below(text, f"| {'row' if 'laptop' in table else ''}")
     checked = 0
-    for table in ("imagenet21k", "cross_dataset", "cross_domain"):
-        headings, *rows = rows_below((RESULTS / f"{table}_laptop.md").read_text(encoding="utf-8"), "| row")
-        for name, _, *cells in rows:
-            for heading, cell in zip(headings[2:], cells, strict=True):
-                found = list(values[name, heading.split(":")[0]].values())
-                if found and cell:
-                    mean = re.match(r"-?[\d.]+", cell)
-                    assert mean is not None
-                    assert mean[0] == f"{sum(found) / len(found):.1f}", (table, name, heading)
-                    checked += 1
-    assert checked > 50
+    for name, count, *cells in rows:
+        runs = [document for key, document in found.items() if key.partition("/seed ")[0] == name]
+        assert len(runs) == int(count), name
+        for heading, cell in zip(headings[2:], cells, strict=True):
+            values = [value for run in runs if (value := number_of(run, heading)) is not None]
+            digits = 3 if heading.endswith(("alignment", "uniformity")) else 1
+            expected = f"{sum(values) / len(values):.{digits}f}" if values else ""
+            if " ± " in cell:
+                expected += f" ± {(max(values) - min(values)) / 2:.{digits}f}"
+            assert cell.replace("−", "-") == expected, (name, heading)
+            checked += bool(values)
+    assert checked >= 15
