@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from pomp_engine.checkpoint import ModelCheckpointer
-from pomp_seg.clip_adapter import ClipAdapter
+from pomp_seg.clip import ClipAdapter
 
 logger = logging.getLogger(__name__)
 

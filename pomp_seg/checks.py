@@ -8,27 +8,15 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from pomp_seg.data.augmentation import check_choice
-from pomp_seg.data.label_values import dataset_labels
-from pomp_seg.data.mapper import MAPPERS
-from pomp_seg.data.registration import check_labels, register_datasets, register_files, registered_metadata
+from pomp_seg.data.loader import MAPPERS
+from pomp_seg.data.registration import check_labels, dataset_labels, registered_metadata
 from pomp_seg.evaluation.metrics import check_denominator
 from pomp_seg.models.mask_former import MaskFormer, ZeroShotMaskFormer
 from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
 from prompt_core.errors import UserError
-from prompt_core.files import resolve_path
 
 REGIONS = "mask_former_binary_semantic"
-
-
-def register_configured(cfg: CfgNode) -> None:
-    """Register the known data sets, and the user's own of ``DATASETS.FILES``.
-
-    Raises:
-        UserError: when a row is malformed.
-    """
-    register_datasets()
-    register_files(cfg.DATASETS.FILES, resolve_path)
 
 
 def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:

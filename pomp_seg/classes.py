@@ -1,16 +1,22 @@
-"""The classes of a segmentation, and which of them training saw."""
+"""The classes of a segmentation, which of them training saw, and class names as users give them."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import Tensor
 
+from pomp_seg.data.label_sets import LABEL_SETS, label_set
+from pomp_seg.data.registration import register_configured, registered_metadata
 from prompt_core.errors import UserError
+from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,40 @@ def batch_classes(batch: Sequence[dict[str, Any]], own: Classes | None) -> Class
     if any(each.names != first.names for each in others):
         raise UserError(f"a batch mixes the data sets {', '.join(datasets)}, whose classes differ; expected the same")
     return first if all(each.seen == first.seen for each in others) else Classes(first.names)
+
+
+logger = logging.getLogger(__name__)
+
+
+def read_words(given: str | Sequence[str] | Vocabulary) -> list[str]:
+    """Class names that a user asks for, see :meth:`pomp_seg.predictor.OpenVocabularySegmenter.set_vocabulary`.
+
+    Raises:
+        UserError: an absent file, a class matrix, blank or repeated names.
+    """
+    if not isinstance(given, str):
+        names = list(getattr(given, "names", given))
+        return [name.strip() for name in Vocabulary(names, source="vocabulary").check().names]
+    if given in LABEL_SETS:
+        return list(label_set(given).vocabulary.names)
+    if Path(given).suffix in (".npy", ".safetensors"):
+        raise UserError(
+            f"vocabulary {given} is a class matrix; a segmenter encodes names itself: give names, or a file of names"
+        )
+    return [name.strip() for name in read_vocabulary(given).names]
+
+
+def training_names(cfg: CfgNode) -> set[str] | None:
+    """Plain names of the classes that ``DATASETS.TRAIN`` shows a segmenter; None where they are not known here."""
+    names: set[str] = set()
+    try:
+        register_configured(cfg)
+        for dataset in cfg.DATASETS.TRAIN:
+            registered_metadata(dataset)
+            classes = dataset_classes(dataset)
+            flags = classes.seen or (True,) * len(classes.names)
+            names |= {plain_name(name) for name, seen in zip(classes.names, flags, strict=True) if seen}
+    except UserError as error:
+        logger.warning("which classes training saw is not known, all count as unseen: %s", error)
+        return None
+    return names or None

@@ -1,14 +1,25 @@
-"""The frozen CLIP inside a segmenter, whose weights may come with the segmenter's checkpoint."""
+"""The frozen CLIP inside a segmenter: where its weights come from, text features of names, classes of regions."""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pomp_seg.prompts.prompt_learner import ClassFeatures, PromptLearner
+from pomp_seg.regions.crops import squared_image
+from pomp_seg.regions.encode import RegionEncoder, encode_any_size, similarity_logits
+from pomp_seg.regions.single_pass import SinglePassEncoder
 from prompt_core.clip import Clip, load_clip
-from prompt_core.errors import UserError
+from prompt_core.errors import UserError, nearest
+from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.text.tower import TextTower
 
 # OpenAI's own names, as published files give them, and the open_clip architectures that compute the same.
 OPENAI_NAMES = {
@@ -87,3 +98,138 @@ def _check_tag(name: str, tag: str) -> None:
     tags: list[Any] = open_clip.list_pretrained_tags_by_model(name)
     if name in open_clip.list_models() and tag not in tags:
         raise UserError(f"CLIP_PRETRAINED {tag!r} is neither a file nor a tag of {name}{nearest(tag, tags)}")
+
+
+REGION_FEATURES = ("crops", "one_by_one", "single_pass")
+FILLS = ("mean", "zero")
+
+
+class ClipAdapter(nn.Module):
+    """A frozen CLIP and a prompt learner.
+
+    Weights carry the names of published checkpoints: ``clip_model.*`` and ``prompt_learner.*``.
+    """
+
+    def __init__(self, source: ClipSource, learner: PromptLearner) -> None:
+        """Raises UserError when the prompt learner's vectors have another width than the text tower."""
+        super().__init__()
+        self._source = source
+        self.clip_model = source.clip.model
+        self.prompt_learner: PromptLearner = learner
+        learner.connect(TextTower(source.clip))
+        self._features: ClassFeatures | None = None
+
+    @property
+    def clip(self) -> Clip:
+        """The frozen model; its weights may still be missing, see :class:`pomp_seg.clip.ClipSource`."""
+        return self._source.clip
+
+    def text_features(self, names: Sequence[str]) -> Tensor:
+        """Unit-norm features (N, E) of class names; names are encoded once while nothing learns."""
+        clip = self._source.ready()
+        if self._features is None:
+            # Not before the weights are there: the encoder looks at them, and the state dict holds some of them.
+            encoder = PromptedTextEncoder(clip)
+            self.prompt_learner.connect(encoder.tower)
+            self._features = ClassFeatures(self.prompt_learner, encoder)
+        return self._features(names)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm features (B, E) of normalised images (B, 3, H, W) of any size."""
+        return encode_any_size(self._source.ready(), images)
+
+    def whole_image_features(self, image: Tensor) -> Tensor:
+        """Unit-norm features (1, E) of an image (3, H, W) in 0..255, squeezed into CLIP's square."""
+        clip = self._source.ready()
+        return clip.encode_image(squared_image(clip, image))
+
+    def train(self, mode: bool = True) -> ClipAdapter:
+        """As for any module, but CLIP stays in evaluation mode."""
+        super().train(mode)
+        self.clip_model.eval()
+        return self
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        own = {f"{prefix}clip_model.{key}" for key in self.clip_model.state_dict()}
+        given = {key for key in state if key.startswith(f"{prefix}clip_model.")}
+        if given and not own <= given:
+            raise UserError(
+                f"the weights hold {len(own & given)} of the {len(own)} tensors of CLIP {self.clip.name}; they come "
+                "from another CLIP (CLIP_MODEL_NAME) or are incomplete"
+            )
+        if given:
+            self._source.loaded()
+        super()._load_from_state_dict(state, prefix, *arguments)
+
+
+class RegionClipAdapter(ClipAdapter):
+    """The same with a learned embedding for what is no object, and a classifier of regions.
+
+    Attributes:
+        non_object_embedding: (1, E).
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        source: ClipSource,
+        learner: PromptLearner,
+        mask_fill: str = "mean",
+        mask_expand_ratio: float = 1.0,
+        mask_threshold: float = 0.5,
+        mask_matting: bool = False,
+        region_features: str = "crops",
+        region_batch: int = 0,
+        first_block: int = -3,
+    ) -> None:
+        """
+        Args:
+            mask_fill: see :class:`pomp_seg.regions.encode.RegionEncoder`, as the next three.
+            region_features: ``crops``; ``one_by_one``, the plain reference of it; or ``single_pass``, see
+                :mod:`pomp_seg.regions.single_pass`.
+            region_batch: crops per pass of the image tower; 0 for what suits the device.
+            first_block: see :class:`pomp_seg.regions.single_pass.SinglePassEncoder`.
+
+        Raises:
+            UserError: an unknown fill or kind of region features.
+        """
+        super().__init__(source, learner)
+        if mask_fill not in FILLS:
+            raise UserError(f"MASK_FILL is {mask_fill!r}; expected {' or '.join(FILLS)}{nearest(mask_fill, FILLS)}")
+        if mask_expand_ratio <= 0:
+            raise UserError(f"MASK_EXPAND_RATIO is {mask_expand_ratio}; a positive number is expected, 1 for the box")
+        if region_features not in REGION_FEATURES:
+            raise UserError(
+                f"REGION_FEATURES is {region_features!r}; expected {', '.join(REGION_FEATURES)}"
+                f"{nearest(region_features, REGION_FEATURES)}"
+            )
+        clip = source.clip
+        self.non_object_embedding = nn.Parameter(torch.randn(1, clip.embed_dim) * TextTower(clip).width ** -0.5)
+        self.register_buffer("pixel_mean", 255 * torch.tensor(clip.image_mean).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", 255 * torch.tensor(clip.image_std).view(1, 3, 1, 1))
+        if region_features == "single_pass":
+            self._regions: Any = SinglePassEncoder(clip, mask_threshold, first_block)
+        else:
+            encoder = RegionEncoder(clip, mask_fill, mask_expand_ratio, mask_threshold, mask_matting, region_batch)
+            self._regions = encoder.one_by_one if region_features == "one_by_one" else encoder
+
+    def text_features(self, names: Sequence[str]) -> Tensor:
+        """Unit-norm features (N + 1, E) of class names, and of what is no object."""
+        features = super().text_features(names)
+        return torch.cat((features, F.normalize(self.non_object_embedding, dim=-1).to(features)))
+
+    def region_logits(self, image: Tensor, masks: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Class logits of the regions that are not empty.
+
+        Args:
+            image: (3, H, W) RGB in 0..255.
+            masks: probabilities (Q, H, W).
+
+        Returns:
+            Logits (V, N + 1), the last for what is no object, and which regions they belong to: bool (Q,).
+        """
+        self._source.ready()
+        features, valid = self._regions(image, masks)
+        return similarity_logits(features, self.text_features(names)), valid

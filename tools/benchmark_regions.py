@@ -27,8 +27,8 @@ def main() -> None:
 
     import pomp_seg
     from pomp_lab.benchmarks.regions import disjoint_regions, predicted_regions, region_costs
-    from pomp_seg.checks import register_configured
-    from pomp_seg.data.mapper import build_mapper
+    from pomp_seg.data.loader import build_mapper
+    from pomp_seg.data.registration import register_configured
     from prompt_core.clip import load_clip
     from prompt_core.evaluation.protocol import package_versions, processor_name
 

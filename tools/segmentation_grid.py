@@ -32,8 +32,7 @@ def main() -> None:
         for _, config, weights in sources
     ]
     from pomp_lab.picture_grid import add_predictions, choose_records, draw_grid, read_rows
-    from pomp_seg.checks import register_configured
-    from pomp_seg.data.registration import registered_metadata
+    from pomp_seg.data.registration import register_configured, registered_metadata
     from pomp_seg.predictor import OpenVocabularySegmenter
 
     register_configured(configs[0])

@@ -1,17 +1,22 @@
-"""The training loader of a segmenter: one or several data sets of the same classes, resumable at any iteration."""
+"""The mapper that a configuration names, and the training loader: some data sets of the same classes, resumable."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from torch.utils.data import DataLoader
 
 from pomp_engine.loader import Records, images_per_rank, seed_of_run, seeded_loader
-from pomp_seg.data.label_values import dataset_labels
-from pomp_seg.data.mapper import build_mapper
-from pomp_seg.data.sample_per_class import configured_sample
+from pomp_seg.data.augmentation import check_choice
+from pomp_seg.data.evaluation_mapper import build_test_mapper
+from pomp_seg.data.region_mapper import build_region_mapper
+from pomp_seg.data.registration import dataset_labels
+from pomp_seg.data.semantic_mapper import build_semantic_mapper
+from prompt_core.errors import UserError
 
 
 def training_records(cfg: CfgNode) -> Records:
@@ -44,3 +49,70 @@ def build_train_loader(cfg: CfgNode, start: int = 0) -> DataLoader[Any]:
         start=start,
         workers=cfg.DATALOADER.NUM_WORKERS,
     )
+
+
+Mapper = Callable[[Mapping[str, Any]], dict[str, Any]]
+MAPPERS = ("mask_former_semantic", "mask_former_binary_semantic")
+
+
+def build_mapper(cfg: CfgNode, is_train: bool = True, dataset_name: str = "") -> Mapper:
+    """The mapper of ``INPUT.DATASET_MAPPER_NAME``, for training or evaluation.
+
+    Args:
+        is_train: for ``DATASETS.TRAIN``, else for evaluation.
+        dataset_name: the test set; empty takes ``DATASETS.TEST``.
+
+    Raises:
+        UserError: for an unknown name, and as the mappers.
+    """
+    name = cfg.INPUT.DATASET_MAPPER_NAME
+    check_choice("INPUT.DATASET_MAPPER_NAME", name, MAPPERS)
+    if name == "mask_former_binary_semantic":
+        return build_region_mapper(cfg, is_train, dataset_name)
+    return build_semantic_mapper(cfg) if is_train else build_test_mapper(cfg)
+
+
+def sample_per_class(records: Sequence[Mapping[str, Any]], count: int, seed: int = 0) -> list[Any]:
+    """``count`` records of each class that has as many, all records of the other classes (ZSSeg).
+
+    As published, the ``count`` are drawn WITH replacement, so that some come twice and others never. The draw of a
+    class depends on its own records and the seed only, and not on their order.
+
+    Args:
+        records: with ``category_id`` and ``file_name``.
+        count: of each class.
+        seed: of the draw; published runs use 0.
+
+    Returns:
+        records in the order of their classes.
+
+    Raises:
+        UserError: when ``count`` is below 1, or a record has no ``category_id``.
+    """
+    if count < 1:
+        raise UserError(f"DATASETS.SAMPLE_PER_CLASS is {count}; expected a positive number, or -1 for all records")
+    by_class: dict[int, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if "category_id" not in record:
+            raise UserError(
+                f"image {record['file_name']} has no class (category_id); DATASETS.SAMPLE_PER_CLASS needs a data set "
+                "of one class a record (…_classification), or set it to -1"
+            )
+        by_class.setdefault(int(record["category_id"]), []).append(record)
+    sampled: list[Mapping[str, Any]] = []
+    for category in sorted(by_class):
+        own = sorted(by_class[category], key=lambda record: str(record["file_name"]))
+        if len(own) >= count:
+            own = [own[place] for place in np.random.default_rng([seed, category]).integers(len(own), size=count)]
+        sampled.extend(own)
+    return sampled
+
+
+def configured_sample(cfg: CfgNode, records: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """:func:`sample_per_class` by ``DATASETS.SAMPLE_PER_CLASS`` and ``SAMPLE_SEED``; -1 leaves the records as they are.
+
+    Raises:
+        UserError: as :func:`sample_per_class`.
+    """
+    count = int(cfg.DATASETS.SAMPLE_PER_CLASS)
+    return list(records) if count == -1 else sample_per_class(records, count, int(cfg.DATASETS.SAMPLE_SEED))

@@ -26,7 +26,7 @@ from pomp_seg.data.augmentation import (
     random_flip,
 )
 from pomp_seg.data.label_maps import check_ignore_label, read_record_labels
-from pomp_seg.data.label_values import dataset_labels
+from pomp_seg.data.registration import dataset_labels
 from prompt_core.data.augment import crop_box
 from prompt_core.errors import UserError
 
@@ -195,7 +195,7 @@ def build_region_mapper(cfg: CfgNode, is_train: bool = True, dataset_name: str =
         dataset_name: the test set; empty takes ``DATASETS.TEST``.
 
     Raises:
-        UserError: as :class:`RegionMapper` and :func:`pomp_seg.data.label_values.dataset_labels`.
+        UserError: as :class:`RegionMapper` and :func:`pomp_seg.data.registration.dataset_labels`.
     """
     tests = [dataset_name] if dataset_name else cfg.DATASETS.TEST
     num_classes, ignore_label = dataset_labels(cfg.DATASETS.TRAIN if is_train else tests)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from pomp_seg.data.catalog import ENTRIES, SegmentationEntry
@@ -15,7 +16,7 @@ from pomp_seg.data.label_maps import check_ignore_label, read_record_labels
 from pomp_seg.data.label_sets import LabelSet, label_set, read_label_set
 from pomp_seg.data.records import LabelFolder, Records, load_records
 from prompt_core.errors import UserError, nearest
-from prompt_core.files import data_root
+from prompt_core.files import data_root, resolve_path
 from prompt_core.vocabulary import Vocabulary
 
 
@@ -80,6 +81,16 @@ def register_files(rows: Sequence[Any], resolve: Callable[[str], str | os.PathLi
         register_dataset(
             name, resolve(labels), resolve(images), classes, resolve(seen[0]) if seen and seen[0] else None
         )
+
+
+def register_configured(cfg: CfgNode) -> None:
+    """Register the known data sets, and the user's own of ``DATASETS.FILES``.
+
+    Raises:
+        UserError: when a row is malformed.
+    """
+    register_datasets()
+    register_files(cfg.DATASETS.FILES, resolve_path)
 
 
 def registered_metadata(name: str) -> Any:
@@ -204,3 +215,33 @@ def _set_classes(name: str, classes: LabelSet, ignore_label: int | None) -> None
     if classes.seen is not None:
         values |= {"trainable_flag": classes.trainable_flag, "evaluation_set": {"base": list(classes.seen)}}
     MetadataCatalog.get(name).set(**values)
+
+
+def dataset_labels(names: Sequence[str]) -> tuple[int, int]:
+    """Number of classes and ignored value that registered data sets share.
+
+    Args:
+        names: of data sets, with ``stuff_classes`` and ``ignore_label`` in Detectron2's metadata. Classes that are
+            listed in a file of the data set are read.
+
+    Raises:
+        UserError: when one is not registered, has no such metadata, or differs from the first one.
+    """
+    if not names:
+        raise UserError("no data set is given; set DATASETS.TRAIN or DATASETS.TEST")
+    first: tuple[list[str], int] | None = None
+    for name in names:
+        # Data sets that others registered need no vocabulary of ours; sets of boxes may list stuff classes too.
+        known = name in DatasetCatalog.list() and MetadataCatalog.get(name).get("stuff_classes")
+        if not known or MetadataCatalog.get(name).get("evaluator_type") not in (None, "sem_seg"):
+            registered_metadata(name)
+        metadata = MetadataCatalog.get(name)
+        ignore_label = metadata.get("ignore_label")
+        if ignore_label is None:
+            raise UserError(f"data set {name!r} has no ignore_label in its metadata; register it with one, such as 255")
+        found = (list(metadata.stuff_classes), int(ignore_label))
+        if first is not None and found != first:
+            raise UserError(f"data set {name!r} has other classes or another ignored value than {names[0]!r}")
+        first = found
+    assert first is not None
+    return len(first[0]), first[1]

@@ -27,7 +27,7 @@ from pomp_seg.data.augmentation import (
     random_flip,
 )
 from pomp_seg.data.label_maps import check_ignore_label, present_classes, read_record_labels
-from pomp_seg.data.label_values import dataset_labels
+from pomp_seg.data.registration import dataset_labels
 from prompt_core.errors import UserError
 
 
@@ -154,7 +154,7 @@ def build_semantic_mapper(cfg: CfgNode) -> SemanticMapper:
 
     Raises:
         UserError: as :class:`SemanticMapper`, :func:`semantic_augmentations` and
-            :func:`pomp_seg.data.label_values.dataset_labels`.
+            :func:`pomp_seg.data.registration.dataset_labels`.
     """
     num_classes, ignore_label = dataset_labels(cfg.DATASETS.TRAIN)
     crop = cfg.INPUT.CROP

@@ -13,7 +13,7 @@ from torch import nn
 
 from pomp_engine.loader import evaluation_loader
 from pomp_seg.checks import REGIONS
-from pomp_seg.data.mapper import build_mapper
+from pomp_seg.data.loader import build_mapper
 from pomp_seg.evaluation.classification import RegionClassificationEvaluator
 from pomp_seg.evaluation.evaluator import SegmentationEvaluator
 from pomp_seg.evaluation.scoring import score_predictions

@@ -15,8 +15,14 @@ from pomp_seg.data.label_maps import read_label_map
 from pomp_seg.data.prepare.label_folders import write_label_map
 from pomp_seg.data.registration import check_labels, registered_metadata
 from pomp_seg.evaluation.metrics import check_denominator
-from pomp_seg.evaluation.prediction_files import SUBFOLDER, clear_predictions, prediction_file, write_manifest
-from pomp_seg.evaluation.scoring import count_image, write_scores
+from pomp_seg.evaluation.scoring import (
+    SUBFOLDER,
+    clear_predictions,
+    count_image,
+    prediction_file,
+    write_manifest,
+    write_scores,
+)
 from prompt_core.errors import UserError
 from prompt_core.files import sha256_of_file
 from prompt_core.vocabulary import Vocabulary

@@ -1,4 +1,4 @@
-"""Segmentation metrics from one confusion matrix.
+"""The confusion matrix of label maps, and segmentation metrics from it.
 
 IoU = TP / (ground truth + predicted - TP), over the pixels that have a true class. mIoU adds the IoU of the classes
 with ground truth; what it divides by changed between releases of Detectron2:
@@ -41,7 +41,7 @@ class ClassScores:
 
 
 def class_scores(confusion: np.ndarray) -> ClassScores:
-    """Numbers of each class from :func:`pomp_seg.evaluation.confusion.confusion_matrix`, (C + 1, C + 1)."""
+    """Numbers of each class from :func:`pomp_seg.evaluation.metrics.confusion_matrix`, (C + 1, C + 1)."""
     inner = confusion[:-1, :-1].astype(np.float64)  # (C, C)
     hits, truth, predicted = inner.diagonal().copy(), inner.sum(axis=0), inner.sum(axis=1)
     valid = truth > 0
@@ -75,7 +75,7 @@ def segmentation_metrics(
     seen classes; its numbers are given as ``mIoU-seen``, ``mIoU-unseen`` and ``hIoU`` too.
 
     Args:
-        confusion: (C + 1, C + 1), see :func:`pomp_seg.evaluation.confusion.confusion_matrix`.
+        confusion: (C + 1, C + 1), see :func:`pomp_seg.evaluation.metrics.confusion_matrix`.
         evaluation_set: named lists of class indices.
         denominator: of mIoU, one of :data:`DENOMINATORS`.
 
@@ -121,3 +121,37 @@ def _mean(values: np.ndarray) -> float:
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return numerator / denominator if denominator else np.asarray(numerator) * np.nan
+
+
+def confusion_matrix(
+    prediction: np.ndarray, truth: np.ndarray, num_classes: int, ignore_label: int = 255
+) -> np.ndarray:
+    """Pixels by predicted class (row) and true class (column), (C + 1, C + 1) int64.
+
+    The last column counts pixels without a true class; the last row is empty, because each pixel is predicted. The
+    shape is that of Detectron2's ``SemSegEvaluator``. Matrices of several images are added.
+
+    Args:
+        prediction: (H, W) integers 0..C-1 of any width; 8 bits are enough for no more than 256 classes.
+        truth: (H, W) integers 0..C-1 and ``ignore_label``.
+
+    Raises:
+        UserError: when sizes differ, or a value is no class.
+    """
+    if prediction.shape != truth.shape:
+        raise UserError(f"the prediction has size {prediction.shape}, its label {truth.shape}; expected the same")
+    side = num_classes + 1
+    # 64 bits first: the products below leave the range of the maps' own types.
+    rows, columns = prediction.astype(np.int64).ravel(), truth.astype(np.int64).ravel()  # (H * W)
+    ignored = columns == ignore_label
+    wrong = (rows < 0) | (rows >= num_classes)
+    if wrong.any():
+        raise UserError(f"the prediction has the value {rows[wrong][0]}; expected classes 0..{num_classes - 1}")
+    wrong = ((columns < 0) | (columns >= num_classes)) & ~ignored
+    if wrong.any():
+        raise UserError(
+            f"the label has the value {columns[wrong][0]}; expected classes 0..{num_classes - 1} or {ignore_label}"
+        )
+    columns[ignored] = num_classes
+    counts: np.ndarray = np.bincount(rows * side + columns, minlength=side * side)
+    return counts.reshape(side, side).astype(np.int64)

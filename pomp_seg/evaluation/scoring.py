@@ -1,4 +1,12 @@
-"""Numbers of a segmentation run: from its confusion matrix, and again at any time from the predicted label maps."""
+"""Numbers of a segmentation run: from its confusion matrix, and again at any time from the predicted label maps.
+
+::
+
+    FOLDER/predictions/manifest.json   data set, classes, images; "complete" says that all processes were done
+    FOLDER/predictions/KEY.png         class index of each pixel, in the size of the photo
+
+A label map has 8 bits for at most 255 classes, else 16. Nothing is kept in memory, whatever the number of images.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +20,16 @@ from typing import Any
 import numpy as np
 
 from pomp_seg.data.label_maps import check_label_values, read_label_map
-from pomp_seg.evaluation.confusion import confusion_matrix
-from pomp_seg.evaluation.metrics import ClassScores, check_denominator, class_scores, segmentation_metrics
-from pomp_seg.evaluation.prediction_files import prediction_file, read_manifest
+from pomp_seg.evaluation.metrics import (
+    ClassScores,
+    check_denominator,
+    class_scores,
+    confusion_matrix,
+    segmentation_metrics,
+)
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, write_metrics
-from prompt_core.files import atomic_path, sha256_of_file, sha256_of_json, write_json
+from prompt_core.files import atomic_path, make_output_folder, read_json, sha256_of_file, sha256_of_json, write_json
 
 _logger = logging.getLogger(__name__)
 
@@ -30,7 +42,7 @@ class Scores:
         dataset: its name.
         results: ``{"sem_seg": {"mIoU": …}}`` in percent, as Detectron2's evaluators return; NaN is undefined.
         protocol: the ``_protocol`` entry.
-        confusion: (C + 1, C + 1), see :func:`pomp_seg.evaluation.confusion.confusion_matrix`.
+        confusion: (C + 1, C + 1), see :func:`pomp_seg.evaluation.metrics.confusion_matrix`.
     """
 
     dataset: str
@@ -167,3 +179,46 @@ def _log(scores: Scores, denominator: str) -> None:
 
     table = create_small_table(dict(scores.results["sem_seg"]))
     _logger.info("%s, mIoU over classes of %s:\n%s", scores.dataset, denominator.replace("_", " "), table)
+
+
+SUBFOLDER = "predictions"
+MANIFEST = "manifest.json"
+_KEYS = {"dataset", "complete", "classes", "ignore_label", "evaluation_set", "images"}
+
+
+def prediction_file(folder: Path, key: str) -> Path:
+    """Where the prediction of an image lies."""
+    return folder / SUBFOLDER / f"{key}.png"
+
+
+def clear_predictions(folder: Path) -> None:
+    """Remove the predictions of an earlier run.
+
+    Raises:
+        UserError: when the folder cannot be created or written.
+    """
+    place = make_output_folder(folder / SUBFOLDER)
+    for path in [place / MANIFEST, *place.glob("*.png")]:
+        path.unlink(missing_ok=True)
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write what scoring needs to know besides the label maps."""
+    write_json(folder / SUBFOLDER / MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what :func:`write_manifest` wrote.
+
+    Raises:
+        UserError: when the folder holds no predictions, or those of an interrupted run.
+    """
+    path = folder / SUBFOLDER / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} holds no predictions: {path} does not exist; run the evaluation with inference")
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not set(manifest) >= _KEYS:
+        raise UserError(f"{path} does not describe predictions; run the evaluation with inference")
+    if not manifest["complete"]:
+        raise UserError(f"{folder / SUBFOLDER} is unfinished: the run was interrupted; run the inference again")
+    return manifest

@@ -10,8 +10,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from pomp_seg.heads.old_names import rename_old_keys
-from pomp_seg.heads.pixel_decoder import PixelDecoder
+from pomp_seg.heads.pixel_decoder import PixelDecoder, rename_old_keys
 from pomp_seg.heads.predictor import MaskProposalPredictor, MultilayerPerceptron, Proposals
 from pomp_seg.heads.transformer import Transformer
 from prompt_core.errors import UserError, nearest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch.nn.functional as F
@@ -52,3 +54,19 @@ class PixelDecoder(nn.Module):
             merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
             merged = self.get_submodule(f"layer_{level}")(merged)
         return self.mask_features(merged)
+
+
+_DIRECT = re.compile(r"(adapter_\d+|layer_\d+|mask_features)\.")
+_TWICE = "pixel_decoder.pixel_decoder."
+
+
+def rename_old_keys(state: dict[str, Any], prefix: str, *unused: Any) -> None:
+    """Give the pixel decoder's weights below ``prefix`` their present names, in place: a hook of loading."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        name = key.removeprefix(prefix)
+        if _DIRECT.match(name):
+            name = f"pixel_decoder.{name}"
+        elif name.startswith(_TWICE):  # what the published hook leaves in a file that is saved again
+            name = name.removeprefix("pixel_decoder.")
+        if prefix + name != key and prefix + name not in state:
+            state[prefix + name] = state.pop(key)

@@ -1,7 +1,8 @@
-"""From queries to mask proposals: a class embedding (or class logits) and a mask for each."""
+"""From learned queries to mask proposals: a class embedding (or class logits) and a mask for each."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,7 +11,6 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
-from pomp_seg.heads.position import sine_positions
 from pomp_seg.heads.transformer import Transformer
 
 
@@ -97,3 +97,26 @@ class MaskProposalPredictor(nn.Module):
 
 def _size(feature: Tensor) -> tuple[int, int]:
     return feature.shape[-2], feature.shape[-1]
+
+
+TEMPERATURE = 10000.0
+
+
+def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
+    """Fixed position encodings (1, channels, height, width) of DETR (arXiv 2005.12872, section A.4).
+
+    The first half of the channels encodes the row, the second half the column, each as sines and cosines in turn of the
+    position scaled to (0, 2π].
+    """
+    half = channels // 2
+    exponent = 2 * torch.div(torch.arange(half, device=device), 2, rounding_mode="floor") / half
+    frequency = TEMPERATURE**exponent  # (half,)
+
+    def encode(count: int) -> Tensor:
+        place = torch.arange(1, count + 1, device=device, dtype=torch.float32) / (count + 1e-6) * 2 * math.pi
+        angle = place[:, None] / frequency  # (count, half)
+        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
+
+    rows = encode(height)[:, None].expand(-1, width, -1)
+    columns = encode(width)[None].expand(height, -1, -1)
+    return torch.cat((rows, columns), dim=2).permute(2, 0, 1)[None]

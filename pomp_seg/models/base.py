@@ -1,4 +1,4 @@
-"""What segmenters with a backbone of their own share: normalised, padded images and the backbone's features of them."""
+"""What segmenters share: the backbone's features of padded images, and the CLIP adapter that a section asks for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from pomp_engine.half_precision import backbone_features
 from pomp_seg.classes import Classes
+from pomp_seg.clip import ClipAdapter, ClipSource, RegionClipAdapter
+from pomp_seg.prompts.build import build_prompt_learner
+from prompt_core.errors import UserError
 
 
 class Segmenter(nn.Module):
@@ -56,3 +60,26 @@ class Segmenter(nn.Module):
         images = [(example["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for example in batch]
         padded = ImageList.from_tensors(images, self.size_divisibility)
         return backbone_features(self.backbone, padded.tensor, self.half_precision), padded
+
+
+def build_region_adapter(cfg: CfgNode, node: CfgNode) -> RegionClipAdapter:
+    """The adapter of a ``CLIP_ADAPTER`` or ``REGION_CLIP_ADAPTER`` section; regions are cropped alike in both."""
+    options = cfg.MODEL.CLIP_ADAPTER
+    if not options.REGION_RESIZED:
+        raise UserError("MODEL.CLIP_ADAPTER.REGION_RESIZED is False; regions of any size are not built, set it to True")
+    return RegionClipAdapter(
+        ClipSource(node.CLIP_MODEL_NAME, node.CLIP_PRETRAINED),
+        build_prompt_learner(node),
+        mask_fill=options.MASK_FILL,
+        mask_expand_ratio=options.MASK_EXPAND_RATIO,
+        mask_threshold=options.MASK_THR,
+        mask_matting=options.MASK_MATTING,
+        region_features=options.REGION_FEATURES,
+        region_batch=options.REGION_BATCH,
+        first_block=options.SINGLE_PASS_FIRST_BLOCK,
+    )
+
+
+def build_adapter(node: CfgNode, tuning: bool = False) -> ClipAdapter:
+    """The adapter of a model that classifies whole images or pixels."""
+    return ClipAdapter(ClipSource(node.CLIP_MODEL_NAME, node.CLIP_PRETRAINED), build_prompt_learner(node, tuning))

@@ -15,13 +15,11 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from pomp_seg.classes import batch_classes
-from pomp_seg.clip_adapter import RegionClipAdapter
+from pomp_seg.clip import RegionClipAdapter
 from pomp_seg.ensemble import ENSEMBLES, calibrate, class_maps, geometric_ensemble, zegformer_fusion
 from pomp_seg.heads.predictor import Proposals
-from pomp_seg.losses import MaskProposalLoss
-from pomp_seg.matching import Targets
-from pomp_seg.models.base import Segmenter
-from pomp_seg.models.options import build_region_adapter
+from pomp_seg.losses import MaskProposalLoss, Targets
+from pomp_seg.models.base import Segmenter, build_region_adapter
 from pomp_seg.regions.encode import similarity_logits
 from prompt_core.errors import UserError, nearest
 

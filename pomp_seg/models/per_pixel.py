@@ -15,12 +15,10 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from pomp_seg.classes import Classes, batch_classes
-from pomp_seg.clip_adapter import ClipAdapter
+from pomp_seg.clip import ClipAdapter
 from pomp_seg.ensemble import geometric_ensemble
-from pomp_seg.heads.old_names import rename_old_keys
-from pomp_seg.heads.pixel_decoder import PixelDecoder
-from pomp_seg.models.base import Segmenter
-from pomp_seg.models.options import build_adapter
+from pomp_seg.heads.pixel_decoder import PixelDecoder, rename_old_keys
+from pomp_seg.models.base import Segmenter, build_adapter
 from pomp_seg.regions.encode import similarity_logits
 from prompt_core.errors import UserError
 

@@ -12,8 +12,8 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from pomp_seg.classes import Classes, batch_classes
-from pomp_seg.clip_adapter import ClipAdapter
-from pomp_seg.models.options import build_adapter
+from pomp_seg.clip import ClipAdapter
+from pomp_seg.models.base import build_adapter
 from pomp_seg.regions.encode import similarity_logits
 
 

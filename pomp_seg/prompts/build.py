@@ -1,4 +1,4 @@
-"""From ``MODEL.CLIP_ADAPTER`` to a prompt learner, with its checkpoint loaded."""
+"""From ``MODEL.CLIP_ADAPTER`` to a prompt learner, with its checkpoint loaded; and another prompt in its place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from pomp_seg.clip import OPENAI_NAMES
 from pomp_seg.prompts.prompt_learner import PompPrompt, PromptLearner, TemplatePrompt, ZssegPrompt
-from pomp_seg.prompts.templates import VILD_TEMPLATES
 from prompt_core.data.catalog.hand_written import imagenet_templates
 from prompt_core.errors import UserError, nearest
 from prompt_core.prompt import SoftPrompt
@@ -57,6 +57,40 @@ def build_prompt_learner(node: CfgNode, tuning: bool = False) -> PromptLearner:
         load_prompt(learner, node.PROMPT_CHECKPOINT)
         learner.requires_grad_(tuning)
     return learner
+
+
+def use_prompt(cfg: CfgNode, prompt: str) -> CfgNode:
+    """A configuration whose segmenter encodes names with another prompt.
+
+    Args:
+        prompt: a prompt file, or templates with ``{}`` separated by ``|``; empty for that of the configuration.
+
+    Raises:
+        UserError: a file that holds no shared prompt, or one of another CLIP; a segmenter with a second prompt.
+    """
+    if not prompt:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    node = cfg.MODEL.CLIP_ADAPTER
+    if node.SEPERATE_ADAPTER:
+        raise UserError(
+            "--prompt is not clear with MODEL.CLIP_ADAPTER.SEPERATE_ADAPTER True, where regions have a prompt of their "
+            "own; set PROMPT_LEARNER and PROMPT_CHECKPOINT of both in the configuration"
+        )
+    if "{}" in prompt:
+        node.PROMPT_LEARNER, node.PROMPT_CHECKPOINT = "predefined", ""
+        node.PREDEFINED_PROMPT_TEMPLATES = prompt.split("|")
+        return cfg
+    found = SoftPrompt.load(prompt)
+    clip = OPENAI_NAMES.get(node.CLIP_MODEL_NAME, node.CLIP_MODEL_NAME)
+    learned_with = found.metadata.get("clip")
+    if learned_with and learned_with != clip:
+        raise UserError(f"prompt {prompt} was learned with CLIP {learned_with}; the segmenter's is {clip}")
+    node.PROMPT_LEARNER, node.PROMPT_CHECKPOINT = "pomp", prompt
+    # Another width than that of the text tower is told when the segmenter is built.
+    node.PROMPT_SHAPE, node.PROMPT_DIM = (found.n_ctx, 0), int(found.context.shape[-1])
+    return cfg
 
 
 def load_prompt(learner: PompPrompt | ZssegPrompt, file: str | Path) -> None:
@@ -110,3 +144,17 @@ def _vectors(file: Path, learner: PompPrompt | ZssegPrompt) -> dict[str, Tensor]
             "a shared context (L, D) before the name is expected"
         )
     return {"ctx": prompt.context.detach()}
+
+
+# ViLD's list as ZSSeg uses it (``modeling/clip_adapter/utils.py``): with and without full stops as given there.
+_SIZES = ("small", "medium", "large")
+VILD_TEMPLATES = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    *(f"a photo of a {size} {{}}." for size in _SIZES),
+    *(f"This is a photo of a {size} {{}}." for size in _SIZES),
+    *(f"There is a {size} {{}} in the scene." for size in _SIZES),
+)

@@ -1,5 +1,7 @@
 """Prompt learners: how class names become text features, with names of weights as in published checkpoints.
 
+:class:`ClassFeatures` keeps the features of each name while nothing learns.
+
 Sources: ZSSeg (arXiv 2112.14757) and POMP's copy of it, ``modeling/clip_adapter/text_prompt.py``.
 """
 
@@ -148,3 +150,34 @@ class ZssegPrompt(ContextPrompt):
 
 def _random_context(count: int, width: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(count, width) * 0.02)
+
+
+class ClassFeatures:
+    """Text features by name.
+
+    Args:
+        learner: where it learns, names are encoded again at each call and the gradient reaches its vectors.
+    """
+
+    def __init__(self, learner: PromptLearner, encoder: PromptedTextEncoder) -> None:
+        self.learner, self.encoder = learner, encoder
+        self._kept: dict[str, Tensor] = {}
+        self._version: tuple[object, ...] = ()
+
+    def __call__(self, names: Sequence[str]) -> Tensor:
+        """Unit-norm features (N, E)."""
+        if self.learner.learns and torch.is_grad_enabled():
+            return self.learner(names, self.encoder)
+        version = self._now()
+        if version != self._version:
+            self._kept, self._version = {}, version
+        missing = list(dict.fromkeys(name for name in names if name not in self._kept))
+        if missing:
+            with torch.no_grad():
+                self._kept |= dict(zip(missing, self.learner(missing, self.encoder), strict=True))
+        return torch.stack([self._kept[name] for name in names])
+
+    def _now(self) -> tuple[object, ...]:
+        """Changes when a loaded file, an optimiser or a move to another device touches what the features come from."""
+        weight = self.encoder.tower.token_embedding.weight
+        return (weight.device, weight._version, *((id(each), each._version) for each in self.learner.parameters()))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pomp_seg import build_segmenter, load_config, set_classes
-from pomp_seg.matching import CostWeights, match
+from pomp_seg.losses import CostWeights, match
 from pomp_seg.regions.encode import similarity_logits
 
 YAML = "coco-stuff-164k-156/zero_shot_maskformer_R101c_pomp_prompt_bs32_60k.yaml"

@@ -15,8 +15,7 @@ from safetensors.numpy import load_file
 
 pytest.importorskip("detectron2")
 
-from pomp_seg.evaluation.confusion import confusion_matrix
-from pomp_seg.evaluation.metrics import class_scores, segmentation_metrics
+from pomp_seg.evaluation.metrics import class_scores, confusion_matrix, segmentation_metrics
 from prompt_core.errors import UserError
 from prompt_core.metrics import harmonic_mean
 

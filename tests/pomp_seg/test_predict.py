@@ -22,7 +22,7 @@ from pomp_seg.data.evaluation_mapper import build_test_mapper
 from pomp_seg.evaluation.evaluator import label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, best_classes
-from pomp_seg.vocabulary import use_prompt
+from pomp_seg.prompts.build import use_prompt
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
 

@@ -13,9 +13,8 @@ pytest.importorskip("detectron2")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomp_seg.regions.any_size import encode_any_size, resize_positions
 from pomp_seg.regions.crops import distinct_masks, expanded_box
-from pomp_seg.regions.encode import RegionEncoder
+from pomp_seg.regions.encode import RegionEncoder, encode_any_size, resize_positions
 from pomp_seg.regions.single_pass import SinglePassEncoder, cover
 from prompt_core.clip import Clip, load_clip
 from prompt_core.errors import UserError

@@ -241,7 +241,7 @@ def test_unknown_names() -> None:
 def test_sets_of_boxes_are_no_labels() -> None:
     """Detection sets of the same process have a vocabulary too."""
     from pomp_det.data.registration import register_datasets as register_boxes
-    from pomp_seg.data.label_values import dataset_labels
+    from pomp_seg.data.registration import dataset_labels
 
     register_boxes()
     for look in (registered_metadata, lambda name: dataset_labels([name])):

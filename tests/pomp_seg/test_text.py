@@ -13,9 +13,8 @@ pytest.importorskip("detectron2")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomp_seg.prompts.class_features import ClassFeatures
-from pomp_seg.prompts.prompt_learner import PompPrompt, TemplatePrompt, ZssegPrompt
-from pomp_seg.prompts.templates import VILD_TEMPLATES
+from pomp_seg.prompts.build import VILD_TEMPLATES
+from pomp_seg.prompts.prompt_learner import ClassFeatures, PompPrompt, TemplatePrompt, ZssegPrompt
 from prompt_core.data.catalog.hand_written import imagenet_templates
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
