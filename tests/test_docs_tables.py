@@ -47,6 +47,8 @@ def number_of(document: dict[str, Any], heading: str) -> float | None:
                 return float(document[f"{name}/top1"])
     if heading in ("alignment", "uniformity"):
         return float(document[f"tiny_imagenet_novel_of_own/{heading}"])
+    if len(document["_protocol"]) > 1 or "_of_" in heading:
+        return None  # a method has no number where it cannot answer
     (dataset,) = document["_protocol"]
     return float(document[f"{dataset}/{heading.replace(' ', '_')}"])
 
