@@ -10,6 +10,7 @@ all data sets that a learned prompt or model was scored on. Of ``_run`` are read
 - ``row``: label of the row, where the document does not stand in a results file under ``ROW/seed N``;
 - ``seed`` and ``settings``: what decided the run, with ``K`` and ``correction`` for prompts. Runs of one row whose
   settings are equal share a line, as mean and half the range over seeds;
+- ``id``: hash of what decided the run; results files of several tables may hold one run, whose numbers count once;
 - ``prompt``: template, name of templates or file; ``hand_prompt``: true where the class names stood in a template;
 - ``clip`` and ``pretrained``, or ``config`` (the resolved YAML): the model, for the comparison with published numbers;
 - ``config_file``: the file below ``configs/`` that it is a run of, for the model zoo;
