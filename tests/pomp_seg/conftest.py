@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from ..support.segmenter import tiny
@@ -16,6 +17,13 @@ __all__ = ["golden_clip", "published", "tiny"]
 def published(shared: Path) -> Path:
     """Folder of the published configurations of ZSSeg and POMP."""
     return shared / "data/published_configs/zsseg"
+
+
+@pytest.fixture
+def no_initial_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing the weights of full-size models takes most of the time, and tests of building do not look at them."""
+    for name in ("uniform_", "normal_"):
+        monkeypatch.setattr(torch.Tensor, name, lambda self, *arguments, **options: self)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("detectron2")
 
 from pomp_seg import build_segmenter, load_config
-from pomp_seg.names import META_ARCHITECTURES
+from pomp_seg.config import META_ARCHITECTURES
 from prompt_core import UserError
 from prompt_core.prompt import SoftPrompt
 
@@ -33,13 +33,6 @@ BUILT = [
 ]
 
 
-@pytest.fixture
-def _no_initial_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing the weights of full-size models takes most of the time, and building tests do not look at them."""
-    monkeypatch.setattr(torch.Tensor, "uniform_", lambda self, *arguments, **options: self)
-    monkeypatch.setattr(torch.Tensor, "normal_", lambda self, *arguments, **options: self)
-
-
 def test_every_file_loads(published: Path) -> None:
     files = sorted(published.rglob("*.yaml"))
     assert len(files) == 53
@@ -52,7 +45,7 @@ def test_every_file_loads(published: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT)
-@pytest.mark.usefixtures("_no_initial_values")
+@pytest.mark.usefixtures("no_initial_values")
 def test_builds(published: Path, tmp_path: Path, name: str) -> None:
     file = published / f"{name}.yaml"
     cfg = load_config(file, CPU)
