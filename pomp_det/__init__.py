@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from pomp_det.checkpoint import DetectorCheckpointer, load_weights
     from pomp_det.classifier import configured_classifier, set_classifier
     from pomp_det.config import add_detic_config, load_config
+    from pomp_det.task import detection_task
 
 _HOMES = {
     "DetectorCheckpointer": "checkpoint",
     "add_detic_config": "config",
     "build_detector": "build",
     "configured_classifier": "classifier",
+    "detection_task": "task",
     "load_config": "config",
     "load_weights": "checkpoint",
     "set_classifier": "classifier",
@@ -31,6 +33,7 @@ __all__ = [
     "add_detic_config",
     "build_detector",
     "configured_classifier",
+    "detection_task",
     "load_config",
     "load_weights",
     "set_classifier",

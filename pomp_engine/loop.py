@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +15,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 
-from pomp_engine import solver
-from pomp_engine.checkpoint import ModelCheckpointer
 from pomp_engine.run_folder import LOG, begin_folder, cut_log
 from pomp_engine.safety import any_process, stop_if_not_finite
+from pomp_engine.solver import build_scheduler
+from pomp_engine.task import Task
 from prompt_core.training.stopping import asked_to_stop
 
 LOG_PERIOD = 20  # iterations; Detectron2's habit, and the window of its smoothed numbers
@@ -29,13 +28,9 @@ _logger = logging.getLogger(__name__)
 
 
 def train(
+    task: Task,
     cfg: CfgNode,
     model: nn.Module,
-    *,
-    build_loader: Callable[[CfgNode, int], Iterable[list[dict[str, Any]]]],
-    checkpointer_class: Callable[..., ModelCheckpointer] = ModelCheckpointer,
-    build_optimizer: Callable[[CfgNode, nn.Module], torch.optim.Optimizer] = solver.build_optimizer,
-    prepare: Callable[[], None] | None = None,
     resume: bool = False,
     evaluate: Callable[[], Mapping[str, float]] | None = None,
 ) -> None:
@@ -47,13 +42,9 @@ def train(
     the interrupted one would have.
 
     Args:
-        cfg: with the keys of :func:`pomp_engine.config_keys.add_engine_config`.
+        task: its loader, optimiser and checkpoints.
+        cfg: with the keys of :func:`pomp_engine.config.add_engine_config`.
         model: maps a batch to a dictionary of losses, which are summed.
-        build_loader: called with ``cfg``, whose ``SEED`` is settled by then, and the iteration to begin with; gives
-            endless batches, lists of examples. What has to be right for the first step can be checked here: a run that
-            is finished does not call it.
-        checkpointer_class: called as ``checkpointer_class(model, folder, optimizer=…, scheduler=…, scaler=…)``.
-        prepare: called when the weights are loaded, even where the run turns out to be finished.
         resume: go on from the last checkpoint in ``OUTPUT_DIR``, where there is one.
         evaluate: called by every process each ``TEST.EVAL_PERIOD`` iterations, where that is above 0; the numbers that
             the main process gets go into the log. It changes nothing in the training.
@@ -68,21 +59,21 @@ def train(
     comm.synchronize()
     for line in changed:
         _logger.warning("resumed with another setting than the run began with: %s", line)
-    optimizer = build_optimizer(cfg, model)
-    scheduler = solver.build_scheduler(cfg, optimizer)
+    optimizer = task.build_optimizer(cfg, model)
+    scheduler = build_scheduler(cfg, optimizer)
     scaler = torch.amp.GradScaler("cuda", enabled=cfg.FP16 and str(cfg.MODEL.DEVICE).startswith("cuda"))
     parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-    checkpointer = checkpointer_class(model, cfg.OUTPUT_DIR, **parts)
+    checkpointer = task.checkpointer(model, cfg.OUTPUT_DIR, **parts)
     saved = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     resumed = resume and checkpointer.has_checkpoint()
     start = int(saved["iteration"]) + 1 if resumed else 0
     cfg = _with_seed(cfg, saved.get("seed") if resumed else None)
-    if prepare is not None:
-        prepare()
+    if task.prepare is not None:
+        task.prepare(cfg, model)
     if start >= cfg.SOLVER.MAX_ITER:
         _logger.info("the run is finished: %d of %d iterations", start, cfg.SOLVER.MAX_ITER)
         return
-    loader = build_loader(cfg, start)
+    loader = task.build_loader(cfg, model, start)
     if comm.is_main_process():
         cut_log(cfg.OUTPUT_DIR, start)
 

@@ -1,11 +1,9 @@
-"""What the training tool does, in one process of a run of any task: train, evaluate, or score again."""
+"""What one process of a run does, whatever the task: train, evaluate, or score again."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,38 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from pomp_engine.loop import FINAL
+from pomp_engine import loop
 from pomp_engine.run_folder import start_log, weights_to_evaluate
+from pomp_engine.task import Results, Task
 from prompt_core.errors import UserError
-
-Results = dict[str, dict[str, dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """The parts of a run that know what is learned.
-
-    Attributes:
-        package: whose log messages go into the run's log.
-        register: makes the data sets of a configuration known.
-        build: a model with random weights.
-        check: called with configuration, model and whether the run trains; raises for what is wrong.
-        load: called with the model and a file of weights.
-        train: called with configuration, model, whether to resume, and what evaluates amid the training or None.
-        evaluate: scores of each data set of ``DATASETS.TEST``; called by all processes.
-        score: the same from files, without a model; called by the main process.
-        kinds: names of what evaluators call their results, such as ``box`` for ``bbox``.
-    """
-
-    package: str
-    register: Callable[[CfgNode], None]
-    build: Callable[[CfgNode], nn.Module]
-    check: Callable[[CfgNode, nn.Module, bool], None]
-    load: Callable[[nn.Module, str], None]
-    train: Callable[[CfgNode, nn.Module, bool, Callable[[], Mapping[str, float]] | None], None]
-    evaluate: Callable[[CfgNode, nn.Module], Results]
-    score: Callable[[CfgNode], Results]
-    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 def train(task: Task, cfg: CfgNode, resume: bool = False) -> Results:
@@ -59,8 +29,8 @@ def train(task: Task, cfg: CfgNode, resume: bool = False) -> Results:
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set")
     task.check(cfg, model, True)
-    task.train(cfg, model, resume, partial(_numbers, task, cfg, model) if cfg.DATASETS.TEST else None)
-    final = str(Path(cfg.OUTPUT_DIR) / f"{FINAL}.pth")
+    loop.train(task, cfg, model, resume, partial(_numbers, task, cfg, model) if cfg.DATASETS.TEST else None)
+    final = str(Path(cfg.OUTPUT_DIR) / f"{loop.FINAL}.pth")
     return _evaluate(task, _with_weights(cfg, final), model) if cfg.DATASETS.TEST else {}
 
 

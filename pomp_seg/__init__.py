@@ -13,14 +13,17 @@ from prompt_core.lazy import lazy_names
 if TYPE_CHECKING:
     from pomp_seg.build import build_segmenter, set_classes
     from pomp_seg.checkpoint import SegmenterCheckpointer, load_weights
-    from pomp_seg.config import add_segmenter_config, load_config
+    from pomp_seg.config import add_segmenter_config, is_segmenter, load_config
+    from pomp_seg.task import segmentation_task
 
 _HOMES = {
     "SegmenterCheckpointer": "checkpoint",
     "add_segmenter_config": "config",
     "build_segmenter": "build",
+    "is_segmenter": "config",
     "load_config": "config",
     "load_weights": "checkpoint",
+    "segmentation_task": "task",
     "set_classes": "build",
 }
 
@@ -28,8 +31,10 @@ __all__ = [
     "SegmenterCheckpointer",
     "add_segmenter_config",
     "build_segmenter",
+    "is_segmenter",
     "load_config",
     "load_weights",
+    "segmentation_task",
     "set_classes",
 ]
 

@@ -9,11 +9,12 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from pomp_engine.backbones.efficientnet_lite import add_backbone_config
-from pomp_engine.config import add_engine_config, task_config
+from pomp_engine.config import add_engine_config, override_pairs, read_config, task_config
 from pomp_seg.config_keys import add_model_config, add_solver_config
 from pomp_seg.data.config_keys import add_data_config
+from prompt_core.errors import UserError, nearest
 
-__all__ = ["add_segmenter_config", "load_config"]
+META_ARCHITECTURES = ("MaskFormer", "ZeroShotMaskFormer", "ProposalClipClassifier", "ZeroShotPerPixelModel")
 
 
 def add_segmenter_config(cfg: CfgNode) -> None:
@@ -38,3 +39,21 @@ def load_config(file: str | Path | None = None, overrides: Sequence[Any] | Mappi
         UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
     """
     return task_config(add_segmenter_config, file, overrides)
+
+
+def is_segmenter(file: str | Path, overrides: Sequence[Any] = ()) -> bool:
+    """Whether ``MODEL.META_ARCHITECTURE`` of a YAML file, or of ``KEY VALUE`` overrides, is a segmenter's.
+
+    Raises:
+        UserError: when the file is absent or cannot be read, or the name is nearly a segmenter's: a detector's keys
+            would be asked for otherwise.
+    """
+    settings: Any = read_config(Path(file)).get("MODEL", {})
+    name = settings.get("META_ARCHITECTURE", "") if isinstance(settings, dict) else ""
+    for key, value in override_pairs(overrides):
+        if key == "MODEL.META_ARCHITECTURE":
+            name = value
+    hint = "" if name in META_ARCHITECTURES else nearest(str(name), META_ARCHITECTURES)
+    if hint:
+        raise UserError(f"MODEL.META_ARCHITECTURE is {name!r}, neither a detector nor a segmenter{hint}")
+    return name in META_ARCHITECTURES

@@ -1,51 +1,21 @@
-"""What the training tool does with a segmenter, in one process of a run: train, evaluate, or score again."""
+"""The parts of a segmenter's run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Any
 
 from detectron2.config import CfgNode
 from torch import nn
+from torch.utils.data import DataLoader
 
-from pomp_engine import run
-from pomp_engine.loop import train as run_training
-from pomp_engine.run import Results, Task
 from pomp_engine.solver import build_segmentation_optimizer
+from pomp_engine.task import Task
 from pomp_seg.build import build_segmenter
 from pomp_seg.checkpoint import SegmenterCheckpointer, load_weights
-from pomp_seg.checks import check_run, register_configured
+from pomp_seg.checks import check_run
 from pomp_seg.data.loader import build_train_loader
+from pomp_seg.data.registration import register_configured
 from pomp_seg.evaluation.evaluate import evaluate_segmenter, score_again
-
-
-def train(cfg: CfgNode, resume: bool = False) -> Results:
-    """See :func:`pomp_engine.run.train`."""
-    return run.train(segmentation_task(), cfg, resume)
-
-
-def evaluate(cfg: CfgNode, weights: str = "") -> Results:
-    """See :func:`pomp_engine.run.evaluate`."""
-    return run.evaluate(segmentation_task(), cfg, weights)
-
-
-def score(cfg: CfgNode) -> Results:
-    """See :func:`pomp_engine.run.score`."""
-    return run.score(segmentation_task(), cfg)
-
-
-def train_segmenter(
-    cfg: CfgNode, model: nn.Module, resume: bool = False, evaluate: Callable[[], Mapping[str, float]] | None = None
-) -> None:
-    """Train ``model`` for ``SOLVER.MAX_ITER`` iterations; see :func:`pomp_engine.loop.train`."""
-    run_training(
-        cfg,
-        model,
-        build_loader=build_train_loader,
-        checkpointer_class=SegmenterCheckpointer,
-        build_optimizer=build_segmentation_optimizer,
-        resume=resume,
-        evaluate=evaluate,
-    )
 
 
 def segmentation_task() -> Task:
@@ -56,7 +26,13 @@ def segmentation_task() -> Task:
         build=build_segmenter,
         check=check_run,
         load=load_weights,
-        train=train_segmenter,
+        build_loader=_build_loader,
         evaluate=evaluate_segmenter,
         score=score_again,
+        checkpointer=SegmenterCheckpointer,
+        build_optimizer=build_segmentation_optimizer,
     )
+
+
+def _build_loader(cfg: CfgNode, model: nn.Module, start: int) -> DataLoader[Any]:
+    return build_train_loader(cfg, start)

@@ -40,14 +40,10 @@ def main() -> None:
     overrides = list(arguments.set)
     if arguments.weights:
         overrides.append(f"MODEL.WEIGHTS={arguments.weights}")
-    # Where Detectron2 is missing, these say so.
-    detector_config, segmenter_config = pomp_det.load_config, pomp_seg.load_config
-    from pomp_seg.names import is_segmenter
-
-    if is_segmenter(arguments.model, overrides):
-        run = segmenter(segmenter_config(arguments.model, overrides), arguments, photos)
+    if pomp_seg.is_segmenter(arguments.model, overrides):
+        run = segmenter(pomp_seg.load_config(arguments.model, overrides), arguments, photos)
     else:
-        run = detector(detector_config(arguments.model, overrides), arguments, photos)
+        run = detector(pomp_det.load_config(arguments.model, overrides), arguments, photos)
     lists = arguments.vocabulary or [None]
     for number, words in enumerate(lists, start=1):
         print(run(words, output if len(lists) == 1 else make_output_folder(output / str(number))))
@@ -79,7 +75,7 @@ def segmenter(cfg: object, arguments: argparse.Namespace, photos: list[Path]) ->
         raise UserError("--background is given without --vocabulary; name the words to colour")
     from pomp_seg.predict_photos import segment_photos
     from pomp_seg.predictor import OpenVocabularySegmenter
-    from pomp_seg.vocabulary import use_prompt
+    from pomp_seg.prompts.build import use_prompt
 
     predictor = OpenVocabularySegmenter.load(use_prompt(cfg, arguments.prompt))
 

@@ -32,47 +32,35 @@ def main() -> int:
         overrides += ["MODEL.DEVICE", "cpu"]
     import pomp_det
     import pomp_seg
-    from pomp_engine.processes import run_processes
-    from pomp_seg.names import is_segmenter
 
-    if is_segmenter(arguments.config, overrides):
+    if pomp_seg.is_segmenter(arguments.config, overrides):
         if arguments.oracle or arguments.eval_backend != BACKENDS[0]:
             raise UserError("--oracle and --eval-backend are for detectors; leave them out for a segmenter")
-        task, cfg = run_segmenter, pomp_seg.load_config(arguments.config, overrides)
+        cfg, task = pomp_seg.load_config(arguments.config, overrides), pomp_seg.segmentation_task()
     else:
-        task, cfg = run_detector, pomp_det.load_config(arguments.config, overrides)
-    return run_processes(task, arguments.num_gpus, arguments.num_processes, (cfg, arguments))
+        cfg = pomp_det.load_config(arguments.config, overrides)
+        task = pomp_det.detection_task(arguments.eval_backend, arguments.oracle)
+    from pomp_engine.processes import run_processes
+
+    return run_processes(run, arguments.num_gpus, arguments.num_processes, (task, cfg, arguments))
 
 
-def run_detector(cfg: Any, arguments: argparse.Namespace) -> int:
-    """What each process of a detector's run does."""
-    from pomp_det.task import evaluate, score, train
+def run(task: Any, cfg: Any, arguments: argparse.Namespace) -> int:
+    """What each process does."""
+    from pomp_engine.run import evaluate, score, train
 
     if arguments.score_only:
-        score(cfg, arguments.eval_backend, arguments.oracle)
+        score(task, cfg)
     elif arguments.eval_only or arguments.oracle:
-        evaluate(cfg, arguments.eval_backend, arguments.oracle, given_weights(cfg, arguments))
+        evaluate(task, cfg, given_weights(cfg, arguments))
     else:
-        train(cfg, arguments.resume, arguments.eval_backend)
-    return 0
-
-
-def run_segmenter(cfg: Any, arguments: argparse.Namespace) -> int:
-    """What each process of a segmenter's run does."""
-    from pomp_seg.task import evaluate, score, train
-
-    if arguments.score_only:
-        score(cfg)
-    elif arguments.eval_only:
-        evaluate(cfg, given_weights(cfg, arguments))
-    else:
-        train(cfg, arguments.resume)
+        train(task, cfg, arguments.resume)
     return 0
 
 
 def given_weights(cfg: Any, arguments: argparse.Namespace) -> str:
     """MODEL.WEIGHTS where the command line names them, which then come before the run in --output."""
-    named = any(str(each).partition("=")[0] == "MODEL.WEIGHTS" for each in arguments.overrides)
+    named = any(str(text).partition("=")[0] == "MODEL.WEIGHTS" for text in arguments.overrides)
     return str(cfg.MODEL.WEIGHTS) if named else ""
 
 

@@ -178,10 +178,11 @@ class DetectorComparison:
 def _train(config: str, overrides: Mapping[str, Any]) -> None:
     """What the process of a run does; a run that was stopped goes on."""
     from pomp_det.config import load_config
-    from pomp_det.task import train
+    from pomp_det.task import detection_task
+    from pomp_engine.run import train
     from prompt_core.errors import run_command
 
     def main() -> None:
-        train(load_config(config, overrides), resume=True)
+        train(detection_task(), load_config(config, overrides), resume=True)
 
     run_command(main)

@@ -204,11 +204,12 @@ class SegmenterComparison:
 
 def _train(config: str, overrides: Mapping[str, Any]) -> None:
     """What the process of a run does; a run that was stopped goes on."""
+    from pomp_engine.run import train
     from pomp_seg.config import load_config
-    from pomp_seg.task import train
+    from pomp_seg.task import segmentation_task
     from prompt_core.errors import run_command
 
     def main() -> None:
-        train(load_config(config, overrides), resume=True)
+        train(segmentation_task(), load_config(config, overrides), resume=True)
 
     run_command(main)

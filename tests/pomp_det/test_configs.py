@@ -11,7 +11,7 @@ pytest.importorskip("detectron2")
 
 from pomp_det import build_detector, load_config
 from pomp_engine.config import flatten
-from pomp_seg.names import is_segmenter
+from pomp_seg.config import is_segmenter
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PUBLISHED = {

@@ -14,9 +14,10 @@ pytest.importorskip("detectron2")
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from pomp_det import load_config, training
-from pomp_det import task as runs
+from pomp_det import load_config
 from pomp_det.checks import register_configured
+from pomp_det.task import detection_task
+from pomp_engine import loop, run
 from prompt_core import SoftPrompt, TextClassifier, UserError
 
 from ..support.detector_run import CATEGORIES, make_data, tiny_settings
@@ -33,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def no_training(*arguments: Any) -> None:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(runs, "train_detector", no_training)
+    monkeypatch.setattr(loop, "train", no_training)
     yield tmp_path
     DatasetCatalog.pop("tiny", None)
     MetadataCatalog.pop("tiny", None)
@@ -42,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def refused(folder: Path, message: str, **changed: Any) -> None:
     settings = {"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": str(folder / "classes.safetensors")} | changed
     with pytest.raises(UserError, match=message) as error:
-        runs.train(load_config(None, tiny_settings(folder, **settings)))
+        run.train(detection_task(), load_config(None, tiny_settings(folder, **settings)))
     assert "\n" not in str(error.value)
 
 
@@ -134,7 +135,3 @@ def test_own_files_follow_the_data_root(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(DatasetCatalog.get("tiny")) == 6
     DatasetCatalog.pop("tiny")
     MetadataCatalog.pop("tiny")
-
-
-def test_training_is_what_the_fixture_stops(folder: Path) -> None:
-    assert training.train_detector is not runs.train_detector

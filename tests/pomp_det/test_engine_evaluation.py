@@ -19,9 +19,10 @@ pytest.importorskip("hotcoco")
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from pomp_det import build_detector, load_config
-from pomp_det import task as runs
 from pomp_det.checks import register_configured
 from pomp_det.evaluation.evaluate import evaluate_detector
+from pomp_det.task import detection_task
+from pomp_engine import run
 from prompt_core import TextClassifier, UserError
 
 from ..support.detector_run import CATEGORIES, make_config, make_data, tiny_settings
@@ -67,16 +68,16 @@ def detections(folder: Path, dataset: str = "tiny") -> list[dict[str, Any]]:
 
 def test_train_evaluate_and_score_again(folder: Path) -> None:
     cfg = configured(folder, **with_classes(folder), **{"SOLVER.MAX_ITER": 2})
-    results = runs.train(cfg)
+    results = run.train(detection_task(), cfg)
     assert set(results["tiny"]) == {"bbox", "segm"}
     document = json.loads((folder / "run/metrics.json").read_text())
     assert document["tiny/box_AP"] == pytest.approx(results["tiny"]["bbox"]["AP"])
     assert document["_protocol"]["tiny"]["metric"] == "COCO AP"
     (folder / "run/metrics.json").unlink()
-    again = runs.score(cfg)
+    again = run.score(detection_task(), cfg)
     for task in ("bbox", "segm"):
         np.testing.assert_equal(again["tiny"][task], results["tiny"][task])
-    by_reference = runs.score(cfg, "reference")
+    by_reference = run.score(detection_task("reference"), cfg)
     np.testing.assert_allclose(by_reference["tiny"]["bbox"]["AP"], results["tiny"]["bbox"]["AP"], atol=1e-9)
     assert "pycocotools" in json.loads((folder / "run/metrics.json").read_text())["_protocol"]["tiny"]["scorer"]
 
@@ -88,7 +89,7 @@ def test_an_evaluation_amid_the_training_changes_nothing_in_it(folder: Path) -> 
     for name, period in (("plain", 0), ("periodic", 2)):
         changed = {"OUTPUT_DIR": str(folder / name), "TEST.EVAL_PERIOD": period, "SOLVER.MAX_ITER": 5}
         cfg = configured(folder, **with_classes(folder), **changed)
-        runs.train(cfg)
+        run.train(detection_task(), cfg)
         weights = torch.load(folder / name / "model_final.pth", weights_only=True)["model"]
         hashes.append(hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest())
     assert hashes[0] == hashes[1]
@@ -98,14 +99,14 @@ def test_an_evaluation_amid_the_training_changes_nothing_in_it(folder: Path) -> 
 
 def test_the_run_in_the_folder_is_evaluated_unless_weights_are_given(folder: Path) -> None:
     cfg = configured(folder, **with_classes(folder), **{"SOLVER.MAX_ITER": 1})
-    runs.train(cfg)
+    run.train(detection_task(), cfg)
     trained = detections(folder)
-    runs.evaluate(cfg)
+    run.evaluate(detection_task(), cfg)
     assert detections(folder) == trained
-    runs.evaluate(cfg, weights=str(save_detector(folder)))
+    run.evaluate(detection_task(), cfg, weights=str(save_detector(folder)))
     assert detections(folder) != trained
     with pytest.raises(UserError, match=r"MODEL.WEIGHTS is empty and .* holds no run"):
-        runs.evaluate(configured(folder, OUTPUT_DIR=str(folder / "nothing")))
+        run.evaluate(detection_task(), configured(folder, OUTPUT_DIR=str(folder / "nothing")))
 
 
 def test_every_test_set_gets_its_classes(folder: Path) -> None:
@@ -131,7 +132,7 @@ def test_every_test_set_gets_its_classes(folder: Path) -> None:
            "MODEL.TEST_CLASSIFIERS": [str(folder / "first.npy"), str(folder / "again.npy")],
            "MODEL.TEST_NUM_CLASSES": [3, 3]},
     )  # fmt: skip
-    runs.evaluate(cfg, weights=weights)
+    run.evaluate(detection_task(), cfg, weights=weights)
     first, second = detections(folder), detections(folder, "again")
     assert len({each["category_id"] for each in first}) == 3
     key = ("image_id", "score", "category_id")
@@ -139,10 +140,10 @@ def test_every_test_set_gets_its_classes(folder: Path) -> None:
     assert sorted(tuple(each[name] for name in key) for each in second) == expected
     cfg.MODEL.TEST_NUM_CLASSES = [3, 4]
     with pytest.raises(UserError, match=r"again.npy has 3 classes, MODEL.TEST_NUM_CLASSES says 4"):
-        runs.evaluate(cfg, weights=weights)
+        run.evaluate(detection_task(), cfg, weights=weights)
     cfg.MODEL.TEST_CLASSIFIERS = cfg.MODEL.TEST_CLASSIFIERS[:1]
     with pytest.raises(UserError, match="1 TEST_CLASSIFIERS and 2 TEST_NUM_CLASSES for 2 data sets"):
-        runs.evaluate(cfg, weights=weights)
+        run.evaluate(detection_task(), cfg, weights=weights)
 
 
 def test_the_model_keeps_its_classes_after_a_swap(folder: Path) -> None:
@@ -161,13 +162,13 @@ def test_the_model_keeps_its_classes_after_a_swap(folder: Path) -> None:
 def test_oracles_have_their_own_files(folder: Path, oracle: str) -> None:
     weights = str(save_detector(folder))
     cfg = configured(folder, **with_classes(folder))
-    plain = runs.evaluate(cfg, weights=weights)
-    perfect = runs.evaluate(cfg, oracle=oracle, weights=weights)
+    plain = run.evaluate(detection_task(), cfg, weights=weights)
+    perfect = run.evaluate(detection_task(oracle=oracle), cfg, weights)
     assert perfect["tiny"]["bbox"]["AP"] >= plain["tiny"]["bbox"]["AP"]
     document = json.loads((folder / f"run/metrics_oracle_{oracle}.json").read_text())
     assert document["_protocol"]["tiny"]["oracle"] == oracle
     assert "oracle" not in json.loads((folder / "run/metrics.json").read_text())["_protocol"]["tiny"]
-    np.testing.assert_equal(runs.score(cfg, oracle=oracle), perfect)
+    np.testing.assert_equal(run.score(detection_task(oracle=oracle), cfg), perfect)
 
 
 def test_masks_are_skipped_where_the_annotations_have_none(folder: Path) -> None:
@@ -177,9 +178,9 @@ def test_masks_are_skipped_where_the_annotations_have_none(folder: Path) -> None
     (folder / "boxes.json").write_text(json.dumps(document))
     weights = str(save_detector(folder))
     cfg = configured(folder, **with_classes(folder))
-    assert runs.evaluate(cfg, weights=weights)["tiny"]["segm"]["AP"] == 0
+    assert run.evaluate(detection_task(), cfg, weights=weights)["tiny"]["segm"]["AP"] == 0
     cfg.TEST.MASKS_WITHOUT_GROUND_TRUTH = "skip"
-    assert set(runs.evaluate(cfg, weights=weights)["tiny"]) == {"bbox"}
+    assert set(run.evaluate(detection_task(), cfg, weights=weights)["tiny"]) == {"bbox"}
 
 
 def tool(folder: Path, *arguments: str, start: list[str] | None = None) -> subprocess.CompletedProcess[str]:

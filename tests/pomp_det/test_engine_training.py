@@ -18,7 +18,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from pomp_det import build_detector, load_config
 from pomp_det.checks import register_configured
-from pomp_det.training import train_detector
+from pomp_det.task import detection_task
 from pomp_engine import loop as training
 from pomp_engine.solver import build_optimizer, build_scheduler
 from prompt_core import UserError
@@ -42,7 +42,7 @@ def train(folder: Path, name: str = "run", resume: bool = False, **changed: Any)
     register_configured(cfg)
     torch.manual_seed(cfg.SEED)
     model = build_detector(cfg)
-    train_detector(cfg, model, resume)
+    training.train(detection_task(), cfg, model, resume)
     return torch.load(folder / name / "model_final.pth", weights_only=True)["model"]
 
 

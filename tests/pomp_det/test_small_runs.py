@@ -12,11 +12,11 @@ import pytest
 pytest.importorskip("detectron2")
 
 from pomp_det import build_detector, load_config
-from pomp_det import task as runs
 from pomp_det.checks import register_configured
 from pomp_det.data.prepare.coco_small import prepare_coco_small
-from pomp_det.training import train_detector
+from pomp_det.task import detection_task
 from pomp_engine import loop as training
+from pomp_engine import run
 from pomp_engine.checkpoint import PACKAGE, packaged_file
 from prompt_core import UserError
 
@@ -55,7 +55,7 @@ def resident_memory() -> int:
 
 def test_a_few_steps_on_real_photos(data_root: Path, tmp_path: Path) -> None:
     cfg = configured(tmp_path, **{"SOLVER.MAX_ITER": 3, "SOLVER.IMS_PER_BATCH": 2, "DATASETS.TEST": ()})
-    runs.train(cfg)
+    run.train(detection_task(), cfg)
     assert (tmp_path / "model_final.pth").is_file()
 
 
@@ -71,7 +71,7 @@ def test_memory_is_flat_over_500_steps(data_root: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(training, "stop_if_not_finite", measured)
     register_configured(cfg)
-    train_detector(cfg, build_detector(cfg))
+    training.train(detection_task(), cfg, build_detector(cfg))
     settled = max(seen[50:150])
     assert max(seen[150:]) < 1.05 * settled
 
@@ -79,7 +79,7 @@ def test_memory_is_flat_over_500_steps(data_root: Path, tmp_path: Path, monkeypa
 @pytest.mark.slow
 def test_the_small_detector_fits_its_photos(data_root: Path, tmp_path: Path) -> None:
     """Takes most of an hour; docs/results/coco_small.json holds the numbers of such a run."""
-    results = runs.train(configured(tmp_path))
+    results = run.train(detection_task(), configured(tmp_path))
     assert results["coco_small_train"]["bbox"]["AP50"] >= 50
     document = json.loads((tmp_path / "metrics.json").read_text())
     assert document["coco_small_val/box_AP50"] > 0

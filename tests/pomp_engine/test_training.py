@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -22,6 +23,7 @@ from pomp_engine.loader import images_per_rank, seed_of_run, seeded_loader
 from pomp_engine.loop import train
 from pomp_engine.run_folder import weights_to_evaluate
 from pomp_engine.solver import build_segmentation_optimizer
+from pomp_engine.task import Task
 from prompt_core import UserError
 
 RECORDS = [{"file_name": f"{number}.png", "target": number / 5} for number in range(6)]
@@ -48,7 +50,7 @@ def mapper(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "x": torch.tensor([x], dtype=torch.float32), "y": torch.tensor([record["target"]])}
 
 
-def loader(cfg: CfgNode, start: int) -> Any:
+def loader(cfg: CfgNode, model: Fit, start: int) -> Any:
     return seeded_loader(RECORDS, mapper, images_per_rank(cfg), seed_of_run(cfg, start), start=start)
 
 
@@ -73,9 +75,26 @@ def settings(folder: Path, **changed: Any) -> CfgNode:
     return merge_config(cfg, None, overrides | changed)
 
 
-def run(cfg: CfgNode, resume: bool = False, **options: Any) -> dict[str, Any]:
-    parts = {"build_loader": loader, "build_optimizer": build_segmentation_optimizer, **options}
-    train(cfg, Fit(), resume=resume, **parts)
+def nothing(*arguments: Any) -> Any:
+    """Stands for the parts of a task that the loop does not call."""
+    raise AssertionError
+
+
+TASK = Task(
+    package="pomp_engine",
+    register=nothing,
+    build=nothing,
+    check=nothing,
+    load=nothing,
+    build_loader=loader,
+    evaluate=nothing,
+    score=nothing,
+    build_optimizer=build_segmentation_optimizer,
+)
+
+
+def run(cfg: CfgNode, resume: bool = False, evaluate: Any = None, **parts: Any) -> dict[str, Any]:
+    train(dataclasses.replace(TASK, **parts), cfg, Fit(), resume, evaluate)
     return torch.load(Path(cfg.OUTPUT_DIR) / "model_final.pth", weights_only=True)
 
 
@@ -127,18 +146,18 @@ def test_the_task_is_asked_in_its_turn(tmp_path: Path) -> None:
             calls.append("weights")
             return super().resume_or_load(path, resume=resume)
 
-    def build_loader(cfg: CfgNode, start: int) -> Any:
+    def build_loader(cfg: CfgNode, model: Fit, start: int) -> Any:
         calls.append(f"loader {start} {cfg.SEED}")
-        return loader(cfg, start)
+        return loader(cfg, model, start)
 
     def evaluate() -> dict[str, float]:
         calls.append("evaluate")
         return {"score": 1.5}
 
     parts = {
-        "checkpointer_class": Checkpointer,
+        "checkpointer": Checkpointer,
         "build_loader": build_loader,
-        "prepare": lambda: calls.append("prepare"),
+        "prepare": lambda cfg, model: calls.append("prepare"),
         "evaluate": evaluate,
     }
     cfg = settings(tmp_path, **{"TEST.EVAL_PERIOD": 4})
@@ -160,8 +179,8 @@ def test_a_run_that_may_not_start(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_names_the_files(tmp_path: Path) -> None:
-    def broken(cfg: CfgNode, start: int) -> Any:
-        for number, batch in enumerate(loader(cfg, start)):
+    def broken(cfg: CfgNode, model: Fit, start: int) -> Any:
+        for number, batch in enumerate(loader(cfg, model, start)):
             if number == 2:
                 batch[0]["y"] = torch.tensor([float("nan")])
             yield batch

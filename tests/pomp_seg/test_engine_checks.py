@@ -19,10 +19,11 @@ pytest.importorskip("detectron2")
 
 from detectron2.data import DatasetCatalog
 
+from pomp_engine import loop, run
 from pomp_seg import load_config
-from pomp_seg import task as runs
-from pomp_seg.checks import register_configured
 from pomp_seg.classes import batch_classes
+from pomp_seg.data.registration import register_configured
+from pomp_seg.task import segmentation_task
 from prompt_core import UserError
 
 from ..support.segmenter_run import (
@@ -61,14 +62,14 @@ def refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     def no_training(*arguments: Any, **options: Any) -> None:
         raise AssertionError("training began")
 
-    def run(message: str, stage: int = 2, **changed: Any) -> None:
+    def refuse(message: str, stage: int = 2, **changed: Any) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(runs, "run_training", no_training)
+            patch.setattr(loop, "train", no_training)
             with pytest.raises(UserError, match=message) as error:
-                runs.train(load_config(None, tiny_settings(folder, stage, **changed)))
+                run.train(segmentation_task(), load_config(None, tiny_settings(folder, stage, **changed)))
         assert "\n" not in str(error.value)
 
-    return run
+    return refuse
 
 
 def test_training_is_what_the_fixture_stops(folder: Path, refused: Callable[..., None]) -> None:
@@ -251,6 +252,6 @@ def test_crops_for_a_tower_that_takes_squares_only(folder: Path, make_tiny_clip:
         "INPUT.MIN_SIZE_TEST": 40,
         "SOLVER.MAX_ITER": 2,
     }
-    results = runs.train(load_config(None, tiny_settings(folder, 1, **changed)))
+    results = run.train(segmentation_task(), load_config(None, tiny_settings(folder, 1, **changed)))
     assert 0 <= results["shapes_sem_seg_val_classification"]["classification"]["accuracy"] <= 100
     assert (folder / "run/model_final.pth").is_file()

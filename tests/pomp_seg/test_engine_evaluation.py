@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import runpy
@@ -16,8 +17,9 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
+from pomp_engine import run
 from pomp_seg import load_config
-from pomp_seg import task as runs
+from pomp_seg.task import segmentation_task
 from prompt_core import UserError
 
 from ..support.segmenter_run import (
@@ -64,10 +66,10 @@ def numbers(run: Path) -> dict[str, Any]:
     return {key: value for key, value in json.loads((run / "metrics.json").read_text()).items() if key != "_run"}
 
 
-def test_train_evaluate_and_score_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_evaluate_and_score_again(folder: Path) -> None:
     cfg = configured(folder, **{"SOLVER.MAX_ITER": 2})
     cfg.MODEL.WEIGHTS = str(save_segmenter(folder, cfg))
-    results = runs.train(cfg)
+    results = run.train(segmentation_task(), cfg)
     assert {"mIoU", "fwIoU", "mACC", "pACC", "mIoU-seen", "mIoU-unseen", "hIoU"} <= set(results["tiny"]["sem_seg"])
     before, files = numbers(folder / "run"), predicted(folder / "run")
     assert before["tiny/mIoU"] == results["tiny"]["sem_seg"]["mIoU"]
@@ -78,8 +80,8 @@ def test_train_evaluate_and_score_again(folder: Path, monkeypatch: pytest.Monkey
     def no_model(*arguments: Any) -> None:
         raise AssertionError("a model was built")
 
-    monkeypatch.setattr(runs, "build_segmenter", no_model)
-    np.testing.assert_equal(runs.score(cfg), results)
+    without_model = dataclasses.replace(segmentation_task(), build=no_model)
+    np.testing.assert_equal(run.score(without_model, cfg), results)
     assert numbers(folder / "run") == before
     assert predicted(folder / "run") == files
 
@@ -88,16 +90,16 @@ def test_the_run_in_the_folder_is_evaluated_unless_weights_are_given(folder: Pat
     cfg = configured(folder, **{"SOLVER.MAX_ITER": 1})
     other = str(save_segmenter(folder, cfg))
     changed = configured(folder, **{"SOLVER.MAX_ITER": 1, "MODEL.WEIGHTS": other, "SOLVER.BASE_LR": 0.1})
-    runs.train(changed)
+    run.train(segmentation_task(), changed)
     trained = predicted(folder / "run")
-    runs.evaluate(cfg)
+    run.evaluate(segmentation_task(), cfg)
     assert predicted(folder / "run") == trained
-    runs.evaluate(cfg, weights=other)
+    run.evaluate(segmentation_task(), cfg, weights=other)
     assert predicted(folder / "run") != trained
     with pytest.raises(UserError, match=r"MODEL.WEIGHTS is empty and .* holds no run"):
-        runs.evaluate(configured(folder, OUTPUT_DIR=str(folder / "nothing")))
+        run.evaluate(segmentation_task(), configured(folder, OUTPUT_DIR=str(folder / "nothing")))
     with pytest.raises(UserError, match=r"DATASETS.TEST is empty"):
-        runs.evaluate(configured(folder, **{"DATASETS.TEST": []}), weights=other)
+        run.evaluate(segmentation_task(), configured(folder, **{"DATASETS.TEST": []}), weights=other)
 
 
 def test_the_denominator_of_the_configuration_is_used_and_stamped(folder: Path) -> None:
@@ -109,23 +111,23 @@ def test_the_denominator_of_the_configuration_is_used_and_stamped(folder: Path) 
         Image.fromarray(labels).save(path)
     cfg = configured(folder)
     weights = str(save_segmenter(folder, cfg))
-    new = runs.evaluate(cfg, weights)["tiny"]["sem_seg"]
+    new = run.evaluate(segmentation_task(), cfg, weights)["tiny"]["sem_seg"]
     rows = json.loads((folder / "run/inference_tiny/per_class.json").read_text())["classes"]
     assert [row["pixels"] == 0 for row in rows] == [True, False, False, False]
     assert rows[0]["predicted_pixels"] > 0
     cfg.TEST.MIOU_DENOMINATOR = "union"
-    for results in (runs.score(cfg), runs.evaluate(cfg, weights)):
+    for results in (run.score(segmentation_task(), cfg), run.evaluate(segmentation_task(), cfg, weights)):
         assert results["tiny"]["sem_seg"]["mIoU"] == pytest.approx(new["mIoU"] * 3 / 4)
         assert numbers(folder / "run")["_protocol"]["tiny"]["miou_denominator"] == "union"
 
 
 def test_regions_are_classified_and_leave_no_predictions(folder: Path) -> None:
     cfg = configured(folder, 1, **{"SOLVER.MAX_ITER": 2})
-    results = runs.train(cfg)[REGIONS]["classification"]
+    results = run.train(segmentation_task(), cfg)[REGIONS]["classification"]
     assert set(results) == {"accuracy", "mean_class_accuracy", "accuracy-seen", "accuracy-unseen"}
     assert 0 < results["accuracy"] < 100
     with pytest.raises(UserError, match="a prompt tuning leaves no predictions to score again; use --eval-only"):
-        runs.score(cfg)
+        run.score(segmentation_task(), cfg)
 
 
 def test_another_vocabulary_of_the_same_classes(folder: Path) -> None:
@@ -133,9 +135,9 @@ def test_another_vocabulary_of_the_same_classes(folder: Path) -> None:
     settings = {"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE": False}
     cfg = configured(folder, **settings)
     weights = str(save_segmenter(folder, cfg))
-    runs.evaluate(cfg, weights)
+    run.evaluate(segmentation_task(), cfg, weights)
     expected = predicted(folder / "run")
-    runs.evaluate(configured(folder, **settings, **{"MODEL.VOCABULARY": ",".join(NAMES)}), weights)
+    run.evaluate(segmentation_task(), configured(folder, **settings, **{"MODEL.VOCABULARY": ",".join(NAMES)}), weights)
     assert predicted(folder / "run") == expected
 
 

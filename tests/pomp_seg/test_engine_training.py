@@ -15,9 +15,10 @@ import torch
 pytest.importorskip("detectron2")
 
 from pomp_engine import loop as training
+from pomp_engine import run
 from pomp_seg import build_segmenter, load_config
-from pomp_seg import task as runs
-from pomp_seg.checks import register_configured
+from pomp_seg.data.registration import register_configured
+from pomp_seg.task import segmentation_task
 from prompt_core import UserError
 
 from ..support.segmenter_run import make_config, make_data, tiny_settings, unregister
@@ -39,7 +40,7 @@ def train(folder: Path, name: str = "run", stage: int = 2, resume: bool = False,
     cfg = load_config(None, tiny_settings(folder, stage, **{"OUTPUT_DIR": str(folder / name), **changed}))
     register_configured(cfg)
     torch.manual_seed(cfg.SEED)
-    runs.train_segmenter(cfg, build_segmenter(cfg), resume)
+    training.train(segmentation_task(), cfg, build_segmenter(cfg), resume)
     weights: dict[str, Any] = torch.load(folder / name / "model_final.pth", weights_only=True)["model"]
     return weights
 
@@ -130,7 +131,7 @@ def test_two_data_sets_of_the_same_classes_share_a_batch(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "stop_if_not_finite", checked)
         cfg = load_config(None, settings | changed | {"SOLVER.IMS_PER_BATCH": 4, "DATASETS.TEST": []})
-        assert runs.train(cfg) == {}
+        assert run.train(segmentation_task(), cfg) == {}
     assert max(mixed) == 2
 
 
@@ -166,7 +167,7 @@ def test_an_evaluation_amid_the_training_changes_nothing_in_it(folder: Path, sta
     weights = []
     for name, period in (("plain", 0), ("periodic", 2)):
         changed = {"OUTPUT_DIR": str(folder / name), "TEST.EVAL_PERIOD": period, "SOLVER.MAX_ITER": 5}
-        runs.train(load_config(None, tiny_settings(folder, stage, **changed)))
+        run.train(segmentation_task(), load_config(None, tiny_settings(folder, stage, **changed)))
         weights.append(torch.load(folder / name / "model_final.pth", weights_only=True)["model"])
     assert same(*weights)
     lines = [json.loads(line) for line in (folder / "periodic/log.jsonl").read_text().splitlines()]

