@@ -214,8 +214,6 @@ def test_the_documentation_names_each_run_and_nothing_else() -> None:
     for _, options in OPTIONS.values():
         pairs = ((key, f'"{value}"' if "(" in str(value) else value) for key, value in options.items())
         written = " ".join(f"{key} {value}" for key, value in pairs)
-            f'{key} "{value}"' if "(" in str(value) else f"{key} {value}" for key, value in options.items()
-        )
         assert f"`{written}`" in text
     keys = {key for key, _ in flatten(load_config(None, CPU))}
     mentioned = set(re.findall(r"`?((?:MODEL|INPUT|DATASETS|SOLVER|TEST)\.[A-Z_.0-9]*[A-Z0-9])", text))
