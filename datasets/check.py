@@ -20,15 +20,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pomp_det.data import catalog as detection
-from pomp_engine.data.derived_files import add_root
 from pomp_seg.data import catalog as segmentation
 from prompt_core.command_line import ArgumentParser, print_table
-from prompt_core.data import catalog as classification
+from prompt_core.data.catalog.lookup import NAMES as CLASSIFICATION_SETS
 from prompt_core.data.check import GROUP as CLASSIFICATION
 from prompt_core.data.check import check_group as check_classification
 from prompt_core.data.check import check_source, is_group
 from prompt_core.data.findings import BROKEN, PRESENT, Finding
-from prompt_core.data.readers.scanning import is_file, is_folder
+from prompt_core.data.photo_files import is_file, is_folder
 from prompt_core.errors import UserError, nearest, run_command
 from prompt_core.files import data_root
 
@@ -39,7 +38,7 @@ def check_group(group: str, root: Path) -> list[Finding]:
     Raises:
         UserError: for an unknown group, and for a source that cannot be opened.
     """
-    known = (*detection.GROUPS, *segmentation.GROUPS, CLASSIFICATION, *classification.NAMES, "all")
+    known = (*detection.GROUPS, *segmentation.GROUPS, CLASSIFICATION, *CLASSIFICATION_SETS, "all")
     if group not in known and not is_group(group):
         if any(sign in group for sign in ":/#") or is_folder(Path(group)) or is_file(Path(group)):
             return check_source(group, root)
@@ -78,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Check one group or source."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("group", help="lvis, coco, coco_stuff, voc_seg, caltech101, … or all; or a path, KIND:PATH")
-    add_root(parser)
+    parser.add_argument("--root", metavar="DIR", help="data root (default: POMP_DATA, else datasets)")
     values = parser.parse_args(arguments)
     findings = check_group(values.group, data_root(values.root))
     show(findings)

@@ -2,7 +2,7 @@
 
     python datasets/make_shapes.py --output datasets/shapes240 --classes 240 --classification-classes 240 \\
         --val-images-per-class 12 --scenes 800 --val-scenes 200
-    python tools/compare_detectors.py --shapes datasets/shapes240 --output runs/scenes --results docs/results/scenes
+    python tools/compare_detectors.py --shapes datasets/shapes240 --output runs/scenes --results docs/results
 
 Box and mask AP, APr (novel classes), APc and APf by LVIS's federated protocol, mean over seeds and half the range
 behind it. Runs that are done are not done again, and a run that was stopped goes on. KEY VALUE overrides hold for all.
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--shapes", required=True, metavar="DIR", help="shapes with both parts")
     arguments = parser.parse_intermixed_args()
     from pomp_lab.comparisons.detectors import ROWS, DetectorComparison
-    from pomp_lab.shapes.image_labels import prepare_image_labels
+    from pomp_lab.shapes.labels import prepare_image_labels
 
     known = {row.name: row for row in ROWS}
     names, seeds = chosen_runs(arguments, known)

@@ -2,12 +2,12 @@
 
     python datasets/make_shapes.py --output datasets/shapes --classes 48 --classification-classes 48 \\
         --val-images-per-class 8 --scenes 1200 --val-scenes 200 --scene-size 128
-    python datasets/prepare_shapes_seg.py
-    python tools/compare_segmenters.py --data scenes --output runs/scenes_seg --results docs/results/scenes_seg
+    python datasets/prepare.py shapes_seg
+    python tools/compare_segmenters.py --data scenes --output runs/scenes_seg --results docs/results
 
 Numbers on the test set with all classes: mIoU of seen and unseen ones and their harmonic mean, mean over seeds and half
 the range behind it. Runs that are done are not done again, and a run that was stopped goes on. KEY VALUE overrides hold
-for all segmenters. With --data coco: photos of datasets/prepare_coco_small_seg.py, and Tiny-ImageNet for the prompt.
+for all segmenters. With --data coco: photos of datasets/prepare.py coco_small_seg, and Tiny-ImageNet for the prompt.
 """
 
 from pathlib import Path

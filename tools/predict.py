@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parse()
     import pomp_det
     import pomp_seg
-    from pomp_engine.data.photos import find_photos
+    from prompt_core.data.photo_files import find_photos
 
     photos = find_photos(arguments.photos)
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:

@@ -91,7 +91,7 @@ def _objects365(split: str, file: str, count: int | None) -> DatasetEntry:
         (f"objects365/annotations/{file}", f"objects365/{file}"),
         f"objects365/{split}",
         f"put zhiyuan_objv2_{split}.json of Objects365 v2 (objects365.org) into {{root}}/objects365/annotations and "
-        "run python datasets/prepare_objects365.py",
+        "run python datasets/prepare.py objects365",
         _O365_PHOTOS.replace("{split}", split),
         "objects365",
         count,
@@ -105,7 +105,7 @@ def _coco_small(split: str, count: int) -> DatasetEntry:
         "coco",
         (f"coco_small/instances_{split}.json",),
         ".",
-        "put coco128, coco128_val and coco_more into {root} and run python datasets/prepare_coco_small.py",
+        "put coco128, coco128_val and coco_more into {root} and run python datasets/prepare.py coco_small",
         "put the folders coco128, coco128_val and coco_more into {root}",
         "coco",
         count,
@@ -117,9 +117,9 @@ def _shapes(name: str, kind: str, file: str, images: str) -> DatasetEntry:
     return DatasetEntry(name, "shapes", kind, (f"shapes/annotations/{file}",), f"shapes/{images}", how, how)
 
 
-_ZERO_SHOT = "python datasets/prepare_coco.py"
-_FROM_TRAIN = _LVIS_ZIP.replace("{split}", "train") + " and run python datasets/prepare_lvis.py"
-_FROM_VAL = _LVIS_ZIP.replace("{split}", "val") + " and run python datasets/prepare_lvis.py"
+_ZERO_SHOT = "python datasets/prepare.py coco"
+_FROM_TRAIN = _LVIS_ZIP.replace("{split}", "train") + " and run python datasets/prepare.py lvis"
+_FROM_VAL = _LVIS_ZIP.replace("{split}", "val") + " and run python datasets/prepare.py lvis"
 
 ENTRIES = (
     _lvis("lvis_v1_train", "lvis_v1_train.json", _LVIS_ZIP.replace("{split}", "train"), 100_170),
@@ -161,7 +161,7 @@ ENTRIES = (
         "image_labels",
         ("imagenet/annotations/imagenet_lvis_image_info.json",),
         "imagenet/ImageNet-LVIS",
-        "python datasets/prepare_imagenet_lvis.py",
+        "python datasets/prepare.py imagenet_lvis",
         "put the folders (WNID/*.JPEG) or archives (WNID.tar) of ImageNet-21K (image-net.org) into {root}/{images}",
         "lvis",
     ),

@@ -1,8 +1,9 @@
 """Derived files: made from their inputs, never remade without need, never by name alone.
 
-Beside each derived file lies ``FILE.source.json`` with the sha256 of every input, the recipe and the sha256 of the
-result. The same inputs and recipe again mean that there is nothing to do. A file without this record (made by another
-tool) is compared by content.
+Beside each derived file or folder lies ``NAME.source.json``, the one manifest of what it was made from: the recipe, and
+sha256 of every input and of the result. The same inputs and recipe again mean that there is nothing to do. A file
+without this record (made by another tool) is compared by content. Folders of labels keep a record of each file:
+:mod:`pomp_seg.data.prepare.label_folders`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, check_writable, read_json, sha256_of_file, write_json
 
@@ -26,10 +26,23 @@ class Outcome(Enum):
     UP_TO_DATE = "nothing to do"
     ADOPTED = "already there with the same content"
 
+    def __str__(self) -> str:
+        return str(self.value)
+
 
 def source_record(output: Path) -> Path:
     """The file that says what ``output`` was made from."""
     return output.with_name(output.name + ".source.json")
+
+
+def read_record(output: Path) -> dict[str, Any] | None:
+    """What ``output`` was made from; None when nothing is known of it, or the record is damaged."""
+    path = source_record(output)
+    try:
+        record = read_json(path) if path.is_file() else None
+    except UserError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def derive_json(
@@ -50,11 +63,10 @@ def derive_json(
         UserError: when a file of other content is there that was not made here, and ``overwrite`` is False.
     """
     target = Path(output)
-    record = source_record(target)
     wanted = {"recipe": recipe, "inputs": dict(inputs)}
-    known = _read_record(record)
-    intact = target.is_file() and known is not None and known.get("output_sha256") == sha256_of_file(target)
-    if intact and known is not None and {key: known.get(key) for key in wanted} == wanted:
+    record = read_record(target) or {}
+    intact = target.is_file() and record.get("output_sha256") == sha256_of_file(target)
+    if intact and {key: record.get(key) for key in wanted} == wanted:
         return Outcome.UP_TO_DATE
     check_writable(target)
     value = build()
@@ -68,18 +80,18 @@ def derive_json(
         outcome = Outcome.ADOPTED
     else:
         write_compact_json(target, value)
-    write_json(record, {**wanted, "output_sha256": sha256_of_file(target)})
+    write_json(source_record(target), {**wanted, "output_sha256": sha256_of_file(target)})
     return outcome
 
 
 def state_of(output: Path, inputs: Mapping[str, str] | None = None) -> str | None:
     """Why a derived file is out of date, or None when it is not (or nothing is known of how it was made)."""
-    known = _read_record(source_record(output))
-    if known is None:
+    record = read_record(output)
+    if record is None:
         return None
-    if known.get("output_sha256") != sha256_of_file(output):
+    if record.get("output_sha256") != sha256_of_file(output):
         return "changed since it was made; delete it and prepare it again"
-    if inputs is not None and known.get("inputs") != dict(inputs):
+    if inputs is not None and record.get("inputs") != dict(inputs):
         return "made from other inputs than the present ones; prepare it again"
     return None
 
@@ -113,32 +125,3 @@ def write_compact_json(path: Path, value: Any) -> None:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free some space, or use another disk"
         ) from error
-
-
-def preparation_parser(description: str | None) -> ArgumentParser:
-    """The options that all preparation scripts share; the first line of ``description`` is shown."""
-    parser = ArgumentParser(description=(description or "").partition("\n")[0])
-    add_root(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace files that were made otherwise")
-    return parser
-
-
-def add_root(parser: ArgumentParser) -> None:
-    """``--root``, see :func:`prompt_core.files.data_root`."""
-    parser.add_argument("--root", metavar="DIR", help="data root (default: POMP_DATA, else datasets)")
-
-
-def print_outcomes(made: Mapping[Path, Outcome]) -> None:
-    """One line for each derived file."""
-    for path, outcome in made.items():
-        print(f"{path}: {outcome.value}")
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        value = read_json(path)
-    except UserError:
-        return None
-    return value if isinstance(value, dict) else None

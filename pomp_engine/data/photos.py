@@ -1,8 +1,7 @@
-"""Photos that a user names: found in folders, read in the direction they were taken."""
+"""Photos as arrays: of files that a user names, and of records, in the direction they were taken."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,6 @@ from detectron2.data import detection_utils
 from pomp_engine.data.tar_images import decode_image, read_tar_bytes
 from prompt_core.data.images import UnreadableImage
 from prompt_core.errors import UserError
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
-
-def find_photos(given: Sequence[str | Path]) -> list[Path]:
-    """The photos themselves, and those inside folders in order of their names.
-
-    Raises:
-        UserError: for a path that is not there, or a folder without photos.
-    """
-    photos: list[Path] = []
-    for path in map(Path, given):
-        inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in ENDINGS) if path.is_dir() else [path]
-        if not path.exists():
-            raise UserError(f"photo {path} does not exist")
-        if not inside:
-            raise UserError(f"folder {path} holds no photo; endings {', '.join(ENDINGS)} are looked for")
-        photos += inside
-    return photos
 
 
 def read_photo(path: str | Path) -> np.ndarray:

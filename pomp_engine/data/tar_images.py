@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from prompt_core.data.photo_files import is_photo_name
 from prompt_core.errors import UserError
 
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp")
 # Exif orientations that exchange width and height.
 _SIDEWAYS = (5, 6, 7, 8)
 
@@ -27,7 +27,7 @@ def index_tar(path: str | Path) -> list[tuple[str, int, int]]:
         total = Path(path).stat().st_size
         with tarfile.open(path, mode="r:") as archive:
             for member in archive:
-                if not member.isreg() or not member.name.lower().endswith(EXTENSIONS):
+                if not member.isreg() or not is_photo_name(member.name.rpartition("/")[2]):
                     continue
                 if member.offset_data + member.size > total:
                     raise UserError(f"archive {path} is truncated inside {member.name}; copy it again")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pomp_det.class_matrix import ClassMatrix, read_class_matrix
 from pomp_det.classifier import zero_shot_predictors
 from pomp_det.data.evaluation_mapper import build_test_mapper
-from prompt_core.data.readers.folder import sorted_images
+from prompt_core.data.photo_files import find_photos
 from prompt_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,16 +33,8 @@ def read_inputs(cfg: CfgNode, photos: Sequence[str | Path]) -> list[dict[str, An
     Raises:
         UserError: a path that is not there, a folder without photos, or a file that is no photo.
     """
-    files: list[Path] = []
-    for path in map(Path, photos):
-        if not path.exists():
-            raise UserError(f"photo {path} does not exist")
-        inside = [path / name for name in sorted_images(path, recursive=True)] if path.is_dir() else [path]
-        if not inside:
-            raise UserError(f"folder {path} holds no photo")
-        files += inside
     mapper = build_test_mapper(cfg)
-    return [mapper({"file_name": str(file)}) for file in files]
+    return [mapper({"file_name": str(file)}) for file in find_photos(photos)]
 
 
 def random_inputs(cfg: CfgNode, count: int, seed: int = 0) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ def _coco_stuff(name: str, split: str, base: bool = False, counts: bool = False)
         (f"coco/{split}2017",),
         "coco_stuff_base" if base else "coco_stuff",
         "download stuffthingmaps_trainval2017.zip (github.com/nightrome/cocostuff), unzip it into "
-        "{root}/coco/stuffthingmaps and run python datasets/prepare_coco_stuff.py",
+        "{root}/coco/stuffthingmaps and run python datasets/prepare.py coco_stuff",
         _COCO_PHOTOS.replace("{split}", split),
         label_counts=f"{folder}_label_count.json" if counts else None,
         image_count=None if base else {"train": 118_287, "val": 5_000}[split],
@@ -109,7 +109,7 @@ def _voc(name: str, split: str, base: bool = False, counts: bool = False) -> Seg
         ("VOC2012/JPEGImages",),
         "voc_base" if base else "voc",
         "put SegmentationClassAug, train.txt (10,582 names) and val.txt into {root}/VOC2012 and run "
-        "python datasets/prepare_voc_seg.py",
+        "python datasets/prepare.py voc_seg",
         _VOC_PHOTOS,
         label_counts=f"{folder}_label_count.json" if counts else None,
         image_count=None if base else {"train": 10_582, "val": 1_449}[split],
@@ -123,7 +123,7 @@ def _pcontext(split: str, count: int) -> SegmentationEntry:
         f"pcontext/{split}/label",
         (f"pcontext/{split}/image", "VOC2010/JPEGImages", "VOCdevkit/VOC2010/JPEGImages"),
         "pascal_context",
-        "put trainval_merged.json of PASCAL in Detail into {root}/VOC2010 and run python datasets/prepare_pcontext.py",
+        "put trainval_merged.json of PASCAL in Detail into {root}/VOC2010 and run python datasets/prepare.py pcontext",
         _PCONTEXT_PHOTOS,
         image_count=count,
     )
@@ -136,7 +136,7 @@ def _ade20k(split: str, folder: str, count: int) -> SegmentationEntry:
         f"ADEChallengeData2016/annotations_detectron2/{folder}",
         (f"ADEChallengeData2016/images/{folder}",),
         "ade20k",
-        _ADE20K_PHOTOS + " and run python datasets/prepare_ade20k.py",
+        _ADE20K_PHOTOS + " and run python datasets/prepare.py ade20k",
         _ADE20K_PHOTOS,
         image_count=count,
     )
@@ -149,7 +149,7 @@ def _ade20k_full(split: str, folder: str, count: int) -> SegmentationEntry:
         f"ADE20K_2021_17_01/annotations_detectron2/{folder}",
         (f"ADE20K_2021_17_01/images/ADE/{folder}", f"ADE20K_2021_17_01/images_detectron2/{folder}"),
         "ADE20K_2021_17_01/classes_detectron2.json",
-        _ADE20K_FULL_PHOTOS + " and run python datasets/prepare_ade20k_full.py",
+        _ADE20K_FULL_PHOTOS + " and run python datasets/prepare.py ade20k_full",
         _ADE20K_FULL_PHOTOS,
         image_count=count,
     )
@@ -178,7 +178,7 @@ def _coco_small(name: str, split: str, base: bool = False, counts: bool = False)
         folder,
         (f"{pack}/{split}2017",),
         "coco_small_base" if base else "coco_small",
-        "put coco128 and coco128_val into {root} and run python datasets/prepare_coco_small_seg.py",
+        "put coco128 and coco128_val into {root} and run python datasets/prepare.py coco_small_seg",
         f"put the folder {pack} into {{root}}",
         label_counts=f"{folder}_label_count.json" if counts else None,
         image_count={"train": 100, "val": 60}[split],
@@ -192,7 +192,7 @@ def _sample(name: str, folder: str, images: str, classes: str, count: int) -> Se
         f"semseg_samples_detectron2/{folder}",
         (f"semseg_samples/{images}",),
         classes,
-        "put the folder semseg_samples into {root} and run python datasets/prepare_semseg_samples.py",
+        "put the folder semseg_samples into {root} and run python datasets/prepare.py semseg_samples",
         "put the folder semseg_samples into {root}",
         image_count=count,
     )
@@ -207,7 +207,7 @@ def _shapes(name: str, split: str, base: bool = False, counts: bool = False) -> 
         folder,
         (f"shapes/scenes/{split}",),
         "shapes/semantic_classes.json",
-        how + " and python datasets/prepare_shapes_seg.py",
+        how + " and python datasets/prepare.py shapes_seg",
         how,
         label_counts=f"{folder}_label_count.json" if counts else None,
         base_of_file=base,

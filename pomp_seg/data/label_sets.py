@@ -1,7 +1,7 @@
 """Label sets of semantic segmentation: class names in the order of label values, and which of them training sees.
 
 The name lists lie in ``assets/``, ADE20K's 150 among the vocabularies of ``prompt_core``. The 847 classes of full
-ADE20K are no part of the package: ``datasets/prepare_ade20k_full.py`` lists them from the user's own copy, see
+ADE20K are no part of the package: ``datasets/prepare.py ade20k_full`` lists them from the user's own copy, see
 :func:`read_label_set`.
 """
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pomp_engine.data.derived_files import source_record
+from prompt_core.data.photo_files import PHOTO_ENDINGS
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
 Records = list[dict[str, Any]]
 LABEL_ENDINGS = (".png", ".tif", ".tiff")
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+# TIFF files in the folder of the photos are taken for labels.
+_PHOTO_ENDINGS = tuple(ending for ending in PHOTO_ENDINGS if ending not in (".tif", ".tiff"))
 
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ def load_records(folder: LabelFolder, num_classes: int | None = None) -> Records
     """
     check_prepared(folder)
     labels = files_by_key(folder.labels, LABEL_ENDINGS, folder.label_suffix)
-    photos = files_by_key(folder.images, PHOTO_ENDINGS, folder.image_suffix)
+    photos = files_by_key(folder.images, _PHOTO_ENDINGS, folder.image_suffix)
     if not labels:
         raise UserError(f"data set {folder.name!r}: {folder.labels} holds no label images; {folder.advice}")
     _check_pairs(folder, labels, photos)

@@ -10,7 +10,7 @@ from prompt_core.data.catalog.lookup import NAMES, classification_entry, find_en
 from prompt_core.data.check_photos import count_photos, empty_classes, read_photos, repeated
 from prompt_core.data.findings import BROKEN, MISSING, PRESENT, WRONG, Finding
 from prompt_core.data.images import ImageSet
-from prompt_core.data.readers.scanning import is_folder
+from prompt_core.data.photo_files import is_folder
 from prompt_core.data.sources import data_set_name, open_images
 from prompt_core.data.splits import SPLITS, NoSuchSplit, base_half
 from prompt_core.errors import UserError

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_core.data.readers.scanning import read_lines
+from prompt_core.data.photo_files import read_lines
 from prompt_core.errors import UserError
 
 _CALTECH101 = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from prompt_core.data.catalog.lookup import NAMES, find_entry, open_named, photo_folders, recognise, recognise_folders
 from prompt_core.data.images import ImageSet
+from prompt_core.data.photo_files import list_folders
 from prompt_core.data.readers.coop import coop_split, fgvc_aircraft, only_split_file
 from prompt_core.data.readers.folder import folder_per_class, open_folder
 from prompt_core.data.readers.imagenet import imagenet21k, tiny_imagenet
-from prompt_core.data.readers.scanning import sorted_folders
 from prompt_core.data.readers.table import photo_list
 from prompt_core.data.readers.webdataset import webdataset_shards
 from prompt_core.errors import UserError, nearest
@@ -97,7 +97,7 @@ def _recognise(text: str, save: bool) -> Callable[[str, str], ImageSet]:
             return lambda text, split: found[0].open(found[1], split, save=save)
         if any(path.glob("*.tar")):
             return KINDS["webdataset"]
-        if sorted_folders(path):
+        if list_folders(path):
             return KINDS["folder"]
         raise UserError(f"no known image layout in {path}: expected class folders, or one of {_kinds()}")
     elif "#" in text:

@@ -331,7 +331,7 @@ def test_the_check_says_present_missing_and_wrong(tmp_path: Path, monkeypatch: p
     assert {finding.state for finding in findings} == {MISSING}
     assert findings[0].path == tmp_path / "coco/annotations/instances_train2017.json"
     assert "annotations_trainval2017.zip" in findings[0].advice
-    assert any("prepare_coco.py" in finding.advice for finding in findings)
+    assert any("prepare.py coco" in finding.advice for finding in findings)
     for split in ("train", "val"):
         save(tmp_path / f"coco/annotations/instances_{split}2017.json", coco_document())
         for number in (1, 2, 3):
@@ -360,4 +360,4 @@ def test_the_check_names_names_that_were_not_corrected(tmp_path: Path) -> None:
     finding = next(f for f in check_group("objects365", tmp_path) if f.path == path)
     assert finding.state == WRONG
     assert "13 of 365 categories differ" in finding.detail
-    assert "prepare_objects365.py" in finding.advice
+    assert "prepare.py objects365" in finding.advice

@@ -85,7 +85,7 @@ def test_open_vocabulary_coco_names_its_groups(tmp_path: Path) -> None:
 
 def test_a_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
     register_datasets(tmp_path)
-    with pytest.raises(UserError, match=r"needs .*lvis_v1_train_norare.json, .*python datasets/prepare_lvis.py"):
+    with pytest.raises(UserError, match=r"needs .*lvis_v1_train_norare.json, .*python datasets/prepare.py lvis"):
         DatasetCatalog.get("lvis_v1_train_norare")
 
 

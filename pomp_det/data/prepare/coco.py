@@ -1,9 +1,10 @@
-"""Files derived from COCO 2017: the 48/17 zero-shot splits of OVR-CNN, class counts and caption tags."""
+"""Files derived from COCO: the 48/17 zero-shot splits of OVR-CNN, class counts, caption tags; a small set."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,11 @@ def caption_tags(
     texts: dict[Any, list[str]] = {}
     for annotation in captions["annotations"]:
         texts.setdefault(annotation["image_id"], []).append(" ".join(annotation["caption"].split()))
-    images = [
-        {
-            **image,
-            "captions": texts.get(image["id"], []),
-            "pos_category_ids": [
-                category
-                for category, pattern in patterns.items()
-                if any(pattern.search(text) for text in texts.get(image["id"], []))
-            ],
-        }
-        for image in captions["images"]
-    ]
+    images = []
+    for image in captions["images"]:
+        said = texts.get(image["id"], [])
+        named = [category for category, pattern in patterns.items() if any(map(pattern.search, said))]
+        images.append({**image, "captions": said, "pos_category_ids": named})
     return {
         "info": captions.get("info", {}),
         "licenses": captions.get("licenses", []),
@@ -84,29 +78,28 @@ def prepare_coco(root: Path, overwrite: bool = False) -> dict[Path, Outcome]:
     Raises:
         UserError: when no source is there.
     """
-    coco = root / "coco"
-    train, val = coco / "annotations/instances_train2017.json", coco / "annotations/instances_val2017.json"
-    captions = coco / "annotations/captions_train2017.json"
-    seen = coco / "zero-shot/instances_train2017_seen_2_oriorder.json"
+    annotations, zero_shot = root / "coco/annotations", root / "coco/zero-shot"
+    train, val = annotations / "instances_train2017.json", annotations / "instances_val2017.json"
+    captions = annotations / "captions_train2017.json"
     if not train.is_file() and not val.is_file():
         raise UserError(f"neither {train} nor {val} exists; python datasets/check.py coco says how to get them")
     made: dict[Path, Outcome] = {}
 
-    def derive(output: Path, recipe: str, sources: Sequence[Path], build: Any) -> None:
+    def derive(output: Path, recipe: str, sources: Sequence[Path], build: Callable[[], Any]) -> None:
         made[output] = derive_json(output, file_inputs(root, *sources), recipe, build, overwrite)
 
     if train.is_file():
+        seen = zero_shot / "instances_train2017_seen_2_oriorder.json"
         derive(seen, "coco 48 seen classes, 1", [train], lambda: keep_classes(read_annotation_file(train), COCO_SEEN))
         counts = seen.with_name(seen.stem + "_cat_info.json")
         derive(counts, "category counts, 1", [seen], lambda: category_info(read_annotation_file(seen)))
     if val.is_file():
-        every = (*COCO_SEEN, *COCO_UNSEEN)
-        both = coco / "zero-shot/instances_val2017_all_2_oriorder.json"
-        derive(both, "coco 48 + 17 classes, 1", [val], lambda: keep_classes(read_annotation_file(val), every))
+        names = (*COCO_SEEN, *COCO_UNSEEN)
+        both = zero_shot / "instances_val2017_all_2_oriorder.json"
+        derive(both, "coco 48 + 17 classes, 1", [val], lambda: keep_classes(read_annotation_file(val), names))
     if train.is_file() and captions.is_file():
-        tags = coco / "annotations/captions_train2017_tags_allcaps.json"
         derive(
-            tags,
+            annotations / "captions_train2017_tags_allcaps.json",
             "caption tags, 1",
             [captions, train],
             lambda: caption_tags(_read_captions(captions), read_annotation_file(train)["categories"]),
@@ -116,15 +109,62 @@ def prepare_coco(root: Path, overwrite: bool = False) -> dict[Path, Outcome]:
 
 def _read_captions(path: Path) -> dict[str, Any]:
     document = read_json(path)
-    if not isinstance(document, dict) or not all(
-        isinstance(document.get(key), list) for key in ("images", "annotations")
-    ):
+    needed = {"annotations": ("caption", "image_id"), "images": ("id",)}
+    if not isinstance(document, dict) or not all(isinstance(document.get(part), list) for part in needed):
         raise UserError(f"{path}: COCO's captions file is expected, with 'images' and 'annotations'")
-    for key, items in (
-        ("caption", document["annotations"]),
-        ("image_id", document["annotations"]),
-        ("id", document["images"]),
-    ):
-        if any(key not in item for item in items):
-            raise UserError(f"{path}: an entry has no {key!r}; COCO's captions file is expected")
+    for part, keys in needed.items():
+        for key in keys:
+            if any(key not in item for item in document[part]):
+                raise UserError(f"{path}: an entry has no {key!r}; COCO's captions file is expected")
     return document
+
+
+def prepare_coco_small(root: Path, overwrite: bool = False) -> dict[Path, Outcome]:
+    """Write ``coco_small/instances_{train,val,val_masks}.json``, a few hundred photos for runs on a laptop.
+
+    The photos lie in ``coco128`` and ``coco128_val`` (boxes of all, masks of most in a file of their own) and in
+    ``coco_more`` (boxes and masks of all); ``val_masks`` has only photos with masks.
+
+    Raises:
+        UserError: when a file of the three folders is absent or damaged.
+    """
+    made = {}
+    for split, folder in (("train", "coco128"), ("val", "coco128_val")):
+        photos = f"{split}2017"
+        files = (
+            root / folder / "annotations" / f"instances_{photos}_boxes.json",
+            root / folder / "annotations" / f"instances_{photos}_masks.json",
+            root / "coco_more" / "annotations" / f"instances_{photos}.json",
+        )
+        inputs = file_inputs(root, *files)
+        for masks_only in (False, True) if split == "val" else (False,):
+            output = root / "coco_small" / f"instances_{split}{'_masks' if masks_only else ''}.json"
+            build = partial(_join_packs, folder, photos, files, masks_only)
+            made[output] = derive_json(output, inputs, "coco_small 1", build, overwrite)
+    return made
+
+
+def _join_packs(folder: str, photos: str, files: Sequence[Path], masks_only: bool) -> dict[str, Any]:
+    boxes, masks, more = map(read_annotation_file, files)
+    of_folder = masks if masks_only else with_masks(boxes, masks)
+    return join({f"{folder}/{photos}": of_folder, f"coco_more/{photos}": more})
+
+
+def with_masks(boxes: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
+    """``boxes``, with the annotations of ``masks`` for the images that it has."""
+    masked = {image["id"] for image in masks["images"]}
+    kept = [annotation for annotation in boxes["annotations"] if annotation["image_id"] not in masked]
+    return {**boxes, "annotations": kept + masks["annotations"]}
+
+
+def join(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Several files as one, whose photos lie in the folders that are the keys; annotations are numbered anew."""
+    images = [
+        {**image, "file_name": f"{folder}/{image['file_name']}"}
+        for folder, document in documents.items()
+        for image in document["images"]
+    ]
+    annotations = [annotation for document in documents.values() for annotation in document["annotations"]]
+    numbered = [{**annotation, "id": number} for number, annotation in enumerate(annotations, start=1)]
+    first = next(iter(documents.values()))
+    return {"images": images, "annotations": numbered, "categories": first["categories"]}

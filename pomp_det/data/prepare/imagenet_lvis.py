@@ -14,7 +14,8 @@ from typing import Any
 from pomp_det.data.usable_boxes import Problems
 from pomp_det.data.wordnet import lvis_wnids
 from pomp_engine.data.derived_files import Outcome, derive_json
-from pomp_engine.data.tar_images import EXTENSIONS, image_size, index_tar, read_tar_bytes
+from pomp_engine.data.tar_images import image_size, index_tar, read_tar_bytes
+from prompt_core.data.photo_files import is_photo_name
 from prompt_core.errors import UserError
 from prompt_core.files import sha256_of_json
 from prompt_core.vocabulary import Vocabulary
@@ -43,7 +44,7 @@ def class_of_wnid(vocabulary: Vocabulary, mapping: Mapping[str, str] | None = No
     }
 
 
-def find_photos(folder: Path, wnids: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+def photos_of_synsets(folder: Path, wnids: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     """Photos of the wanted synsets, from folders (``WNID/*.JPEG``) or archives (``WNID.tar``), in a fixed order.
 
     Where a synset has both, the folder is taken.
@@ -54,8 +55,8 @@ def find_photos(folder: Path, wnids: Mapping[str, int]) -> Iterator[dict[str, An
     for wnid, category in sorted(wnids.items()):
         place, archive = folder / wnid, folder / f"{wnid}.tar"
         if place.is_dir():
-            names = sorted(path.name for path in place.iterdir() if path.suffix.lower() in EXTENSIONS)
-            yield from ({"file_name": f"{wnid}/{name}", "pos_category_ids": [category]} for name in names)
+            for name in sorted(path.name for path in place.iterdir() if is_photo_name(path.name)):
+                yield {"file_name": f"{wnid}/{name}", "pos_category_ids": [category]}
         elif archive.is_file():
             for name, offset, size in index_tar(archive):
                 where = {"tar": archive.name, "offset": offset, "size": size}
@@ -142,10 +143,10 @@ def prepare_imagenet_lvis(
         wnids = {wnid: category for wnid, category in wnids.items() if wnid in only}
     registered = root / "imagenet/ImageNet-LVIS"
     places = [folder] if folder else [registered, root / "imagenet/ImageNet-21K"]
-    place = next((each for each in places if each.is_dir()), None)
+    place = next((path for path in places if path.is_dir()), None)
     if place is None:
         raise UserError(f"{places[0]} does not exist; put ImageNet-21K's folders (WNID/) or archives (WNID.tar) there")
-    photos = list(find_photos(place, wnids))
+    photos = list(photos_of_synsets(place, wnids))
     if not photos:
         raise UserError(f"{place} holds no photos of the {len(wnids)} ImageNet classes that LVIS has")
     present = {photo["file_name"].split("/")[0] for photo in photos}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,22 +56,20 @@ def prepare_lvis(root: Path, overwrite: bool = False) -> dict[Path, Outcome]:
         UserError: when neither the training nor the validation annotations are there.
     """
     train, val = root / "lvis/lvis_v1_train.json", root / "lvis/lvis_v1_val.json"
-    jobs: tuple[tuple[Path, Path, str, Callable[[Any], Any]], ...] = (
-        (train, root / "lvis/lvis_v1_train_norare.json", "lvis without rare, 1", without_rare),
-        (train, root / "metadata/lvis_v1_train_cat_info.json", "category counts, 1", category_info),
-        (val, root / "lvis/lvis_v1_minival.json", "lvis minival, 1", minival),
-    )
     if not train.is_file() and not val.is_file():
         raise UserError(f"neither {train} nor {val} exists; python datasets/check.py lvis says how to get them")
-    return {
-        output: _derive(source, output, recipe, make, root, overwrite)
-        for source, output, recipe, make in jobs
-        if source.is_file()
-    }
+    jobs: tuple[tuple[Path, str, str, Callable[[Any], Any]], ...] = (
+        (train, "lvis/lvis_v1_train_norare.json", "lvis without rare, 1", without_rare),
+        (train, "metadata/lvis_v1_train_cat_info.json", "category counts, 1", category_info),
+        (val, "lvis/lvis_v1_minival.json", "lvis minival, 1", minival),
+    )
+    made: dict[Path, Outcome] = {}
+    for source, output, recipe, make in jobs:
+        if source.is_file():
+            build = partial(_read_and, make, source)
+            made[root / output] = derive_json(root / output, file_inputs(root, source), recipe, build, overwrite)
+    return made
 
 
-def _derive(
-    source: Path, output: Path, recipe: str, make: Callable[[Any], Any], root: Path, overwrite: bool
-) -> Outcome:
-    inputs = file_inputs(root, source)
-    return derive_json(output, inputs, recipe, lambda: make(read_annotation_file(source, federated=True)), overwrite)
+def _read_and(make: Callable[[Any], Any], source: Path) -> Any:
+    return make(read_annotation_file(source, federated=True))

@@ -18,8 +18,7 @@ import numpy as np
 
 from pomp_engine.data.derived_files import Outcome, derive_json
 from pomp_seg.data.label_sets import default_ignore_label
-from pomp_seg.data.prepare.coco_stuff import Made
-from pomp_seg.data.prepare.label_folders import WORKERS, convert_labels
+from pomp_seg.data.prepare.label_folders import WORKERS, Made, convert_labels
 from pomp_seg.data.records import files_by_key
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary

@@ -10,20 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from pomp_engine.data.derived_files import Outcome, derive_json, source_record, write_compact_json
+from pomp_engine.data.derived_files import Outcome, derive_json, read_record, source_record, write_compact_json
 from pomp_seg.data.label_maps import present_classes, read_label_map
 from pomp_seg.data.records import LABEL_ENDINGS, files_by_key
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path, check_writable, read_json, sha256_of_file
+from prompt_core.files import atomic_path, check_writable, sha256_of_file
 
-Convert = Callable[[Any], np.ndarray]
 WORKERS = 4
 
 
@@ -54,11 +51,15 @@ class Converted:
         return done + (f", {self.skipped:,} sources without a labelled pixel" if self.skipped else "")
 
 
+Made = dict[Path, Converted | Outcome]
+"""What was done for each folder and file of a preparation."""
+
+
 def convert_labels(
     output: Path,
     sources: Mapping[str, Any],
     recipe: str,
-    convert: Convert,
+    convert: Callable[[Any], np.ndarray],
     num_classes: int,
     ignore_label: int = 255,
     overwrite: bool = False,
@@ -81,38 +82,61 @@ def convert_labels(
     if not sources:
         raise UserError(f"there are no labels to make {output} from; python datasets/check.py says how to get them")
     check_writable(output / "label.png")
-    record = source_record(output)
-    known = _known(record)
-    same_recipe = known.get("recipe") == recipe
-    removed = _remove_strangers(output, {f"{key}.png" for key in sources}, overwrite)
-    started = _Record(record, known, same_recipe and bool(known.get("complete")) and not removed)
-    files_before = known.get("files", {})
-    make = (convert, digest or _file_digest, num_classes, ignore_label)
-    task = partial(_one, output, sources, files_before, same_recipe, make, overwrite)
-    results: dict[str, tuple[str, str, str | None]] = {}
+    record = read_record(output) or {}
+    if not isinstance(record.get("files"), dict):
+        record = {}
+    before = record.get("files", {})
+    removed = _remove_foreign(output, {f"{key}.png" for key in sources}, overwrite)
+
+    def sha256_of_source(key: str) -> str:
+        return (digest or _file_digest)(sources[key])
+
+    def sha256_of_label(key: str) -> str | None:
+        path = output / f"{key}.png"
+        return sha256_of_file(path) if path.is_file() else None
+
+    def make(key: str) -> tuple[str, str | None]:
+        """What was done for one label, and the sha256 of the result."""
+        path, ours = output / f"{key}.png", there[key] == before.get(key, [None, None])[1]
+        labels = convert(sources[key])
+        empty = bool((labels == ignore_label).all())
+        if there[key] is not None and not ours and not overwrite:
+            return ("adopted" if not empty and _same_pixels(path, labels) else "wrong"), there[key]
+        if empty:
+            path.unlink(missing_ok=True)
+            return "skipped", None
+        write_label_map(path, labels, num_classes)
+        return "written", sha256_of_file(path)
+
     with ThreadPoolExecutor(max(1, workers)) as pool:
+        given = dict(zip(sources, pool.map(sha256_of_source, sources), strict=True))
+        there = dict(zip(sources, pool.map(sha256_of_label, sources), strict=True))
+        same_recipe = record.get("recipe") == recipe
+        current = [key for key in sources if same_recipe and before.get(key) == [given[key], there[key]]]
+        results = {key: ("unchanged" if there[key] else "skipped", there[key]) for key in current}
+        pending = [key for key in sources if key not in results]
+        if pending or removed or not record.get("complete"):
+            # Marked before anything changes. What is known of the files stays: they are compared by their own hashes.
+            marked = {"recipe": None, "files": {}, **record, "complete": False}
+            write_compact_json(source_record(output), marked)
         try:
-            # The first file that is not as it has to be marks the folder, before it is touched.
-            for key, result in zip(sources, pool.map(partial(task, started), sources), strict=True):
-                results[key] = result
+            results |= zip(pending, pool.map(make, pending), strict=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    kinds = [kind for kind, _, _ in results.values()]
-    wrong = [key for key, (kind, _, _) in results.items() if kind == "wrong"]
-    if wrong:
-        if not known and "written" not in kinds:
-            record.unlink()  # a folder of another tool stays as it was
+    kinds = [results[key][0] for key in sources]
+    if "wrong" in kinds:
+        if not record and "written" not in kinds:
+            source_record(output).unlink()  # a folder of another tool stays as it was
+        first = list(sources)[kinds.index("wrong")]
         raise UserError(
-            f"{len(wrong)} of {len(sources)} labels in {output} are there with other content than {recipe} makes, the "
-            f"first is {output / wrong[0]}.png; move them away, or give --overwrite"
+            f"{kinds.count('wrong')} of {len(sources)} labels in {output} are there with other content than {recipe} "
+            f"makes, the first is {output / first}.png; move them away, or give --overwrite"
         )
-    written, adopted, unchanged, skipped = map(kinds.count, ("written", "adopted", "unchanged", "skipped"))
-    counts = Converted(written, adopted, unchanged, skipped, removed)
-    files = {key: [source, made] for key, (_, source, made) in sorted(results.items())}
-    if {"recipe": recipe, "complete": True, "files": files} != known:
-        write_compact_json(record, {"recipe": recipe, "complete": True, "files": files})
-    return counts
+    files = {key: [given[key], results[key][1]] for key in sorted(sources)}
+    if {"recipe": recipe, "complete": True, "files": files} != record:
+        write_compact_json(source_record(output), {"recipe": recipe, "complete": True, "files": files})
+    return Converted(*map(kinds.count, ("written", "adopted", "unchanged", "skipped")), removed)
 
 
 def count_labels(
@@ -144,8 +168,8 @@ def count_labels(
     return derive_json(output, inputs, "classes of each label, 1", build, overwrite)
 
 
-def lookup(values: Mapping[int, int], ignore_label: int, ignored: Iterable[int] = ()) -> Convert:
-    """Reads a label image and replaces its values; those of ``ignored`` become ``ignore_label``.
+def lookup(values: Mapping[int, int], ignore_label: int, ignored: Iterable[int] = ()) -> Callable[[Path], np.ndarray]:
+    """A reader of label images that replaces their values; those of ``ignored`` become ``ignore_label``.
 
     The result raises UserError for any other value, with the file.
     """
@@ -177,65 +201,13 @@ def write_label_map(path: Path, labels: np.ndarray, num_classes: int) -> None:
         Image.fromarray(labels.astype(kind)).save(temporary, "PNG")
 
 
-class _Record:
-    """Marks the folder as incomplete, once, before its first change."""
-
-    def __init__(self, path: Path, known: Mapping[str, Any], complete: bool) -> None:
-        self._path, self._known, self._pending, self._lock = path, known, complete, Lock()
-        if not complete:
-            self._mark()
-
-    def before_change(self) -> None:
-        with self._lock:
-            if self._pending:
-                self._pending = False
-                self._mark()
-
-    def _mark(self) -> None:
-        # What is known of the files stays: they are compared by their own hashes.
-        write_compact_json(self._path, {"recipe": None, "files": {}, **self._known, "complete": False})
-
-
-def _one(
-    output: Path,
-    sources: Mapping[str, Any],
-    known: Mapping[str, Any],
-    same_recipe: bool,
-    make: tuple[Convert, Callable[[Any], str], int, int],
-    overwrite: bool,
-    record: _Record,
-    key: str,
-) -> tuple[str, str, str | None]:
-    """(what was done, sha256 of the source, sha256 of the result) of one label."""
-    source, target = sources[key], output / f"{key}.png"
-    convert, digest_of, num_classes, ignore_label = make
-    digest = digest_of(source)
-    before = known.get(key) or [None, None]
-    there = sha256_of_file(target) if target.is_file() else None
-    if same_recipe and key in known and before[0] == digest and there == before[1]:
-        return ("unchanged" if there else "skipped"), digest, there
-    labels = convert(source)
-    empty = bool((labels == ignore_label).all())
-    ours = there is not None and there == before[1]
-    if there is not None and not ours and not overwrite:
-        same = not empty and _same(target, labels)
-        record.before_change()
-        return ("adopted" if same else "wrong"), digest, there
-    record.before_change()
-    if empty:
-        target.unlink(missing_ok=True)
-        return "skipped", digest, None
-    write_label_map(target, labels, num_classes)
-    return "written", digest, sha256_of_file(target)
-
-
 def _file_digest(source: Path) -> str:
     if not source.is_file():
         raise UserError(f"{source} does not exist; the data set needs it; download its labels again")
     return sha256_of_file(source)
 
 
-def _same(path: Path, labels: np.ndarray) -> bool:
+def _same_pixels(path: Path, labels: np.ndarray) -> bool:
     try:
         found = read_label_map(path)
     except UserError:
@@ -243,31 +215,15 @@ def _same(path: Path, labels: np.ndarray) -> bool:
     return found.shape == labels.shape and bool((found == labels).all())
 
 
-def _remove_strangers(output: Path, names: set[str], overwrite: bool) -> int:
+def _remove_foreign(output: Path, names: set[str], overwrite: bool) -> int:
     """Labels in the folder that no source makes: they would join the set unseen."""
     there = sorted(path for path in output.iterdir() if path.suffix.lower() in LABEL_ENDINGS)
-    strange = [path for path in there if path.name not in names and not path.name.startswith(".")]
-    if strange and not overwrite:
+    foreign = [path for path in there if path.name not in names and not path.name.startswith(".")]
+    if foreign and not overwrite:
         raise UserError(
-            f"{output} holds {len(strange)} labels that do not belong to this set, the first is {strange[0]}; move "
+            f"{output} holds {len(foreign)} labels that do not belong to this set, the first is {foreign[0]}; move "
             "them away, or give --overwrite to delete them"
         )
-    for path in strange:
+    for path in foreign:
         path.unlink()
-    return len(strange)
-
-
-def _known(record: Path) -> dict[str, Any]:
-    if not record.is_file():
-        return {}
-    try:
-        value = read_json(record)
-    except UserError:
-        return {}
-    return value if isinstance(value, dict) and isinstance(value.get("files"), dict) else {}
-
-
-def print_made(made: Mapping[Path, Converted | Outcome]) -> None:
-    """One line for each folder and file."""
-    for path, outcome in made.items():
-        print(f"{path}: {outcome.value if isinstance(outcome, Outcome) else outcome}")
+    return len(foreign)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from pomp_seg.data.label_sets import IGNORE_LABEL, label_set
-from pomp_seg.data.prepare.coco_stuff import Made
-from pomp_seg.data.prepare.label_folders import convert_labels
+from pomp_seg.data.prepare.label_folders import Made, convert_labels
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
 

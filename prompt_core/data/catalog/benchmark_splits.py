@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from prompt_core.data.images import ImageSet
+from prompt_core.data.photo_files import inside, is_folder
 from prompt_core.data.readers.coop import GENERATED, coop_split, generated_note, split_images
 from prompt_core.data.readers.original_folders import Listed
-from prompt_core.data.readers.scanning import inside, is_folder
 from prompt_core.data.splits import SPLITS, NoSuchSplit, check_split, draw_parts
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json, write_json

@@ -9,7 +9,7 @@ from pathlib import Path
 from prompt_core.data.catalog.benchmark_splits import WHICH, Benchmark
 from prompt_core.data.catalog.hand_written import PHOTO, TEMPLATES, selected_templates
 from prompt_core.data.images import ImageSet
-from prompt_core.data.readers.scanning import is_folder
+from prompt_core.data.photo_files import is_folder
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import data_root
 

@@ -14,8 +14,8 @@ from prompt_core.data.catalog.entry import ClassificationEntry
 from prompt_core.data.catalog.imagenet import TEST_SETS, TRAINING_SETS
 from prompt_core.data.images import ImageSet
 from prompt_core.data.names import imagenet_classes
+from prompt_core.data.photo_files import is_folder, list_folders
 from prompt_core.data.readers.folder import WNID
-from prompt_core.data.readers.scanning import is_folder, sorted_folders
 from prompt_core.errors import UserError, nearest
 
 ENTRIES = (*TRAINING_SETS, *BENCHMARKS, *TEST_SETS)
@@ -70,7 +70,7 @@ def recognise_folders(path: Path) -> tuple[ClassificationEntry, Path] | None:
     if not below:
         return None
     entry, name = next(iter(below.values()))
-    if sorted_folders(path) == [name]:
+    if list_folders(path) == [name]:
         return entry, path / name
     raise UserError(f"{path} is a folder of data sets ({', '.join(below)}): name one, such as {entry.name}:{path}")
 
@@ -83,7 +83,7 @@ def _imagenet_like(path: Path) -> ClassificationEntry | None:
         layouts.append((("images",), sketch.name))
     for places, name in layouts:
         folders = [path / place for place in places if is_folder(path / place)]
-        wnids = {wnid for folder in folders for wnid in sorted_folders(folder)}
+        wnids = {wnid for folder in folders for wnid in list_folders(folder)}
         if wnids and all(WNID.fullmatch(wnid) for wnid in wnids) and wnids <= set(imagenet_classes(path)[0]):
             return classification_entry(name)
     return None

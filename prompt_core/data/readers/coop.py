@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.readers.scanning import inside, is_file, read_lines, require_file, require_photos, sorted_folders
+from prompt_core.data.photo_files import inside, is_file, list_folders, read_lines, require_file, require_photos
 from prompt_core.data.splits import SPLITS, check_split
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json
@@ -161,8 +161,8 @@ def _find_images_folder(root: Path, photos: list[str], split_file: Path, known: 
             if is_file(folder / first):
                 return folder
         if depth == 0:
-            candidates = [root / name for name in sorted_folders(root)]
-    candidates = [folder / name for folder in candidates for name in sorted_folders(folder)]
+            candidates = [root / name for name in list_folders(root)]
+    candidates = [folder / name for folder in candidates for name in list_folders(folder)]
     for folder in candidates:
         if is_file(folder / first):
             return folder

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.readers.scanning import has_images, is_folder, read_lines, sorted_folders, sorted_images
+from prompt_core.data.photo_files import has_photos, is_folder, list_folders, list_photos, read_lines
 from prompt_core.data.splits import NoSuchSplit
 from prompt_core.errors import UserError
 
@@ -48,7 +48,7 @@ def folder_per_class(root: str | Path, classes: Sequence[str] | None = None) -> 
         UserError: when ``root`` is absent, has no class folders or no photos, or has a folder outside ``classes``.
     """
     root = Path(root)
-    folders = sorted_folders(root)
+    folders = list_folders(root)
     if not folders:
         raise UserError(f"no class folders in {root}: expected one folder of photos per class")
     ids = list(classes) if classes is not None else folders
@@ -60,7 +60,7 @@ def folder_per_class(root: str | Path, classes: Sequence[str] | None = None) -> 
     labels: list[int] = []
     present = set(folders)
     for label, folder in enumerate(ids):
-        found = sorted_images(root / folder, recursive=True) if folder in present else []
+        found = list_photos(root / folder, recursive=True) if folder in present else []
         keys.extend(f"{folder}/{name}" for name in found)
         labels.extend([label] * len(found))
     if not keys:
@@ -115,11 +115,11 @@ def open_folder(path: str | Path, split: str) -> ImageSet:
                 expected = f"expected the split {split!r} at {base / split}"
                 raise NoSuchSplit(f"{expected}: no such folder, there is {list(splits.values())}")
             # labels must mean the same class in each split, even where one lacks a class
-            classes = sorted({name for folder in splits.values() for name in sorted_folders(base / folder)})
+            classes = sorted({name for folder in splits.values() for name in list_folders(base / folder)})
             images = folder_per_class(base / splits[split], classes)
             return _sensible(images) if len(classes) == 1 else images
     for inner in ("images", "sketch"):
-        wnids = sorted_folders(root / inner) if sorted_folders(root) == [inner] else []
+        wnids = list_folders(root / inner) if list_folders(root) == [inner] else []
         if wnids and all(WNID.fullmatch(name) for name in wnids):
             return folder_per_class(root / inner)
     return _sensible(folder_per_class(root))
@@ -127,7 +127,7 @@ def open_folder(path: str | Path, split: str) -> ImageSet:
 
 def _split_folders(base: Path) -> dict[str, str]:
     """Split to folder name; empty where the folders of ``base`` are classes."""
-    folders = sorted_folders(base)
+    folders = list_folders(base)
     named = [name for name in SPLIT_FOLDERS if name in folders]
     splits = {SPLIT_FOLDERS[name]: name for name in named}
     if not splits:
@@ -137,11 +137,11 @@ def _split_folders(base: Path) -> dict[str, str]:
     others = [name for name in folders if name not in named]
     if not others:
         return splits
-    if len(splits) < 2 or any(has_images(base / name) for name in others):
+    if len(splits) < 2 or any(has_photos(base / name) for name in others):
         return {}
     # classes called train and val, with photos of other classes deeper: only a folder without any stands aside
-    called_so = all(has_images(base / name) for name in named)
-    return {} if called_so and any(sorted_images(base / name, recursive=True) for name in others) else splits
+    called_so = all(has_photos(base / name) for name in named)
+    return {} if called_so and any(list_photos(base / name, recursive=True) for name in others) else splits
 
 
 def _sensible(images: ImageSet) -> ImageSet:

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.readers.folder import WNID, wordnet_names
-from prompt_core.data.readers.scanning import (
+from prompt_core.data.photo_files import (
     inside,
+    list_folders,
+    list_photos,
     read_lines,
     require_file,
     require_photos,
-    sorted_folders,
-    sorted_images,
 )
+from prompt_core.data.readers.folder import WNID, wordnet_names
 from prompt_core.data.splits import check_split
 from prompt_core.errors import UserError
 
@@ -47,7 +47,7 @@ def tiny_imagenet(root: str | Path, split: str) -> ImageSet:
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     if split == "train":
         for wnid, label in label_of.items():
-            found = sorted_images(root / "train" / wnid / "images")
+            found = list_photos(root / "train" / wnid / "images")
             keys.extend(f"train/{wnid}/images/{name}" for name in found)
             labels.extend([label] * len(found))
     else:
@@ -85,15 +85,15 @@ def imagenet21k(root: str | Path, split: str) -> ImageSet:
         root = root / "imagenet21k_resized"
     check_split(split, ("train", "val", "test"), "ImageNet-21K")
     train = root / "imagenet21k_train"
-    wnids = [name for name in sorted_folders(train) if WNID.fullmatch(name)]
+    wnids = [name for name in list_folders(train) if WNID.fullmatch(name)]
     if not wnids:
         raise UserError(f"no class folders in {train}: expected folders such as n01440764")
     part = "imagenet21k_train" if split == "train" else "imagenet21k_val"
-    present = {name for name in sorted_folders(root / part) if WNID.fullmatch(name)}
+    present = {name for name in list_folders(root / part) if WNID.fullmatch(name)}
     keys: list[str] = []
     labels: list[int] = []
     for label, wnid in enumerate(wnids):
-        found = sorted_images(root / part / wnid) if wnid in present else []
+        found = list_photos(root / part / wnid) if wnid in present else []
         keys.extend(f"{part}/{wnid}/{name}" for name in found)
         labels.extend([label] * len(found))
     if not keys:

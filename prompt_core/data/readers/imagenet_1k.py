@@ -9,9 +9,9 @@ import numpy as np
 
 from prompt_core.data.images import ImageSet
 from prompt_core.data.names import imagenet_classes, names_of
+from prompt_core.data.photo_files import list_folders, list_photos, read_lines
 from prompt_core.data.readers.folder import WNID
 from prompt_core.data.readers.original_lists import read_mat, whole_number
-from prompt_core.data.readers.scanning import read_lines, sorted_folders, sorted_images
 from prompt_core.data.splits import check_split
 from prompt_core.errors import UserError
 
@@ -34,7 +34,7 @@ def imagenet(root: str | Path, split: str) -> ImageSet:
     base = root / "images" if (root / "images" / part).is_dir() or not (root / part).is_dir() else root
     if not (base / part).is_dir():
         raise UserError(f"expected ImageNet's {part} photos at {base / part}: no such folder")
-    if part == "val" and not _wnid_folders(base / "val") and sorted_images(base / "val"):
+    if part == "val" and not _wnid_folders(base / "val") and list_photos(base / "val"):
         return _flat_val(root, base)
     wnids = sorted({*_wnid_folders(base / "train"), *_wnid_folders(base / "val")})
     if not wnids:
@@ -55,13 +55,13 @@ def imagenet_v2(root: str | Path, split: str) -> ImageSet:
     check_split(split, ("val", "test"), "ImageNetV2")
     base = _inner(root, ("imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency"))
     wnids, names, origin = imagenet_classes(root)
-    folders = sorted_folders(base)
+    folders = list_folders(base)
     if strange := [name for name in folders if not (name.isascii() and name.isdigit()) or int(name) >= len(wnids)]:
         raise UserError(f"{base / strange[0]} is no class folder of ImageNetV2: expected 0 to {len(wnids) - 1}")
     keys: list[str] = []
     labels: list[int] = []
     for folder in sorted(folders, key=int):
-        found = sorted_images(base / folder)
+        found = list_photos(base / folder)
         keys.extend(f"{folder}/{name}" for name in found)
         labels.extend([int(folder)] * len(found))
     if not keys:
@@ -100,7 +100,7 @@ def _by_wnid(base: Path, part: str, wnids: list[str], names: list[str], source: 
     keys: list[str] = []
     labels: list[int] = []
     for label, wnid in enumerate(wnids):
-        found = sorted_images(base / part / wnid) if wnid in present else []
+        found = list_photos(base / part / wnid) if wnid in present else []
         prefix = f"{part}/{wnid}" if part else wnid
         keys.extend(f"{prefix}/{name}" for name in found)
         labels.extend([label] * len(found))
@@ -126,7 +126,7 @@ def _flat_val(root: Path, base: Path) -> ImageSet:
     leaves = [row for row in synsets if not leaf or whole_number(row["num_children"], meta) == 0]
     wnid_of = {whole_number(row["ILSVRC2012_ID"], meta): str(row["WNID"]) for row in leaves}
     numbers = read_lines(place / GROUND_TRUTH, "the classes of the val photos")
-    keys = [f"val/{name}" for name in sorted_images(base / "val")]
+    keys = [f"val/{name}" for name in list_photos(base / "val")]
     if len(numbers) != len(keys):
         raise UserError(f"{place / GROUND_TRUTH} has {len(numbers)} lines for {len(keys)} photos in {base / 'val'}")
     if strange := [number for number in numbers if not number.isdigit() or int(number) not in wnid_of]:
@@ -143,11 +143,11 @@ def _inner(root: Path, inner: Sequence[str]) -> Path:
     for name in inner:
         if (root / name).is_dir():
             return root / name
-    classes = sorted_folders(root) if root.is_dir() else []
+    classes = list_folders(root) if root.is_dir() else []
     if any(WNID.fullmatch(name) or name.isdigit() for name in classes):
         return root
     raise UserError(f"expected class folders at {root / inner[0]}: no such folder")
 
 
 def _wnid_folders(folder: Path) -> list[str]:
-    return [name for name in sorted_folders(folder) if WNID.fullmatch(name)] if folder.is_dir() else []
+    return [name for name in list_folders(folder) if WNID.fullmatch(name)] if folder.is_dir() else []

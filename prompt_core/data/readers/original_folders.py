@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prompt_core.data.names import EUROSAT, caltech101_name, sun397_name
-from prompt_core.data.readers.scanning import inside, is_folder, read_lines, sorted_folders, sorted_images
+from prompt_core.data.photo_files import inside, is_folder, list_folders, list_photos, read_lines
 from prompt_core.data.splits import Row
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json
@@ -133,7 +133,7 @@ def _class_folders(images: Path, name_of: Callable[[str], str | None]) -> Listed
     """All photos; folders whose name is None are left out."""
     rows: list[Row] = []
     label = 0
-    for folder in sorted_folders(images):
+    for folder in list_folders(images):
         name = name_of(folder)
         if name is not None:
             rows.extend((f"{folder}/{photo}", label, name) for photo in _photos(images / folder))
@@ -144,7 +144,7 @@ def _class_folders(images: Path, name_of: Callable[[str], str | None]) -> Listed
 
 
 def _photos(folder: Path) -> list[str]:
-    found = sorted_images(folder)
+    found = list_photos(folder)
     if not found:  # leaving the class out would shift all labels behind it
         raise UserError(f"class folder {folder} has no photos: expected files such as .jpg; is the download complete?")
     return found

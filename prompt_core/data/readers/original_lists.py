@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from prompt_core.data.names import oxford_pets_name, stanford_cars_name, ucf101_name
+from prompt_core.data.photo_files import is_folder, is_photo_name, list_folders, read_lines, require_file
 from prompt_core.data.readers.original_folders import Listed
-from prompt_core.data.readers.scanning import is_folder, is_image_name, read_lines, require_file, sorted_folders
 from prompt_core.data.splits import Row
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
@@ -186,8 +186,8 @@ def _flower_names(path: Path) -> dict[int, str]:
 
 def _videos(folder: Path) -> Path | None:
     for place in (folder, folder / "UCF-101"):
-        for name in sorted_folders(place) if is_folder(place) else ():
+        for name in list_folders(place) if is_folder(place) else ():
             first = next((file.name for file in (place / name).iterdir() if not file.name.startswith(".")), "")
-            if first.endswith(".avi") and not is_image_name(first):
+            if first.endswith(".avi") and not is_photo_name(first):
                 return place
     return None

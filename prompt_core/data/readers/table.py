@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from prompt_core.data.images import ImageSet
+from prompt_core.data.photo_files import require_file, require_photos
 from prompt_core.data.readers.folder import wordnet_names
-from prompt_core.data.readers.scanning import require_file, require_photos
 from prompt_core.errors import UserError, nearest
 
 

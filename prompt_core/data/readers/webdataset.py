@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.readers.scanning import read_lines
+from prompt_core.data.photo_files import read_lines
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 

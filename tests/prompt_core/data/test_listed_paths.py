@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prompt_core.data.readers.scanning import inside, is_file, is_folder, sorted_folders, sorted_images
+from prompt_core.data.photo_files import inside, is_file, is_folder, list_folders, list_photos
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
@@ -98,7 +98,7 @@ def test_classes_of_sun_without_a_slash(tmp_path: Path) -> None:
 def test_links_in_a_circle_and_long_names(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    assert sorted_folders(tmp_path) == sorted_images(tmp_path) == []
+    assert list_folders(tmp_path) == list_photos(tmp_path) == []
     assert not is_file(tmp_path / ("a" * 300))
     assert not is_folder(tmp_path / ("a" * 300))
     trees.class_folders(tmp_path / "101_ObjectCategories", {"Faces": 10, "wild_cat": 10})

@@ -1,4 +1,4 @@
-"""Looking at the files and folders of a data set: what is there, in a fixed order, and what lists may name.
+"""The photos that are there, and those that a list names: one order, one list of endings, for every task.
 
 Links that lead in circles, names that the file system refuses and folders without permission count as absent here, so
 that one of them never ends a run with anything but one line.
@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 
 from prompt_core.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-def is_image_name(name: str) -> bool:
+def is_photo_name(name: str) -> bool:
     """Whether a file of this name counts as a photo: a known suffix in any case, and not hidden."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+    return not name.startswith(".") and name.lower().endswith(PHOTO_ENDINGS)
 
 
 def is_file(path: Path) -> bool:
@@ -36,7 +36,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def sorted_folders(root: Path) -> list[str]:
+def list_folders(root: Path) -> list[str]:
     """Names of the visible folders in ``root`` (links to folders count, broken links do not), sorted.
 
     Raises:
@@ -47,7 +47,7 @@ def sorted_folders(root: Path) -> list[str]:
         return sorted(entry.name for entry in visible if _leads_to(entry, folder=True))
 
 
-def sorted_images(folder: Path, recursive: bool = False) -> list[str]:
+def list_photos(folder: Path, recursive: bool = False) -> list[str]:
     """POSIX paths, relative to ``folder``, of its photos, sorted; other files, hidden ones and broken links are left.
 
     With ``recursive`` real subfolders are searched too; linked ones are not, since they may lead in circles.
@@ -55,21 +55,37 @@ def sorted_images(folder: Path, recursive: bool = False) -> list[str]:
     Raises:
         UserError: when ``folder`` is not a folder that can be listed.
     """
-    found: list[str] = []
+    names: list[str] = []
     with _scan(folder) as entries:
         for entry in entries:
-            if is_image_name(entry.name) and _leads_to(entry, folder=False):
-                found.append(entry.name)
+            if is_photo_name(entry.name) and _leads_to(entry, folder=False):
+                names.append(entry.name)
             elif recursive and not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                inner = sorted_images(folder / entry.name, recursive=True)
-                found.extend(f"{entry.name}/{name}" for name in inner)
-    return sorted(found)
+                names.extend(f"{entry.name}/{name}" for name in list_photos(folder / entry.name, recursive=True))
+    return sorted(names)
 
 
-def has_images(folder: Path) -> bool:
+def find_photos(given: Sequence[str | Path]) -> list[Path]:
+    """The photos that a user names, and those inside the folders that she names, in order of their names.
+
+    Raises:
+        UserError: for a path that is not there, or a folder without photos.
+    """
+    photos: list[Path] = []
+    for path in map(Path, given):
+        if not path.exists():
+            raise UserError(f"photo {path} does not exist")
+        inside = sorted(path / name for name in list_photos(path, recursive=True)) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"folder {path} holds no photo; endings {', '.join(PHOTO_ENDINGS)} are looked for")
+        photos += inside
+    return photos
+
+
+def has_photos(folder: Path) -> bool:
     """Whether a photo lies directly in ``folder``."""
     with _scan(folder) as entries:
-        return any(is_image_name(entry.name) and _leads_to(entry, folder=False) for entry in entries)
+        return any(is_photo_name(entry.name) and _leads_to(entry, folder=False) for entry in entries)
 
 
 def require_file(path: Path, what: str) -> Path:
