@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from pomp_lab.zoo.configurations import bases, commands, read_configurations
+from pomp_lab.model_zoo import bases, commands, read_configurations
 from prompt_core.config import load_config
 from prompt_core.errors import UserError, run_command
 
@@ -78,7 +78,7 @@ OF_ZOO = [
     Command("zoo", tuple(shlex.split(line)), "as the page says")
     for name, file in FILES.items()
     if name not in bases(FILES)
-    for line in commands(file, FILES)
+    for line in commands(file, FILES, ROOT)
 ]
 ALL = list({command.words: command for command in (*OF_ZOO, *DOCUMENTED)}.values())
 RUNNABLE = [command for command in DOCUMENTED if not command.needs and command.place.split(",")[0] in RUN_PAGES]

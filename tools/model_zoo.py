@@ -8,7 +8,7 @@ Measured numbers come from docs/results, published ones from pomp_lab/assets/pub
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
-from pomp_lab.zoo.page import zoo_page
+from pomp_lab.model_zoo import zoo_page
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
 from prompt_core.files import write_text

@@ -9,7 +9,6 @@ run NAME. Numbers of different protocols never share a column.
 from argparse import RawDescriptionHelpFormatter
 
 from pomp_lab.report.build import write_report
-from pomp_lab.report.words import summary
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
 
@@ -22,7 +21,7 @@ def main() -> None:
     parser.add_argument("--baseline", metavar="ROW", help="row that gains of classes are over (default: a hand prompt)")
     arguments = parser.parse_intermixed_args()
     report = write_report(arguments.runs, arguments.output, arguments.baseline)
-    print(summary(report))
+    print(report.summary)
     for note in report.notes:
         print(note)
     print(f"open {arguments.output}/report.html")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prompt_core.errors import UserError
 from prompt_core.files import atomic_path
 
 if TYPE_CHECKING:
@@ -22,20 +21,6 @@ BLUE, ORANGE, GREY, SKY, GREEN, INK = "#0072B2", "#D55E00", "#8C8C8C", "#56B4E9"
 RIGHT, WRONG = "✓", "✗"
 HATCHES = ("", "//", "..", "xx", "")
 FILLS = ("#D9D9D9", "#BDBDBD", SKY, "#A6DCCB", BLUE)
-
-
-def require_matplotlib() -> None:
-    """Ask for the optional part before any long work.
-
-    Raises:
-        UserError: when matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            'the pictures need matplotlib, which is not installed; run: python -m pip install -e ".[demo]"'
-        ) from error
 
 
 def draw_examples(path: str | Path, examples: Sequence[Example], subtitle: str) -> None:

@@ -10,15 +10,11 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pomp_lab.demo.page import render_page
-from pomp_lab.demo.pictures import draw_accuracy, draw_examples, draw_learning, require_matplotlib
+from pomp_lab.demo.pictures import draw_accuracy, draw_examples, draw_learning
 from pomp_lab.demo.scores import (
-    Column,
-    Example,
     PromptRow,
     attribute_shares,
     chosen_examples,
@@ -27,6 +23,9 @@ from pomp_lab.demo.scores import (
     protocols,
     score_columns,
 )
+from pomp_lab.demo.summary import DemoResult, demo_page
+from pomp_lab.report.page import render_html
+from pomp_lab.report.plots import require_matplotlib
 from pomp_lab.shapes.folder import build_shapes
 from pomp_lab.shapes.options import ShapesOptions
 from prompt_core.classifier import TextClassifier
@@ -59,29 +58,6 @@ WRITTEN = (
     "cache/[0-9a-f]*/index.json",
     "cache/[0-9a-f]*/features.npy",
 )
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What a demo found.
-
-    Attributes:
-        folder: where everything lies.
-        columns: the protocols: whose images, among which names.
-        rows: the prompts that were compared, the learned one last.
-        metrics: ``"column/metric of prompt"`` to percent.
-        examples: some validation images with what was said of them.
-        history: loss and accuracy of each epoch.
-        seconds: how long each phase took.
-    """
-
-    folder: Path
-    columns: list[Column]
-    rows: list[PromptRow]
-    metrics: dict[str, float]
-    examples: list[Example]
-    history: list[dict[str, float]]
-    seconds: dict[str, float]
 
 
 def run_demo(
@@ -150,7 +126,7 @@ def run_demo(
         training_images=learning["_run"]["images"],
     )
     protocol = protocols(columns, shapes)
-    write_text(folder / "index.html", render_page(result, run, protocol))
+    write_text(folder / "index.html", render_html(demo_page(result, run, protocol)))
     write_metrics(folder / "metrics.json", metrics, run, protocol)
     return result
 

@@ -1,25 +1,26 @@
-"""A report from runs to files: read, arrange, join, draw, write; both files or none."""
+"""A report from runs to files: read, arrange, compare, plot, write; both files or none."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pomp_lab.demo.pictures import require_matplotlib
-from pomp_lab.report.averages import with_averages
-from pomp_lab.report.beside import Beside, published_beside
-from pomp_lab.report.columns import Column, build_columns, task_of
-from pomp_lab.report.formats import Run
-from pomp_lab.report.plots import Plot, draw_curves, draw_gain, draw_pairs, draw_sweeps
-from pomp_lab.report.rows import Row, group_rows
-from pomp_lab.report.runs import Found, find_runs
+from pomp_lab.report.page import Cell, Figure, Page, Section, render_html, render_markdown
+from pomp_lab.report.page import Table as PageTable
+from pomp_lab.report.plots import draw_curves, draw_gain, draw_pairs, draw_sweeps, require_matplotlib
+from pomp_lab.report.protocol import in_words
+from pomp_lab.report.published import PublishedTable, load_published, with_averages
+from pomp_lab.report.rows import CHOSEN, LOWER_IS_BETTER, Column, Row, build_columns, group_rows, number_text
+from pomp_lab.report.runs import FoundRuns, Run, find_runs
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
-from pomp_lab.report.tables import Table, build_tables
+from pomp_lab.report.tables import Comparison, Table, build_tables, compare, few
 from prompt_core.files import make_output_folder, write_text
 
 MOST_GAINS = 12
+_VERSIONS = ("prompt_core", "torch", "detectron2", "open_clip_torch")
 
 
 @dataclass(frozen=True)
@@ -27,19 +28,47 @@ class Report:
     """All that is told.
 
     Attributes:
-        beside: key of a table → published numbers beside it, and which may not stand there.
+        comparisons: of each table: published numbers below it, and which may not stand there.
+        plots: title of a section → its figures.
         baselines: rows that others are compared with, the first that fits.
-        notes: what the reader must know first.
     """
 
-    found: Found
+    found: FoundRuns
     rows: list[Row]
     columns: list[Column]
     tables: list[Table]
-    beside: dict[str, list[Beside]]
-    plots: list[Plot]
+    comparisons: list[list[Comparison]]
+    plots: dict[str, list[Figure]]
     baselines: list[Row]
-    notes: list[str]
+
+    @property
+    def summary(self) -> str:
+        """How much there is."""
+        datasets = {c.dataset for c in self.columns if c.task != "training" and "mean_of" not in c.protocol}
+        runs, rows = _counted(len(self.found.runs), "run"), _counted(len(self.rows), "row")
+        text = f"{runs} in {rows} on {_counted(len(datasets), 'data set')}, each protocol in columns of its own."
+        if self.found.ignored:
+            text += f" Not read as results: {_counted(len(self.found.ignored), 'other JSON file')} there."
+        return text
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader must know first."""
+        notes = []
+        if chosen := [run.name for run in self.found.runs if run.selected_on_test]:
+            notes.append(
+                f"The checkpoint of {few(chosen)} was chosen on the very images that are reported: those numbers are "
+                "optimistic, and stand in columns of their own."
+            )
+        if split := list(dict.fromkeys(c.dataset for c in self.columns if c.words and c.task != "training")):
+            notes.append(f"There are several protocols on {few(split)}: each has columns of its own.")
+        if unstated := [run.name for run in self.found.runs if any("protocol" in s.protocol for s in run.scores)]:
+            notes.append(f"No protocol is stated by {few(unstated)}: such numbers stand alone.")
+        if damaged := [f"{file.path}: {file.reason}" for file in self.found.ignored if file.damaged]:
+            notes.append(f"Could not be read and is left out: {few(damaged)}.")
+        if not self.tables:
+            notes.append("The runs hold no numbers that could be compared; learning curves, if any, are below.")
+        return notes
 
 
 def write_report(
@@ -54,20 +83,17 @@ def write_report(
     Raises:
         UserError: when the runs cannot be read, ``baseline`` is not among them, or ``output`` cannot be written.
     """
-    from pomp_lab.report.markdown import render_markdown
-    from pomp_lab.report.page import render_page
-
     require_matplotlib()
     report = build_report(find_runs(arguments), baseline)
-    texts = {"report.md": render_markdown(report), "report.html": render_page(report)}
+    page = report_page(report)
+    texts = {"report.md": render_markdown(page, "report.html"), "report.html": render_html(page)}
     folder = make_output_folder(output)
     for name, text in texts.items():
-        # Names may hold halves of surrogate pairs, which JSON allows and UTF-8 does not.
-        write_text(Path(folder) / name, text.encode("utf-8", "replace").decode("utf-8"))
+        write_text(Path(folder) / name, text)
     return report
 
 
-def build_report(found: Found, baseline: str | None = None) -> Report:
+def build_report(found: FoundRuns, baseline: str | None = None) -> Report:
     """Arrange what was read.
 
     Raises:
@@ -77,67 +103,132 @@ def build_report(found: Found, baseline: str | None = None) -> Report:
     rows, columns = group_rows(runs), build_columns(runs)
     tables = build_tables(rows, columns)
     baselines = find_baselines(rows, baseline)
-    beside = {table.key: blocks for table in tables if (blocks := published_beside(table))}
-    return Report(
-        found,
-        rows,
-        columns,
-        tables,
-        beside,
-        _plots(rows, columns, baselines),
-        baselines,
-        _notes(found, tables, columns),
+    plots = _plots(rows, columns, baselines)
+    return Report(found, rows, columns, tables, [compare(table) for table in tables], plots, baselines)
+
+
+def report_page(report: Report) -> Page:
+    """All sections: tables with published numbers, plots, other metrics, protocols, runs, the published tables."""
+    main = [_table_section(*pair) for pair in zip(report.tables, report.comparisons, strict=True) if pair[0].main]
+    other = [_table_section(*pair) for pair in zip(report.tables, report.comparisons, strict=True) if not pair[0].main]
+    none = "" if any(report.comparisons) else "None of these data sets and metrics is in a published table."
+    sections = [Section("Numbers", [none] if none else []), *main] if main else []
+    sections += [Section(title, figures) for title, figures in report.plots.items()]
+    sections += [Section("More metrics", []), *other] if other else []
+    protocols = {(column.dataset, column.protocol_key): column for column in report.columns}
+    lines = [(column.dataset, "; ".join(in_words(column.protocol))) for column in protocols.values()]
+    sections.append(Section("Protocols", [PageTable(("data set", "protocol"), lines, numeric=False)]))
+    facts = [_run_facts(run, row) for row in report.rows for run in row.runs]
+    headings = ("run", "row", "seed", "file", "command", "device", "versions")
+    sections.append(Section("Runs", [PageTable(headings, facts, numeric=False)]))
+    if report.found.ignored:
+        files = [(str(file.path), file.reason) for file in report.found.ignored]
+        table = PageTable(("file", "reason"), files, numeric=False)
+        sections.append(Section("JSON files that were not read as results", [table], level=3, folded=True))
+    about = (
+        "For reference, whole. Below a table of ours stand those of the same images, candidates and metric, for rows "
+        "of the same model. Percent where a column says nothing else."
     )
+    sections.append(Section("Published numbers", [about]))
+    sections += [_published_section(published) for published in load_published()]
+    return Page("Results", [report.summary], sections, report.notes)
 
 
-def _plots(rows: Sequence[Row], columns: Sequence[Column], baselines: Sequence[Row]) -> list[Plot]:
-    plots = []
+def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
+    metrics = [column.metric for column in table.columns]
+    best = [table.best(place) for place in range(len(metrics))]
+    rows: list[list[Cell | str] | str] = []
+    for row, cells in zip(table.rows, table.cells, strict=True):
+        line: list[Cell | str] = [f"{row.number}. {row.marked}", str(row.seeds)]
+        for metric, highest, found in zip(metrics, best, cells, strict=True):
+            if found is None:
+                line.append("")
+            else:
+                bold = found.count > 0 and number_text(found.mean, metric) == highest
+                line.append(Cell(found.text(metric, row.seeds), _finite(found.mean), bold))
+        rows.append(line)
+    refused = []
+    for comparison in comparisons:
+        name = comparison.published.name
+        rows += [f"Published: {name}. {_source(comparison.published)}"] if comparison.rows else []
+        rows += [[label, "", *_numbers(numbers, metrics)] for label, numbers in comparison.rows]
+        for row, reference, gaps in comparison.gaps:
+            rows.append([f"{row.marked} − {reference}", "", *_numbers(gaps, metrics, signed=True)])
+        if comparison.refused:
+            reasons = "; ".join(comparison.refused)
+            refused.append(f"Not compared with “{name}”, which stands whole below: {reasons}.")
+    mark = any(row.marked != row.label for row in table.rows)
+    refused += [f"{CHOSEN} checkpoint chosen on the reported images."] if mark else []
+    page_table = PageTable(("row", "seeds", *table.headings), rows, _caption(table, any(best)))
+    return Section(table.title, [page_table, *refused], level=3)
+
+
+def _caption(table: Table, any_best: bool) -> str:
+    """What the numbers of a table are."""
+    percent = any(column.metric not in LOWER_IS_BETTER for column in table.columns)
+    several = any(found and found.count > 1 for cells in table.cells for found in cells)
+    text = "Percent; " if percent else "Lower is better; "
+    text += "mean over seeds ± half the range." if several else "one run each."
+    text += " Bold: the best mean of a column, whatever the spread." if any_best else ""
+    return f"{text} Protocol: {table.common_protocol}." if table.common_protocol else text
+
+
+def _numbers(values: Sequence[float], metrics: Sequence[str], signed: bool = False) -> list[Cell | str]:
+    pairs = zip(values, metrics, strict=True)
+    return [Cell(number_text(v, m, signed), v) if math.isfinite(v) else "" for v, m in pairs]
+
+
+def _published_section(published: PublishedTable) -> Section:
+    rows: list[list[Cell | str]] = []
+    for name, values in published.rows:
+        rows.append([name, *(Cell(number_text(value, ""), _finite(value)) for value in values)])
+    headings = ("method", *(column.heading for column in published.columns))
+    return Section(published.name, [PageTable(headings, rows, _source(published))], level=3, folded=True)
+
+
+def _source(published: PublishedTable) -> str:
+    return f"{published.protocol}. Source: {published.source}."
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _run_facts(run: Run, row: Row) -> tuple[str, ...]:
+    stated = run.about.get("versions")
+    versions = stated if isinstance(stated, dict) else {}
+    seed = run.settings.get("seed", run.about.get("seed"))
+    told = [str(run.about.get(key) or "") for key in ("command", "device")]
+    packages = ", ".join(f"{name} {versions[name]}" for name in _VERSIONS if name in versions)
+    return run.name, str(row.number), "" if seed is None else str(seed), str(run.file), *told, packages
+
+
+def _plots(rows: Sequence[Row], columns: Sequence[Column], baselines: Sequence[Row]) -> dict[str, list[Figure]]:
     accuracy = [column for column in columns if column.metric in ("top1", "accuracy") and column.task != "training"]
-    for setting in ("K", "correction"):
-        if found := sweeps(rows, accuracy, setting, baselines):
-            plots.append(draw_sweeps(found, f"plot-{setting.lower()}", setting))
-    if pairs := base_novel_pairs(rows, columns):
-        plots.append(draw_pairs(pairs, "plot-base-novel"))
-    gains = class_gains(rows, columns, baselines)
-    for number, gain in enumerate(gains[:MOST_GAINS], 1):
-        plots.append(
-            draw_gain(gain, f"plot-classes-{number}", max(0, len(gains) - number) if number == MOST_GAINS else 0)
-        )
+    swept = {setting: sweeps(rows, accuracy, setting, baselines) for setting in ("K", "correction")}
+    pairs, gains = base_novel_pairs(rows, columns), class_gains(rows, columns, baselines)
+    drawn = gains[:MOST_GAINS]
     curves: dict[tuple[str, str], list[Run]] = {}
     for run in (run for row in rows for run in row.runs if run.history):
         axis = "epoch" if "epoch" in run.history[0] else "iteration"
-        curves.setdefault((_learned(run, axis), axis), []).append(run)
-    for number, ((title, axis), members) in enumerate(curves.items(), 1):
-        plots.append(draw_curves(members, f"plot-curves-{number}", title, axis))
-    return plots
+        curves.setdefault((_what_learned(run, axis), axis), []).append(run)
+    plots = {
+        "K and the margin": [draw_sweeps(members, setting) for setting, members in swept.items() if members],
+        "Base against novel": [draw_pairs(pairs)] if pairs else [],
+        "Class by class": [
+            draw_gain(gain, max(0, len(gains) - MOST_GAINS) if gain is drawn[-1] else 0) for gain in drawn
+        ],
+        "Learning": [draw_curves(runs, title, axis) for (title, axis), runs in curves.items()],
+    }
+    return {title: figures for title, figures in plots.items() if figures}
 
 
-def _learned(run: Run, axis: str) -> str:
-    tasks = {task_of(part.dataset, metric) for part in run.parts for metric in part.numbers}
+def _what_learned(run: Run, axis: str) -> str:
+    tasks = {Column(scores.dataset, metric, {}).task for scores in run.scores for metric in scores.numbers}
     if axis == "epoch" or "training" in tasks:
         return "Prompts"
     return "Detectors" if "detection" in tasks else "Segmenters" if "segmentation" in tasks else "Other runs"
 
 
-def _notes(found: Found, tables: Sequence[Table], columns: Sequence[Column]) -> list[str]:
-    notes = []
-    if chosen := [run.name for run in found.runs if run.selected_on_test]:
-        notes.append(
-            f"The checkpoint of {_listed(chosen)} was chosen on the very images that are reported: those numbers are "
-            "optimistic, and stand in columns of their own."
-        )
-    split = list(dict.fromkeys(column.dataset for column in columns if column.words and column.task != "training"))
-    if split:
-        notes.append(f"There are several protocols on {_listed(split)}: each has columns of its own.")
-    unstated = [run.name for run in found.runs if any("protocol" in part.protocol for part in run.parts)]
-    if unstated:
-        notes.append(f"No protocol is stated by {_listed(unstated)}: such numbers stand alone.")
-    if damaged := [f"{each.path}: {each.reason}" for each in found.ignored if each.damaged]:
-        notes.append(f"Could not be read and is left out: {_listed(damaged)}.")
-    if not tables:
-        notes.append("The runs hold no numbers that could be compared; learning curves, if any, are below.")
-    return notes
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

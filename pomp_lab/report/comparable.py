@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from pomp_lab.report.columns import Column
-from pomp_lab.report.formats import Run
 from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
+from pomp_lab.report.rows import Column
+from pomp_lab.report.runs import Run
+from prompt_core.config import default_config, flatten
 from prompt_core.data.catalog.benchmark_splits import Benchmark
 from prompt_core.data.catalog.entry import ClassificationEntry
 from prompt_core.data.catalog.lookup import find_entry
@@ -33,8 +34,8 @@ IMAGES = {
 }
 # Overrides of a command that make it no other run: where and how fast, what the protocol says, the model, which is
 # compared by itself, and the choice of the epoch, which is told beside each number.
-_ELSEWHERE = ("OUTPUT", "DEVICE", "SEED", "LOG.", "EVAL.", "MODEL.", "SELECT.", "SELECT_ON_TEST")
-_SPEED = ("DATA.CACHE", "DATA.WORKERS", "DATA.ENCODE_BATCH", "LOSS.CHUNK")
+_NO_BUDGET = ["OUTPUT", "DEVICE", "SEED", "LOG.", "EVAL.", "MODEL.", "SELECT.", "SELECT_ON_TEST"]
+_NO_BUDGET += ["DATA.CACHE", "DATA.WORKERS", "DATA.ENCODE_BATCH", "LOSS.CHUNK"]
 
 
 def why_not(
@@ -47,15 +48,14 @@ def why_not(
         column: of ours.
         runs: those whose mean is compared.
     """
-    own = [run for run in runs if column.part(run) is not None]
-    if reason := protocol_reason(published, columns, column, own):
-        return reason
+    runs = [run for run in runs if column.scores(run) is not None]
     models = [each.model or published.model for each in columns]
-    reasons = [_run_reason(published, models, run) for run in own]
-    return next((reason for reason in reasons if reason), None)
+    reasons = [_protocol_reason(published, columns, column, runs)]
+    reasons += [_run_reason(published, models, run) for run in runs]
+    return next(filter(None, reasons), None)
 
 
-def protocol_reason(
+def _protocol_reason(
     published: PublishedTable, columns: Sequence[PublishedColumn], column: Column, runs: Sequence[Run]
 ) -> str | None:
     """Which word of a protocol is another than the published one's.
@@ -69,8 +69,9 @@ def protocol_reason(
     if "mean_of" in column.protocol:
         return _member_reason(column.dataset, runs)
     if published.task == "classification":
-        return _images_and_classes((column.dataset, *(name for each in columns for name in each.datasets)), column)
-    return _dense(published.task, column)
+        names = (column.dataset, *(name for each in columns for name in each.datasets))
+        return _images_and_classes(names, column.protocol)
+    return _dense_reason(published.task, column)
 
 
 def _member_reason(dataset: str, runs: Sequence[Run]) -> str | None:
@@ -78,27 +79,25 @@ def _member_reason(dataset: str, runs: Sequence[Run]) -> str | None:
     members = [
         table.columns[place]
         for table in load_published()
-        for each in table.columns
-        if each.means and each.is_of(dataset)
-        for place in each.means
+        for column in table.columns
+        if column.is_of(dataset)
+        for place in column.means
     ]
     if not members:
         return "it is no published average"
-    for run in runs:
-        for part in run.parts:
-            for member in members:
-                if member.metric in part.numbers and member.is_of(part.dataset):
-                    of_member = Column(part.dataset, member.metric, part.protocol)
-                    if reason := _images_and_classes((part.dataset, *member.datasets), of_member):
-                        return f"a member is another ({part.dataset}: {reason})"
+    for scores in (scores for run in runs for scores in run.scores):
+        for member in members:
+            if member.metric in scores.numbers and member.is_of(scores.dataset):
+                reason = _images_and_classes((scores.dataset, *member.datasets), scores.protocol)
+                if reason:
+                    return f"a member is another ({scores.dataset}: {reason})"
     return None
 
 
-def _images_and_classes(names: Sequence[str], column: Column) -> str | None:
+def _images_and_classes(names: Sequence[str], protocol: Mapping[str, Any]) -> str | None:
     entry = next((found for name in names if (found := find_entry(name)) is not None), None)
     if entry is None:
         return "it is no published data set"
-    protocol = column.protocol
     # Where the set has no val of its own, that is another word for the test images.
     splits = ("test",) if "val" in entry.splits else ("test", "val")
     if protocol.get("split") not in splits:
@@ -106,21 +105,20 @@ def _images_and_classes(names: Sequence[str], column: Column) -> str | None:
     for key in ("images_of", "half"):
         if protocol.get(key):
             return f"it is of a part of the images ({protocol[key]})"
-    if reason := _division(entry, str(protocol.get("source"))):
-        return reason
     unreadable = protocol.get("unreadable")
     left_out = len(unreadable) if isinstance(unreadable, list) else 0
-    if reason := _another_count(protocol, "images", left_out, entry.test.number, "test images"):
-        return reason
-    if reason := _another_count(protocol, "candidates", 0, entry.classes.number, "classes"):
-        return reason
+    reasons = [
+        _division_reason(entry, str(protocol.get("source"))),
+        _count_reason(protocol, "images", left_out, entry.test.number, "test images"),
+        _count_reason(protocol, "candidates", 0, entry.classes.number, "classes"),
+    ]
     # The ten sets of the transfer table have no two classes of one name.
     if protocol.get("namesakes") == "merged" and entry.name.startswith("imagenet"):
-        return "classes of one name count as one, published are separate ones (EVAL.NAMESAKES separate)"
-    return None
+        reasons.append("classes of one name count as one, published are separate ones (EVAL.NAMESAKES separate)")
+    return next(filter(None, reasons), None)
 
 
-def _division(entry: ClassificationEntry, source: str) -> str | None:
+def _division_reason(entry: ClassificationEntry, source: str) -> str | None:
     # Where the published split keeps the official test images, all divisions have them.
     if not isinstance(entry.reader, Benchmark) or entry.reader.keeps_test:
         return None
@@ -130,18 +128,18 @@ def _division(entry: ClassificationEntry, source: str) -> str | None:
     return None if "published split" in source else "which division into splits it is of is not stated"
 
 
-def _another_count(protocol: Mapping[str, Any], key: str, more: int, expected: int, what: str) -> str | None:
+def _count_reason(protocol: Mapping[str, Any], key: str, more: int, expected: int, what: str) -> str | None:
     number = protocol.get(key)
     if isinstance(number, bool) or not isinstance(number, int):
         return f"its number of {what} is not stated"
     return None if number + more == expected else f"{number + more:,} {what}, published are {expected:,}"
 
 
-def _dense(task: str, column: Column) -> str | None:
+def _dense_reason(task: str, column: Column) -> str | None:
     """Of detectors and segmenters."""
     protocol = column.protocol
     known = IMAGES.get(column.dataset)
-    if known is not None and (reason := _another_count(protocol, "images", 0, known, "images")):
+    if known is not None and (reason := _count_reason(protocol, "images", 0, known, "images")):
         return reason
     if protocol.get("oracle"):
         return f"an oracle gives {protocol['oracle']}"
@@ -157,20 +155,13 @@ def _dense(task: str, column: Column) -> str | None:
 def _run_reason(published: PublishedTable, models: Sequence[str], run: Run) -> str | None:
     """Why a run is of another model than all of those, or of another budget than its row's own."""
     if published.settings:
-        return _architecture(published.settings, run)
-    reasons = [model_reason(model, run) for model in models]
-    if all(reasons):
-        return reasons[0] if len(models) == 1 else f"{_model_words(run)}; published are {_listed(models)} of OpenAI's"
+        return _architecture_reason(published.settings, run)
+    if not any(model and model_of(run) == (ARCHITECTURES[model], "openai") for model in models):
+        known = " and ".join(", ".join(models).rsplit(", ", 1))
+        others = f"{'are' if len(models) > 1 else 'is'} {known} of OpenAI's" if known else "is no stated model"
+        return f"{_model_words(run)}; published {others}"
     changed = budget_changes(run)
     return f"it was run with {changed}, the published one was not" if changed else None
-
-
-def model_reason(model: str, run: Run) -> str | None:
-    """Why a run is not of the published backbone with OpenAI's weights."""
-    if model and model_of(run) == (ARCHITECTURES[model], "openai"):
-        return None
-    known = f"{model} of OpenAI's" if model else "no stated model"
-    return f"{_model_words(run)}; published is {known}"
 
 
 def model_of(run: Run) -> tuple[str | None, str | None]:
@@ -183,42 +174,44 @@ def model_of(run: Run) -> tuple[str | None, str | None]:
     return None if name is None else str(name), str(weights) if weights else None
 
 
+def _model_words(run: Run) -> str:
+    name, weights = model_of(run)
+    if name is None or name == "mini":
+        return f"its model is {name or 'not stated'}"
+    return f"its model is {name} with {'OpenAI' if weights == 'openai' else weights or 'unknown'} weights"
+
+
 def budget_changes(run: Run) -> str:
     """``KEY VALUE`` of a ``reproduce.py`` command that make a run another one than its row is; empty without."""
     words = str(run.about.get("command") or "").split()
     if not words or not words[0].endswith("reproduce.py"):
         return ""
     own = f"METHOD.{str(run.settings.get('method')).upper()}."
-    found = []
+    changes = []
     for place, word in enumerate(words):
         key, equals, value = word.partition("=")
-        if key not in _known_keys() or key.startswith(_ELSEWHERE) or key in _SPEED:
+        if key not in _known_keys() or key.startswith(tuple(_NO_BUDGET)):
             continue
         of_method = key.startswith("METHOD.") and key != "METHOD.NAME"
         # Hand prompts learn nothing, and methods read no keys of others.
         if (run.hand and not of_method) or (of_method and not key.startswith(own)):
             continue
-        found.append(f"{key} {value if equals else ' '.join(words[place + 1 : place + 2])}".strip())
-    return " ".join(found)
+        changes.append(f"{key} {value if equals else ' '.join(words[place + 1 : place + 2])}".strip())
+    return " ".join(changes)
 
 
 @cache
 def _known_keys() -> frozenset[str]:
-    from prompt_core.config import default_config, flatten
-
     return frozenset(dict(flatten(default_config())))
 
 
-def _architecture(settings: Mapping[str, Any], run: Run) -> str | None:
+def _architecture_reason(settings: Mapping[str, Any], run: Run) -> str | None:
     """Of a detector or segmenter, from its configuration."""
-    configuration = _configuration(str(run.about.get("config") or ""))
+    stated = dict(flatten(_configuration(str(run.about.get("config") or ""))))
     for key, expected in settings.items():
-        value: Any = configuration
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value != expected:
-            stated = "not stated" if value is None else value
-            return f"its {key} is {stated}, published is {expected}"
+        if stated.get(key) != expected:
+            value = "not stated" if stated.get(key) is None else stated[key]
+            return f"its {key} is {value}, published is {expected}"
     return None
 
 
@@ -228,20 +221,7 @@ def _configuration(dump: str) -> dict[str, Any]:
     if ":" not in dump or not re.search(r"^\s*MODEL:", dump, re.MULTILINE):
         return {}
     try:
-        found = yaml.safe_load(dump)
+        configuration = yaml.safe_load(dump)
     except yaml.YAMLError:
         return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _model_words(run: Run) -> str:
-    name, weights = model_of(run)
-    if name is None:
-        return "its model is not stated"
-    if name == "mini":
-        return "its model is mini"
-    return f"its model is {name} with {'OpenAI' if weights == 'openai' else weights or 'unknown'} weights"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    return configuration if isinstance(configuration, dict) else {}

@@ -1,48 +1,135 @@
-"""The report as one HTML page that needs nothing else: no network, no script, no file beside it."""
+"""A page of sections with paragraphs, tables and figures: one HTML file that needs nothing else, or Markdown."""
 
 from __future__ import annotations
 
-import math
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import resources
-
-from pomp_lab.report.build import Report
-from pomp_lab.report.protocol import in_words
-from pomp_lab.report.published import load_published
-from pomp_lab.report.tables import cell_text, number_text
-from pomp_lab.report.words import refused_words, run_facts, spread_note, summary
-
-SECTIONS = {
-    "sweeps": "K and the margin",
-    "scatter": "Base against novel",
-    "classes": "Class by class",
-    "curves": "Learning",
-}
+from typing import Literal, NamedTuple
 
 
-def render_page(report: Report) -> str:
-    """The page as text; every number carries its full value."""
+class Cell(NamedTuple):
+    """Text of a table; ``value`` is the number in full, ``bold`` marks the best of a column."""
+
+    text: str
+    value: float | None = None
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows below headings; a row that is a text stands across all columns and says what follows.
+
+    The first column holds names, the others numbers, or texts where ``numeric`` is false.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell | str] | str]
+    caption: str = ""
+    numeric: bool = True
+    kind: Literal["table"] = "table"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture in a file format that browsers show, with what it shows and what must be known to read it."""
+
+    data: bytes
+    media: Literal["svg+xml", "png"]
+    title: str
+    caption: str
+    kind: Literal["figure"] = "figure"
+
+    @property
+    def address(self) -> str:
+        """A ``data:`` address that holds the picture."""
+        return f"data:image/{self.media};base64,{base64.b64encode(self.data).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Commands or a configuration, as they are typed."""
+
+    text: str
+    kind: Literal["code"] = "code"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what stands below it.
+
+    Attributes:
+        blocks: in order; a text is a paragraph.
+        level: 2, or 3 for a part of the section before.
+        folded: whether HTML shows the heading alone until it is opened.
+    """
+
+    title: str
+    blocks: Sequence[str | Table | Figure | Code]
+    level: int = 2
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A title, paragraphs, what must be read first, and sections."""
+
+    title: str
+    introduction: Sequence[str]
+    sections: Sequence[Section]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def render_html(page: Page) -> str:
+    """One file without script that asks no network; every number carries its full value."""
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     source = resources.files("pomp_lab") / "assets" / "templates" / "report.html.j2"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals["number_text"] = number_text
-    environment.globals["cell_text"] = cell_text
-    sections = [
-        (name, title, [(plot, Markup(plot.svg)) for plot in report.plots if plot.section == name])
-        for name, title in SECTIONS.items()
-    ]
-    protocols = {(column.dataset, column.key[2]): column for column in report.columns}
-    return environment.from_string(source.read_text(encoding="utf-8")).render(
-        report=report,
-        summary=summary(report),
-        main=[table for table in report.tables if table.main],
-        more=[table for table in report.tables if not table.main],
-        spread_note=spread_note,
-        refused_words=refused_words,
-        sections=[section for section in sections if section[2]],
-        protocols=[(column.dataset, in_words(column.protocol)) for column in protocols.values()],
-        facts=[run_facts(run, row) for row in report.rows for run in row.runs],
-        published=load_published(),
-        finite=math.isfinite,
-    )
+    text = environment.from_string(source.read_text(encoding="utf-8")).render(page=page)
+    # Names may hold halves of surrogate pairs, which JSON allows and UTF-8 does not.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def render_markdown(page: Page, pictures: str) -> str:
+    """The page as GitHub's Markdown.
+
+    Args:
+        pictures: name of the HTML file, which shows the pictures.
+    """
+    parts = [f"# {plain(page.title)}", *map(plain, page.introduction), "\n".join(f"- {plain(n)}" for n in page.notes)]
+    for section in page.sections:
+        parts.append(f"{'#' * section.level} {plain(section.title)}")
+        for block in section.blocks:
+            if isinstance(block, str):
+                parts.append(plain(block))
+            elif isinstance(block, Code):
+                parts.append(f"```\n{block.text}\n```")
+            elif isinstance(block, Figure):
+                parts.append(f"{plain(f'{block.title} (in {pictures}). {block.caption}')}")
+            else:
+                parts += [plain(block.caption), markdown_table(block.headings, block.rows, block.numeric)]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[Cell | str] | str], numeric: bool = True) -> str:
+    """A table of GitHub's Markdown; the first column is text, the others numbers. Cells are escaped here."""
+    lines = [list(map(plain, headings)), ["---", *["---:" if numeric else "---"] * (len(headings) - 1)]]
+    for row in rows:
+        cells = [row, *[""] * (len(headings) - 1)] if isinstance(row, str) else row
+        lines.append([_markdown_cell(cell) for cell in cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def plain(text: str) -> str:
+    """Text in which nothing is markup: on one line, with what Markdown and HTML would read escaped."""
+    escaped = re.sub(r"([\\|*`\[\]])", r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _markdown_cell(cell: Cell | str) -> str:
+    text = plain(cell if isinstance(cell, str) else cell.text)
+    return f"**{text}**" if isinstance(cell, Cell) and cell.bold else text

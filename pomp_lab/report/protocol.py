@@ -8,7 +8,6 @@ from typing import Any
 
 # What came out of a run, not what it followed.
 OUTCOMES = frozenset({"total_detections"})
-
 # The most telling first. {} is the value in words.
 _PHRASES = {
     "selection": "{}",
@@ -32,19 +31,9 @@ _PHRASES = {
     "scorer": "scored by {}",
     "source": "from {}",
 }
-_TELLING = (
-    "selection",
-    "protocol",
-    "split",
-    "metric",
-    "candidate_names",
-    "candidates",
-    "half",
-    "detections",
-    "miou_denominator",
-    "evaluation_set",
-    "images",
-)
+_ORDER = list(_PHRASES)
+_IN_BRIEF = ["selection", "protocol", "split", "metric", "candidate_names", "candidates", "half", "detections"]
+_IN_BRIEF += ["miou_denominator", "evaluation_set", "images"]
 _VALUES = {
     ("miou_denominator", "ground_truth"): "classes with ground truth",
     ("miou_denominator", "union"): "classes with ground truth or predictions",
@@ -53,23 +42,19 @@ _VALUES = {
 
 def protocol_key(protocol: Mapping[str, Any]) -> str:
     """The same text for two protocols exactly when they agree in every word."""
-    kept = {key: value for key, value in protocol.items() if key not in OUTCOMES}
-    return json.dumps(kept, sort_keys=True, default=str)
+    return json.dumps({key: protocol[key] for key in protocol if key not in OUTCOMES}, sort_keys=True, default=str)
 
 
-def in_words(protocol: Mapping[str, Any]) -> dict[str, str]:
+def in_words(protocol: Mapping[str, Any]) -> list[str]:
     """Each word of a protocol as a phrase, the most telling first; hashes last, shortened."""
-    keys = sorted((key for key in protocol if key not in OUTCOMES), key=_order)
-    return {key: _phrase(key, protocol[key]) for key in keys}
+    return [_phrase(key, protocol[key]) for key in sorted(protocol, key=_place) if key not in OUTCOMES]
 
 
 def in_brief(protocols: Sequence[Mapping[str, Any]], dataset: str) -> str:
     """What several protocols share, as far as a reader of a table must know it."""
-    shared = []
-    for key in _TELLING:
-        if len({_exact(each, key) for each in protocols}) == 1 and key in protocols[0] and protocols[0][key] != dataset:
-            shared.append(_phrase(key, protocols[0][key]))
-    return "; ".join(shared)
+    shared = [key for key in _IN_BRIEF if len({_exact(protocol, key) for protocol in protocols}) == 1]
+    first = protocols[0]
+    return "; ".join(_phrase(key, first[key]) for key in shared if key in first and first[key] != dataset)
 
 
 def differences(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -77,33 +62,25 @@ def differences(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Hashes are told only where nothing else tells two protocols apart.
     """
-    keys = {key for protocol in protocols for key in protocol if key not in OUTCOMES}
-    differing = sorted((key for key in keys if len({_exact(each, key) for each in protocols}) > 1), key=_order)
-    plain = [key for key in differing if not _is_hash(key)]
-    identities = [protocol_key(protocol) for protocol in protocols]
-    texts = [_join(protocol, plain) for protocol in protocols]
-    if _confused(texts, identities):
-        texts = [_join(protocol, differing) for protocol in protocols]
-    if _confused(texts, identities):
-        # Two values that read the same: a number and its text, or two long lists.
-        texts = [_join(protocol, differing, exact=True) for protocol in protocols]
+    keys = sorted({key for protocol in protocols for key in protocol} - OUTCOMES, key=_place)
+    keys = [key for key in keys if len({_exact(protocol, key) for protocol in protocols}) > 1]
+    plain = [key for key in keys if not _is_hash(key)]
+    distinct = len({protocol_key(protocol) for protocol in protocols})
+    texts: list[str] = []
+    # Two values may read the same: a number and its text, or two long lists.
+    for told, say in ((plain, _stated), (keys, _stated), (keys, _exactly)):
+        texts = [", ".join(say(protocol, key) for key in told) for protocol in protocols]
+        if len(set(texts)) == distinct:
+            break
     return texts
 
 
-def _confused(texts: Sequence[str], identities: Sequence[str]) -> bool:
-    return len(set(texts)) < len(set(identities))
+def _stated(protocol: Mapping[str, Any], key: str) -> str:
+    return _phrase(key, protocol[key]) if key in protocol else f"{_plain(key)} not stated"
 
 
-def _join(protocol: Mapping[str, Any], keys: Sequence[str], exact: bool = False) -> str:
-    parts = []
-    for key in keys:
-        if exact:
-            parts.append(f"{json.dumps(key)} {_exact(protocol, key)}")
-        elif key in protocol:
-            parts.append(_phrase(key, protocol[key]))
-        else:
-            parts.append(f"{_plain(key)} not stated")
-    return ", ".join(parts)
+def _exactly(protocol: Mapping[str, Any], key: str) -> str:
+    return f"{json.dumps(key)} {_exact(protocol, key)}"
 
 
 def _exact(protocol: Mapping[str, Any], key: str) -> str:
@@ -113,8 +90,7 @@ def _exact(protocol: Mapping[str, Any], key: str) -> str:
 def _phrase(key: str, value: Any) -> str:
     if value is None:
         return f"{_plain(key)} not stated"
-    words = _VALUES.get((key, value)) if isinstance(value, str) else None
-    text = words or _value(key, value)
+    text = (_VALUES.get((key, value)) if isinstance(value, str) else None) or _value(key, value)
     return _PHRASES[key].format(text) if key in _PHRASES else f"{_plain(key)} {text}"
 
 
@@ -124,9 +100,9 @@ def _value(key: str, value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Mapping):
-        return "; ".join(f"{name}: {_value(key, each)}" for name, each in value.items()) or "none"
+        return "; ".join(f"{name}: {_value(key, part)}" for name, part in value.items()) or "none"
     if isinstance(value, (list, tuple)):
-        return f"{len(value):,}" if len(value) > 3 else ", ".join(str(each) for each in value) or "none"
+        return f"{len(value):,}" if len(value) > 3 else ", ".join(map(str, value)) or "none"
     return str(value)[:12] if _is_hash(key) else str(value)
 
 
@@ -138,6 +114,5 @@ def _is_hash(key: str) -> bool:
     return key.endswith("sha256")
 
 
-def _order(key: str) -> tuple[bool, int, str]:
-    known = list(_PHRASES)
-    return _is_hash(key), known.index(key) if key in known else len(known), key
+def _place(key: str) -> tuple[bool, int, str]:
+    return _is_hash(key), _ORDER.index(key) if key in _ORDER else len(_ORDER), key

@@ -1,7 +1,8 @@
-"""Published numbers: tables, columns, and which data set and metric each is of."""
+"""Published numbers: tables, columns, which data set and metric each is of, and the averages that they print."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -10,8 +11,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from pomp_lab.report.columns import Column
-from prompt_core.metrics import harmonic_mean
+from pomp_lab.report.protocol import protocol_key
+from pomp_lab.report.runs import Run, Scores
+from prompt_core.evaluation.protocol import ON_REPORTED
+from prompt_core.files import sha256_of_json
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,6 @@ class PublishedColumn:
     def heading(self) -> str:
         """Name and backbone."""
         return f"{self.name}, {self.model}" if self.model else self.name
-
-    def matches(self, column: Column) -> bool:
-        """Whether the data set's name and the metric are the same."""
-        return column.metric == self.metric and self.is_of(column.dataset)
 
     def is_of(self, dataset: str) -> bool:
         """Whether a data set is called so in ``metrics.json``."""
@@ -79,44 +78,51 @@ def load_published() -> tuple[PublishedTable, ...]:
     file = resources.files("pomp_lab") / "assets" / "published.json"
     tables = []
     for entry in json.loads(file.read_text(encoding="utf-8"))["tables"]:
-        columns = tuple(
-            PublishedColumn(**{key: _frozen(value) for key, value in each.items()}) for each in entry["columns"]
+        columns = [{key: _frozen(value) for key, value in column.items()} for column in entry.pop("columns")]
+        rows = [(name, tuple(map(_number, values))) for name, *values in entry.pop("rows")]
+        entry["metrics"] = tuple(entry["metrics"])
+        tables.append(
+            PublishedTable(**entry, columns=tuple(PublishedColumn(**column) for column in columns), rows=tuple(rows))
         )
-        rows = tuple(
-            (row[0], tuple(math.nan if value is None else float(value) for value in row[1:])) for row in entry["rows"]
-        )
-        text = {key: entry[key] for key in ("name", "task", "source", "protocol", "reference")}
-        text |= {key: entry[key] for key in ("model", "settings") if key in entry}
-        tables.append(PublishedTable(**text, metrics=tuple(entry["metrics"]), columns=columns, rows=rows))
     return tuple(tables)
 
 
-def disagreements(published: PublishedTable) -> list[tuple[str, str, float, float]]:
-    """Printed means that the printed numbers do not give: row, column, printed, computed.
+def with_averages(run: Run) -> Run:
+    """The run with scores for each published average over data sets all of which it has once.
 
-    Every number is rounded, so a mean of them is off by up to half a unit of the last digit, and so is the printed one.
+    An average follows the protocols of all its members, so that averages of different protocols share no column.
     """
-    found = []
-    for name, values in published.rows:
-        for place, column in enumerate(published.columns):
-            if column.means:
-                parts = [values[each] for each in column.means]
-                computed = sum(parts) / len(parts)
-                slack = 0.05
-            elif column.harmonic:
-                first, second = (values[each] for each in column.harmonic)
-                computed = harmonic_mean(first, second)
-                # The derivatives are 2b²/(a+b)² and 2a²/(a+b)².
-                slack = 0.05 * 2 * (first**2 + second**2) / (first + second) ** 2
-            else:
-                continue
-            if abs(computed - values[place]) > slack + 0.05 + 1e-9:
-                found.append((name, column.name, values[place], computed))
-    return found
+    averages = []
+    for table in load_published():
+        for column in table.columns:
+            members = [_scores(run, table.columns[place]) for place in column.means]
+            if members and all(len(scores) == 1 for scores in members):
+                averages.append(_average(column, [scores[0] for scores in members]))
+    return dataclasses.replace(run, scores=[*run.scores, *averages]) if averages else run
+
+
+def _scores(run: Run, column: PublishedColumn) -> list[Scores]:
+    return [scores for scores in run.scores if column.metric in scores.numbers and column.is_of(scores.dataset)]
+
+
+def _average(column: PublishedColumn, members: list[Scores]) -> Scores:
+    metrics = {scores.protocol.get("metric") for scores in members}
+    followed = {scores.dataset: protocol_key(scores.protocol) for scores in members}
+    protocol: dict[str, Any] = {"mean_of": len(members), "protocols_sha256": sha256_of_json(followed)}
+    if len(metrics) == 1 and None not in metrics:
+        protocol["metric"] = metrics.pop()
+    if any(ON_REPORTED in scores.protocol.values() for scores in members):
+        protocol["selection"] = ON_REPORTED
+    mean = sum(scores.numbers[column.metric] for scores in members) / len(members)
+    return Scores(column.name, protocol, {column.metric: mean})
 
 
 def _bare(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _frozen(value: Any) -> Any:

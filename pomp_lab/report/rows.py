@@ -1,22 +1,73 @@
-"""Rows of tables: runs that differ in their seed alone stand in one row, as mean and half the range."""
+"""Rows and columns: runs that differ in the seed alone share a row, numbers of two protocols never share a column."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pomp_lab.comparisons.prompts import mean_and_spread
-from pomp_lab.report.columns import Column
-from pomp_lab.report.companions import LEARNED_AS
-from pomp_lab.report.formats import Run
+from pomp_lab.report.protocol import differences, protocol_key
+from pomp_lab.report.run_details import LEARNED_AS
+from pomp_lab.report.runs import Run, Scores
 
-# Behind the name of what was chosen on the reported images.
+# Behind the name of a row whose checkpoint was chosen on the reported images.
 CHOSEN = "†"
-# Result files may hold a setting twice: under its own name, and under that of the configuration.
-SAME = {"K": "LOSS.NUM_CLASSES", "correction": "LOSS.CORRECTION"}
+# In no unit or another one than percent; shown with three digits, and the lowest is the best.
+LOWER_IS_BETTER = frozenset({"alignment", "uniformity", "loss"})
+# Other names of numbers that are there already.
+ALIASES = {"mIoU-base": "mIoU-seen", "mIoU-unbase": "mIoU-unseen", "hIoU-base": "hIoU"}
+_LABELS = {"top1": "top-1", "top5": "top-5", "per_class": "top-1, mean of classes", "top1_gain": "top-1 gain"}
+_ORDER = ["top1", "top5", "per_class", "AP", "APr", "APc", "APf", "AP50", "AP75", "APs", "APm", "APl"]
+_ORDER += ["hIoU", "mIoU-seen", "mIoU-unseen", "mIoU", "fwIoU", "mACC", "pACC"]
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One data set, one metric, one protocol.
+
+    Attributes:
+        words: how the protocol differs from those of the other columns of this data set; empty for one.
+    """
+
+    dataset: str
+    metric: str
+    protocol: dict[str, Any]
+    words: str = ""
+
+    @cached_property
+    def protocol_key(self) -> str:
+        """The same for columns of one protocol."""
+        return protocol_key(self.protocol)
+
+    @property
+    def task(self) -> str:
+        """``classification``, ``detection`` or ``segmentation``; ``training`` for ``train/loss`` and its like."""
+        if self.dataset in ("train", "validation") and self.metric in ("loss", "accuracy", "C"):
+            return "training"
+        if self.metric.startswith(("box_", "mask_")):
+            return "detection"
+        return "segmentation" if re.match(r"(h|m|fw)IoU|mACC|pA[cC]{2}", self.metric) else "classification"
+
+    @property
+    def label(self) -> str:
+        """The metric as readers know it."""
+        return _LABELS.get(self.metric, self.metric.replace("_", " "))
+
+    @property
+    def order(self) -> tuple[bool, int, str]:
+        """Boxes before masks, then the field's usual order, then the alphabet."""
+        bare = self.metric.removeprefix("box_").removeprefix("mask_")
+        return self.metric.startswith("mask_"), _ORDER.index(bare) if bare in _ORDER else len(_ORDER), self.metric
+
+    def scores(self, run: Run) -> Scores | None:
+        """What the run says of this data set under this protocol."""
+        key = (self.dataset, self.protocol_key)
+        return next((scores for scores in run.scores if scores.key == key), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +97,7 @@ class Row:
     @property
     def seeds(self) -> int:
         """Number of different seeds; 1 for runs without."""
-        return len({json.dumps(run.settings.get("seed")) for run in self.runs})
+        return len({exact(run.settings.get("seed")) for run in self.runs})
 
 
 @dataclass(frozen=True)
@@ -65,6 +116,52 @@ class Cell:
     count: int
     undefined: int
 
+    def text(self, metric: str, seeds: int = 1) -> str:
+        """Mean ± half the range, and the number of runs where it is not that of the seeds."""
+        text = number_text(self.mean, metric)
+        if self.count > 1:
+            text += f" ± {number_text(self.spread, metric)}"
+        if self.undefined and self.count:
+            return f"{text} ({self.count} of {self.count + self.undefined} runs defined)"
+        return f"{text} (n={self.count})" if self.count and self.count != seeds else text
+
+
+def number_text(value: float, metric: str, signed: bool = False) -> str:
+    """One decimal for percent, three for others; a dash for what is not defined."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{value:{'+' if signed else ''}.{3 if metric in LOWER_IS_BETTER else 1}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("+-")
+
+
+def cell(row: Row, column: Column) -> Cell | None:
+    """The numbers of a row in a column, None when no run of the row has them."""
+    scores = [found for run in row.runs if (found := column.scores(run)) is not None]
+    values = [found.numbers[column.metric] for found in scores if column.metric in found.numbers]
+    finite = [value for value in values if math.isfinite(value)]
+    mean, spread = mean_and_spread(finite) if finite else (math.nan, 0.0)
+    return Cell(mean, spread, len(finite), len(values) - len(finite)) if values else None
+
+
+def build_columns(runs: Sequence[Run]) -> list[Column]:
+    """All columns: data sets in the order in which they come, of each the metrics, of these the protocols."""
+    datasets: dict[str, dict[str, dict[str, Any]]] = {}
+    metrics: dict[tuple[str, str], dict[str, None]] = {}
+    for scores in (scores for run in runs for scores in run.scores):
+        datasets.setdefault(scores.dataset, {}).setdefault(scores.key[1], scores.protocol)
+        kept = [metric for metric in scores.numbers if ALIASES.get(metric) not in scores.numbers]
+        metrics.setdefault(scores.key, {}).update(dict.fromkeys(kept))
+    columns = []
+    for dataset, protocols in datasets.items():
+        words = differences(list(protocols.values()))
+        members = [
+            Column(dataset, metric, dict(protocol), text)
+            for (key, protocol), text in zip(protocols.items(), words, strict=True)
+            for metric in metrics[dataset, key]
+        ]
+        columns += sorted(members, key=lambda column: column.order)
+    return columns
+
 
 def group_rows(runs: Sequence[Run]) -> list[Row]:
     """Rows in the order in which their first runs come; rows of one label are told apart by what differs."""
@@ -72,45 +169,20 @@ def group_rows(runs: Sequence[Run]) -> list[Row]:
     for run in runs:
         groups.setdefault(_identity(run), []).append(run)
     members = [part for group in groups.values() for part in _distinct_seeds(group)]
+    settings = [without_seed(group[0]) for group in members]
     labels = [_label(group) for group in members]
-    settings = [without_seed(group[0].settings) for group in members]
     rows = []
     for number, (group, label) in enumerate(zip(members, labels, strict=True), 1):
-        others = [own for own, each in zip(settings, labels, strict=True) if each == label]
+        others = [other for other, name in zip(settings, labels, strict=True) if name == label]
         if len(others) > 1:
-            label = f"{label} ({_apart(settings[number - 1], others) or group[0].name})"
+            label = f"{label} ({_told_apart(settings[number - 1], others) or group[0].name})"
         rows.append(Row(number, label, tuple(group), settings[number - 1]))
     return rows
 
 
-def _label(group: Sequence[Run]) -> str:
-    """That of the runs; where each is called by its name, the names."""
-    names = list(dict.fromkeys(run.label for run in group))
-    joined = ", ".join(names)
-    return joined if len(names) <= 2 or len(joined) <= 40 else f"{names[0]} … {names[-1]}"
-
-
-def _distinct_seeds(group: list[Run]) -> list[list[Run]]:
-    """Scored prompts of which two have one seed differ in something else, or are one prompt twice: each by itself."""
-    by_name = any(run.label == run.name for run in group)
-    seeds = {exact(run.settings.get("seed")) for run in group}
-    return [[run] for run in group] if by_name and len(seeds) < len(group) else [group]
-
-
-def cell(row: Row, column: Column) -> Cell | None:
-    """The numbers of a row in a column, None when no run of the row has them."""
-    parts = [part for run in row.runs if (part := column.part(run)) is not None]
-    values = [part.numbers[column.metric] for part in parts if column.metric in part.numbers]
-    if not values:
-        return None
-    finite = [value for value in values if math.isfinite(value)]
-    mean, spread = mean_and_spread(finite) if finite else (math.nan, 0.0)
-    return Cell(mean, spread, len(finite), len(values) - len(finite))
-
-
-def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the seed."""
-    return {key: value for key, value in settings.items() if key != "seed"}
+def without_seed(run: Run) -> dict[str, Any]:
+    """Settings without the seed, and without where it was scored, which columns say."""
+    return {key: value for key, value in run.settings.items() if key != "seed" and not key.startswith("EVAL.")}
 
 
 def exact(value: Any) -> str:
@@ -120,29 +192,37 @@ def exact(value: Any) -> str:
 
 def _identity(run: Run) -> str:
     if run.label != run.name:
-        return exact([run.label, without_seed(run.settings)])
+        return exact([run.label, without_seed(run)])
     # A metrics.json does not say all that decided it, unless the training of the scored prompt lies beside that.
-    return exact([without_seed(run.settings)]) if LEARNED_AS in run.settings else exact([run.name])
+    return exact([without_seed(run)]) if LEARNED_AS in run.settings else exact([run.name])
 
 
-def _apart(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+def _distinct_seeds(group: list[Run]) -> list[list[Run]]:
+    """Scored prompts of which two have one seed differ in something else, or are one prompt twice: each by itself."""
+    by_name = any(run.label == run.name for run in group)
+    seeds = {exact(run.settings.get("seed")) for run in group}
+    return [[run] for run in group] if by_name and len(seeds) < len(group) else [group]
+
+
+def _label(group: Sequence[Run]) -> str:
+    """That of the runs; where each is called by its name, the names."""
+    names = list(dict.fromkeys(run.label for run in group))
+    joined = ", ".join(names)
+    return joined if len(names) <= 2 or len(joined) <= 40 else f"{names[0]} … {names[-1]}"
+
+
+def _told_apart(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
     """What a row's settings say that other rows of its label say differently, as far as that tells it apart."""
     keys = sorted({key for other in others for key in other})
-    differing = [key for key in keys if len({exact(other.get(key)) for other in others}) > 1]
-    telling = [key for key in differing if not _is_noise(key, others)]
-    texts = [_words(other, telling) for other in others]
-    own = _words(settings, telling)
-    return own if texts.count(own) == 1 else _words(settings, differing)
-
-
-def _is_noise(key: str, others: Sequence[Mapping[str, Any]]) -> bool:
-    """The second name of a setting, and what the columns say: where it was scored."""
-    twins = [short for short, long in SAME.items() if long == key]
-    return key.startswith("EVAL.") or any(short in other for short in twins for other in others)
+    keys = [key for key in keys if len({exact(other.get(key)) for other in others}) > 1]
+    texts = [_words(other, keys) for other in others]
+    text = _words(settings, keys)
+    return text if texts.count(text) == 1 else ""
 
 
 def _words(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
     stated = {key: settings[key] for key in keys if key in settings and len(str(settings[key])) <= 24}
     # That the choice was not on the reported images goes without saying.
-    shown = [f"{key} {value}" for key, value in stated.items() if (key, value) != ("SELECT_ON_TEST", False)]
-    return ", ".join(shown[:4])
+    return ", ".join(
+        [f"{key} {value}" for key, value in stated.items() if (key, value) != ("SELECT_ON_TEST", False)][:4]
+    )

@@ -1,31 +1,84 @@
-"""Finding runs: files, folders with a ``metrics.json``, folders of such folders; every run has a name of its own."""
+"""Runs: the numbers of ``metrics.json`` documents, found as files, in folders, and in the results files of tables."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pomp_lab.report.formats import Run, joined_parts, looks_like_results, read_runs_of
+from pomp_lab.report.protocol import protocol_key
+from pomp_lab.report.run_details import ClassNumbers, prompt_settings, read_classes, read_history
 from prompt_core.errors import UserError
+from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import read_json
 
 METRICS = "metrics.json"
 # Files beside runs may be anything, predictions of a whole data set included; results are small.
 LARGEST_RESULT = 5_000_000
+# Settings that have another name here.
+_SETTING_NAMES = {"LOSS.NUM_CLASSES": "K", "num_classes": "K", "LOSS.CORRECTION": "correction"}
+# A run may say it in its configuration instead of its protocol.
+_SELECTION = re.compile(r"^\s*(?:\w+\.)?SELECT_ON_TEST:\s*true\b", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a run says of one data set under one protocol.
+
+    Attributes:
+        numbers: metric → value; NaN where it is not defined.
+        classes: class → metric → value.
+    """
+
+    dataset: str
+    protocol: dict[str, Any]
+    numbers: dict[str, float]
+    classes: ClassNumbers = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        """Data set and protocol: what numbers must share to stand in one column."""
+        return self.dataset, protocol_key(self.protocol)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Numbers of one run.
+
+    Attributes:
+        name: unique in a report.
+        label: of its row; runs with one label and settings that differ in the seed alone share a row.
+        settings: what tells runs apart, ``seed`` included; ``K`` and ``correction`` where they are known. Empty where
+            the file does not say: such a run has a row of its own.
+        about: ``_run``.
+        history: one entry per epoch or logged iteration.
+        hand: whether the class names stood in a hand-written template.
+    """
+
+    name: str
+    file: Path
+    label: str
+    scores: list[Scores]
+    settings: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    hand: bool = False
+
+    @property
+    def selected_on_test(self) -> bool:
+        """Whether the checkpoint was chosen on the reported images."""
+        return any(ON_REPORTED in scores.protocol.values() for scores in self.scores)
 
 
 @dataclass(frozen=True)
 class Ignored:
-    """A file that was not read, and why.
-
-    Attributes:
-        damaged: whether it may have been results.
-    """
+    """A JSON file that was not read, and why; ``damaged`` where it may have been results."""
 
     path: Path
     reason: str
@@ -33,22 +86,17 @@ class Ignored:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was read.
-
-    Attributes:
-        runs: in the order of the arguments; those of one folder with hand-written prompts first, then by label.
-        ignored: JSON files below the folders that were not read.
-    """
+class FoundRuns:
+    """Runs in the order of the arguments, and the JSON files below the folders that were not read."""
 
     runs: list[Run]
     ignored: list[Ignored]
 
 
-def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> Found:
+def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> FoundRuns:
     """Read the runs in files and folders.
 
-    What is named must be results; of what only lies below a named folder, other files are listed in ``ignored``.
+    A file that is named must hold results; of what only lies below a named folder, other files are ``ignored``.
 
     Args:
         arguments: each a file of results, a folder with a ``metrics.json``, or a folder to look for both in; with
@@ -60,28 +108,60 @@ def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> Found:
     """
     if not arguments:
         raise UserError("no runs; give files with results, or folders with a metrics.json")
-    runs: list[Run] = []
+    runs: dict[str, Run] = {}
     ignored: list[Ignored] = []
-    for argument in arguments:
-        name, path = _named(os.fspath(argument))
-        found = _read_folder(path, ignored) if path.is_dir() else _read_file(path)
-        if name:
-            found = [_renamed(run, name if len(found) == 1 else f"{name}/{run.name}") for run in found]
-        runs += found
-    _check_names(runs)
-    return Found(runs, ignored)
+    for argument in [os.fspath(argument) for argument in arguments]:
+        name, equals, rest = argument.partition("=")
+        named = bool(equals and name) and not Path(argument).exists()
+        path = Path(rest if named else argument)
+        members = _read_folder(path, ignored) if path.is_dir() else _read_file(path)
+        for run in members:
+            if named:
+                run = _renamed(run, name if len(members) == 1 else f"{name}/{run.name}")
+            other = runs.setdefault(run.name, run)
+            if other is not run:
+                raise UserError(
+                    f"two runs are called {run.name!r}: {other.file} and {run.file}; give one of them as "
+                    f"NAME={run.file}"
+                )
+    return FoundRuns(_joined(list(runs.values())), ignored)
 
 
-def _natural(text: str) -> list[tuple[float, str]]:
-    """For sorting: ``K=500`` before ``K=1000``."""
-    return [(float(piece), "") if piece.isdecimal() else (-1.0, piece) for piece in re.split(r"(\d+)", text) if piece]
+def _joined(runs: Sequence[Run]) -> list[Run]:
+    """Runs that several tables hold, known by their ``id``, once, with all labels and all data sets."""
+    by_id: dict[str, Run] = {}
+    for run in runs:
+        key = str(run.about.get("id") or f"{run.name}/")
+        first = by_id.setdefault(key, run)
+        if first is not run:
+            known = {scores.key for scores in first.scores}
+            scores = [*first.scores, *(scores for scores in run.scores if scores.key not in known)]
+            labels = first.label if run.label in first.label.split(", ") else f"{first.label}, {run.label}"
+            by_id[key] = dataclasses.replace(first, label=labels, scores=scores)
+    return list(by_id.values())
 
 
-def _named(argument: str) -> tuple[str, Path]:
-    name, equals, rest = argument.partition("=")
-    if equals and name and not Path(argument).exists():
-        return name, Path(rest)
-    return "", Path(argument)
+def read_runs(path: Path, document: Any, name: str) -> list[Run]:
+    """The runs of a JSON document: a ``metrics.json``, or a results file with many of them.
+
+    Raises:
+        UserError: when it holds no results, or a number is none.
+    """
+    if _is_metrics(document):
+        run = _read_metrics(path, document, name)
+        return _demo_prompts(run) if any("top1_chance" in scores.numbers for scores in run.scores) else [run]
+    entries = document.get("runs") if isinstance(document, dict) else None
+    if not isinstance(entries, dict) or not entries or not all(map(_is_metrics, entries.values())):
+        raise UserError(
+            f"{path} holds no results; expected numbers under 'dataset/metric' with '_run' or '_protocol', or many "
+            "such objects under 'runs'"
+        )
+    shared = _object(document, "about", path)
+    runs = []
+    for key, entry in entries.items():
+        about = {**shared, "row": re.sub(r"/seed [^/]*$", "", key), **_object(entry, "_run", path)}
+        runs.append(_read_metrics(path, {**entry, "_run": about}, f"{name}/{key}"))
+    return runs
 
 
 def _renamed(run: Run, name: str) -> Run:
@@ -89,21 +169,11 @@ def _renamed(run: Run, name: str) -> Run:
     return dataclasses.replace(run, name=name, label=name if run.label == run.name else run.label)
 
 
-def _check_names(runs: Sequence[Run]) -> None:
-    seen: dict[str, Run] = {}
-    for run in runs:
-        other = seen.setdefault(run.name, run)
-        if other is not run:
-            raise UserError(
-                f"two runs are called {run.name!r}: {other.file} and {run.file}; give one of them as NAME={run.file}"
-            )
-
-
 def _read_file(path: Path) -> list[Run]:
     if not path.is_file():
         raise UserError(f"no run at {path}: a folder or a file with results is expected")
     name = path.resolve().parent.name if path.name == METRICS else path.stem
-    return _read(path, read_json(path), name)
+    return read_runs(path, read_json(path), name)
 
 
 def _read_folder(folder: Path, ignored: list[Ignored]) -> list[Run]:
@@ -111,51 +181,127 @@ def _read_folder(folder: Path, ignored: list[Ignored]) -> list[Run]:
         return _read_file(folder / METRICS)
     runs: list[Run] = []
     left_out: list[Ignored] = []
-    for path in _candidates(folder):
+    for path in _json_files(folder):
         inside = path.relative_to(folder)
-        metrics = path.name == METRICS
+        name = (inside.parent if path.name == METRICS else inside.with_suffix("")).as_posix()
         try:
-            if not metrics and path.is_file() and path.stat().st_size > LARGEST_RESULT:
+            if path.name != METRICS and path.is_file() and path.stat().st_size > LARGEST_RESULT:
                 left_out.append(Ignored(path, "it is larger than results are"))
                 continue
             document = read_json(path)
-            if looks_like_results(document):
-                runs += read_runs_of(path, document, (inside.parent if metrics else inside.with_suffix("")).as_posix())
+            if _is_metrics(document) or (isinstance(document, dict) and isinstance(document.get("runs"), dict)):
+                runs += read_runs(path, document, name)
             else:
                 left_out.append(Ignored(path, "it holds no results"))
-        except UserError as error:
-            left_out.append(Ignored(path, str(error).removeprefix(f"{path} ").removeprefix(f"{path}: "), True))
+        except (UserError, RecursionError) as error:
+            reason = str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
+            left_out.append(Ignored(path, reason, damaged=True))
     if not runs:
-        damaged = [each for each in left_out if each.damaged]
-        more = f"; {damaged[0].path} {damaged[0].reason}" if damaged else ""
+        damaged = next((f"; {file.path} {file.reason}" for file in left_out if file.damaged), "")
         raise UserError(
-            f"no run in {folder}: neither a metrics.json nor another file with results, there or below{more}"
+            f"no run in {folder}: neither a metrics.json nor another file with results, there or below{damaged}"
         )
     ignored += left_out
-    # Files may be named by hashes.
-    return sorted(joined_parts(runs), key=_by_label)
+    return runs
 
 
-def _by_label(run: Run) -> tuple[Any, ...]:
-    return not run.hand, _natural(run.label), _natural(str(run.settings.get("seed"))), run.name
-
-
-def _candidates(folder: Path) -> Iterator[Path]:
-    """JSON files, sorted; below a folder with a ``metrics.json`` nothing else, since its parts are in that file."""
+def _json_files(folder: Path) -> Iterator[Path]:
+    """In natural order; of a folder with a ``metrics.json`` that alone, since its parts are in that file."""
     for where, folders, files in os.walk(folder):
         if METRICS in files:
             folders.clear()
             files = [METRICS]
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
+        for name in sorted(files, key=_natural):
             if name.endswith(".json") and not name.startswith("."):
                 yield Path(where) / name
 
 
-def _read(path: Path, document: Any, name: str) -> list[Run]:
-    if not looks_like_results(document):
-        raise UserError(
-            f"{path} holds no results; expected numbers under 'dataset/metric' with '_run' or '_protocol', or what the "
-            "comparison tools write for a run"
-        )
-    return read_runs_of(path, document, name)
+def _natural(text: str) -> list[tuple[float, str]]:
+    """For sorting: ``k500`` before ``k1000``."""
+    return [(float(piece), "") if piece.isdecimal() else (-1.0, piece) for piece in re.split(r"(\d+)", text) if piece]
+
+
+def _is_metrics(document: Any) -> bool:
+    if not isinstance(document, dict) or not any(isinstance(document.get(key), dict) for key in ("_run", "_protocol")):
+        return False
+    # Benchmarks of costs describe their run too, but have no flat numbers.
+    numbers = [key for key in document if not key.startswith("_")]
+    return not numbers or any("/" in key for key in numbers)
+
+
+def _read_metrics(path: Path, document: Mapping[str, Any], name: str) -> Run:
+    about = _object(document, "_run", path)
+    stated = _object(document, "_protocol", path)
+    protocols = {dataset: _object(stated, dataset, path) for dataset in stated}
+    numbers: dict[str, dict[str, float]] = {}
+    for key, value in document.items():
+        if not key.startswith("_"):
+            dataset, metric = _split(key, protocols)
+            numbers.setdefault(dataset, {})[metric] = _number(value, key, path)
+    selected = _selected_on_test(about, protocols)
+    classes = read_classes(path.parent) if path.name == METRICS else {}
+    scores = []
+    for dataset, values in numbers.items():
+        # Two protocols that nobody stated are not known to be the same.
+        protocol = protocols.get(dataset) or {"protocol": f"not stated by {name}"}
+        protocol = {**protocol, "selection": ON_REPORTED} if selected else protocol
+        scores.append(Scores(dataset, protocol, values, classes.get(dataset, {})))
+    prompt = str(about.get("prompt") or "")
+    # A template, several, or the name of published ones; not the file of what was learned.
+    template = bool(prompt) and not prompt.endswith((".safetensors", ".tar", ".pth", ".pt"))
+    settings = _settings(about, path) or ({} if template else prompt_settings(prompt, path.parent))
+    history = read_history(path, about)
+    label = str(about.get("row") or name)
+    return Run(name, path, label, scores, settings, about, history, template or about.get("hand_prompt") is True)
+
+
+def _settings(about: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for key, value in _object(about, "settings", path).items():
+        settings.setdefault(_SETTING_NAMES.get(key, key), value)
+    if settings or "row" in about:
+        settings["seed"] = about.get("seed", settings.get("seed"))
+    return settings
+
+
+def _demo_prompts(run: Run) -> list[Run]:
+    """The demonstration scores several prompts in one run: each becomes a run of its own."""
+    keys = {metric.partition("_")[2] for scores in run.scores for metric in scores.numbers}
+    runs = []
+    for key in sorted(keys - {"gain", "gain_margin"}, key=lambda key: (key == "learned", key != "chance", key)):
+        members = []
+        for scores in run.scores:
+            own = {m.removesuffix(f"_{key}"): value for m, value in scores.numbers.items() if m.endswith(f"_{key}")}
+            members.append(dataclasses.replace(scores, numbers=own))
+        name, history = f"{run.name}: {key}", run.history if key == "learned" else []
+        runs.append(Run(name, run.file, name, members, {}, run.about, history, key not in ("learned", "chance")))
+    return runs
+
+
+def _selected_on_test(about: Mapping[str, Any], protocols: Mapping[str, Mapping[str, Any]]) -> bool:
+    words = [word for stated in (about, *protocols.values()) for word in stated.items()]
+    stated = any(key.lower() == "select_on_test" and value is True for key, value in words)
+    return stated or bool(_SELECTION.search(str(about.get("config") or "")))
+
+
+def _split(key: str, protocols: Mapping[str, Any]) -> tuple[str, str]:
+    """Data set and metric; names of data sets may have slashes, and those with a protocol are known."""
+    known = [dataset for dataset in protocols if key.startswith(f"{dataset}/")]
+    dataset = max(known, key=len) if known else key.rpartition("/")[0]
+    return dataset or "data set not stated", key[len(dataset) + 1 :] if dataset else key.lstrip("/")
+
+
+def _number(value: Any, key: str, path: Path) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"{path}: {key!r} is {str(value)[:60]!r}; a number is expected")
+    return float(value)
+
+
+def _object(document: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = document.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{path}: {key!r} is {str(value)[:60]!r}; an object is expected")
+    return value or {}

@@ -7,18 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pomp_lab.report.columns import Column
 from pomp_lab.report.protocol import protocol_key
-from pomp_lab.report.rows import SAME, Row, cell, exact
+from pomp_lab.report.rows import Column, Row, cell, exact
 from prompt_core.errors import UserError, nearest
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a sweep: what its rows share and other lines do not, and (value, mean, spread) in order."""
-
-    label: str
-    points: list[tuple[str, float, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +18,13 @@ class Sweep:
 
     Attributes:
         values: of the setting, in the order of the axis.
+        lines: what its rows share and other lines do not → (value, mean, spread) in order.
         baseline: mean of the first baseline that has one, NaN without.
     """
 
     column: Column
     values: list[str]
-    lines: list[Line]
+    lines: dict[str, list[tuple[str, float, float]]]
     baseline: float
 
 
@@ -47,61 +39,51 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Gain:
-    """Gain of each class over the hand prompt: (class, gain, own value), the largest first."""
+    """Gain of each class over the hand prompt, the largest first."""
 
     row: Row
     baseline: Row
     dataset: str
     metric: str
-    classes: list[tuple[str, float, float]]
+    classes: list[tuple[str, float]]
 
 
 def sweeps(rows: Sequence[Row], columns: Sequence[Column], setting: str, baselines: Sequence[Row] = ()) -> list[Sweep]:
     """For each column with rows that differ in ``setting`` (``K`` or ``correction``) and the seed alone."""
     groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if setting in row.settings:
-            others = {key: value for key, value in row.settings.items() if key not in (setting, SAME.get(setting))}
-            groups.setdefault(exact(others), []).append(row)
-    groups = {key: members for key, members in groups.items() if len(members) > 1}
-    if not groups:
-        return []
-    labels = _labels([members[0].settings for members in groups.values()], setting)
+    for row in sorted((row for row in rows if setting in row.settings), key=lambda row: _place(row, setting)):
+        groups.setdefault(exact({key: row.settings[key] for key in row.settings if key != setting}), []).append(row)
+    members = sorted((group for group in groups.values() if len(group) > 1), key=lambda group: group[0].number)
+    labels = _labels([group[0].settings for group in members], setting)
     swept = []
     for column in columns:
-        lines = []
-        for label, members in zip(labels, groups.values(), strict=True):
-            points = []
-            for row in sorted(members, key=lambda row: _place(row.settings[setting], setting)):
-                cells = cell(row, column)
-                if cells is not None and cells.count:
-                    points.append((_value(row.settings[setting], setting), cells.mean, cells.spread))
+        lines = {}
+        for label, group in zip(labels, members, strict=True):
+            cells = [(_value(row.settings[setting], setting), cell(row, column)) for row in group]
+            points = [(value, found.mean, found.spread) for value, found in cells if found is not None and found.count]
             if len(points) > 1:
-                lines.append(Line(label, points))
+                lines[label] = points
         if lines:
-            present = {text for line in lines for text, _, _ in line.points}
-            values = [row.settings[setting] for members in groups.values() for row in members]
-            order = [_value(value, setting) for value in sorted(values, key=lambda value: _place(value, setting))]
-            order = list(dict.fromkeys(order))
+            present = {value for points in lines.values() for value, _, _ in points}
+            ordered = sorted((row for group in members for row in group), key=lambda row: _place(row, setting))
+            values = list(dict.fromkeys(_value(row.settings[setting], setting) for row in ordered))
             known = [found.mean for row in baselines if (found := cell(row, column)) is not None and found.count]
-            order = [text for text in order if text in present]
-            swept.append(Sweep(column, order, lines, known[0] if known else math.nan))
+            values = [value for value in values if value in present]
+            swept.append(Sweep(column, values, lines, known[0] if known else math.nan))
     return swept
 
 
 def base_novel_pairs(rows: Sequence[Row], columns: Sequence[Column]) -> list[Pair]:
     """Columns of base (seen, frequent) and of novel (unseen, rare) classes that agree in all else that matters."""
     pairs = []
-    for column in columns:
-        for other in columns:
-            if _is_pair(column, other):
-                points = []
-                for row in rows:
-                    x, y = cell(row, column), cell(row, other)
-                    if x and y and x.count and y.count:
-                        points.append((row, x.mean, y.mean))
-                if len(points) > 1:
-                    pairs.append(Pair(column, other, points))
+    for base, novel in [(base, novel) for base in columns for novel in columns if _is_pair(base, novel)]:
+        points = []
+        for row in rows:
+            x, y = cell(row, base), cell(row, novel)
+            if x and y and x.count and y.count:
+                points.append((row, x.mean, y.mean))
+        if len(points) > 1:
+            pairs.append(Pair(base, novel, points))
     return pairs
 
 
@@ -109,25 +91,23 @@ def class_gains(rows: Sequence[Row], columns: Sequence[Column], baselines: Seque
     """Classes of each row against those of the first baseline that has some on the same data set under the same
     protocol; means over runs.
     """
-    found = []
-    for column in {(column.dataset, column.key[2]): column for column in columns}.values():
+    gains = []
+    for column in {(column.dataset, column.protocol_key): column for column in columns}.values():
         known = [(row, means) for row in baselines if (means := _class_means(row, column))]
         if not known:
             continue
         baseline, before = known[0]
         for row in rows:
             after = _class_means(row, column) if row is not baseline else {}
-            measured = {metric for values in after.values() for metric in values}
+            metrics = {metric for values in after.values() for metric in values}
             # Masks follow their boxes.
-            for metric in sorted(measured - ({"mask_AP"} if "box_AP" in measured else set())):
-                gains = [
-                    (name, values[metric] - before[name][metric], values[metric])
-                    for name, values in after.items()
-                    if metric in values and metric in before.get(name, {})
-                ]
-                if gains:
-                    found.append(Gain(row, baseline, column.dataset, metric, sorted(gains, key=lambda gain: -gain[1])))
-    return found
+            for metric in sorted(metrics - ({"mask_AP"} if "box_AP" in metrics else set())):
+                both = [name for name in after if metric in after[name] and metric in before.get(name, {})]
+                classes = [(name, after[name][metric] - before[name][metric]) for name in both]
+                if classes:
+                    classes.sort(key=lambda gain: -gain[1])
+                    gains.append(Gain(row, baseline, column.dataset, metric, classes))
+    return gains
 
 
 def find_baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
@@ -140,67 +120,55 @@ def find_baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
     if name is None:
         hand = [row for row in rows if row.hand]
         return sorted(hand, key=lambda row: (not row.label.strip('"').startswith("a photo of a {}"), row.number))
-    found = [row for row in rows if name in (row.label, *(run.name for run in row.runs))]
-    if not found:
+    matches = [row for row in rows if name in (row.label, *(run.name for run in row.runs))]
+    if not matches:
         known = {row.label for row in rows} | {run.name for row in rows for run in row.runs}
         raise UserError(f"no row is called {name!r}{nearest(name, known)}")
-    return found
+    return matches
 
 
 def _class_means(row: Row, column: Column) -> dict[str, dict[str, float]]:
-    gathered: dict[str, dict[str, list[float]]] = {}
+    values: dict[str, dict[str, list[float]]] = {}
     for run in row.runs:
-        part = column.part(run)
-        for name, values in (part.classes if part is not None else {}).items():
-            for metric, value in values.items():
-                gathered.setdefault(name, {}).setdefault(metric, []).append(value)
-    return {
-        name: {metric: sum(values) / len(values) for metric, values in each.items()} for name, each in gathered.items()
-    }
+        scores = column.scores(run)
+        for name, numbers in (scores.classes if scores is not None else {}).items():
+            for metric, value in numbers.items():
+                values.setdefault(name, {}).setdefault(metric, []).append(value)
+    return {name: {key: sum(each) / len(each) for key, each in numbers.items()} for name, numbers in values.items()}
 
 
 # What base and novel classes differ in by nature, so that it need not agree.
 _OF_THE_CLASSES = {"images", "images_of", "candidates", "candidate_names", "source", "unreadable"}
+_PAIRED = {"mIoU-seen": "mIoU-unseen", "box_APf": "box_APr", "mask_APf": "mask_APr"}
+_PAIRED |= {f"{task}_AP50-seen": f"{task}_AP50-unseen" for task in ("box", "mask")}
 
 
 def _is_pair(base: Column, novel: Column) -> bool:
-    metrics = {"mIoU-seen": "mIoU-unseen", "box_APf": "box_APr", "mask_APf": "mask_APr"}
-    metrics |= {f"{task}_AP50-seen": f"{task}_AP50-unseen" for task in ("box", "mask")}
     if base.dataset == novel.dataset:
-        return base.metric in metrics and metrics[base.metric] == novel.metric and base.key[2] == novel.key[2]
+        return _PAIRED.get(base.metric) == novel.metric and base.protocol_key == novel.protocol_key
     if base.dataset.replace("base", "novel") != novel.dataset or base.metric != novel.metric:
         return False
-    if base.metric not in ("top1", "accuracy") or _among(base.protocol) != _among(novel.protocol):
-        return False
-    return protocol_key(_rest(base.protocol)) == protocol_key(_rest(novel.protocol))
+    among = [column.protocol.get("candidate_names") for column in (base, novel)]
+    return base.metric in ("top1", "accuracy") and among[0] == among[1] and _rest(base) == _rest(novel)
 
 
-def _among(protocol: Mapping[str, Any]) -> Any:
-    return protocol.get("candidate_names")
+def _rest(column: Column) -> str:
+    kept = column.protocol.keys() - _OF_THE_CLASSES
+    return protocol_key({key: column.protocol[key] for key in kept if not key.endswith("sha256")})
 
 
-def _rest(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in protocol.items() if k not in _OF_THE_CLASSES and not k.endswith("sha256")}
-
-
-def _place(value: Any, setting: str) -> tuple[int, float, str]:
+def _place(row: Row, setting: str) -> tuple[int, float, str]:
     """Order on the axis: numbers, then words; K = 0 stands for all classes, no correction for a margin of 0."""
+    value = row.settings[setting]
     if value is None or value == "none":
         return 0, 0.0, ""
     if setting == "K" and value == 0:
         return 1, 0.0, ""
-    number = _number(value)
-    if number is not None:
-        return 0, number, ""
-    # log10 before ln, which is larger: the margin of one K grows.
-    return 1, float({"log10": 1, "ln": 2}.get(str(value), 3)), str(value)
-
-
-def _number(value: Any) -> float | None:
     try:
-        return float(value)
+        return 0, float(value), ""
     except (TypeError, ValueError):
-        return None
+        # log10 before ln, which is larger: the margin of one K grows.
+        return 1, float({"log10": 1, "ln": 2}.get(str(value), 3)), str(value)
 
 
 def _value(value: Any, setting: str) -> str:
@@ -208,18 +176,17 @@ def _value(value: Any, setting: str) -> str:
         return "none"
     if setting == "K" and value == 0:
         return "all"
-    number = None if isinstance(value, int) else _number(value)
-    return str(value) if number is None else f"{number:g}"
+    try:
+        return str(value) if isinstance(value, int) else f"{float(value):g}"
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _labels(settings: Sequence[Mapping[str, Any]], setting: str) -> list[str]:
-    keys = sorted({key for each in settings for key in each} - {setting, *SAME.values()})
-    differing = [key for key in keys if len({exact(each.get(key)) for each in settings}) > 1]
-    names = {"shots": "images per class"}
+    keys = sorted({key for each in settings for key in each} - {setting})
+    keys = [key for key in keys if len({exact(each.get(key)) for each in settings}) > 1]
     texts = []
     for each in settings:
-        words = [
-            f"{names.get(key, key)}: {_value(each.get(key), key)}" for key in differing if len(str(each.get(key))) < 40
-        ]
+        words = [f"{key}: {_value(each.get(key), key)}" for key in keys if len(str(each.get(key))) < 40]
         texts.append(", ".join(words) or "all else the same")
     return texts

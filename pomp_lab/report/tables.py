@@ -1,4 +1,4 @@
-"""Tables: which columns stand side by side, over which rows."""
+"""Tables: which columns stand side by side, over which rows, and published numbers below them where they may stand."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pomp_lab.report.columns import FINE, LOWER_IS_BETTER, TASKS, Column
+from pomp_lab.report.comparable import why_not
 from pomp_lab.report.protocol import in_brief
-from pomp_lab.report.rows import Cell, Row, cell
+from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
+from pomp_lab.report.rows import LOWER_IS_BETTER, Cell, Column, Row, cell, number_text
 
+# A data set with more columns has a table of boxes and one of masks.
 NARROW = 12
 
 
@@ -18,147 +20,204 @@ class Table:
     """Numbers of one kind.
 
     Attributes:
-        key: for links, unique in a report.
         rows: those with a number in it.
         cells: one for each row and column, None where there is none.
-        main: whether it holds what is looked at first.
     """
 
-    key: str
     title: str
-    task: str
     columns: list[Column]
     rows: list[Row]
     cells: list[list[Cell | None]]
-    main: bool
 
     @property
-    def best(self) -> list[float | None]:
-        """The best mean of each column; None where fewer than two rows can be compared."""
-        found: list[float | None] = []
-        for place, column in enumerate(self.columns):
-            means = [row[place].mean for row in self.cells if (row[place] or Cell(math.nan, 0, 0, 0)).count]  # type: ignore[union-attr]
-            better = min if column.metric in LOWER_IS_BETTER else max
-            found.append(better(means) if len(means) > 1 and len(set(means)) > 1 else None)
-        return found
-
-    def is_best(self, place: int, found: Cell | None) -> bool:
-        """Whether a cell of column ``place`` reads the same as the best mean there."""
-        best, column = self.best[place], self.columns[place]
-        if found is None or best is None or not found.count:
-            return False
-        return number_text(found.mean, column) == number_text(best, column)
+    def task(self) -> str:
+        """That of its columns."""
+        return self.columns[0].task
 
     @property
-    def headings(self) -> list[list[tuple[str, int]]]:
-        """Lines of headings, each a text with the number of columns below it: data sets, protocols, metrics.
-
-        A line that would say nothing is left out.
-        """
-        levels: list[list[object]] = [
-            [(column.dataset,) for column in self.columns],
-            [(column.dataset, column.key[2]) for column in self.columns],
-            [(column.dataset, column.key[2], column.metric) for column in self.columns],
-        ]
-        texts = [[getattr(column, name) for column in self.columns] for name in ("dataset", "words", "label")]
-        several = [len(set(text)) > 1 for text in texts]
-        needed = [several[0], any(texts[1]), several[2] or not (several[0] or any(texts[1]))]
-        return [_runs_of(keys, text) for keys, text, need in zip(levels, texts, needed, strict=True) if need]
+    def main(self) -> bool:
+        """Whether it holds what is looked at first."""
+        return self.task != "classification" or self.columns[0].metric in ("top1", "accuracy")
 
     @property
-    def common(self) -> str:
+    def common_protocol(self) -> str:
         """What the protocols of all columns share, in words."""
         return in_brief([column.protocol for column in self.columns], self.columns[0].dataset)
+
+    @property
+    def headings(self) -> list[str]:
+        """Data set, metric and what is special in the protocol, as far as the title does not say it."""
+        several = len({column.dataset for column in self.columns}) > 1
+        metrics = len({column.metric for column in self.columns}) > 1 or not several
+        texts = []
+        for column in self.columns:
+            names = [column.dataset] * several + [column.label] * metrics
+            texts.append(": ".join([", ".join(names), *([column.words] if column.words else [])]))
+        return texts
+
+    def best(self, place: int) -> str | None:
+        """How the best mean of a column reads; None where fewer than two different means can be compared."""
+        metric = self.columns[place].metric
+        means = {row[place].mean for row in self.cells if (row[place] or NO_NUMBER).count}  # type: ignore[union-attr]
+        best = min if metric in LOWER_IS_BETTER else max
+        return number_text(best(means), metric) if len(means) > 1 else None
+
+
+NO_NUMBER = Cell(math.nan, 0.0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published table beside one of ours.
+
+    Attributes:
+        rows: label and one number for each column of our table, NaN where none may stand there; empty where none of our
+            numbers can be compared.
+        gaps: row of ours, label of the published row, and mean minus published number for each column.
+        refused: which of our numbers are not compared, and why.
+    """
+
+    published: PublishedTable
+    rows: list[tuple[str, list[float]]]
+    gaps: list[tuple[Row, str, list[float]]]
+    refused: list[str]
 
 
 def build_tables(rows: Sequence[Row], columns: Sequence[Column]) -> list[Table]:
     """Tables by task, what is looked at first before other metrics."""
-    found = []
-    for task, arrange in (("classification", _by_metric), ("detection", _by_data_set), ("segmentation", _by_data_set)):
-        found += arrange(rows, [column for column in columns if column.task == task])
-    found.sort(key=lambda each: (TASKS.index(each[1][0].task), not _is_main(each[1][0])))
-    return [_table(f"table-{number}", title, members, rows) for number, (title, members) in enumerate(found, 1)]
+    tables = []
+    for task in ("classification", "detection", "segmentation"):
+        members = [column for column in columns if column.task == task]
+        arranged = _by_metric(rows, members) if task == "classification" else _by_data_set(members)
+        drafts = [_table(title, group, rows) for title, group in arranged]
+        tables += sorted(drafts, key=lambda table: not table.main)
+    return tables
+
+
+def compare(table: Table) -> list[Comparison]:
+    """Published tables with numbers of the table's data sets and metrics.
+
+    A published number stands in a column when at least one row of ours can be compared with it there.
+    """
+    comparisons = []
+    for published in load_published():
+        refusals: list[tuple[str, str, str]] = []
+        # backbone → column of ours → place of the published column, and the rows of ours that are compared there
+        allowed: dict[str, dict[int, tuple[int, list[Row]]]] = {}
+        for number, column in enumerate(table.columns):
+            places = [place for place, other in enumerate(published.columns) if same_numbers(other, column)]
+            for row, cells in zip(table.rows, table.cells, strict=True):
+                if cells[number] is None or not places:
+                    continue
+                fitting = [p for p in places if not why_not(published, [published.columns[p]], column, row.runs)]
+                for place in fitting:
+                    by_column = allowed.setdefault(published.columns[place].model, {})
+                    by_column.setdefault(number, (place, []))[1].append(row)
+                if not fitting:
+                    reason = why_not(published, [published.columns[place] for place in places], column, row.runs)
+                    refusals.append((reason or "", column.dataset, f"row {row.number}"))
+        rows: list[tuple[str, list[float]]] = []
+        gaps: list[tuple[Row, str, list[float]]] = []
+        for model in dict.fromkeys(column.model for column in published.columns if column.model in allowed):
+            new_rows, new_gaps = _one_backbone(table, published, model, allowed[model])
+            rows += new_rows
+            gaps += new_gaps
+        if rows or refusals:
+            gaps.sort(key=lambda gap: gap[0].number)
+            comparisons.append(Comparison(published, rows, gaps, refusal_texts(refusals)))
+    return comparisons
+
+
+def refusal_texts(refusals: Sequence[tuple[str, str, str]]) -> list[str]:
+    """One text for each reason and group of data sets, with the rows.
+
+    Args:
+        refusals: (reason, data set, row) of each number that is not compared.
+    """
+    datasets: dict[tuple[str, str], dict[str, None]] = {}
+    for reason, dataset, row in refusals:
+        datasets.setdefault((reason, row), {})[dataset] = None
+    rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (reason, row), names in datasets.items():
+        rows.setdefault((reason, tuple(names)), []).append(row)
+    return [f"{few(names)} ({few(members)}): {reason}" for (reason, names), members in rows.items()]
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first names and the number of the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def same_numbers(published: PublishedColumn, column: Column) -> bool:
+    """Whether the data set's name and the metric are the same."""
+    return published.metric == column.metric and published.is_of(column.dataset)
+
+
+def _one_backbone(
+    table: Table, published: PublishedTable, model: str, allowed: dict[int, tuple[int, list[Row]]]
+) -> tuple[list[tuple[str, list[float]]], list[tuple[Row, str, list[float]]]]:
+    """Published rows, and gaps to the reference row; to the last one where that has no number here."""
+    width = range(len(table.columns))
+    rows = []
+    for name, values in published.rows:
+        numbers = [values[allowed[number][0]] if number in allowed else math.nan for number in width]
+        if any(map(math.isfinite, numbers)):
+            rows.append((f"{name}, {model}" if model else name, numbers))
+    wanted = f"{published.reference}, {model}" if model else published.reference
+    reference, known = next((row for row in rows if row[0] == wanted), rows[-1] if rows else ("", []))
+    gaps = []
+    for row, cells in zip(table.rows, table.cells, strict=True) if rows else ():
+        numbers = [
+            (cells[number] or NO_NUMBER).mean - known[number] if row in allowed.get(number, (0, []))[1] else math.nan
+            for number in width
+        ]
+        if any(map(math.isfinite, numbers)):
+            gaps.append((row, reference, numbers))
+    return rows, gaps
 
 
 def _by_metric(rows: Sequence[Row], columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
     """One table for each metric and each set of rows that share data sets; columns with the most numbers first."""
     tables = []
-    for part in _connected(rows, columns):
-        for metric in dict.fromkeys(column.metric for column in part):
-            members = [column for column in columns if column in part and column.metric == metric]
+    for group in _connected(rows, columns):
+        for metric in dict.fromkeys(column.metric for column in group):
+            members = [column for column in columns if column in group and column.metric == metric]
             members.sort(key=lambda column: -sum(cell(row, column) is not None for row in rows))
-            names = list(dict.fromkeys(each.dataset for each in members if "mean_of" not in each.protocol))
+            names = list(dict.fromkeys(column.dataset for column in members if "mean_of" not in column.protocol))
             where = names[0] if len(names) == 1 else f"{len(names)} data sets"
             tables.append((f"{members[0].label}, {where}", members))
     return tables
 
 
-def _by_data_set(rows: Sequence[Row], columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
+def _by_data_set(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
     """One table for each data set, or one of boxes and one of masks where that would be wide; all metrics of one
     protocol before those of the next.
     """
     tables = []
     for dataset in dict.fromkeys(column.dataset for column in columns):
-        own = [column for column in columns if column.dataset == dataset]
-        kinds = {"boxes": "box_", "masks": "mask_"} if len(own) > NARROW else {"": ""}
+        members = [column for column in columns if column.dataset == dataset]
+        protocols = list(dict.fromkeys(column.protocol_key for column in members))
+        members.sort(key=lambda column: protocols.index(column.protocol_key))
+        kinds = {", boxes": "box_", ", masks": "mask_"} if len(members) > NARROW else {"": ""}
         for kind, prefix in kinds.items():
-            members = [column for column in own if column.metric.startswith(prefix)]
-            protocols = list(dict.fromkeys(column.key[2] for column in members))
-            members.sort(key=lambda column: protocols.index(column.key[2]))
-            if members:
-                tables.append((f"{dataset}, {kind}" if kind else dataset, members))
+            if group := [column for column in members if column.metric.startswith(prefix)]:
+                tables.append((dataset + kind, group))
     return tables
-
-
-def _is_main(column: Column) -> bool:
-    return column.task != "classification" or column.metric in ("top1", "accuracy")
-
-
-def number_text(value: float, column: Column, signed: bool = False) -> str:
-    """One decimal for percent, three for others; a dash for what is not defined."""
-    if not math.isfinite(value):
-        return "–"
-    text = f"{value:{'+' if signed else ''}.{3 if column.metric in FINE else 1}f}"
-    return text.replace("-", "−") if float(text) else text.lstrip("+-")
-
-
-def cell_text(found: Cell | None, column: Column, row: Row) -> str:
-    """Mean, half the range, and the number of runs where it is not the row's number of seeds."""
-    if found is None:
-        return ""
-    text = number_text(found.mean, column)
-    if found.count > 1:
-        text += f" ± {number_text(found.spread, column)}"
-    if found.undefined and found.count:
-        return f"{text} ({found.count} of {found.count + found.undefined} runs defined)"
-    return f"{text} (n={found.count})" if found.count and found.count != row.seeds else text
-
-
-def _runs_of(keys: Sequence[object], texts: Sequence[str]) -> list[tuple[str, int]]:
-    """Neighbours of one key as one: the text and how many."""
-    joined: list[tuple[object, str, int]] = []
-    for key, text in zip(keys, texts, strict=True):
-        if joined and joined[-1][0] == key:
-            joined[-1] = (key, text, joined[-1][2] + 1)
-        else:
-            joined.append((key, text, 1))
-    return [(text, count) for _, text, count in joined]
-
-
-def _table(key: str, title: str, columns: list[Column], rows: Sequence[Row]) -> Table:
-    found = [(row, [cell(row, column) for column in columns]) for row in rows]
-    found = [(row, cells) for row, cells in found if any(each is not None for each in cells)]
-    main = _is_main(columns[0])
-    return Table(key, title, columns[0].task, columns, [row for row, _ in found], [cells for _, cells in found], main)
 
 
 def _connected(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[Column]]:
     """Columns in groups, such that no row has numbers in two groups, nor two groups one data set."""
-    groups: list[tuple[set[str], list[Column]]] = []
+    groups: list[tuple[set[object], list[Column]]] = []
     for column in columns:
-        names = {f"row {row.number}" for row in rows if cell(row, column) is not None} | {f"data {column.dataset}"}
+        names: set[object] = {column.dataset, *(row.number for row in rows if cell(row, column) is not None)}
         touching = [group for group in groups if group[0] & names]
         groups = [group for group in groups if not group[0] & names]
-        merged = [each for group in touching for each in group[1]]
+        merged = [member for group in touching for member in group[1]]
         groups.append((names.union(*(group[0] for group in touching)), [*merged, column]))
     return [group for _, group in groups]
+
+
+def _table(title: str, columns: list[Column], rows: Sequence[Row]) -> Table:
+    cells = {row: [cell(row, column) for column in columns] for row in rows}
+    kept = [row for row in rows if any(found is not None for found in cells[row])]
+    return Table(title, columns, kept, [cells[row] for row in kept])

@@ -1,0 +1,287 @@
+"""The model zoo page: what each configuration file is, how it is run, and which numbers there are of it.
+
+The page is made from the files themselves: head comments of ``configs``, results files in ``docs/results``, published
+tables. ``assets/zoo.json`` says which published row belongs to which file.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from pomp_lab.comparisons.prompts import mean_and_spread
+from pomp_lab.report.published import load_published
+from pomp_lab.report.runs import Run, read_runs
+from prompt_core.errors import UserError, nearest
+from prompt_core.evaluation.protocol import ON_REPORTED
+from prompt_core.files import read_json
+
+TASKS = ("classification", "detection", "segmentation")
+RESULTS = "docs/results"
+# What the page shows of a data set, and how it calls it.
+METRICS = {"top1": "top-1", "box_AP": "box AP", "box_APr": "box APr", "mask_AP": "mask AP", "mask_APr": "mask APr"}
+METRICS |= {"hIoU": "hIoU", "mIoU-seen": "seen mIoU", "mIoU-unseen": "unseen mIoU", "mIoU": "mIoU"}
+_INTRODUCTION = """\
+# Model zoo
+
+<!-- Written by tools/model_zoo.py; edit the head comments of the configurations, docs/results or the tool instead. -->
+
+Every configuration that is run, with its commands and the numbers that there are of it. The page is made from the files
+themselves: `python tools/model_zoo.py --output docs/model_zoo.md`.
+
+- **measured here**: by these commands, or as the line says; the results file says seed, versions and protocol.
+- **published**: by others, with their code; the source is named. That the file gives the same is not measured, unless a
+  number beside it says so. In percent.
+- **not yet measured**: it loads, and what it builds is tested on small data; nothing more is known.
+
+Weights are not shipped, but for the embedded `mini`. {count} configurations: {measured} measured here, {published} with
+published numbers, {neither} with neither.
+"""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One YAML file below ``configs``.
+
+    Attributes:
+        name: path below the repository, with ``/``.
+        own: what the file itself sets.
+        settings: the same with all that it inherits.
+        head: the comment that it begins with, without the marks.
+    """
+
+    name: str
+    own: dict[str, Any]
+    settings: dict[str, Any]
+    head: str
+
+    @property
+    def task(self) -> str:
+        """One of :data:`TASKS`, by the keys that only that task has."""
+        model = self.settings.get("MODEL", {})
+        if "SEM_SEG_HEAD" in model or "CLIP_ADAPTER" in model:
+            return "segmentation"
+        return "detection" if "ROI_HEADS" in model else "classification"
+
+    @property
+    def small(self) -> bool:
+        """Whether it is for a laptop: such files, or their folders, are called ``mini``."""
+        return "mini" in re.split(r"[/_.]", self.name)
+
+    @property
+    def inherits(self) -> str | None:
+        """The file in ``_BASE_``."""
+        base = self.own.get("_BASE_")
+        return None if base is None else Path(os.path.normpath(Path(self.name).parent / base)).as_posix()
+
+    @property
+    def names_data(self) -> bool:
+        """Whether training or test data are named, by the file or what it inherits."""
+        data, sets = self.settings.get("DATA", {}), self.settings.get("DATASETS", {})
+        return bool(data.get("TRAIN")) or any(str(sets.get(key, "()")) not in ("()", "[]") for key in ("TRAIN", "TEST"))
+
+    @property
+    def about(self) -> str:
+        """The first sentence of the head comment.
+
+        Raises:
+            UserError: where there is none.
+        """
+        lines = [line.strip() for line in self.head.splitlines()]
+        text = " ".join(line for line in lines if line and not line.startswith(("python ", "--")))
+        if not text:
+            raise UserError(f"{self.name} does not begin with a comment that says what it is; write one")
+        # A full stop ends the sentence where a capital follows, also behind a quotation mark or a bracket.
+        sentence = re.match(r"(.*?[^.\s][.:]?[\")]*\.[\")]*)\s+(?=[A-Z\"`])", text)
+        return sentence.group(1) if sentence else text
+
+
+def read_configurations(root: Path) -> dict[str, Configuration]:
+    """All files below ``root/configs`` by name, sorted.
+
+    Raises:
+        UserError: when there are none, or one cannot be read.
+    """
+    files = {}
+    for path in sorted((root / "configs").rglob("*.yaml")):
+        name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+        try:
+            own, settings = yaml.safe_load(text) or {}, dict(CfgNode.load_yaml_with_base(str(path)))
+        except (yaml.YAMLError, OSError, AssertionError) as error:
+            raise UserError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
+        head = re.match(r"(#.*\n)*", text)
+        files[name] = Configuration(name, own, settings, re.sub(r"(?m)^#", "", head.group() if head else ""))
+    if not files:
+        raise UserError(f"no configuration below {root / 'configs'}; give the folder of the repository")
+    return files
+
+
+def bases(files: Mapping[str, Configuration]) -> set[str]:
+    """Names of the files that are only inherited from: they are called base, or name no data. All others are run."""
+    inherited = {file.inherits for file in files.values()}
+    named = {name for name in files if "base" in (Path(name).stem.split("_")[0], Path(name).stem.split("_")[-1])}
+    return {name for name, file in files.items() if name in inherited and (name in named or not file.names_data)}
+
+
+def commands(file: Configuration, files: Mapping[str, Configuration], root: Path) -> list[str]:
+    """What to type to run a file, in order: the commands of its head comment.
+
+    Where none of them names the file, they only prepare. What follows are the commands in the docstring of the tool
+    that the comment names, or that the comment of a file which it mentions names; else that of the task's own tool.
+    """
+    own = _commands_in(file.head)
+    if any(re.search(rf"{re.escape(file.name)}(?!\w)", line) for line in own):
+        return own
+    others = {file.inherits, *re.findall(r"\bconfigs/[\w/]+\.yaml\b", file.head)} - bases(files)
+    heads = [file.head, *(files[name].head for name in sorted(filter(None, others)) if name in files)]
+    tool = next((found.group() for head in heads if (found := re.search(r"(?<!python )\btools/\w+\.py\b", head))), None)
+    if tool is not None:
+        return own + _commands_in(ast.get_docstring(ast.parse((root / tool).read_text(encoding="utf-8"))) or "")
+    if file.task == "classification":
+        return [*own, f"python tools/pretrain_prompt.py --config {file.name} --output runs/{Path(file.name).stem}"]
+    sets = file.own.get("DATASETS", {})
+    # Other words for a model that is trained already.
+    only_tested = "TEST" in sets and "TRAIN" not in sets and "WEIGHTS" in file.own.get("MODEL", {})
+    processes = "--num-gpus 0 --num-processes 2" if file.small else "--num-gpus 8"
+    return [*own, f"python tools/train_net.py --config {file.name} {processes}" + " --eval-only" * only_tested]
+
+
+def measured(root: Path, files: Mapping[str, Configuration]) -> dict[str, list[str]]:
+    """Lines of numbers by configuration, from the results files in ``root/docs/results``; means over seeds.
+
+    Raises:
+        UserError: for results that cannot be read, and rows of ``assets/zoo.json`` that are not there.
+    """
+    rows: dict[tuple[str, str], list[Run]] = {}
+    for path in sorted((root / RESULTS).glob("*.json")):
+        document = read_json(path)
+        # Benchmarks of costs are no results of configurations.
+        for run in read_runs(path, document, path.stem) if isinstance(document.get("runs"), dict) else ():
+            rows.setdefault((path.relative_to(root).as_posix(), run.label), []).append(run)
+    notes = {}
+    for entry in _mapping()["measured"] if rows else ():
+        key = entry["file"], entry["row"]
+        if key not in rows:
+            raise UserError(f"{key[0]} has no row {key[1]!r}{nearest(key[1], [row for _, row in rows])}; {_MEND}")
+        notes[key] = entry
+    lines: dict[str, list[str]] = {}
+    for key, runs in rows.items():
+        name = str(notes[key]["configuration"] if key in notes else runs[0].about.get("config_file"))
+        numbers = "; ".join(_numbers(runs))
+        if name in files and numbers:
+            overrides = re.search(r"(?<=\s)[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+[ =].*", str(runs[0].about.get("command")))
+            how = [f"with `{overrides.group()}`"] if overrides else []
+            how += [notes[key]["note"]] if key in notes else []
+            how += [ON_REPORTED] if any(run.selected_on_test for run in runs) else []
+            seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
+            text = f"**measured here** ({key[1]}{seeds}): {'; '.join([numbers, *how])}"
+            lines.setdefault(name, []).append(f"{text} ([{Path(key[0]).name}]({{{key[0]}}}))")
+    return lines
+
+
+def published(files: Mapping[str, Configuration]) -> dict[str, list[str]]:
+    """Lines of published numbers by configuration, by ``assets/zoo.json``.
+
+    Raises:
+        UserError: for a configuration, table, row or column that is not there.
+    """
+    tables = {table.name: table for table in load_published()}
+    lines: dict[str, list[str]] = {}
+    for entry in _mapping()["published"]:
+        table = tables[_known(entry["table"], tables, "published table")]
+        rows = dict(table.rows)
+        values = rows[_known(entry["row"], rows, f"row of {table.name!r}")]
+        numbers = []
+        for beginning in entry["columns"]:
+            of_row = {c.heading: v for c, v in zip(table.columns, values, strict=True) if math.isfinite(v)}
+            matching = [heading for heading in of_row if f"{heading} ".startswith(f"{beginning} ")]
+            matching = matching or [_known(beginning, of_row, f"number in row {entry['row']!r} of {table.name!r}")]
+            numbers += [f"{heading} {of_row[heading]:.1f}" for heading in matching]
+        note = f"; {entry['note']}" if "note" in entry else ""
+        text = f"**published** ({entry['row']}): {', '.join(numbers)}{note} ({table.name}: {table.source})"
+        for name in entry["configurations"]:
+            lines.setdefault(_known(name, files, "configuration"), []).append(text)
+    return lines
+
+
+def zoo_page(root: Path, folder: Path) -> str:
+    """The page as it would stand in ``folder``.
+
+    Args:
+        root: the repository.
+
+    Raises:
+        UserError: for files that cannot be read, and mappings to what is not there.
+    """
+    files = read_configurations(root)
+    inherited = bases(files)
+    here, elsewhere = measured(root, files), published(files)
+    runs = [file for name, file in files.items() if name not in inherited]
+    counts = {"measured": sum(f.name in here for f in runs), "published": sum(f.name in elsewhere for f in runs)}
+    neither = sum(file.name not in here and file.name not in elsewhere for file in runs)
+    text = _INTRODUCTION.format(count=len(runs), neither=neither, **counts)
+    for task in TASKS:
+        for small in (False, True):
+            members = [file for file in runs if (file.task, file.small) == (task, small)]
+            if members:
+                text += f"\n## {task.capitalize()}{' on a laptop' * small}\n\n"
+                text += "| configuration | what | commands | numbers |\n|---|---|---|---|\n"
+            for file in members:
+                how = "<br>".join(f"`{command}`" for command in commands(file, files, root))
+                numbers = "<br>".join([*here.get(file.name, []), *elsewhere.get(file.name, [])]) or "not yet measured"
+                cells = [_link(file.name), file.about, how, numbers]
+                text += f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+    if inherited:
+        text += f"\n## What others inherit from\n\nNot run by themselves: {', '.join(map(_link, sorted(inherited)))}.\n"
+    return re.sub(
+        r"\]\(\{(.*?)\}\)", lambda link: f"]({Path(os.path.relpath(root / link[1], folder)).as_posix()})", text
+    )
+
+
+_MEND = "mend pomp_lab/assets/zoo.json"
+
+
+def _mapping() -> dict[str, Any]:
+    text = (resources.files("pomp_lab") / "assets" / "zoo.json").read_text(encoding="utf-8")
+    mapping: dict[str, Any] = json.loads(text)
+    return mapping
+
+
+def _known(name: str, known: Mapping[str, Any], what: str) -> str:
+    if name not in known:
+        raise UserError(f"no {what} is called {name!r}{nearest(name, known)}; {_MEND}")
+    return name
+
+
+def _link(name: str) -> str:
+    return f"[`{name.removeprefix('configs/').removesuffix('.yaml')}`]({{{name}}})"
+
+
+def _commands_in(text: str) -> list[str]:
+    """Lines of a text that begin with ``python``, those that a backslash continues joined."""
+    joined = re.sub(r"\s*\\\n\s*", " ", text)
+    return [re.sub(r" {2,}", " ", line.strip()) for line in joined.splitlines() if line.strip().startswith("python ")]
+
+
+def _numbers(runs: list[Run]) -> Iterator[str]:
+    """For each data set the mean of each number, with half the range over several runs."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for scores in (scores for run in runs for scores in run.scores):
+        for metric, number in scores.numbers.items():
+            if metric in METRICS and math.isfinite(number):
+                values.setdefault(scores.dataset, {}).setdefault(metric, []).append(number)
+    for dataset, numbers in values.items():
+        means = {metric: mean_and_spread(numbers[metric]) for metric in METRICS if metric in numbers}
+        several = {metric: f" ± {spread:.1f}" * (len(numbers[metric]) > 1) for metric, (_, spread) in means.items()}
+        yield f"`{dataset}` " + ", ".join(f"{METRICS[m]} {mean:.1f}{several[m]}" for m, (mean, _) in means.items())
