@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from prompt_core.clip import Clip
+    from prompt_core.methods.base import Method
     from prompt_core.prompt import SoftPrompt
 
 
@@ -71,6 +72,47 @@ def resolve_subject(arguments: argparse.Namespace) -> tuple[CfgNode, SoftPrompt 
     cfg.MODEL.NAME = arguments.clip or learned_with or cfg.MODEL.NAME
     cfg.MODEL.PRETRAINED = arguments.pretrained or cfg.MODEL.PRETRAINED
     return cfg, subject
+
+
+def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Clip], Method]]:
+    """The configuration with the CLIP filled in, and what makes the method of ``--prompt``, templates or an ensemble.
+
+    Raises:
+        UserError: unless exactly one of them is given.
+    """
+    from prompt_core.config import load_config
+    from prompt_core.methods.registry import load_method, method_file_metadata
+    from prompt_core.methods.soft_prompt import SoftPromptMethod
+    from prompt_core.methods.templates import TemplateMethod
+    from prompt_core.prompt import SoftPrompt
+    from prompt_core.text.encoder import PromptedTextEncoder
+
+    if bool(arguments.prompt) + bool(arguments.template) + bool(arguments.ensemble) != 1:
+        raise UserError("give one of --prompt FILE, --ensemble NAME, or one or more --template TEXT")
+    metadata = method_file_metadata(arguments.prompt) if arguments.prompt else None
+    if metadata is None and not arguments.ensemble:
+        cfg, subject = resolve_subject(arguments)
+        if isinstance(subject, SoftPrompt):
+            return cfg, lambda clip: SoftPromptMethod.around(PromptedTextEncoder(clip), subject)
+        return cfg, lambda clip: TemplateMethod(clip, "ensemble", subject)
+    cfg = load_config(arguments.config, arguments.overrides).clone()
+    cfg.defrost()
+    if metadata is not None and not arguments.config and not arguments.clip:
+        cfg.MODEL.NAME = metadata["clip"]
+        cfg.MODEL.PRETRAINED = cfg.MODEL.PRETRAINED or _known_tag(metadata["clip"], metadata["pretrained"])
+    cfg.MODEL.NAME = arguments.clip or cfg.MODEL.NAME
+    cfg.MODEL.PRETRAINED = arguments.pretrained or cfg.MODEL.PRETRAINED
+    if metadata is not None:
+        return cfg, lambda clip: load_method(arguments.prompt, clip)
+    return cfg, lambda clip: TemplateMethod.ensemble(clip, arguments.ensemble)
+
+
+def _known_tag(name: str, pretrained: str | None) -> str:
+    """The tag of open_clip's weights that a file names; weights that came from a file must be given."""
+    import open_clip
+
+    known = open_clip.list_pretrained_tags_by_model(name) if name in open_clip.list_models() else []
+    return pretrained if pretrained is not None and pretrained in known else ""
 
 
 def load_model(cfg: CfgNode) -> Clip:

@@ -90,6 +90,29 @@ def zero_shot_accuracy(
     )
 
 
+def pooled_accuracy(scores: Sequence[Accuracy]) -> Accuracy:
+    """Accuracies of single images among the same candidates as one.
+
+    Raises:
+        UserError: when there are none.
+    """
+    if not scores:
+        raise UserError("there are no images to score")
+    of_class: dict[int, list[float]] = {}
+    for score in scores:
+        for row, value in score.by_class.items():
+            of_class.setdefault(row, []).append(value)
+    by_class = {row: float(np.mean(values)) for row, values in sorted(of_class.items())}
+    return Accuracy(
+        float(np.mean([score.top1 for score in scores])),
+        float(np.mean([score.top5 for score in scores])),
+        float(np.mean(list(by_class.values()))),
+        len(scores),
+        scores[0].candidates,
+        by_class,
+    )
+
+
 def harmonic_mean(first: float, second: float) -> float:
     """2ab / (a + b); 0 when one of them is 0, NaN when one is."""
     if np.isnan(first) or np.isnan(second):

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json, read_safetensors, resolve_path, sha256_of_json, write_json
+
+if TYPE_CHECKING:
+    from prompt_core.data.images import ImageSet
 
 PUBLISHED = ("imagenet21k", "imagenet1k", "lvis", "coco", "objects365", "ade20k")
 
@@ -105,7 +108,7 @@ class Vocabulary:
         """(N,) group number of each class; classes of one group share their name, as CLIP reads it."""
         groups: dict[str, int] = {}
         return np.array(
-            [groups.setdefault(" ".join(name.replace("_", " ").lower().split()), len(groups)) for name in self.names],
+            [groups.setdefault(plain_name(name), len(groups)) for name in self.names],
             dtype=np.int64,
         )
 
@@ -126,6 +129,31 @@ class Vocabulary:
                 "keep one of each, or give each its own id"
             )
         return self
+
+    def including(self, classes: Vocabulary) -> tuple[Vocabulary, np.ndarray]:
+        """This vocabulary, with those of ``classes`` appended that it lacks, and the row of each of ``classes`` in it.
+
+        Classes are found by id (wnid), else by name, else appended.
+        """
+        by_id = {str(identity): row for row, identity in enumerate(self.ids or [])}
+        by_name: dict[str, int] = {}
+        for row, text in enumerate(self.names):
+            by_name.setdefault(plain_name(text), row)
+        ids = classes.ids if classes.ids is not None else classes.names
+        rows = np.empty(len(classes), dtype=np.int64)
+        missing: list[int] = []
+        for label, (text, identity) in enumerate(zip(classes.names, ids, strict=True)):
+            row_or_none = by_id.get(str(identity), by_name.get(plain_name(text)))
+            rows[label] = len(self) + len(missing) if row_or_none is None else row_or_none
+            if row_or_none is None:
+                missing.append(label)
+        if not missing:
+            return self, rows
+        return Vocabulary(
+            [*self.names, *(classes.names[label] for label in missing)],
+            ids=None if self.ids is None else [*self.ids, *(ids[label] for label in missing)],
+            source=f"{self.source}, with {len(missing)} classes of {classes.source}",
+        ), rows
 
     def save(self, path: str | Path) -> None:
         """Write as JSON; :meth:`load` reads it back."""
@@ -277,6 +305,17 @@ def read_vocabulary(text: str) -> Vocabulary:
     if text in PUBLISHED or Path(text).suffix in (".txt", ".csv", ".json"):
         return Vocabulary.load(text if text in PUBLISHED else resolve_path(text))
     return Vocabulary([name.strip() for name in text.split(",")], source="MODEL.VOCABULARY").check()
+
+
+def vocabulary_of(images: ImageSet, wider: str = "") -> tuple[Vocabulary, np.ndarray]:
+    """The vocabulary that images are learned or scored among, and the row (C,) of each of their classes in it.
+
+    Args:
+        wider: a published vocabulary or a file, to which classes that it lacks are appended; an empty text for the
+            images' own classes.
+    """
+    classes = Vocabulary(images.names, ids=images.ids, source=images.source)
+    return Vocabulary.load(wider).including(classes) if wider else (classes, np.arange(len(classes)))
 
 
 def plain_name(name: str) -> str:

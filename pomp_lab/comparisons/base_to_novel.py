@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pomp_lab.comparisons.prompts import (
-    Column,
     base_novel_classes,
     class_features,
     evaluate_columns,
@@ -32,16 +31,16 @@ from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import photo_list, tiny_imagenet
 from prompt_core.data.splits import few_shot
+from prompt_core.evaluation.evaluate import TestSet
 from prompt_core.evaluation.protocol import run_description
 from prompt_core.files import read_json, sha256_of_json, write_json
 from prompt_core.losses import Correction
 from prompt_core.negatives import UniformSampler
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
-from prompt_core.training.data import training_vocabulary
 from prompt_core.training.loop import LearningSettings, LearningState, learn_prompt
 from prompt_core.training.recipe import initial_prompt, learning_settings
-from prompt_core.vocabulary import Vocabulary
+from prompt_core.vocabulary import Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -85,7 +84,7 @@ class Experiment:
     vocabulary: Vocabulary
     rows: np.ndarray
     base: np.ndarray
-    columns: dict[str, Column]
+    columns: dict[str, TestSet]
     updates: int
     context: dict[str, Any]
     folder: Path
@@ -164,7 +163,7 @@ class Experiment:
         if path.exists():
             return
         features = class_features(self.encoder, self.vocabulary, make())
-        top1 = evaluate_columns(features, self.vocabulary, self.columns)
+        top1 = evaluate_columns(features, self.columns)
         novel = next(column for key, column in self.columns.items() if key.startswith("novel"))
         run = run_description(None, seed)
         run["command"] = Path(run["command"].split(" ")[0]).name
@@ -225,7 +224,7 @@ def open_experiment(
     clip = encoder.clip
     images = tiny_imagenet(tiny_imagenet_root, "train")
     base, novel = base_novel_classes(len(images.names), NOVEL_CLASSES, SPLIT_SEED)
-    vocabulary, rows = training_vocabulary(images, "imagenet21k")
+    vocabulary, rows = vocabulary_of(images, "imagenet21k")
     everything = np.arange(len(vocabulary))
     which = ("tune", "report").index(half)
     with counting("encoding validation photos") as progress:
@@ -244,7 +243,7 @@ def open_experiment(
         own = np.isin(cached.labels, classes)
         labels = rows[cached.labels[own]]
         for candidates in (rows[classes], rows, everything):
-            columns[f"{part} / {len(candidates):,}"] = Column(features[own], labels, candidates)
+            columns[f"{part} / {len(candidates):,}"] = TestSet(features[own], labels, vocabulary).among(candidates)
     if photos:
         columns |= _photo_columns(cfg, encoder, photos, which, vocabulary)
     context = {"clip": clip.fingerprint, "half": half}
@@ -253,7 +252,7 @@ def open_experiment(
 
 def _photo_columns(
     cfg: CfgNode, encoder: PromptedTextEncoder, photos: str, which: int, vocabulary: Vocabulary
-) -> dict[str, Column]:
+) -> dict[str, TestSet]:
     """Photos of the 1,000 ImageNet classes among these and among all; all 1,000 whichever half is scored."""
     images = photo_list(photos)
     cached = cached_features(encoder.clip, halves_by_key(images)[which], 0, None, 0, cfg.DATA.CACHE)
@@ -263,7 +262,8 @@ def _photo_columns(
     rows = np.array([place.get(identity, -1) for identity in images.ids])
     known = rows >= 0
     kept = known[cached.labels]
+    everything = TestSet(features[kept], rows[cached.labels[kept]], vocabulary)
     return {
-        f"photos / {len(candidates):,}": Column(features[kept], rows[cached.labels[kept]], candidates)
+        f"photos / {len(candidates):,}": everything.among(candidates)
         for candidates in (rows[known], np.arange(len(vocabulary)))
     }

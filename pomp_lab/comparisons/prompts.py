@@ -1,13 +1,12 @@
 """Comparing prompts from base to novel classes: one training set, many ways to make class features, one table.
 
 Base classes have training images, novel ones have none. Features of all names of a wide vocabulary are encoded once
-per prompt; each column of the table then only chooses rows.
+per prompt; each column of the table (a test set among some of the names) then only chooses rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,25 +14,11 @@ from torch import Tensor
 
 from prompt_core.classifier import TextClassifier
 from prompt_core.data.images import ImageSet
-from prompt_core.metrics import alignment, uniformity, zero_shot_accuracy
+from prompt_core.evaluation.evaluate import TestSet, score_classes
+from prompt_core.metrics import alignment, uniformity
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
 from prompt_core.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class Column:
-    """One protocol of a table: whose images, among which candidates.
-
-    Attributes:
-        features: (n, E) unit-norm image features.
-        labels: (n,) rows of the wide vocabulary.
-        candidates: rows of the wide vocabulary to choose from.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    candidates: np.ndarray
 
 
 def base_novel_classes(count: int, novel: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -57,29 +42,21 @@ def class_features(
     return TextClassifier.build(encoder.clip, vocabulary, subject, encoder=encoder).weight
 
 
-def evaluate_columns(features: Tensor, vocabulary: Vocabulary, columns: Mapping[str, Column]) -> dict[str, float]:
-    """Top-1 in percent of each column; classes that share a name count as one."""
-    results = {}
-    for name, column in columns.items():
-        place = np.full(len(vocabulary), -1)
-        place[column.candidates] = np.arange(len(column.candidates))
-        accuracy = zero_shot_accuracy(
-            column.features,
-            place[column.labels],
-            features[torch.from_numpy(column.candidates)],
-            vocabulary.name_groups[column.candidates],
-        )
-        results[name] = 100 * accuracy.top1
-    return results
+def evaluate_columns(features: Tensor, columns: Mapping[str, TestSet]) -> dict[str, float]:
+    """Top-1 in percent of each column, given features (N, E) of the wide vocabulary; namesakes count as one class."""
+    return {
+        name: 100 * score_classes(column, features[torch.from_numpy(column.rows)]).top1
+        for name, column in columns.items()
+    }
 
 
-def geometry(features: Tensor, column: Column) -> dict[str, float]:
+def geometry(features: Tensor, column: TestSet) -> dict[str, float]:
     """Alignment of a column's images with their classes, and uniformity of its candidates."""
-    own = features[torch.from_numpy(column.labels)]
+    candidates = features[torch.from_numpy(column.rows)]
     images = torch.from_numpy(np.asarray(column.features, dtype=np.float32))
     return {
-        "alignment": float(alignment(images, own)),
-        "uniformity": float(uniformity(features[torch.from_numpy(column.candidates)])),
+        "alignment": float(alignment(images, candidates[torch.from_numpy(column.labels)])),
+        "uniformity": float(uniformity(candidates)),
     }
 
 

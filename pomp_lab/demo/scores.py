@@ -14,9 +14,9 @@ from torch import Tensor
 from pomp_lab.shapes.options import ShapesOptions
 from prompt_core.data.catalog.hand_written import imagenet_templates
 from prompt_core.data.sources import open_images
-from prompt_core.evaluation.evaluate import TestSet, load_test_set, protocol_of
+from prompt_core.evaluation.evaluate import TestSet, load_test_set, predict, score_classes
+from prompt_core.evaluation.protocol import protocol_of
 from prompt_core.files import read_json
-from prompt_core.metrics import zero_shot_accuracy
 from prompt_core.prompt import SoftPrompt
 
 if TYPE_CHECKING:
@@ -45,19 +45,20 @@ class Column:
         key: the data set's name in ``metrics.json``.
         group: ``base`` or ``novel``: whose images.
         among: what the candidates are, for people.
-        rows: (C,) rows of the whole vocabulary that are candidates.
-        indices: (n,) positions of the images in the validation set.
-        test_set: features, labels into ``rows``, candidates.
+        test_set: images and candidates; its ``rows`` are those of the whole vocabulary.
         files: the image files.
     """
 
     key: str
     group: str
     among: str
-    rows: np.ndarray
-    indices: np.ndarray
     test_set: TestSet
     files: list[Path]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) rows of the whole vocabulary: what each image shows."""
+        return self.test_set.wide_labels
 
 
 @dataclass(frozen=True)
@@ -97,25 +98,13 @@ def load_columns(
             mine = np.flatnonzero(novel[everything.labels] == (group == "novel"))
             own = pictured[novel[pictured] == (group == "novel")]
             rows = {"own": own, "pictured": pictured, "all": np.arange(len(everything.candidates))}[among]
-            place = np.full(len(everything.candidates), -1)
-            place[rows] = np.arange(len(rows))
-            test_set = TestSet(
-                everything.features[mine],
-                place[everything.labels[mine]],
-                everything.candidates[rows] if among != "all" else everything.candidates,
-                everything.unreadable,
-                everything.images_sha256,
-                everything.source,
-            )
             text = {"own": f"the {len(rows)} {group} names", "pictured": f"the {len(rows)} pictured names"}
             columns.append(
                 Column(
                     f"shapes_{group}_of_{among}",
                     group,
                     text.get(among, f"all {len(rows):,} names"),
-                    rows,
-                    mine,
-                    test_set,
+                    everything.among(rows, mine),
                     [files[index] for index in mine],
                 )
             )
@@ -131,19 +120,14 @@ def score_columns(columns: Sequence[Column], weights: Mapping[str, Tensor]) -> d
     metrics: dict[str, float] = {}
     for column in columns:
         for key, weight in weights.items():
-            accuracy = zero_shot_accuracy(
-                column.test_set.features,
-                column.test_set.labels,
-                weight[torch.from_numpy(column.rows)],
-                column.test_set.candidates.name_groups,
-            )
+            accuracy = score_classes(column.test_set, weight[torch.from_numpy(column.test_set.rows)])
             metrics[f"{column.key}/top1_{key}"] = 100 * accuracy.top1
             metrics[f"{column.key}/top5_{key}"] = 100 * accuracy.top5
         for top in (1, 5):
-            metrics[f"{column.key}/top{top}_chance"] = 100 * min(top, len(column.rows)) / len(column.rows)
+            candidates = len(column.test_set.candidates)
+            metrics[f"{column.key}/top{top}_chance"] = 100 * min(top, candidates) / candidates
         if {"learned", BASELINE} <= set(weights):
-            labels = column.rows[column.test_set.labels]
-            right = [predictions(column, weights[key]) == labels for key in ("learned", BASELINE)]
+            right = [predictions(column, weights[key]) == column.labels for key in ("learned", BASELINE)]
             gain = 100 * (right[0].astype(float) - right[1])
             metrics[f"{column.key}/top1_gain"] = float(gain.mean())
             metrics[f"{column.key}/top1_gain_margin"] = float(1.96 * gain.std() / np.sqrt(len(gain)))
@@ -152,8 +136,8 @@ def score_columns(columns: Sequence[Column], weights: Mapping[str, Tensor]) -> d
 
 def predictions(column: Column, weight: Tensor) -> np.ndarray:
     """(n,) rows of the whole vocabulary: the nearest candidate of each image."""
-    scores = torch.from_numpy(column.test_set.features) @ weight[torch.from_numpy(column.rows)].T
-    return column.rows[scores.argmax(dim=1).numpy()]
+    rows = column.test_set.rows
+    return rows[predict(column.test_set, weight[torch.from_numpy(rows)])]
 
 
 def attribute_shares(columns: Sequence[Column], weights: Mapping[str, Tensor], shapes: Path) -> dict[str, float]:
@@ -161,7 +145,7 @@ def attribute_shares(columns: Sequence[Column], weights: Mapping[str, Tensor], s
     classes = read_json(shapes / "classes.json")["classes"]
     metrics = {}
     for column in _widest(columns):
-        labels = column.rows[column.test_set.labels]
+        labels = column.labels
         for attribute in ATTRIBUTES:
             values = np.array([row[attribute] for row in classes])
             # A model that answers at random is right as often as the attribute's values agree between two names.
@@ -186,7 +170,7 @@ def chosen_examples(
     for column in _widest(columns):
         rng = np.random.default_rng(0)
         names = column.test_set.candidates.names
-        labels = column.rows[column.test_set.labels]
+        labels = column.labels
         told = [predictions(column, weights[key]) for key in (before, after)]
         order = rng.permutation(len(labels))
         _, first = np.unique(labels[order], return_index=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pomp_lab.comparisons.base_to_novel import NOVEL_CLASSES, SPLIT_SEED
-from pomp_lab.comparisons.prompts import Column, base_novel_classes, class_features, evaluate_columns, halves_by_key
+from pomp_lab.comparisons.prompts import base_novel_classes, class_features, evaluate_columns, halves_by_key
 from pomp_lab.mini_clip.templates import UNSEEN_TEMPLATES, training_templates
 from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import counting
@@ -18,6 +18,7 @@ from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import photo_list, tiny_imagenet
 from prompt_core.errors import UserError
+from prompt_core.evaluation.evaluate import TestSet
 from prompt_core.evaluation.protocol import run_description
 from prompt_core.files import sha256_of_file
 from prompt_core.prompt import SoftPrompt
@@ -64,7 +65,7 @@ def held_out_classes(weights: Path) -> list[str]:
 
 def card_columns(
     clip: Clip, tiny: ImageSet, photos: ImageSet | None, held_out: Sequence[str], cache: Path
-) -> tuple[Vocabulary, dict[str, Column]]:
+) -> tuple[Vocabulary, dict[str, TestSet]]:
     """Columns of the table: Tiny-ImageNet among all, base and novel classes, and photos among the 1,000 of ImageNet.
 
     Args:
@@ -77,53 +78,61 @@ def card_columns(
     Raises:
         UserError: when a photo is of no class of ImageNet-1K.
     """
-    names = list(tiny.names)
-    everything = np.arange(len(names))
-    base, novel = base_novel_classes(len(names), NOVEL_CLASSES, SPLIT_SEED)
-    columns = _columns(clip, tiny, everything, {"tiny": everything, "base": base, "novel": novel}, cache)
-    if photos is not None:
-        wide = Vocabulary.load("imagenet1k")
-        place = {identity: row for row, identity in enumerate(wide.ids or [])}
-        if unknown := [identity for identity in photos.ids if identity not in place]:
-            raise UserError(f"{photos.source}: class {unknown[0]!r} is none of ImageNet-1K's; expected their wnids")
-        rows = len(names) + np.array([place[identity] for identity in photos.ids])
-        every_row = len(names) + np.arange(len(wide))
-        groups = {"photos": every_row}
-        if held_out:
-            out = len(names) + np.array(sorted(place[identity] for identity in held_out))
-            groups |= {"held-out": out, "seen": np.setdiff1d(every_row, out)}
-        columns |= _columns(clip, photos, rows, groups, cache)
-        names += wide.names
-    return Vocabulary(names), columns
+    count = len(tiny.names)
+    everything = np.arange(count)
+    base, novel = base_novel_classes(count, NOVEL_CLASSES, SPLIT_SEED)
+    groups = {"tiny": everything, "base": base, "novel": novel}
+    if photos is None:
+        vocabulary = Vocabulary(tiny.names)
+        return vocabulary, _columns(clip, tiny, vocabulary, everything, groups, cache)
+    wide = Vocabulary.load("imagenet1k")
+    place = {identity: row for row, identity in enumerate(wide.ids or [])}
+    if unknown := [identity for identity in photos.ids if identity not in place]:
+        raise UserError(f"{photos.source}: class {unknown[0]!r} is none of ImageNet-1K's; expected their wnids")
+    vocabulary = Vocabulary([*tiny.names, *wide.names])
+    columns = _columns(clip, tiny, vocabulary, everything, groups, cache)
+    rows = count + np.array([place[identity] for identity in photos.ids])
+    every_row = count + np.arange(len(wide))
+    groups = {"photos": every_row}
+    if held_out:
+        out = count + np.array(sorted(place[identity] for identity in held_out))
+        groups |= {"held-out": out, "seen": np.setdiff1d(every_row, out)}
+    return vocabulary, columns | _columns(clip, photos, vocabulary, rows, groups, cache)
 
 
 def _columns(
-    clip: Clip, images: ImageSet, rows: np.ndarray, groups: Mapping[str, np.ndarray], cache: Path
-) -> dict[str, Column]:
-    """A column for each group of vocabulary rows: the images of these classes among these classes."""
+    clip: Clip,
+    images: ImageSet,
+    vocabulary: Vocabulary,
+    rows: np.ndarray,
+    groups: Mapping[str, np.ndarray],
+    cache: Path,
+) -> dict[str, TestSet]:
+    """A column for each group of vocabulary rows: the images of these classes among these classes.
+
+    Args:
+        rows: row of ``vocabulary`` for each class of ``images``.
+    """
     with counting(f"encoding {images.source}") as progress:
         cached = cached_features(clip, images, 0, None, 0, cache, progress=progress)
-    features = np.asarray(cached.features[:, 0], dtype=np.float32)  # (n, E)
-    labels = rows[cached.labels]
+    everything = TestSet.from_cache(cached, images, vocabulary, rows)
     return {
-        f"{name} {len(classes)}": Column(features[own], labels[own], classes)
+        f"{name} {len(classes)}": everything.among(classes, own)
         for name, classes in groups.items()
-        if (own := np.isin(labels, classes)).any()
+        if (own := np.isin(everything.labels, classes)).any()
     }
 
 
 def measure(
     encoder: PromptedTextEncoder,
     vocabulary: Vocabulary,
-    columns: Mapping[str, Column],
+    columns: Mapping[str, TestSet],
     prompts: Mapping[str, Sequence[Subject]],
 ) -> dict[str, dict[str, float]]:
     """Top-1 in percent of each row of ``prompts`` in each column; classes that share a name count as one."""
     results = {}
     for label, subjects in prompts.items():
-        found = [
-            evaluate_columns(class_features(encoder, vocabulary, subject), vocabulary, columns) for subject in subjects
-        ]
+        found = [evaluate_columns(class_features(encoder, vocabulary, subject), columns) for subject in subjects]
         results[label] = {column: float(np.mean([each[column] for each in found])) for column in columns}
     return results
 
@@ -158,8 +167,7 @@ def evaluate(folder: Path, tiny_root: Path, photos_root: Path | None, half: str,
         models[name] = {
             "weights_sha256": sha256_of_file(weights),
             "columns": {
-                key: {"images": len(column.labels), "candidates": len(column.candidates)}
-                for key, column in columns.items()
+                key: {"images": len(column.labels), "candidates": len(column.rows)} for key, column in columns.items()
             },
             "top1": measure(encoder, vocabulary, columns, card_prompts(encoder.tower.width)),
         }

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from pomp_lab.tables.targets import Question, Target
-from prompt_core.data.feature_cache import CachedFeatures, cache_key, cached_features
-from prompt_core.evaluation.evaluate import TestSet, protocol_of
-from prompt_core.evaluation.method_scoring import merges_namesakes, score_method
+from prompt_core.data.feature_cache import cache_key, cached_features
+from prompt_core.evaluation.evaluate import TestSet, class_features, image_features, merges_namesakes, score
+from prompt_core.evaluation.protocol import protocol_of
 from prompt_core.methods.base import Method
 from prompt_core.methods.image_towers import image_tower
-from prompt_core.metrics import alignment, uniformity, zero_shot_accuracy
+from prompt_core.metrics import alignment, uniformity
 from prompt_core.vocabulary import Vocabulary, plain_name
 
 Progress = Callable[[int, int], None]
@@ -68,31 +68,27 @@ def score_target(
     scores.image_passes = 0 if before else len(target.images)
     scores.seconds["encode"] = 0.0 if before else time.perf_counter() - started
     started = time.perf_counter()
+    everything = TestSet.from_cache(cached, target.images, target.names, target.rows, target.source)
     known: Tensor | None = None
     for question in target.questions:
-        test_set = _test_set(target, question, cached)
+        test_set = everything.among(question.candidates, _asked(question, everything, cached.labels))
         bound = method.bound_names is not None
         # Such a method knows classes by the names of the images that it learned from.
         asked = _with_own_names(target, question, test_set) if bound else test_set
         if reason := _refusal(method, asked, most_texts):
             scores.skipped[question.dataset] = reason
             continue
-        if method.conditional or bound:
-            accuracy = score_method(method, asked, merge_namesakes)
-        else:
-            if known is None:
-                known = _class_features(method, target)
+        classes = None
+        if not (method.conditional or bound):
+            known = _wide_features(method, target) if known is None else known
             classes = known[torch.from_numpy(question.candidates)]
-            with torch.no_grad():
-                features = torch.from_numpy(test_set.features).to(method.device)
-                images = (features if method.reads == "images" else method.image_features(features)).cpu()
-            groups = test_set.candidates.name_groups if merge_namesakes else None
-            accuracy = zero_shot_accuracy(images, test_set.labels, classes, groups)
-            if question.geometry:
-                own = classes[torch.from_numpy(test_set.labels)]
-                scores.numbers[f"{question.dataset}/alignment"] = float(alignment(images, own))
-                if len(classes) > 1:
-                    scores.numbers[f"{question.dataset}/uniformity"] = float(uniformity(classes))
+        accuracy = score(method, asked, merge_namesakes, classes)
+        if question.geometry and classes is not None:
+            images = image_features(method, test_set).cpu()
+            own = classes[torch.from_numpy(test_set.labels)]
+            scores.numbers[f"{question.dataset}/alignment"] = float(alignment(images, own))
+            if len(classes) > 1:
+                scores.numbers[f"{question.dataset}/uniformity"] = float(uniformity(classes))
         for metric in ("top1", "top5", "per_class"):
             scores.numbers[f"{question.dataset}/{metric}"] = 100 * getattr(accuracy, metric)
         scores.protocol[question.dataset] = _protocol(method, target, question, test_set, merge_namesakes)
@@ -100,32 +96,19 @@ def score_target(
     return scores
 
 
-def _class_features(method: Method, target: Target) -> Tensor:
+def _wide_features(method: Method, target: Target) -> Tensor:
     """(N, E) features of the target's names, of which columns choose rows; those that none asks for stay 0."""
     asked = np.unique(np.concatenate([question.candidates for question in target.questions]))
-    with torch.no_grad():
-        found = method.class_features(target.names[asked]).float().cpu()
-    features = torch.zeros(len(target.names), found.shape[1])
-    features[torch.from_numpy(asked)] = found
-    return features
+    features = class_features(method, target.names[asked])
+    wide = torch.zeros(len(target.names), features.shape[1])
+    wide[torch.from_numpy(asked)] = features
+    return wide
 
 
-def _test_set(target: Target, question: Question, cached: CachedFeatures) -> TestSet:
-    place = np.full(len(target.names), -1)
-    place[question.candidates] = np.arange(len(question.candidates))
-    rows = target.rows[cached.labels]
-    chosen = rows >= 0
-    if question.asked is not None:
-        chosen &= np.isin(cached.labels, question.asked)
-    everything = len(question.candidates) == len(target.names)
-    return TestSet(
-        np.asarray(cached.features[:, 0], dtype=np.float32)[chosen],
-        place[rows[chosen]],
-        target.names if everything else target.names[question.candidates],
-        cached.unreadable,
-        target.images.fingerprint(),
-        target.source,
-    )
+def _asked(question: Question, everything: TestSet, labels: np.ndarray) -> np.ndarray:
+    """(n,) whether an image counts; ``labels`` are those of the image set."""
+    known = everything.labels >= 0
+    return known if question.asked is None else known & np.isin(labels, question.asked)
 
 
 def _with_own_names(target: Target, question: Question, test_set: TestSet) -> TestSet:

@@ -1,38 +1,49 @@
-"""Scoring prompts and templates on image sets: features once, then one accuracy per classifier."""
+"""The scorer of photos: a test set with its features, class features of a method, one accuracy.
+
+A soft prompt and hand-written templates are methods as well (``SoftPromptMethod``, ``TemplateMethod``), so everything
+that makes class features is scored here, in one way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from prompt_core.classifier import TextClassifier
-from prompt_core.data.feature_cache import ImageTower, cached_features
-from prompt_core.data.images import ImageSet
-from prompt_core.data.splits import HALVES, WORDS
-from prompt_core.errors import UserError
-from prompt_core.files import sha256_of_json
-from prompt_core.metrics import Accuracy, harmonic_mean, zero_shot_accuracy
-from prompt_core.prompt import SoftPrompt
-from prompt_core.text.encoder import PromptedTextEncoder
-from prompt_core.training.data import training_vocabulary
-from prompt_core.vocabulary import Vocabulary
+from prompt_core.data.feature_cache import CachedFeatures, ImageTower, cached_features
+from prompt_core.data.sources import data_set_name
+from prompt_core.data.splits import half_of
+from prompt_core.evaluation.protocol import base_novel_mean, base_novel_word, protocol_of, selection_words
+from prompt_core.methods.image_towers import image_tower
+from prompt_core.metrics import Accuracy, pooled_accuracy, zero_shot_accuracy
+from prompt_core.vocabulary import Vocabulary, vocabulary_of
 
-BOTH = ["base", "new"]
+if TYPE_CHECKING:
+    from prompt_core.data.images import ImageSet
+    from prompt_core.methods.base import Method
+
+Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TestSet:
-    """An image set with its features, and the candidates it is scored among.
+    """Images with their features, and the candidates that they are scored among.
 
     Attributes:
-        features: (n, E) unit-norm.
+        features: (n, E) what the tower of a method made of the images.
         labels: (n,) rows of ``candidates``.
+        candidates: C names to choose from.
         unreadable: keys of the images that could not be decoded.
         images_sha256: hash of the image set.
+        source: what the images are.
+        rows: (C,) rows of the candidates in the wider vocabulary that :meth:`among` chose them from; of the whole
+            vocabulary all rows. Class features of the wider one, indexed by them, are those of the candidates.
     """
 
     __test__ = False  # the name is not pytest's
@@ -40,46 +51,230 @@ class TestSet:
     features: np.ndarray
     labels: np.ndarray
     candidates: Vocabulary
-    unreadable: list[str]
-    images_sha256: str
-    source: str
+    unreadable: Sequence[str] = ()
+    images_sha256: str = ""
+    source: str = ""
+    rows: np.ndarray = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.rows is None:
+            object.__setattr__(self, "rows", np.arange(len(self.candidates)))
+
+    @classmethod
+    def from_cache(
+        cls, cached: CachedFeatures, images: ImageSet, candidates: Vocabulary, rows: np.ndarray, source: str = ""
+    ) -> TestSet:
+        """The images of a cache entry.
+
+        Args:
+            images: what was cached.
+            rows: row of ``candidates`` for each class of ``images``.
+            source: what the images are called; by default as they say themselves.
+        """
+        return cls(
+            np.asarray(cached.features[:, 0], dtype=np.float32),
+            rows[cached.labels],
+            candidates,
+            cached.unreadable,
+            images.fingerprint(),
+            source or images.source,
+        )
+
+    @property
+    def wide_labels(self) -> np.ndarray:
+        """(n,) rows of the wider vocabulary."""
+        return self.rows[self.labels]
+
+    def among(self, rows: np.ndarray, images: np.ndarray | None = None) -> TestSet:
+        """The same images, or those that ``images`` ((n,) booleans or positions) chooses, among fewer candidates.
+
+        Args:
+            rows: (C,) rows of the present candidates.
+        """
+        chosen = slice(None) if images is None else images
+        labels = self.labels[chosen]
+        place = np.full(len(self.candidates), -1)
+        place[rows] = np.arange(len(rows))
+        everything = np.array_equal(rows, np.arange(len(self.candidates)))
+        return TestSet(
+            self.features[chosen],
+            np.where(labels < 0, -1, place[labels]),
+            self.candidates if everything else self.candidates[rows],
+            self.unreadable,
+            self.images_sha256,
+            self.source,
+            self.rows[rows],
+        )
 
 
 def load_test_set(
-    clip: ImageTower,
-    images: ImageSet,
-    vocabulary: str,
-    cache: str | Path,
-    progress: Callable[[int, int], None] | None = None,
+    tower: ImageTower, images: ImageSet, vocabulary: str, cache: str | Path, progress: Progress | None = None
 ) -> TestSet:
-    """Encode or find the features of ``images``; candidates are their own classes, or a wider vocabulary.
+    """Encode ``images``, or find their features in the cache.
 
     Args:
-        clip: the frozen model, or the tower of a method (:mod:`prompt_core.methods.image_towers`).
+        tower: the frozen model, or the tower of a method (:func:`prompt_core.methods.image_towers.image_tower`).
+        vocabulary: candidates beyond the images' own classes: a published vocabulary or a file; empty for none.
+        cache: folder of image features.
     """
-    cached = cached_features(clip, images, 0, None, 0, cache, progress=progress)
-    candidates, rows = training_vocabulary(images, vocabulary)
-    return TestSet(
-        np.asarray(cached.features[:, 0], dtype=np.float32),
-        rows[cached.labels],
-        candidates,
-        cached.unreadable,
-        images.fingerprint(),
-        images.source,
-    )
+    cached = cached_features(tower, images, 0, None, 0, cache, progress=progress)
+    return TestSet.from_cache(cached, images, *vocabulary_of(images, vocabulary))
+
+
+def class_features(method: Method, vocabulary: Vocabulary) -> Tensor:
+    """(N, E) features of a vocabulary, on the CPU, for methods whose features do not depend on the image."""
+    with torch.no_grad():
+        return method.class_features(vocabulary).cpu()
+
+
+def image_features(method: Method, test_set: TestSet) -> Tensor:
+    """(n, E) image features of a test set on the method's device; where it reads photos, its tower has made them."""
+    features = torch.from_numpy(test_set.features).to(method.device)
+    with torch.no_grad():
+        return features if method.reads == "images" else method.image_features(features)
+
+
+def merges_namesakes(method: Method, merge: bool) -> bool:
+    """Classes of one name count as one, but for methods that know classes by more than their names."""
+    return merge and method.bound_names is None
 
 
 def score(
-    encoder: PromptedTextEncoder,
+    method: Method,
     test_set: TestSet,
-    prompt_or_templates: SoftPrompt | str | Sequence[str],
     merge_namesakes: bool = True,
+    classes: Tensor | None = None,
+    batch: int = 8,
 ) -> Accuracy:
-    """Accuracy of a prompt or of templates on a test set."""
-    candidates = test_set.candidates
-    classifier = TextClassifier.build(encoder.clip, candidates, prompt_or_templates, encoder=encoder)
-    groups = candidates.name_groups if merge_namesakes else None
-    return zero_shot_accuracy(test_set.features, test_set.labels, classifier.weight, groups)
+    """Accuracy of a method on a test set.
+
+    Args:
+        test_set: its features are those of :func:`prompt_core.methods.image_towers.image_tower`.
+        classes: (C, E) class features of the candidates, where they are known already.
+        batch: images whose class features are held at once, where they differ from image to image.
+
+    Raises:
+        UserError: no images, or classes that a bound method does not know.
+    """
+    merge = merges_namesakes(method, merge_namesakes)
+    with torch.no_grad():
+        images = image_features(method, test_set)
+        if not method.conditional:
+            classes = class_features(method, test_set.candidates) if classes is None else classes
+            return score_classes(test_set, classes, merge, images.cpu())
+        groups = test_set.candidates.name_groups if merge else None
+        scores = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            of_each = method.class_features(test_set.candidates, None, part).cpu()  # (b, C, E)
+            scores += [
+                zero_shot_accuracy(image[None], label[None], own, groups)
+                for image, label, own in zip(part.cpu(), test_set.labels[start : start + batch], of_each, strict=True)
+            ]
+    return pooled_accuracy(scores)
+
+
+def score_classes(
+    test_set: TestSet, classes: Tensor, merge_namesakes: bool = True, images: Tensor | None = None
+) -> Accuracy:
+    """Accuracy of class features (C, E) of a test set's candidates.
+
+    Args:
+        images: (n, E) features in the place of the test set's own.
+    """
+    groups = test_set.candidates.name_groups if merge_namesakes else None
+    return zero_shot_accuracy(test_set.features if images is None else images, test_set.labels, classes, groups)
+
+
+def predict(test_set: TestSet, classes: Tensor) -> np.ndarray:
+    """(n,) rows of the candidates: the nearest of the class features (C, E) to each image."""
+    return (torch.from_numpy(test_set.features) @ classes.T).argmax(dim=1).numpy()
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a method scored on one data set, or on the base or the novel classes of it.
+
+    Attributes:
+        data_set: its name in results.
+        part: ``all``, ``base`` or ``novel``: of which classes the images and the candidates are.
+        protocol: the ``_protocol`` entry.
+        classes: top-1 in percent of each class that has images, for ``per_class.json``.
+        templates: the hand-written ones, where the method has any.
+    """
+
+    data_set: str
+    part: str
+    accuracy: Accuracy
+    protocol: dict[str, Any]
+    classes: list[dict[str, Any]]
+    templates: list[str] | None
+
+    @property
+    def name(self) -> str:
+        """The data set's name, with ``_base`` or ``_novel`` behind it for a part of its classes."""
+        return self.data_set if self.part == "all" else f"{self.data_set}_{self.part}"
+
+    @property
+    def percent(self) -> dict[str, float]:
+        """``top1``, ``top5`` and ``per_class``."""
+        return {metric: 100 * getattr(self.accuracy, metric) for metric in ("top1", "top5", "per_class")}
+
+
+def evaluate(
+    method: Method,
+    image_sets: Mapping[str, ImageSet],
+    split: str,
+    parts: Sequence[str] = ("all",),
+    vocabulary: str = "",
+    cache: str | Path = "runs/cache",
+    merge_namesakes: bool = True,
+    learned_file: str | Path | None = None,
+    progress: Callable[[str], Any] | None = None,
+) -> Iterator[Score]:
+    """Score a method on each part of each data set.
+
+    Args:
+        image_sets: what :func:`prompt_core.data.sources.open_images` was given, and the images.
+        split: that the images are of, for the protocol.
+        parts: of the classes, see :func:`prompt_core.evaluation.protocol.class_parts`.
+        learned_file: what the method was loaded from; it says by which images its epoch was chosen.
+        progress: a context manager around encoding, given a description (``counting`` of the command line).
+    """
+    names: set[str] = set()
+    for source, part in itertools.product(image_sets, parts):
+        images = half_of(image_sets[source], part)
+        if progress is None:
+            test_set = load_test_set(image_tower(method), images, vocabulary, cache)
+        else:
+            with progress(f"encoding {source}") as count:
+                test_set = load_test_set(image_tower(method), images, vocabulary, cache, count)
+        of_source = method.for_data_set(source)
+        merge = merges_namesakes(method, merge_namesakes)
+        accuracy = score(of_source, test_set, merge)
+        protocol = protocol_of(test_set, split, merge, part)
+        if words := selection_words(learned_file, images):
+            protocol["selection"] = words
+        templates = getattr(of_source, "templates", None)
+        data_set = data_set_name(source)
+        result = Score(data_set, base_novel_word(part), accuracy, protocol, class_rows(accuracy, test_set), templates)
+        if result.name in names:  # two sources of one name
+            result = Score(source, result.part, accuracy, protocol, result.classes, templates)
+        names.add(result.name)
+        yield result
+
+
+def metrics_of(scores: Sequence[Score]) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+    """Numbers and ``_protocol`` of ``metrics.json``; base and novel of a data set give their harmonic mean as well."""
+    metrics: dict[str, float] = {}
+    protocol: dict[str, dict[str, Any]] = {}
+    for score in scores:
+        metrics |= {f"{score.name}/{metric}": value for metric, value in score.percent.items()}
+        protocol[score.name] = score.protocol
+        if {f"{score.data_set}_base", f"{score.data_set}_novel"} <= protocol.keys() and score.part != "all":
+            name = f"{score.data_set}_base_and_novel"
+            metrics[f"{name}/harmonic_mean"], protocol[name] = base_novel_mean(metrics, protocol, score.data_set)
+    return metrics, protocol
 
 
 def class_rows(accuracy: Accuracy, test_set: TestSet) -> list[dict[str, Any]]:
@@ -89,60 +284,3 @@ def class_rows(accuracy: Accuracy, test_set: TestSet) -> list[dict[str, Any]]:
         {"id": row if ids is None else ids[row], "name": names[row], "top1": 100 * value}
         for row, value in sorted(accuracy.by_class.items())
     ]
-
-
-def class_parts(text: str) -> list[str]:
-    """``all``, ``base``, ``new``, or the two halves: which classes' images are scored (``EVAL.CLASSES``).
-
-    Raises:
-        UserError: another word.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not (len(parts) == 1 and parts[0] in HALVES) and sorted(parts) != BOTH:
-        raise UserError(f"EVAL.CLASSES is {text!r}; expected {', '.join(HALVES)} or base,new")
-    return sorted(parts)
-
-
-def part_name(dataset: str, part: str) -> str:
-    """What results call a half of a data set's classes, or all of them."""
-    return dataset if part == "all" else f"{dataset}_{WORDS[part]}"
-
-
-def base_novel_mean(
-    metrics: Mapping[str, float], protocol: Mapping[str, Mapping[str, Any]], dataset: str
-) -> tuple[float, dict[str, Any]]:
-    """Harmonic mean of top-1 of base and of novel classes (CoCoOp, arXiv 2203.05557, table 1).
-
-    Returns:
-        the mean in percent, and its ``_protocol`` entry.
-    """
-    names = [part_name(dataset, part) for part in BOTH]
-    mean = harmonic_mean(*(metrics[f"{name}/top1"] for name in names))
-    shared = {key: value for key, value in protocol[names[0]].items() if protocol[names[1]].get(key) == value}
-    images = sum(protocol[name]["images"] for name in names)
-    return mean, {**shared, "metric": "harmonic mean of top-1 of base and of novel classes", "images": images}
-
-
-def protocol_of(test_set: TestSet, split: str, merge_namesakes: bool, part: str = "all") -> dict[str, Any]:
-    """The ``_protocol`` entry of a test set.
-
-    Args:
-        part: of the classes, see :func:`class_parts`.
-    """
-    from prompt_core import __version__
-
-    half = {} if part == "all" else {"images_of": f"{WORDS[part]} classes"}
-    return {
-        "split": split,
-        **half,
-        "metric": "top-1 over all images (micro)",
-        "candidates": len(test_set.candidates),
-        "namesakes": "merged" if merge_namesakes else "separate",
-        "images": len(test_set.labels),
-        "unreadable": test_set.unreadable,
-        "scorer": f"prompt_core {__version__}",
-        "images_sha256": test_set.images_sha256,
-        "annotation_sha256": sha256_of_json(test_set.labels.tolist()),
-        "vocabulary_sha256": test_set.candidates.sha256,
-        "source": test_set.source,
-    }

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prompt_core.files import write_json
+from prompt_core.data.splits import HALVES
+from prompt_core.errors import UserError
+from prompt_core.files import read_safetensors, sha256_of_json, write_json
+from prompt_core.metrics import harmonic_mean
+
+if TYPE_CHECKING:
+    from prompt_core.data.images import ImageSet
+    from prompt_core.evaluation.evaluate import TestSet
 
 # What the protocol of a number says whose own images chose the epoch.
 ON_REPORTED = "best checkpoint chosen on the reported images"
+# The images that may choose it (SELECT.ON, SELECT_ON_TEST), and how a protocol calls them.
+CHOSEN_ON = {
+    "held_out": "training images that were not learned on",
+    "val": "validation images",
+    "test": "test images",
+}
+MOST_MARKS = 2000  # of the images that chose an epoch are kept in a learned file
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
 
@@ -58,3 +73,95 @@ def write_metrics(
 ) -> None:
     """Write ``{"dataset/metric": number, …, "_run": …, "_protocol": {dataset: …}}``."""
     write_json(path, {**metrics, "_run": dict(run), "_protocol": dict(protocol)})
+
+
+def class_parts(text: str) -> list[str]:
+    """Which classes' images are scored (``EVAL.CLASSES``): ``all``, ``base``, ``new``, or the two parts.
+
+    ``novel`` stands for ``new``.
+
+    Raises:
+        UserError: another word.
+    """
+    parts = sorted("new" if part.strip() == "novel" else part.strip() for part in text.split(","))
+    if not (len(parts) == 1 and parts[0] in HALVES) and parts != ["base", "new"]:
+        raise UserError(f"EVAL.CLASSES is {text!r}; expected {', '.join(HALVES)} or base,new")
+    return parts
+
+
+def base_novel_word(part: str) -> str:
+    """``novel`` for ``new``, as results call that part of the classes."""
+    return "novel" if part == "new" else part
+
+
+def protocol_of(test_set: TestSet, split: str, merge_namesakes: bool, part: str = "all") -> dict[str, Any]:
+    """The ``_protocol`` entry of a test set.
+
+    Args:
+        part: of the classes, see :func:`class_parts`.
+    """
+    from prompt_core import __version__
+
+    return {
+        "split": split,
+        **({} if part == "all" else {"images_of": f"{base_novel_word(part)} classes"}),
+        "metric": "top-1 over all images (micro)",
+        "candidates": len(test_set.candidates),
+        "namesakes": "merged" if merge_namesakes else "separate",
+        "images": len(test_set.labels),
+        "unreadable": list(test_set.unreadable),
+        "scorer": f"prompt_core {__version__}",
+        "images_sha256": test_set.images_sha256,
+        "annotation_sha256": sha256_of_json(test_set.labels.tolist()),
+        "vocabulary_sha256": test_set.candidates.sha256,
+        "source": test_set.source,
+    }
+
+
+def base_novel_mean(
+    metrics: Mapping[str, float], protocol: Mapping[str, Mapping[str, Any]], data_set: str
+) -> tuple[float, dict[str, Any]]:
+    """Harmonic mean of top-1 of base and of novel classes (CoCoOp, arXiv 2203.05557, table 1).
+
+    Returns:
+        the mean in percent, and its ``_protocol`` entry.
+    """
+    base, novel = f"{data_set}_base", f"{data_set}_novel"
+    shared = {key: value for key, value in protocol[base].items() if protocol[novel].get(key) == value}
+    return harmonic_mean(metrics[f"{base}/top1"], metrics[f"{novel}/top1"]), {
+        **shared,
+        "metric": "harmonic mean of top-1 of base and of novel classes",
+        "images": protocol[base]["images"] + protocol[novel]["images"],
+    }
+
+
+def selection_words(learned_file: str | Path | None, images: ImageSet, of: str | None = None) -> str:
+    """How the epoch of a learned file was chosen, for the protocol of a number; empty for the last epoch.
+
+    Args:
+        learned_file: a prompt or a method; None and other texts are hand-written prompts.
+        images: those that are scored.
+        of: what the images that chose are called; by default as the file says it.
+    """
+    path = Path(learned_file) if learned_file else None
+    if path is None or path.suffix != ".safetensors" or not path.is_file():
+        return ""
+    chosen = read_safetensors(path)[1].get("selection")
+    if not chosen:
+        return ""
+    if _chose(chosen, images):
+        return ON_REPORTED
+    return f"best epoch chosen on {CHOSEN_ON[chosen['on']]} of {chosen['source'] if of is None else of}"
+
+
+def image_marks(images: ImageSet) -> list[str]:
+    """What the images that chose an epoch are known by in a learned file: short hashes of keys and sizes in bytes."""
+    sizes = zip(images.keys, images.file_sizes().tolist(), strict=True)
+    return [hashlib.sha256(f"{key} {size}".encode("utf-8", "surrogateescape")).hexdigest()[:12] for key, size in sizes]
+
+
+def _chose(chosen: Mapping[str, Any], images: ImageSet) -> bool:
+    """Whether some of the images are among those that chose; of older files, whether all of them are the same."""
+    if "images_known_by" not in chosen:
+        return bool(chosen["images_sha256"] == images.fingerprint())
+    return chosen["source"] == images.source and not set(chosen["images_known_by"]).isdisjoint(image_marks(images))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prompt_core.errors import UserError
-from prompt_core.evaluation.protocol import package_versions, run_description, write_metrics
+from prompt_core.evaluation.protocol import MOST_MARKS, image_marks, package_versions, run_description, write_metrics
 from prompt_core.files import atomic_path, read_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import method_file_metadata
@@ -18,6 +18,7 @@ from prompt_core.methods.soft_prompt import SoftPromptMethod
 from prompt_core.safe_load import load_restricted
 from prompt_core.training.data import TrainingData
 from prompt_core.training.loop import LearningSettings, LearningState
+from prompt_core.training.selection import Selection
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -33,12 +34,12 @@ def write_learned(
     data: TrainingData,
     settings: LearningSettings,
     state: LearningState,
-    selection: dict[str, Any] | None = None,
+    selection: Selection | None = None,
 ) -> Path:
     """Write what steps have learned; returns the file that is named to the user.
 
     Args:
-        selection: what :meth:`prompt_core.training.selection.Selection.describe` says, where it chose the epoch.
+        selection: the images that chose the epoch, where any did.
     """
     last = state.history[-1] if state.history else {"loss": float("nan"), "accuracy": float("nan")}
     metrics = {"train/loss": last["loss"], "train/accuracy": last["accuracy"]}
@@ -56,10 +57,8 @@ def write_learned(
     }
     chosen: dict[str, Any] = {}
     if selection is not None and state.best is not None:
-        chosen = {**selection, "epoch": state.best["epoch"], "accuracy": state.best["accuracy"]}
-        # States of before do not say which images chose.
-        marks = dict(state.best).get("marks")
-        notes["selection"] = chosen if marks is None else {**chosen, "marks": marks}
+        chosen = {**selection.describe(), "epoch": state.best["epoch"], "accuracy": state.best["accuracy"]}
+        notes["selection"] = {**chosen, "images_known_by": sorted(image_marks(selection.images))[:MOST_MARKS]}
         metrics["validation/accuracy"] = chosen["accuracy"]
     method.save(folder / METHOD_FILE, **notes)
     if isinstance(method, SoftPromptMethod):

@@ -17,7 +17,7 @@ from prompt_core.data.splits import HALVES, few_shot, half_of
 from prompt_core.errors import UserError, nearest
 from prompt_core.methods.image_towers import tower_for
 from prompt_core.training.batches import Batches, FeatureBatches, ImageBatches, readable_images
-from prompt_core.vocabulary import Vocabulary, plain_name
+from prompt_core.vocabulary import Vocabulary, plain_name, vocabulary_of
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -67,7 +67,7 @@ def load_training_data(
         transform = train_transform(
             clip.image_size, clip.image_mean, clip.image_std, cfg.AUGMENT.RAND_AUGMENT, tuple(cfg.AUGMENT.SCALE)
         )
-    vocabulary, rows = training_vocabulary(images, cfg.DATA.VOCABULARY)
+    vocabulary, rows = vocabulary_of(images, cfg.DATA.VOCABULARY)
     if reads == "images":
         images, unreadable = readable_images(images, workers, progress)
         labels = rows[images.labels]
@@ -103,36 +103,6 @@ def training_images(cfg: CfgNode, split: str, shots: int) -> ImageSet:
     elif cfg.DATA.CLASSES:
         images = images.select_classes(read_class_list(Path(cfg.DATA.CLASSES), images))
     return few_shot(images, shots, cfg.SEED)
-
-
-def training_vocabulary(images: ImageSet, name: str) -> tuple[Vocabulary, np.ndarray]:
-    """The vocabulary to draw negatives from, and the row of each image class in it.
-
-    Classes are found by id (wnid), else by name; those that the vocabulary lacks are appended to it.
-
-    Args:
-        name: a published vocabulary, a file, or an empty text for the images' own classes.
-    """
-    own = Vocabulary(images.names, ids=images.ids, source=images.source)
-    if not name:
-        return own, np.arange(len(own))
-    wide = Vocabulary.load(name)
-    by_id = {str(identity): row for row, identity in enumerate(wide.ids or [])}
-    by_name: dict[str, int] = {}
-    for row, text in enumerate(wide.names):
-        by_name.setdefault(plain_name(text), row)
-    rows = np.empty(len(own), dtype=np.int64)
-    added: list[int] = []
-    for label, (text, identity) in enumerate(zip(images.names, images.ids, strict=True)):
-        found = by_id.get(str(identity), by_name.get(plain_name(text)))
-        rows[label] = len(wide) + len(added) if found is None else found
-        if found is None:
-            added.append(label)
-    if not added:
-        return wide, rows
-    names = [*wide.names, *(images.names[label] for label in added)]
-    ids = None if wide.ids is None else [*wide.ids, *(images.ids[label] for label in added)]
-    return Vocabulary(names, ids=ids, source=f"{wide.source}, with {len(added)} classes of {images.source}"), rows
 
 
 def read_class_list(path: Path, images: ImageSet) -> list[int]:

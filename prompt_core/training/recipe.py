@@ -25,11 +25,12 @@ from prompt_core.methods.registry import build_method, method_class
 from prompt_core.methods.soft_prompt import SoftPromptMethod, initial_prompt
 from prompt_core.negatives import ClassSampler, HardSampler, UniformSampler, WeightedSampler
 from prompt_core.training.artifacts import METHOD_FILE, load_state, save_state, write_fitted, write_learned
-from prompt_core.training.data import TrainingData, load_training_data, training_images, training_vocabulary
+from prompt_core.training.data import TrainingData, load_training_data, training_images
 from prompt_core.training.display import display, tensorboard
 from prompt_core.training.loop import LearningSettings, LearningState, learn
 from prompt_core.training.selection import LAST, Selection, keep_best, open_selection
 from prompt_core.training.stopping import asked_to_stop
+from prompt_core.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -85,9 +86,7 @@ def pretrain(cfg: CfgNode, output: str | Path, resume: bool = False) -> int:
     if state.best is not None:
         method.state_module.load_state_dict(state.best["learned"])
         print(f"epoch {state.best['epoch']} is kept: {100 * state.best['accuracy']:.1f} % of the images that choose")
-    file = write_learned(
-        folder, cfg, method, data, settings, state, None if selection is None else selection.describe()
-    )
+    file = write_learned(folder, cfg, method, data, settings, state, selection)
     print(f"{'prompt' if isinstance(method, SoftPromptMethod) else 'method'} written to {file}")
     return 0
 
@@ -134,7 +133,7 @@ def _fit(cfg: CfgNode, method: LogisticRegression, data: TrainingData, folder: P
         cached = cached_features(
             tower_for(method.reads, method.clip), images, 0, None, cfg.SEED, cfg.DATA.CACHE, progress=progress
         )
-    known, rows = training_vocabulary(images, cfg.DATA.VOCABULARY)
+    known, rows = vocabulary_of(images, cfg.DATA.VOCABULARY)
     if known.names != data.vocabulary.names:
         raise UserError(f"the classes of split {node.VAL_SPLIT!r} are not those of split {cfg.DATA.SPLIT!r}")
     everything = np.arange(len(data.batches))

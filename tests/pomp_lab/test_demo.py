@@ -122,16 +122,16 @@ def test_metrics_are_counts_of_right_answers(demo: DemoResult) -> None:
     weight = TextClassifier.load(demo.folder / "classifier.safetensors").weight
     counts = {}
     for column in demo.columns:
-        counts[column.key] = len(column.rows)
+        counts[column.key] = len(column.test_set.rows)
         names = [column.test_set.candidates.names[label] for label in column.test_set.labels]
         assert [file.parent.name.replace("_", " ") for file in column.files] == names
-        right = predictions(column, weight) == column.rows[column.test_set.labels]
+        right = predictions(column, weight) == column.labels
         assert metrics[f"{column.key}/top1_learned"] == pytest.approx(100 * right.mean())
-        assert metrics[f"{column.key}/top1_chance"] == pytest.approx(100 / len(column.rows))
+        assert metrics[f"{column.key}/top1_chance"] == pytest.approx(100 / len(column.test_set.rows))
         assert metrics[f"{column.key}/top5_learned"] >= metrics[f"{column.key}/top1_learned"]
         gain = metrics[f"{column.key}/top1_learned"] - metrics[f"{column.key}/top1_photo"]
         assert metrics[f"{column.key}/top1_gain"] == pytest.approx(gain)
-        assert metrics["_protocol"][column.key]["candidates"] == len(column.rows)
+        assert metrics["_protocol"][column.key]["candidates"] == len(column.test_set.rows)
     assert counts["shapes_base_of_own"] + counts["shapes_novel_of_own"] == counts["shapes_base_of_pictured"] == 9
     assert counts["shapes_novel_of_all"] == 30
 

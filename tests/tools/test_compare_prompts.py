@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from pomp_lab.comparisons.base_to_novel import Experiment
-from pomp_lab.comparisons.prompts import Column
 from prompt_core import PromptedTextEncoder
 from prompt_core.config import load_config
 from prompt_core.data.sources import open_images
+from prompt_core.evaluation.evaluate import TestSet
 from prompt_core.vocabulary import Vocabulary
 
 METHODS = {"POMP K=3": (3, "log10"), "full softmax": (0, None)}
@@ -33,8 +33,8 @@ def open_tiny(
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     labels = np.repeat(np.arange(4), 10)
     columns = {
-        "base / 9": Column(features[:30], labels[:30], np.arange(9)),
-        "novel / 9": Column(features[30:], labels[30:], np.arange(9)),
+        "base / 9": TestSet(features[:30], labels[:30], vocabulary),
+        "novel / 9": TestSet(features[30:], labels[30:], vocabulary),
     }
 
     def make(*overrides: Any) -> Experiment:

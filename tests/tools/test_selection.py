@@ -14,8 +14,7 @@ import torch
 
 from prompt_core import SoftPrompt, load_clip
 from prompt_core.data.sources import open_images
-from prompt_core.evaluation.evaluate import load_test_set
-from prompt_core.evaluation.method_scoring import score_method
+from prompt_core.evaluation.evaluate import load_test_set, score
 from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.methods.registry import load_method
 from prompt_core.safe_load import load_restricted
@@ -92,7 +91,7 @@ def test_the_best_epoch_on_held_out_images_is_kept(
     from prompt_core.data.splits import few_shot
 
     test_set = load_test_set(image_tower(method), few_shot(everything, 1, cfg.SEED), "", tmp_path / "other")
-    assert score_method(method, test_set).top1 == pytest.approx(chosen["accuracy"])
+    assert score(method, test_set).top1 == pytest.approx(chosen["accuracy"])
 
 
 def _configuration(arguments: list[str]) -> Any:

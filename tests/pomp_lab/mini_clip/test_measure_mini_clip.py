@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pomp_lab.comparisons.prompts import Column, class_features, evaluate_columns, halves_by_key
+from pomp_lab.comparisons.prompts import class_features, evaluate_columns, halves_by_key
 from pomp_lab.mini_clip.measure import card_columns, card_prompts, held_out_classes, measure
 from prompt_core import Clip, PromptedTextEncoder, SoftPrompt, UserError, Vocabulary, load_clip
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import photo_list, tiny_imagenet
+from prompt_core.evaluation.evaluate import TestSet
 from prompt_core.files import sha256_of_file
 
 CLASSES, PER_CLASS = 42, 4
@@ -75,17 +76,17 @@ def test_columns(tiny_clip: Clip, tiny_root: Path, photos_root: Path, wnids: lis
     vocabulary, columns = card_columns(tiny_clip, tiny, photos, wnids[:205], tmp_path)
     expected = {"tiny 42": 168, "base 2": 8, "novel 40": 160, "photos 1000": 100, "held-out 205": 21, "seen 795": 79}
     assert {name: len(column.labels) for name, column in columns.items()} == expected
-    assert [len(column.candidates) for column in columns.values()] == [int(name.split()[-1]) for name in columns]
+    assert [len(column.rows) for column in columns.values()] == [int(name.split()[-1]) for name in columns]
     names = [*tiny.names, *Vocabulary.load("imagenet1k").names]
     assert list(vocabulary.names) == names
     for name, column in columns.items():
-        assert set(column.labels) <= set(column.candidates)
+        assert set(column.wide_labels) <= set(column.rows)
         first = 0 if name.split()[0] in ("tiny", "base", "novel") else CLASSES
-        assert (column.candidates >= first).all()
-    photo_names = {names[row] for row in columns["photos 1000"].labels}
+        assert (column.rows >= first).all()
+    photo_names = {names[row] for row in columns["photos 1000"].wide_labels}
     assert photo_names == set(photos.names)
-    assert set(columns["held-out 205"].candidates) == {CLASSES + row for row in range(205)}
-    assert not set(columns["held-out 205"].candidates) & set(columns["seen 795"].candidates)
+    assert set(columns["held-out 205"].rows) == {CLASSES + row for row in range(205)}
+    assert not set(columns["held-out 205"].rows) & set(columns["seen 795"].rows)
     pixels = tiny_clip.preprocess(photos.read(3))[None]
     np.testing.assert_allclose(columns["photos 1000"].features[3], tiny_clip.encode_image(pixels)[0], atol=2e-3)
 
@@ -103,13 +104,13 @@ def test_rows_are_means_over_their_prompts(tiny_clip: Clip) -> None:
     encoder, vocabulary = PromptedTextEncoder(tiny_clip), Vocabulary(["cat", "old oak", "red", "house", "bird"])
     own = class_features(encoder, vocabulary, ["{}"]).numpy()
     columns = {
-        "all 5": Column(own, np.arange(5), np.arange(5)),
-        "some 2": Column(own[3:], np.arange(3, 5), np.arange(3, 5)),
+        "all 5": TestSet(own, np.arange(5), vocabulary),
+        "some 2": TestSet(own[3:], np.arange(3, 5), vocabulary).among(np.arange(3, 5)),
     }
     subjects = [["this is one {} of many."], SoftPrompt.random(32, 4, std=2.0, seed=1), ["{}"]]
     results = measure(encoder, vocabulary, columns, {"own": [["{}"]], "several": subjects})
     assert results["own"] == {"all 5": 100.0, "some 2": 100.0}
-    each = [evaluate_columns(class_features(encoder, vocabulary, subject), vocabulary, columns) for subject in subjects]
+    each = [evaluate_columns(class_features(encoder, vocabulary, subject), columns) for subject in subjects]
     assert len({one["all 5"] for one in each}) > 1
     assert results["several"]["all 5"] == pytest.approx(sum(one["all 5"] for one in each) / 3)
 
