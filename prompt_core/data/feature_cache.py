@@ -1,62 +1,32 @@
 """Image features of a frozen tower, computed once per (image, view) and kept in a folder named by all that matters.
 
 ``folder/<key>/features.npy`` is float16 (images, views, embedding) with unit-norm rows; ``index.json`` says what was
-left out and where the numbers come from.
+left out and where the numbers come from. An entry is written in a temporary folder and published by one rename.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import os
 import shutil
-from collections import deque
+import tempfile
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from prompt_core.data.augment import view_generator
-from prompt_core.data.feature_cache_files import HEADER_BYTES, npy_header, publish, remove_stale, writing_folder
-from prompt_core.data.images import ImageSet, UnreadableImage
+from prompt_core.data.encode_photos import ImageTower, ViewTransform, write_features
+from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, sha256_of_json, write_json
 
-if TYPE_CHECKING:
-    import random
-
-    import torch
-    from PIL import Image
-
 FORMAT_VERSION = 1
-MAX_UNREADABLE_SHARE = 0.01
-
-
-class ImageTower(Protocol):
-    """What is needed of a CLIP model: see ``prompt_core.Clip``."""
-
-    @property
-    def image_fingerprint(self) -> str: ...
-
-    @property
-    def embed_dim(self) -> int: ...
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], torch.Tensor]: ...
-
-    def encode_image(self, images: torch.Tensor) -> torch.Tensor: ...
-
-
-class ViewTransform(Protocol):
-    """A random transform whose draws all come from the generator, such as ``augment.TrainTransform``."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def __call__(self, image: Image.Image, generator: random.Random) -> torch.Tensor: ...
+# Temporary folders that nobody wrote to for so long were left by killed runs.
+_STALE_SECONDS = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,9 +110,15 @@ def cached_features(
     if cached is not None:
         return cached
     make_output_folder(folder)
-    remove_stale(Path(folder), key)
-    with writing_folder(entry) as temporary:
-        unreadable = _fill(temporary, clip, images, views, transform, seed, batch_size, workers, progress)
+    _remove_stale(Path(folder), key)
+
+    def load() -> CachedFeatures | None:
+        return _load(entry, images, views, clip.embed_dim)
+
+    with _new_entry(entry, lambda: load() is not None) as temporary:
+        unreadable = write_features(
+            temporary / "features.npy", clip, images, views, transform, seed, batch_size, workers, progress
+        )
         write_json(
             temporary / "index.json",
             {
@@ -158,8 +134,7 @@ def cached_features(
                 "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             },
         )
-        publish(temporary, entry, lambda: _load(entry, images, views, clip.embed_dim) is not None)
-    cached = _load(entry, images, views, clip.embed_dim)
+    cached = load()
     if cached is None:
         raise UserError(f"the feature cache entry {entry} vanished while it was written; run again")
     return cached
@@ -192,104 +167,44 @@ def _load(entry: Path, images: ImageSet, views: int, embedding: int) -> CachedFe
     )
 
 
-def _fill(
-    temporary: Path,
-    clip: ImageTower,
-    images: ImageSet,
-    views: int,
-    transform: ViewTransform | None,
-    seed: int,
-    batch_size: int,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> list[int]:
-    """Write ``features.npy``; return the positions of the photos that could not be read."""
-    import torch
+@contextlib.contextmanager
+def _new_entry(entry: Path, is_complete: Callable[[], bool]) -> Iterator[Path]:
+    """A temporary folder beside ``entry`` that takes its place at the end; gone on any error.
 
-    total = len(images)
-    needed = HEADER_BYTES + total * views * clip.embed_dim * 2
-    free = shutil.disk_usage(temporary).free
-    if needed > free:
-        raise UserError(
-            f"the feature cache in {temporary.parent} needs {needed:,} bytes, {free:,} are free on that disk"
-        )
-    allowed = int(MAX_UNREADABLE_SHARE * total)
-    unreadable: list[int] = []
-    rows = 0
-    pending: list[torch.Tensor] = []
-
-    def decode(position: int) -> torch.Tensor | None:
-        try:
-            image = images.read(position)
-        except UnreadableImage:
-            return None
-        if transform is None:
-            return clip.preprocess(image)[None]
-        generators = [view_generator(seed, images.keys[position], view) for view in range(views)]
-        return torch.stack([transform(image, generator) for generator in generators])
-
-    with open(temporary / "features.npy", "wb") as stream:
-        stream.write(npy_header((0, views, clip.embed_dim)))
-        for position, tensor in enumerate(_ordered(decode, total, workers, batch_size // views + 1)):
-            if tensor is None:
-                unreadable.append(position)
-            # past the limit nothing is encoded any more; reading on gives the user the full count
-            elif len(unreadable) <= allowed:
-                pending.append(tensor)
-            if pending and ((len(pending) + 1) * views > batch_size or position == total - 1):
-                rows += _encode(clip, pending, stream, images.source)
-                pending = []
-            if progress is not None:
-                progress(position + 1, total)
-        if pending:
-            rows += _encode(clip, pending, stream, images.source)
-        if len(unreadable) > allowed:
-            first = ", ".join(images.keys[position] for position in unreadable[:3])
-            raise UserError(
-                f"{len(unreadable)} of {total} images of {images.source} cannot be read, more than 1 %: {first}, …; "
-                "replace or delete them"
-            )
-        stream.seek(0)
-        stream.write(npy_header((rows, views, clip.embed_dim)))
-        stream.flush()
-        os.fsync(stream.fileno())
-    return unreadable
-
-
-def _encode(clip: ImageTower, pending: list[torch.Tensor], stream: IO[bytes], source: str) -> int:
-    """Append the float16 features of the photos in ``pending``; return how many photos that were."""
-    import torch
-
-    batch = torch.cat(pending)
-    device = getattr(clip, "device", None)
-    with torch.inference_mode():
-        features = clip.encode_image(batch if device is None else batch.to(device)).float().cpu().numpy()
-    if features.shape != (len(batch), clip.embed_dim):
-        raise UserError(f"the image tower gave {features.shape} features, expected {(len(batch), clip.embed_dim)}")
-    if not np.isfinite(features).all():
-        raise UserError(
-            f"the image tower gave non-finite features for {source}; use a wider precision or other weights"
-        )
-    stream.write(np.ascontiguousarray(features, dtype="<f2").tobytes())
-    return len(pending)
-
-
-def _ordered(
-    work: Callable[[int], torch.Tensor | None], total: int, workers: int | None, ahead: int
-) -> Iterator[torch.Tensor | None]:
-    """``work(0) … work(total - 1)`` in order, computed by threads (Pillow frees the interpreter while it works)."""
-    count = min(16, os.cpu_count() or 1) if workers is None else workers
-    if count < 1:
-        yield from map(work, range(total))
-        return
-    pool = ThreadPoolExecutor(count, thread_name_prefix="decode")
-    waiting: deque[Future[torch.Tensor | None]] = deque()
+    Raises:
+        UserError: when it cannot be written.
+    """
+    temporary = None
     try:
-        for position in range(total):
-            waiting.append(pool.submit(work, position))
-            if len(waiting) >= ahead + count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".tmp", dir=entry.parent))
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        for last in (False, True):
+            try:
+                temporary.rename(entry)
+                break
+            except OSError:
+                if is_complete():  # a run beside this one was quicker
+                    break
+                if last:
+                    raise
+                shutil.rmtree(entry, ignore_errors=True)  # a damaged entry is in the way
+    except OSError as error:
+        raise UserError(
+            f"cannot write the feature cache {entry.parent}: {error.strerror or error}; "
+            "free space or choose another folder"
+        ) from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_stale(folder: Path, key: str) -> None:
+    """Delete what killed runs left of this entry."""
+    for path in folder.glob(f".{key}.*.tmp"):
+        with contextlib.suppress(OSError):
+            newest = max(item.stat().st_mtime for item in (path, *path.iterdir()))
+            if time.time() - newest > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)

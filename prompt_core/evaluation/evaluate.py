@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prompt_core.data.feature_cache import CachedFeatures, ImageTower, cached_features
+from prompt_core.data.encode_photos import ImageTower
+from prompt_core.data.feature_cache import CachedFeatures, cached_features
 from prompt_core.data.sources import data_set_name
 from prompt_core.data.splits import half_of
 from prompt_core.evaluation.protocol import base_novel_mean, base_novel_word, protocol_of, selection_words

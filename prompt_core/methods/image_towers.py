@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prompt_core.data.feature_cache import ImageTower
+from prompt_core.data.encode_photos import ImageTower
 from prompt_core.files import sha256_of_json
 from prompt_core.methods.base import Method
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from prompt_core.data.augment import TrainTransform, view_generator
-from prompt_core.data.feature_cache import MAX_UNREADABLE_SHARE
+from prompt_core.data.encode_photos import MAX_UNREADABLE_SHARE
 from prompt_core.data.images import ImageSet, UnreadableImage
 from prompt_core.errors import UserError
 

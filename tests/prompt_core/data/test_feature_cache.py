@@ -19,10 +19,9 @@ import pytest
 import torch
 from PIL import Image
 
-from prompt_core.data import feature_cache
+from prompt_core.data import encode_photos, feature_cache
 from prompt_core.data.augment import train_transform, view_generator
 from prompt_core.data.feature_cache import cache_key, cached_features
-from prompt_core.data.feature_cache_files import npy_header
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
 
@@ -193,22 +192,32 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_is_whole(tmp_path: P
 
 KILLED = """
 import sys, time
-from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
-from prompt_core.data.feature_cache_files import npy_header, writing_folder
-with writing_folder(Path(sys.argv[1])) as temporary:
-    with open(temporary / "features.npy", "wb") as stream:
-        stream.write(npy_header((0, 1, 6)) + np.ones((4, 1, 6), np.float16).tobytes())
-    print("written", flush=True)
-    time.sleep(60)
+import torch
+from prompt_core.data.feature_cache import cached_features
+from prompt_core.data.images import ImageSet
+
+def encode(photos):
+    if encoded:
+        print("written", flush=True)
+        time.sleep(60)
+    encoded.append(len(photos))
+    return torch.ones(len(photos), 6)
+
+encoded, keys = [], [f"{index:03d}.png" for index in range(10)]
+images = ImageSet(["a", "b", "c"], ["a", "b", "c"], np.arange(10) % 3, keys, "test set", sys.argv[1])
+clip = SimpleNamespace(
+    image_fingerprint="fake 0 6", embed_dim=6, preprocess=lambda image: torch.zeros(3, 8, 8), encode_image=encode
+)
+cached_features(clip, images, 0, None, 0, sys.argv[2], batch_size=4)
 """
 
 
 def test_a_killed_run_leaves_nothing_that_looks_complete_and_is_tidied_later(tmp_path: Path) -> None:
     images, folder = make_set(tmp_path / "data"), tmp_path / "cache"
-    folder.mkdir()
     entry = folder / cache_key(FakeClip(), images, 0, None, 0)
-    command = [sys.executable, "-c", KILLED, str(entry)]
+    command = [sys.executable, "-c", KILLED, str(images.root), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(feature_cache.__file__).parents[2]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"written\n"
@@ -315,7 +324,7 @@ def test_an_unwritable_cache_is_a_user_error(tmp_path: Path) -> None:
 
 def test_too_little_space_is_found_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: usage(100, 0, 100))
+    monkeypatch.setattr(encode_photos.shutil, "disk_usage", lambda path: usage(100, 0, 100))
     clip = FakeClip()
     with pytest.raises(UserError, match="needs 248 bytes, 100 are free"):
         cached_features(clip, make_set(tmp_path / "data"), 0, None, 0, tmp_path / "cache")
@@ -336,15 +345,18 @@ def test_a_disk_that_fills_up_is_a_user_error_and_keeps_nothing(tmp_path: Path) 
     assert leftovers(tmp_path / "cache") == []
 
 
-@pytest.mark.parametrize("shape", [(0, 1, 512), (10_450 * 16, 4, 1024), (2**40, 1, 1)])
-def test_the_header_has_a_fixed_length_and_numpy_reads_it(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    header = npy_header(shape)
-    assert len(header) == 128
-    path = tmp_path / "x.npy"
-    path.write_bytes(header)
-    with open(path, "rb") as stream:
-        assert np.lib.format.read_magic(stream) == (1, 0)
-        assert np.lib.format.read_array_header_1_0(stream) == (shape, False, np.dtype("<f2"))
+def test_an_entry_with_another_header_is_read(tmp_path: Path) -> None:
+    images = make_set(tmp_path / "data")
+    first = cached_features(FakeClip(), images, 2, TRANSFORM, 5, tmp_path / "cache")
+    header = b"\x93NUMPY\x01\x00\x76\x00" + repr({"descr": "<f2", "fortran_order": False, "shape": (10, 2, 6)}).encode()
+    file = first.folder / "features.npy"
+    expected, content = np.array(first.features), file.read_bytes()
+    file.write_bytes(header.ljust(127) + b"\n" + content[128:])
+    assert file.read_bytes() != content
+    clip = FakeClip()
+    again = cached_features(clip, images, 2, TRANSFORM, 5, tmp_path / "cache")
+    assert clip.calls == []
+    np.testing.assert_array_equal(again.features, expected)
 
 
 def test_the_entry_is_a_plain_npy_file(tmp_path: Path) -> None:
