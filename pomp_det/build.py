@@ -20,6 +20,7 @@ from pomp_det.proposals.centernet import CenterNet  # noqa: F401
 
 # Imported for the names that they register with Detectron2.
 from pomp_engine.backbones import efficientnet_lite, pyramid, swin, timm_resnet  # noqa: F401
+from pomp_engine.backbones.outside import register_outside_backbone
 from pomp_engine.config import check_parts
 
 
@@ -32,6 +33,7 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     Raises:
         UserError: an unknown name, a class matrix that is missing or does not fit, options that do not go together.
     """
+    cfg = register_outside_backbone(cfg)
     check_parts(
         cfg,
         [

@@ -13,6 +13,7 @@ from detectron2.projects.deeplab import build_resnet_deeplab_backbone  # noqa: F
 from torch import nn
 
 from pomp_engine.backbones import efficientnet_lite  # noqa: F401
+from pomp_engine.backbones.outside import register_outside_backbone
 from pomp_engine.config import check_parts
 from pomp_seg.classes import Classes, read_words
 from pomp_seg.config import META_ARCHITECTURES
@@ -32,6 +33,7 @@ def build_segmenter(cfg: CfgNode) -> nn.Module:
     Raises:
         UserError: an unknown name, a prompt that is missing or does not fit, options that do not go together.
     """
+    cfg = register_outside_backbone(cfg)
     _check_names(cfg)
     model = build_model(cfg)
     if cfg.MODEL.VOCABULARY:
