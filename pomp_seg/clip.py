@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from pomp_seg.prompts.prompt_learner import ClassFeatures, PromptLearner
 from pomp_seg.regions.crops import squared_image
-from pomp_seg.regions.encode import RegionEncoder, encode_any_size, similarity_logits
-from pomp_seg.regions.single_pass import SinglePassEncoder
+from pomp_seg.regions.encode import RegionOptions, build_region_encoder, encode_any_size, similarity_logits
 from prompt_core.clip import Clip, load_clip
 from prompt_core.errors import UserError, nearest
 from prompt_core.text.encoder import PromptedTextEncoder
@@ -93,15 +92,9 @@ class ClipSource:
 def _check_tag(name: str, tag: str) -> None:
     import open_clip
 
-    from prompt_core.errors import nearest
-
     tags: list[Any] = open_clip.list_pretrained_tags_by_model(name)
     if name in open_clip.list_models() and tag not in tags:
         raise UserError(f"CLIP_PRETRAINED {tag!r} is neither a file nor a tag of {name}{nearest(tag, tags)}")
-
-
-REGION_FEATURES = ("crops", "one_by_one", "single_pass")
-FILLS = ("mean", "zero")
 
 
 class ClipAdapter(nn.Module):
@@ -167,53 +160,26 @@ class RegionClipAdapter(ClipAdapter):
 
     Attributes:
         non_object_embedding: (1, E).
+        encode_regions: image (3, H, W) and masks (Q, H, W) to features (V, E) and which regions they belong to, (Q,).
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(
-        self,
-        source: ClipSource,
-        learner: PromptLearner,
-        mask_fill: str = "mean",
-        mask_expand_ratio: float = 1.0,
-        mask_threshold: float = 0.5,
-        mask_matting: bool = False,
-        region_features: str = "crops",
-        region_batch: int = 0,
-        first_block: int = -3,
-    ) -> None:
+    def __init__(self, source: ClipSource, learner: PromptLearner, options: RegionOptions | None = None) -> None:
         """
         Args:
-            mask_fill: see :class:`pomp_seg.regions.encode.RegionEncoder`, as the next three.
-            region_features: ``crops``; ``one_by_one``, the plain reference of it; or ``single_pass``, see
-                :mod:`pomp_seg.regions.single_pass`.
-            region_batch: crops per pass of the image tower; 0 for what suits the device.
-            first_block: see :class:`pomp_seg.regions.single_pass.SinglePassEncoder`.
+            options: how regions are looked at.
 
         Raises:
-            UserError: an unknown fill or kind of region features.
+            UserError: as :func:`pomp_seg.regions.encode.build_region_encoder`.
         """
         super().__init__(source, learner)
-        if mask_fill not in FILLS:
-            raise UserError(f"MASK_FILL is {mask_fill!r}; expected {' or '.join(FILLS)}{nearest(mask_fill, FILLS)}")
-        if mask_expand_ratio <= 0:
-            raise UserError(f"MASK_EXPAND_RATIO is {mask_expand_ratio}; a positive number is expected, 1 for the box")
-        if region_features not in REGION_FEATURES:
-            raise UserError(
-                f"REGION_FEATURES is {region_features!r}; expected {', '.join(REGION_FEATURES)}"
-                f"{nearest(region_features, REGION_FEATURES)}"
-            )
         clip = source.clip
+        self.encode_regions = build_region_encoder(clip, options or RegionOptions())
         self.non_object_embedding = nn.Parameter(torch.randn(1, clip.embed_dim) * TextTower(clip).width ** -0.5)
         self.register_buffer("pixel_mean", 255 * torch.tensor(clip.image_mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", 255 * torch.tensor(clip.image_std).view(1, 3, 1, 1))
-        if region_features == "single_pass":
-            self._regions: Any = SinglePassEncoder(clip, mask_threshold, first_block)
-        else:
-            encoder = RegionEncoder(clip, mask_fill, mask_expand_ratio, mask_threshold, mask_matting, region_batch)
-            self._regions = encoder.one_by_one if region_features == "one_by_one" else encoder
 
     def text_features(self, names: Sequence[str]) -> Tensor:
         """Unit-norm features (N + 1, E) of class names, and of what is no object."""
@@ -231,5 +197,5 @@ class RegionClipAdapter(ClipAdapter):
             Logits (V, N + 1), the last for what is no object, and which regions they belong to: bool (Q,).
         """
         self._source.ready()
-        features, valid = self._regions(image, masks)
+        features, valid = self.encode_regions(image, masks)
         return similarity_logits(features, self.text_features(names)), valid

@@ -2,10 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 
+from prompt_core.errors import UserError, nearest
+
 ENSEMBLES = ("zsseg", "zegformer")
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """How the opinion of the learned embedding is joined with CLIP's.
+
+    Attributes:
+        kind: ``zsseg``, or ``zegformer``, which has the last two in the place of ``weight``.
+        with_clip: let CLIP look at the regions.
+        weight: see :func:`geometric_ensemble`; 0 takes CLIP's opinion alone.
+        zegformer_lambda: see :func:`zegformer_fusion`.
+        zegformer_gamma: see :func:`calibrate`; also without CLIP's look at the regions.
+
+    Raises:
+        UserError: an unknown ensemble, or a lambda that is no share.
+    """
+
+    kind: str = "zsseg"
+    with_clip: bool = True
+    weight: float = 0.8
+    zegformer_lambda: float = 0.7
+    zegformer_gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ENSEMBLES:
+            raise UserError(
+                f"MODEL.CLIP_ADAPTER.ENSEMBLE is {self.kind!r}; expected {' or '.join(ENSEMBLES)}"
+                f"{nearest(self.kind, ENSEMBLES)}"
+            )
+        if not 0 <= self.zegformer_lambda <= 1:
+            raise UserError(f"MODEL.CLIP_ADAPTER.ZEGFORMER_LAMBDA is {self.zegformer_lambda}; expected 0 to 1")
+
+    @classmethod
+    def from_config(cls, node: CfgNode) -> EnsembleOptions:
+        """The options of ``MODEL.CLIP_ADAPTER``."""
+        return cls(
+            node.ENSEMBLE, node.CLIP_ENSEMBLE, node.CLIP_ENSEMBLE_WEIGHT, node.ZEGFORMER_LAMBDA, node.ZEGFORMER_GAMMA
+        )
+
+    def join(self, query: Tensor, region: Tensor, seen: Tensor | None) -> Tensor:
+        """Class probabilities (Q, C) of the embedding and of CLIP as one."""
+        if self.kind == "zegformer":
+            return zegformer_fusion(query, region, seen, self.zegformer_lambda)
+        return geometric_ensemble(query, region, seen, self.weight)
 
 
 def geometric_ensemble(query: Tensor, region: Tensor, seen: Tensor | None, weight: float) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import build_backbone
+from detectron2.modeling.meta_arch import build_sem_seg_head
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ from pomp_engine.half_precision import backbone_features
 from pomp_seg.classes import Classes
 from pomp_seg.clip import ClipAdapter, ClipSource, RegionClipAdapter
 from pomp_seg.prompts.build import build_prompt_learner
+from pomp_seg.regions.encode import RegionOptions
 from prompt_core.errors import UserError
 
 
@@ -44,11 +47,23 @@ class Segmenter(nn.Module):
         """
         super().__init__()
         self.backbone, self.sem_seg_head, self.half_precision = backbone, sem_seg_head, half_precision
-        own = getattr(backbone, "size_divisibility", 0)
-        self.size_divisibility = size_divisibility if size_divisibility > 0 else own
+        of_backbone = getattr(backbone, "size_divisibility", 0)
+        self.size_divisibility = size_divisibility if size_divisibility > 0 else of_backbone
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.classes: Classes | None = None
+
+    @classmethod
+    def parts(cls, cfg: CfgNode) -> dict[str, Any]:
+        """What all segmenters take from a configuration."""
+        backbone = build_backbone(cfg)
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "half_precision": cfg.FP16,
+        }
 
     @property
     def device(self) -> torch.device:
@@ -70,13 +85,15 @@ def build_region_adapter(cfg: CfgNode, node: CfgNode) -> RegionClipAdapter:
     return RegionClipAdapter(
         ClipSource(node.CLIP_MODEL_NAME, node.CLIP_PRETRAINED),
         build_prompt_learner(node),
-        mask_fill=options.MASK_FILL,
-        mask_expand_ratio=options.MASK_EXPAND_RATIO,
-        mask_threshold=options.MASK_THR,
-        mask_matting=options.MASK_MATTING,
-        region_features=options.REGION_FEATURES,
-        region_batch=options.REGION_BATCH,
-        first_block=options.SINGLE_PASS_FIRST_BLOCK,
+        RegionOptions(
+            options.REGION_FEATURES,
+            options.MASK_FILL,
+            options.MASK_EXPAND_RATIO,
+            options.MASK_THR,
+            options.MASK_MATTING,
+            options.REGION_BATCH,
+            options.SINGLE_PASS_FIRST_BLOCK,
+        ),
     )
 
 

@@ -8,20 +8,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.modeling.meta_arch import build_sem_seg_head
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
-from torch import Tensor, nn
+from torch import Tensor
 
 from pomp_seg.classes import batch_classes
 from pomp_seg.clip import RegionClipAdapter
-from pomp_seg.ensemble import ENSEMBLES, calibrate, class_maps, geometric_ensemble, zegformer_fusion
+from pomp_seg.ensemble import EnsembleOptions, calibrate, class_maps
 from pomp_seg.heads.predictor import Proposals
 from pomp_seg.losses import MaskProposalLoss, Targets
 from pomp_seg.models.base import Segmenter, build_region_adapter
 from pomp_seg.regions.encode import similarity_logits
-from prompt_core.errors import UserError, nearest
+from prompt_core.errors import UserError
 
 
 @META_ARCH_REGISTRY.register()
@@ -32,19 +31,15 @@ class MaskFormer(Segmenter):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        sem_seg_head: nn.Module,
         criterion: MaskProposalLoss,
-        size_divisibility: int,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        half_precision: bool = False,
+        **options: Any,
     ) -> None:
         """
         Args:
-            criterion: the losses; the other parts are those of :class:`pomp_seg.models.base.Segmenter`.
+            criterion: the losses.
+            options: of :class:`pomp_seg.models.base.Segmenter`.
         """
-        super().__init__(backbone, sem_seg_head, pixel_mean, pixel_std, size_divisibility, half_precision)
+        super().__init__(**options)
         self.criterion = criterion
 
     @classmethod
@@ -53,17 +48,11 @@ class MaskFormer(Segmenter):
         former = cfg.MODEL.MASK_FORMER
         if former.TEST.PANOPTIC_ON:
             raise UserError("MODEL.MASK_FORMER.TEST.PANOPTIC_ON is True; only semantic segmentation is built")
-        backbone = build_backbone(cfg)
-        return {
-            "backbone": backbone,
-            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+        return cls.parts(cfg) | {
             "criterion": MaskProposalLoss(
                 cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, former.NO_OBJECT_WEIGHT, former.MASK_WEIGHT, former.DICE_WEIGHT
             ),
             "size_divisibility": former.SIZE_DIVISIBILITY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "half_precision": cfg.FP16,
         }
 
     def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
@@ -136,34 +125,19 @@ class ZeroShotMaskFormer(MaskFormer):
         *,
         clip_adapter: RegionClipAdapter,
         region_clip_adapter: RegionClipAdapter | None = None,
-        clip_ensemble: bool,
-        clip_ensemble_weight: float,
-        ensemble: str = "zsseg",
-        zegformer_lambda: float = 0.7,
-        zegformer_gamma: float = 0.1,
+        ensemble: EnsembleOptions,
         **options: Any,
     ) -> None:
         """
         Args:
             region_clip_adapter: another CLIP or prompt for the regions; None for the same.
-            clip_ensemble: let CLIP look at the regions.
-            clip_ensemble_weight: see :func:`pomp_seg.ensemble.geometric_ensemble`; 0 takes CLIP's opinion alone.
-            ensemble: ``zsseg``, or ``zegformer``, which has the next two in the place of ``clip_ensemble_weight``.
-            zegformer_lambda: see :func:`pomp_seg.ensemble.zegformer_fusion`.
-            zegformer_gamma: see :func:`pomp_seg.ensemble.calibrate`; also without CLIP's look at the regions.
+            ensemble: how CLIP's look at the regions counts.
             options: of :class:`MaskFormer`.
 
         Raises:
-            UserError: an unknown ensemble, or class embeddings of another width than the text features.
+            UserError: class embeddings of another width than the text features.
         """
         super().__init__(**options)
-        if ensemble not in ENSEMBLES:
-            raise UserError(
-                f"MODEL.CLIP_ADAPTER.ENSEMBLE is {ensemble!r}; expected {' or '.join(ENSEMBLES)}"
-                f"{nearest(ensemble, ENSEMBLES)}"
-            )
-        if not 0 <= zegformer_lambda <= 1:
-            raise UserError(f"MODEL.CLIP_ADAPTER.ZEGFORMER_LAMBDA is {zegformer_lambda}; expected 0 to 1")
         head: Any = self.sem_seg_head
         embedding, text = getattr(head, "embedding_dim", 0), clip_adapter.clip.embed_dim
         if embedding != text:
@@ -174,8 +148,7 @@ class ZeroShotMaskFormer(MaskFormer):
         self.clip_adapter = clip_adapter
         # Published checkpoints keep a second CLIP under this name.
         self._region_clip_adapter = region_clip_adapter
-        self.clip_ensemble, self.clip_ensemble_weight = clip_ensemble, clip_ensemble_weight
-        self.ensemble, self.zegformer_lambda, self.zegformer_gamma = ensemble, zegformer_lambda, zegformer_gamma
+        self.ensemble = ensemble
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -186,11 +159,7 @@ class ZeroShotMaskFormer(MaskFormer):
             "region_clip_adapter": build_region_adapter(cfg, node.REGION_CLIP_ADAPTER)
             if node.SEPERATE_ADAPTER
             else None,
-            "clip_ensemble": node.CLIP_ENSEMBLE,
-            "clip_ensemble_weight": node.CLIP_ENSEMBLE_WEIGHT,
-            "ensemble": node.ENSEMBLE,
-            "zegformer_lambda": node.ZEGFORMER_LAMBDA,
-            "zegformer_gamma": node.ZEGFORMER_GAMMA,
+            "ensemble": EnsembleOptions.from_config(node),
         }
 
     def class_logits(self, batch: Sequence[dict[str, Any]], classes: Sequence[Tensor]) -> list[Tensor]:
@@ -201,24 +170,21 @@ class ZeroShotMaskFormer(MaskFormer):
     def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`MaskFormer.scores`; with CLIP alone, only the proposals that are not empty."""
         query = logits.softmax(dim=-1)[:, :-1]
-        if not self.clip_ensemble:
+        if not self.ensemble.with_clip:
             return query, masks
         classes = batch_classes([example], self.classes)
         adapter = self._region_clip_adapter or self.clip_adapter
         regions, valid = adapter.region_logits(example["image"].to(self.device), masks, classes.names)
         opinion = regions[:, :-1].softmax(dim=-1)
-        fuses = self.ensemble == "zegformer"
-        if self.clip_ensemble_weight <= 0 and not fuses:
+        if self.ensemble.weight <= 0 and self.ensemble.kind == "zsseg":
             return opinion, masks[valid]
         region = torch.ones_like(query)
         region[valid] = opinion
-        if fuses:
-            return zegformer_fusion(query, region, classes.seen_mask, self.zegformer_lambda), masks
-        return geometric_ensemble(query, region, classes.seen_mask, self.clip_ensemble_weight), masks
+        return self.ensemble.join(query, region, classes.seen_mask), masks
 
     def maps(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
         """See :meth:`MaskFormer.maps`; with ZegFormer's calibration where its ensemble is asked for."""
         maps = super().maps(example, logits, masks)
-        if self.ensemble != "zegformer":
+        if self.ensemble.kind != "zegformer":
             return maps
-        return calibrate(maps, batch_classes([example], self.classes).seen_mask, self.zegformer_gamma)
+        return calibrate(maps, batch_classes([example], self.classes).seen_mask, self.ensemble.zegformer_gamma)

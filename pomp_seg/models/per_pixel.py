@@ -8,8 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
-from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, build_backbone
-from detectron2.modeling.meta_arch import build_sem_seg_head
+from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
@@ -54,20 +53,17 @@ class ZeroShotPerPixelModel(Segmenter):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        sem_seg_head: nn.Module,
         clip_adapter: ClipAdapter,
         clip_ensemble_weight: float,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        half_precision: bool = False,
+        **options: Any,
     ) -> None:
         """
         Args:
             clip_ensemble_weight: in 0..1 the weight of the pixels' own opinion against CLIP's on the whole image (see
                 :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 there is no ensemble.
+            options: of :class:`pomp_seg.models.base.Segmenter`.
         """
-        super().__init__(backbone, sem_seg_head, pixel_mean, pixel_std, half_precision=half_precision)
+        super().__init__(**options)
         self.clip_adapter, self.clip_ensemble_weight = clip_adapter, clip_ensemble_weight
 
     @classmethod
@@ -80,16 +76,8 @@ class ZeroShotPerPixelModel(Segmenter):
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}; for pixel embeddings it is "
                 f"the width of the text features, {width}"
             )
-        backbone = build_backbone(cfg)
-        return {
-            "backbone": backbone,
-            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
-            "clip_adapter": adapter,
-            "clip_ensemble_weight": cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "half_precision": cfg.FP16,
-        }
+        weight = cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT
+        return {"clip_adapter": adapter, "clip_ensemble_weight": weight, **cls.parts(cfg)}
 
     def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
         """The loss in training, else predictions; input and output as for :class:`pomp_seg.models.MaskFormer`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,9 +12,56 @@ from torch import Tensor
 from torch.func import functional_call
 
 from pomp_seg.regions.crops import distinct_masks, mask_boxes, masked_crops
+from pomp_seg.regions.single_pass import SinglePassEncoder
 from prompt_core.clip import Clip
+from prompt_core.errors import UserError, nearest
 
 GPU_BATCH = 32
+REGION_FEATURES = ("crops", "one_by_one", "single_pass")
+FILLS = ("mean", "zero")
+
+
+@dataclass(frozen=True)
+class RegionOptions:
+    """How CLIP looks at regions.
+
+    Attributes:
+        features: ``crops``; ``one_by_one``, the plain reference of it; or ``single_pass``, see
+            :mod:`pomp_seg.regions.single_pass`.
+        fill, expand, threshold, matting, batch_size: see :class:`RegionEncoder`.
+        first_block: see :class:`pomp_seg.regions.single_pass.SinglePassEncoder`.
+    """
+
+    features: str = "crops"
+    fill: str = "mean"
+    expand: float = 1.0
+    threshold: float = 0.5
+    matting: bool = False
+    batch_size: int = 0
+    first_block: int = -3
+
+
+def build_region_encoder(clip: Clip, options: RegionOptions) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The encoder that the options name: calls as :meth:`RegionEncoder.__call__`.
+
+    Raises:
+        UserError: an unknown fill or kind of region features, a box without extent, an image tower that
+            ``single_pass`` cannot pool.
+    """
+    fill, features = options.fill, options.features
+    if fill not in FILLS:
+        raise UserError(f"MASK_FILL is {fill!r}; expected {' or '.join(FILLS)}{nearest(fill, FILLS)}")
+    if options.expand <= 0:
+        raise UserError(f"MASK_EXPAND_RATIO is {options.expand}; a positive number is expected, 1 for the box")
+    if features not in REGION_FEATURES:
+        raise UserError(
+            f"REGION_FEATURES is {features!r}; expected {', '.join(REGION_FEATURES)}"
+            f"{nearest(features, REGION_FEATURES)}"
+        )
+    if features == "single_pass":
+        return SinglePassEncoder(clip, options.threshold, options.first_block)
+    encoder = RegionEncoder(clip, fill, options.expand, options.threshold, options.matting, options.batch_size)
+    return encoder.one_by_one if features == "one_by_one" else encoder
 
 
 class RegionEncoder:

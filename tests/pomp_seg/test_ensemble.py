@@ -117,7 +117,7 @@ def maps_of(model: Any, seen: list[bool] | None = SEEN) -> Tensor:
 
 
 def test_a_segmenter_fuses_by_its_configuration(tiny: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pomp_seg.models import mask_former
+    from pomp_seg import ensemble
 
     calls: list[tuple[Tensor, ...]] = []
 
@@ -125,7 +125,7 @@ def test_a_segmenter_fuses_by_its_configuration(tiny: Build, monkeypatch: pytest
         calls.append(arguments)
         return zegformer_fusion(*arguments)
 
-    monkeypatch.setattr(mask_former, "zegformer_fusion", record)
+    monkeypatch.setattr(ensemble, "zegformer_fusion", record)
     changed = {"MODEL.CLIP_ADAPTER.ZEGFORMER_LAMBDA": 0.3, "MODEL.CLIP_ADAPTER.ZEGFORMER_GAMMA": 0.25}
     fused = maps_of(tiny(ZEGFORMER | changed))
     (segment, image, seen, weight) = calls.pop()

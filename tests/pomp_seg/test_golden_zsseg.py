@@ -89,7 +89,7 @@ def test_backbone_and_head(model: Any, golden: dict[str, Any]) -> None:
 def test_regions(model: Any, golden: dict[str, Any]) -> None:
     cases, adapter = golden["cases"], model.clip_adapter
     masks = cases["adapter.masks"].float()
-    encoder = adapter._regions
+    encoder = adapter.encode_regions
     binary = masks > encoder.threshold
     crops = encoder.crops(cases["image0"], binary[cases["adapter.valid"].bool()], binary[cases["adapter.valid"].bool()])
     assert difference(crops[..., ::4, ::4], cases["adapter.regions_every_4th_pixel"]) < 1e-4
