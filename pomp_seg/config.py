@@ -1,4 +1,8 @@
-"""Configuration files of segmenters: published and own YAML files, ``_BASE_`` chains and strict overrides."""
+"""Configurations of segmenters: every key that Detectron2 itself does not know, and YAML files with strict overrides.
+
+Keys and defaults of MaskFormer (arXiv 2107.06278), ZSSeg (arXiv 2112.14757) and POMP (arXiv 2304.04704) are those of
+the published projects, so that their YAML files mean here what they meant there. Keys of this project are marked *own*.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,6 @@ from detectron2.config import CfgNode
 
 from pomp_engine.backbones.efficientnet_lite import add_backbone_config
 from pomp_engine.config import add_engine_config, override_pairs, read_config, task_config
-from pomp_seg.config_keys import add_model_config, add_solver_config
-from pomp_seg.data.config_keys import add_data_config
 from prompt_core.errors import UserError, nearest
 
 META_ARCHITECTURES = ("MaskFormer", "ZeroShotMaskFormer", "ProposalClipClassifier", "ZeroShotPerPixelModel")
@@ -21,9 +23,9 @@ def add_segmenter_config(cfg: CfgNode) -> None:
     """Add every key of MaskFormer, ZSSeg, POMP and this project to a Detectron2 configuration, in place."""
     add_engine_config(cfg)
     add_backbone_config(cfg)
-    add_model_config(cfg)
-    add_solver_config(cfg)
-    add_data_config(cfg)
+    _add_models(cfg)
+    _add_solver(cfg)
+    _add_data(cfg)
 
 
 def load_config(file: str | Path | None = None, overrides: Sequence[Any] | Mapping[str, Any] = ()) -> CfgNode:
@@ -57,3 +59,127 @@ def is_segmenter(file: str | Path, overrides: Sequence[Any] = ()) -> bool:
     if hint:
         raise UserError(f"MODEL.META_ARCHITECTURE is {name!r}, neither a detector nor a segmenter{hint}")
     return name in META_ARCHITECTURES
+
+
+def _add_models(cfg: CfgNode) -> None:
+    """Add the keys of the models to a Detectron2 configuration, in place."""
+    _add_mask_former(cfg)
+    _add_clip_adapter(cfg)
+    cfg.MODEL.RESNETS.STEM_TYPE = "basic"  # basic or deeplab, of build_resnet_deeplab_backbone
+    cfg.MODEL.RESNETS.RES4_DILATION = 1
+    cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 2, 4]
+    # own; the classes to segment: a vocabulary's name, a file of names, or names joined by commas. Empty takes the
+    # classes of each data set.
+    cfg.MODEL.VOCABULARY = ""
+    cfg.ORACLE = False  # read and not used, as the next five
+    cfg.PSEUDO = False
+    cfg.PSEUDO_WITH_PRIOR = True
+    cfg.PSEUDO_REJECT_THRESHOLD = 0.0
+    cfg.PSEUDO_FLAG_NAME = "trainable_flag"
+    cfg.WANDB = CfgNode()
+    cfg.WANDB.PROJECT = "zero_shot_seg"
+    cfg.WANDB.NAME = None
+
+
+def _add_mask_former(cfg: CfgNode) -> None:
+    node = cfg.MODEL.MASK_FORMER = CfgNode()
+    node.DEEP_SUPERVISION = True  # losses after every decoder layer
+    node.NO_OBJECT_WEIGHT = 0.1
+    node.DICE_WEIGHT = 1.0
+    node.MASK_WEIGHT = 20.0
+    node.NHEADS = 8
+    node.DROPOUT = 0.1
+    node.DIM_FEEDFORWARD = 2048
+    node.ENC_LAYERS = 0
+    node.DEC_LAYERS = 6
+    node.PRE_NORM = False
+    node.HIDDEN_DIM = 256
+    node.NUM_OBJECT_QUERIES = 100
+    node.TRANSFORMER_IN_FEATURE = "res5"
+    node.ENFORCE_INPUT_PROJ = False
+    node.SIZE_DIVISIBILITY = 32
+    node.TEST = CfgNode()
+    node.TEST.PANOPTIC_ON = False
+    node.TEST.OBJECT_MASK_THRESHOLD = 0.0  # read and not used, as the next two
+    node.TEST.OVERLAP_THRESHOLD = 0.0
+    node.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+
+    head = cfg.MODEL.SEM_SEG_HEAD
+    head.MASK_DIM = 256
+    head.TRANSFORMER_ENC_LAYERS = 0
+    head.PIXEL_DECODER_NAME = "BasePixelDecoder"
+    head.EMBEDDING_DIM = 512  # of the class embeddings: the width of the text features
+    head.EMBED_HIDDEN_DIM = 1024
+    head.EMBED_LAYERS = 2
+
+
+def _add_clip_adapter(cfg: CfgNode) -> None:
+    node = cfg.MODEL.CLIP_ADAPTER = CfgNode()
+    _add_prompt(node, "imagenet")
+    node.MASK_FILL = "mean"  # what the mask leaves out of a crop: mean or zero
+    node.MASK_EXPAND_RATIO = 1.0
+    node.MASK_THR = 0.5  # above it a pixel belongs to the region
+    node.MASK_MATTING = False
+    node.REGION_RESIZED = True
+    node.CLIP_ENSEMBLE = True
+    node.CLIP_ENSEMBLE_WEIGHT = 0.8
+    # own; how ZeroShotMaskFormer joins its own opinion with CLIP's: zsseg (by CLIP_ENSEMBLE_WEIGHT) or zegformer, see
+    # pomp_seg.ensemble
+    node.ENSEMBLE = "zsseg"
+    node.ZEGFORMER_LAMBDA = 0.7  # own; no published value is known to us
+    node.ZEGFORMER_GAMMA = 0.1  # own; that of ZegFormer's files (GZERO_CALIBRATE)
+    # own; crops (each distinct region cropped and encoded, in batches), one_by_one (its plain reference) or
+    # single_pass (CLIP's features of the whole image, pooled under each mask)
+    node.REGION_FEATURES = "crops"
+    node.REGION_BATCH = 0  # own; crops per pass; 0: 32 on a GPU, 1 on a CPU, where more of them leave the cache
+    node.SINGLE_PASS_FIRST_BLOCK = -3  # own; block of a vision transformer from which on regions are pooled
+    node.SEPERATE_ADAPTER = False  # (sic) another prompt or CLIP for the regions
+    node.REGION_CLIP_ADAPTER = CfgNode()
+    _add_prompt(node.REGION_CLIP_ADAPTER, "predefined")
+
+
+def _add_prompt(node: CfgNode, learner: str) -> None:
+    node.PROMPT_LEARNER = learner  # predefined, imagenet, vild, learnable, pomp or pomp_tuned
+    node.PREDEFINED_PROMPT_TEMPLATES = ["a sculpture of a {}."]
+    node.PROMPT_DIM = 512  # width of the text tower
+    node.PROMPT_SHAPE = (16, 0)  # learned vectors before and behind the class name
+    node.PROMPT_CHECKPOINT = ""
+    node.PROMPT_LAYOUT = "separate"  # own; separate or joined, see pomp_seg.prompts.prompt_learner
+    node.CLIP_MODEL_NAME = "ViT-B/16"  # OpenAI's name, or an open_clip architecture, mini, openai
+    node.CLIP_PRETRAINED = ""  # own; a tag or a file; empty: OpenAI's weights (mini has its own)
+
+
+def _add_solver(cfg: CfgNode) -> None:
+    """Add the keys of training and testing, and set the defaults that the published projects change, in place."""
+    node = cfg.SOLVER
+    node.OPTIMIZER = "ADAMW"  # or SGD
+    node.BACKBONE_MULTIPLIER = 0.1
+    node.WEIGHT_DECAY_EMBED = 0.0
+    node.POLY_LR_POWER = 0.9
+    node.POLY_LR_CONSTANT_ENDING = 0.0
+    # own; what mIoU divides by: ground_truth (classes with ground truth, Detectron2 since 2022) or union (classes with
+    # ground truth or predictions, as ZSSeg and POMP), see pomp_seg.evaluation.metrics
+    cfg.TEST.MIOU_DENOMINATOR = "ground_truth"
+    # own; your data sets: [name, folder of label images, folder of photos, vocabulary], and behind it, where training
+    # sees only some classes, a file of their names
+    cfg.DATASETS.FILES = []
+    node.TEST_IMS_PER_BATCH = 1  # read and not used, as the next four
+    cfg.TEST.SLIDING_WINDOW = False
+    cfg.TEST.SLIDING_TILE_SIZE = 224
+    cfg.TEST.SLIDING_OVERLAP = 2 / 3.0
+    cfg.TEST.DENSE_CRF = False
+
+
+def _add_data(cfg: CfgNode) -> None:
+    """Add the keys of the mappers and of sampling by class to a Detectron2 configuration, in place."""
+    cfg.INPUT.FORMAT = "RGB"  # what CLIP looks at; Detectron2's own default is BGR
+    # The training examples: mask_former_semantic (whole label maps) or mask_former_binary_semantic (one masked region)
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    cfg.INPUT.COLOR_AUG_SSD = False  # the colour jitter of SSD
+    cfg.INPUT.SIZE_DIVISIBILITY = -1  # pixels; training images are padded to a multiple of it, -1 pads nothing
+    # The largest share that one class may have of a training crop, 1.0 allows all
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # own; resize a masked region's shorter side to MIN_SIZE_TEST before its centre is cut out; False as published
+    cfg.INPUT.REGION_TEST_RESIZE = False
+    cfg.DATASETS.SAMPLE_PER_CLASS = -1  # records of each class, of data sets with one class a record; -1 takes all
+    cfg.DATASETS.SAMPLE_SEED = 0  # of the draw

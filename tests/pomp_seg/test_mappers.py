@@ -26,9 +26,8 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.transforms import RandomFlip
 
 from pomp_engine.loader import SeededExamples
-from pomp_seg.config import load_config
+from pomp_seg.config import add_segmenter_config, load_config
 from pomp_seg.data.augmentation import ColorJitter, centre_crop_or_pad, nearest_positions, pad_to_multiple
-from pomp_seg.data.config_keys import add_data_config
 from pomp_seg.data.evaluation_mapper import EvaluationMapper, build_test_mapper
 from pomp_seg.data.label_sets import read_label_set
 from pomp_seg.data.loader import build_mapper, configured_sample, sample_per_class
@@ -127,7 +126,7 @@ def data_set() -> Iterator[str]:
 def cfg(data_set: str) -> CfgNode:
     """A configuration of small crops on that data set."""
     cfg = get_cfg()
-    add_data_config(cfg)
+    add_segmenter_config(cfg)
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (data_set,)
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (40, 60, 90), 200
