@@ -20,9 +20,9 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from pomp_lab.comparisons.prompts import mean_and_spread
 from pomp_lab.report.published import load_published
 from pomp_lab.report.runs import Run, read_runs
+from pomp_lab.runs import mean_and_spread
 from prompt_core.errors import UserError, nearest
 from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import read_json

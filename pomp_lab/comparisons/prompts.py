@@ -58,8 +58,3 @@ def geometry(features: Tensor, column: TestSet) -> dict[str, float]:
         "alignment": float(alignment(images, candidates[torch.from_numpy(column.labels)])),
         "uniformity": float(uniformity(candidates)),
     }
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the range between the smallest and the largest value."""
-    return float(np.mean(values)), float(np.ptp(values) / 2)
