@@ -10,11 +10,10 @@ behind it. Runs that are done are not done again, and a run that was stopped goe
 
 from pathlib import Path
 
-from pomp_lab.comparisons.runs import chosen_runs, comparison_parser, run_folders
-from prompt_core.command_line import show_results
+from pomp_lab.comparisons.comparison import chosen_runs, compare, comparison_parser, open_store
 from prompt_core.errors import run_command
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "mini"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def main() -> None:
@@ -22,22 +21,14 @@ def main() -> None:
     parser = comparison_parser((__doc__ or "").partition("\n")[0])
     parser.add_argument("--shapes", required=True, metavar="DIR", help="shapes with both parts")
     arguments = parser.parse_intermixed_args()
-    from pomp_lab.comparisons.detectors import ROWS, DetectorComparison
+    from pomp_lab.comparisons.detectors import DetectorComparison
     from pomp_lab.shapes.labels import prepare_image_labels
 
-    known = {row.name: row for row in ROWS}
-    names, seeds = chosen_runs(arguments, known)
-    prepare_image_labels(Path(arguments.shapes))
-    output, results = run_folders(arguments)
-    comparison = DetectorComparison(Path(arguments.shapes), CONFIGS, output, results, arguments.overrides)
-    if not arguments.table_only:
-        for seed in seeds:
-            for name in names:
-                comparison.run(known[name], seed)
-                print(f"done: {name}, seed {seed}", flush=True)
-    headings, rows = comparison.table([known[name] for name in names], seeds)
-    title = "LVIS AP on generated scenes; r: novel classes; mean ± half the range over seeds"
-    show_results(title, headings, rows, results / "table.md")
+    chosen_runs(arguments, DetectorComparison.rows)
+    shapes = Path(arguments.shapes)
+    prepare_image_labels(shapes)
+    store = open_store(arguments, DetectorComparison.name)
+    compare(DetectorComparison(shapes, CONFIGS, store, arguments.overrides), arguments)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ for all segmenters. With --data coco: photos of datasets/prepare.py coco_small_s
 
 from pathlib import Path
 
-from pomp_lab.comparisons.runs import chosen_runs, comparison_parser, run_folders
-from prompt_core.command_line import show_results
+from pomp_lab.comparisons.comparison import chosen_runs, compare, comparison_parser, open_store
 from prompt_core.errors import run_command
+from prompt_core.files import data_root
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -24,22 +24,12 @@ def main() -> None:
     parser = comparison_parser((__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", required=True, choices=("scenes", "coco"))
     arguments = parser.parse_intermixed_args()
-    from pomp_lab.comparisons.segmenters import EXPERIMENTS, ROWS, SegmenterComparison
-    from prompt_core.files import data_root
+    from pomp_lab.comparisons.segmenters import EXPERIMENTS, SegmenterComparison
 
-    known = {row.name: row for row in ROWS}
-    names, seeds = chosen_runs(arguments, known)
-    output, results = run_folders(arguments)
+    chosen_runs(arguments, SegmenterComparison.rows)
     experiment = EXPERIMENTS[arguments.data]
-    comparison = SegmenterComparison(experiment, data_root(None), CONFIGS, output, results, arguments.overrides)
-    if not arguments.table_only:
-        for seed in seeds:
-            for name in names:
-                comparison.run(known[name], seed)
-                print(f"done: {name}, seed {seed}", flush=True)
-    headings, rows = comparison.table([known[name] for name in names], seeds)
-    title = f"{experiment.dataset}, all classes; mean ± half the range over seeds"
-    show_results(title, headings, rows, results / "table.md")
+    store = open_store(arguments, experiment.name)
+    compare(SegmenterComparison(experiment, data_root(), CONFIGS, store, arguments.overrides), arguments)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,19 @@ OpenAI's CLIP and the data sets of the paper below the data root; --scale laptop
 photos of the ImageNet classes and drawn shapes. What is done is found by what decided it (configuration, images, class
 names, weights) and not done again, also for other tables in the same --output; several processes may share it. Images
 are known by path and size: one that is replaced by another of the same size in bytes is not noticed, take another
---output then. Damaged results are told and done again. Ctrl-C stops, the same command goes on. --dry-run lists runs,
-absent data and the work that is left, and writes nothing. KEY VALUE overrides hold for all rows; the table says them.
+--output then. Damaged results are told and done again. Ctrl-C stops, the same command goes on. --dry-run lists what is
+done, what is missing and which data are absent, and writes nothing. KEY VALUE overrides hold for all rows; the table
+says them.
 
-Numbers are one JSON file each in OUTPUT/results, which may travel alone; the table is OUTPUT/TABLE_SCALE.md, and with
-matplotlib OUTPUT/report.md and report.html show all of them.
+The table is OUTPUT/TABLE_SCALE.md; OUTPUT/TABLE_SCALE.json holds its numbers with settings and protocols and may travel
+alone: runs in it count as done. With matplotlib, OUTPUT/report.md and report.html show all numbers of OUTPUT.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from pomp_lab.tables.command import Request, reproduce
-from pomp_lab.tables.scales import NAMES, SCALES
+from pomp_lab.tables.command import NAMES, SCALES, Request, reproduce
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
 from prompt_core.files import data_root
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--seeds", metavar="0,1,…", help="default: 42 as published; 0,1,2 at laptop scale")
     parser.add_argument("--rows", metavar="ROW;ROW", help="rows to run and show (default: all)")
     parser.add_argument("--datasets", metavar="A,B", help="image sets to score (default: all of the table)")
-    parser.add_argument("--dry-run", action="store_true", help="list what would be done, and its cost")
+    parser.add_argument("--dry-run", action="store_true", help="list what is done, missing and absent")
     parser.add_argument(
         "--select-on-test", action="store_true", help="choose epochs on the reported split, as published; labelled"
     )

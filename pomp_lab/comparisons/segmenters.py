@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pomp_lab.comparisons.runs import RunStore, learned_prompt, mean_row, run_process
+from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison, train
+from pomp_lab.runs import Run, RunStore
 from prompt_core.files import read_json, sha256_of_json
-
-METRICS = ("hIoU", "mIoU-seen", "mIoU-unseen", "mIoU", "pACC")
 
 
 @dataclass(frozen=True)
@@ -18,13 +17,11 @@ class Row:
     """One segmenter of the table.
 
     Attributes:
-        name: in the table.
         learner: ``CLIP_ADAPTER.PROMPT_LEARNER`` of stage 2.
         tuning: that of stage 1, the tuning of the prompt on regions; None without it.
         overrides: further settings of stage 2.
     """
 
-    name: str
     learner: str
     tuning: str | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
@@ -37,13 +34,13 @@ _PER_PIXEL = (
     ("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT", 2.0),
 )
 
-ROWS = (
-    Row("hand prompt", "predefined"),
-    Row("ZSSeg's own prompt, tuned", "learnable", "learnable"),
-    Row("POMP", "pomp"),
-    Row("POMP, tuned", "pomp_tuned", "pomp"),
-    Row("SPNet, hand prompt", "predefined", overrides=_PER_PIXEL),
-)
+ROWS = {
+    "hand prompt": Row("predefined"),
+    "ZSSeg's own prompt, tuned": Row("learnable", "learnable"),
+    "POMP": Row("pomp"),
+    "POMP, tuned": Row("pomp_tuned", "pomp"),
+    "SPNet, hand prompt": Row("predefined", overrides=_PER_PIXEL),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,7 @@ class Experiment:
     """The data of a table.
 
     Attributes:
+        name: of the results file.
         config: file of stage 2 in ``configs/mini``, and ``tuning`` that of stage 1.
         dataset: the test set whose numbers are shown.
         prompt: file in ``configs/prompt`` that learns the prompt, with ``train`` and ``vocabulary``, ``DATA.TRAIN`` and
@@ -58,6 +56,7 @@ class Experiment:
         classes: JSON below the root with ``names`` and ``unseen``, where the number of seen classes is not fixed.
     """
 
+    name: str
     config: str
     tuning: str
     dataset: str
@@ -69,6 +68,7 @@ class Experiment:
 
 EXPERIMENTS = {
     "scenes": Experiment(
+        "scenes_seg",
         "scenes_seg.yaml",
         "scenes_seg_prompt.yaml",
         "shapes_sem_seg_val",
@@ -78,6 +78,7 @@ EXPERIMENTS = {
         "shapes/semantic_classes.json",
     ),
     "coco": Experiment(
+        "coco_seg",
         "coco_seg.yaml",
         "coco_seg_prompt.yaml",
         "coco_small_sem_seg_val",
@@ -88,81 +89,77 @@ EXPERIMENTS = {
 }
 
 
-class SegmenterComparison:
-    """Runs of the table that are missing, and the table of those that are done.
+class SegmenterComparison(Comparison):
+    """The table of segmenters.
 
     Args:
         root: the data root; its data sets are prepared.
         configs: the folder ``configs``.
-        folder: for segmenters and prompts; ``results`` gets one small JSON file for each run.
-        overrides: ``KEY VALUE`` pairs for all segmenters, flat.
     """
 
+    heading = "segmenter"
+    rows = tuple(ROWS)
+    columns = ("hIoU", "mIoU-seen", "mIoU-unseen", "mIoU", "pACC")
+
     def __init__(
-        self,
-        experiment: Experiment,
-        root: Path,
-        configs: Path,
-        folder: Path,
-        results: Path,
-        overrides: Sequence[Any] = (),
+        self, experiment: Experiment, root: Path, configs: Path, store: RunStore, overrides: Sequence[Any] = ()
     ) -> None:
-        self.experiment, self.root, self.configs, self.folder = experiment, root, configs, folder
-        self.overrides = list(overrides)
-        self._store = RunStore(folder, results)
+        super().__init__(store, overrides)
+        self.experiment, self.root, self.configs = experiment, root, configs
+        self.name, self.dataset = experiment.name, experiment.dataset
+        self.title = f"{self.dataset}, all classes; mean ± half the range over seeds"
+        shapes = root / "shapes" / "shapes.json"
+        self.facts = read_json(shapes)["options"] if experiment.classes and shapes.is_file() else None
 
-    def run(self, row: Row, seed: int) -> dict[str, Any]:
-        """The numbers of a row: read where this very run is done, else of a training in a process of its own.
+    def run_of(self, row: str, seed: int) -> Run:
+        identity = {
+            "row": row,
+            "seed": seed,
+            "config": sha256_of_json([self._text(file) for file in config_files(self.experiment, ROWS[row])]),
+            "overrides": [[key, str(value)] for key, value in ROWS[row].overrides],
+            "more_overrides": [str(text) for text in self.overrides],
+            "shapes": self.facts,
+        }
+        return Run(row, seed, identity)
 
-        Raises:
-            UserError: when a training stops.
-        """
-        identity = self._identity(row, seed)
-        known = self._store.known(identity)
-        if known is not None:
-            return known
-        settings: dict[str, Any] = {"SEED": seed, "OUTPUT_DIR": str(self._store.output(identity))}
-        settings |= {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": row.learner, "DATASETS.TEST": (self.experiment.dataset,)}
-        settings |= self._prompt_settings(row, seed)
+    def about(self, row: str) -> dict[str, Any]:
+        hand = {"hand_prompt": True} if ROWS[row].learner == "predefined" else {}
+        return {"config_file": f"configs/mini/{self.experiment.config}", **hand}
+
+    def training(self, row: str, seed: int) -> tuple[Path, dict[str, Any]]:
+        plan = ROWS[row]
+        settings: dict[str, Any] = {
+            "MODEL.CLIP_ADAPTER.PROMPT_LEARNER": plan.learner,
+            "DATASETS.TEST": (self.dataset,),
+        }
+        if plan.learner != "predefined":
+            checkpoint = self.prompt(seed) if plan.tuning is None else self.tuned_prompt(plan.tuning, seed)
+            settings["MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT"] = str(checkpoint)
+            settings |= self._shape(plan.learner, seed)
         if self.experiment.classes:
             listed = read_json(self.root / self.experiment.classes)
             settings["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(listed["names"]) - len(listed["unseen"])
-        settings |= dict(row.overrides)
-        settings |= dict(zip(self.overrides[::2], self.overrides[1::2], strict=True))
-        what = f"row {row.name!r}, seed {seed},"
-        run_process(_train, (str(self.configs / "mini" / self.experiment.config), settings), what)
-        return self._store.keep(identity, self.experiment.dataset)
+        return self.configs / "mini" / self.experiment.config, settings | dict(plan.overrides)
 
-    def table(self, rows: Sequence[Row], seeds: Sequence[int]) -> tuple[list[str], list[list[str]]]:
-        """Headings and cells: mean over the seeds that are done, half the range behind it."""
-        cells = []
-        for row in rows:
-            found = [self._store.known(self._identity(row, seed)) for seed in seeds]
-            cells.append(mean_row(row.name, [each for each in found if each is not None], METRICS))
-        return ["segmenter", "seeds", *METRICS], cells
+    def prompt(self, seed: int) -> Path:
+        """The prompt that POMP's rows take, learned unless it is there."""
+        images, vocabulary = (
+            text.format(root=self.root) for text in (self.experiment.train, self.experiment.vocabulary)
+        )
+        return self.learned_prompt(self.configs / "prompt" / self.experiment.prompt, seed, images, vocabulary)
 
-    def _identity(self, row: Row, seed: int) -> dict[str, Any]:
-        files = [f"mini/{self.experiment.config}", "mini/segmentation_base.yaml"]
-        if row.learner != "predefined":
-            files += [f"prompt/{self.experiment.prompt}"]
-        if row.tuning is not None:
-            files += [f"mini/{self.experiment.tuning}", "mini/segmentation_prompt.yaml"]
-        identity = {
-            "row": row.name,
-            "seed": seed,
-            "config": sha256_of_json([(self.configs / file).read_text(encoding="utf-8") for file in files]),
-            "overrides": [[str(key), str(value)] for key, value in row.overrides],
-            "more_overrides": [str(each) for each in self.overrides],
-        }
-        return identity | {"shapes": self._shapes()}
-
-    def _prompt_settings(self, row: Row, seed: int) -> dict[str, Any]:
-        """Which learned vectors stage 2 freezes."""
-        if row.learner == "predefined":
-            return {}
-        checkpoint = self._prompt(seed) if row.tuning is None else self._tuned(row.tuning, seed)
-        settings: dict[str, Any] = {"MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": str(checkpoint)}
-        return settings | self._shape(row.learner, seed)
+    def tuned_prompt(self, learner: str, seed: int) -> Path:
+        """The output of stage 1, trained unless it is there."""
+        start = "" if learner == "learnable" else str(self.prompt(seed))
+        names = (self.experiment.tuning, "segmentation_prompt.yaml", "segmentation_base.yaml")
+        files = [f"mini/{name}" for name in names]
+        identity = sha256_of_json([[self._text(file) for file in files], learner, seed, start, self.facts])
+        path = self.store.folder / f"tuned_{identity[:16]}" / FINAL_WEIGHTS
+        if not path.is_file():
+            settings = {"SEED": seed, "OUTPUT_DIR": str(path.parent)} | self._shape(learner, seed)
+            settings |= {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": learner, "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": start}
+            train(self.configs / files[0], settings, f"the tuning of prompt {learner!r}, seed {seed},")
+        return path
 
     def _shape(self, learner: str, seed: int) -> dict[str, Any]:
         """ZSSeg's own prompt has its published length, POMP's the one that it was learned with."""
@@ -170,46 +167,17 @@ class SegmenterComparison:
             return {"MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (16, 0)}
         from prompt_core.prompt import SoftPrompt
 
-        return {"MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (SoftPrompt.load(self._prompt(seed)).n_ctx, 0)}
+        return {"MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (SoftPrompt.load(self.prompt(seed)).n_ctx, 0)}
 
-    def _prompt(self, seed: int) -> Path:
-        return learned_prompt(
-            self.configs / "prompt" / self.experiment.prompt,
-            self.folder,
-            seed,
-            self.experiment.train.format(root=self.root),
-            self.experiment.vocabulary.format(root=self.root),
-            self._shapes(),
-        )
-
-    def _tuned(self, learner: str, seed: int) -> Path:
-        """The output of stage 1, unless it is there."""
-        start = "" if learner == "learnable" else str(self._prompt(seed))
-        files = [self.experiment.tuning, "segmentation_prompt.yaml", "segmentation_base.yaml"]
-        texts = [(self.configs / "mini" / file).read_text(encoding="utf-8") for file in files]
-        output = self.folder / f"tuned_{sha256_of_json([texts, learner, seed, start, self._shapes()])[:16]}"
-        path = output / "model_final.pth"
-        if not path.is_file():
-            settings = {"SEED": seed, "OUTPUT_DIR": str(output)} | self._shape(learner, seed)
-            settings |= {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": learner, "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": start}
-            file = str(self.configs / "mini" / self.experiment.tuning)
-            run_process(_train, (file, settings), f"the tuning of prompt {learner!r}, seed {seed},")
-        return path
-
-    def _shapes(self) -> Any:
-        """The options that the generated scenes were made with; None for photos."""
-        file = self.root / "shapes" / "shapes.json"
-        return read_json(file)["options"] if self.experiment.classes and file.is_file() else None
+    def _text(self, file: str) -> str:
+        return (self.configs / file).read_text(encoding="utf-8")
 
 
-def _train(config: str, overrides: Mapping[str, Any]) -> None:
-    """What the process of a run does; a run that was stopped goes on."""
-    from pomp_engine.run import train
-    from pomp_seg.config import load_config
-    from pomp_seg.task import segmentation_task
-    from prompt_core.errors import run_command
-
-    def main() -> None:
-        train(segmentation_task(), load_config(config, overrides), resume=True)
-
-    run_command(main)
+def config_files(experiment: Experiment, row: Row) -> list[str]:
+    """Files below ``configs`` that a row depends on."""
+    files = [f"mini/{experiment.config}", "mini/segmentation_base.yaml"]
+    if row.learner != "predefined":
+        files.append(f"prompt/{experiment.prompt}")
+    if row.tuning is not None:
+        files += [f"mini/{experiment.tuning}", "mini/segmentation_prompt.yaml"]
+    return files

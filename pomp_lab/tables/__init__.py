@@ -1,7 +1,6 @@
 """Tables of the paper from end to end: what is missing is run, what is done is found, ours stand beside theirs.
 
-``plan`` says what a table is, ``tables_paper`` and ``tables_laptop`` hold the tables as data; ``sources`` finds data
-sets, ``targets`` opens what is scored; ``store`` keeps results; ``jobs`` are rows with seeds, ``settings`` says what
-decides their numbers; ``runner`` learns and scores and knows no method by name; ``work`` and ``estimate`` count what is
-left, ``listing`` lists it; ``show`` prints; ``cost`` measures the table of costs; ``command`` is the whole of it.
+A table is data: ``plan`` says what it is, ``paper`` and ``laptop`` hold them. ``sources`` knows where data sets lie,
+``targets`` opens what is scored, ``jobs`` are rows with seeds, ``runner`` learns and scores them and knows no method by
+name, ``scoring`` scores, ``show`` prints; ``cost`` measures the table of costs; ``command`` is the whole of it.
 """

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pomp_lab.tables.jobs import Job, Opened, make_jobs
-from pomp_lab.tables.listing import list_jobs, listing_blocks, without_downloads
+from pomp_lab.runs import Document, RunStore, plain_command
+from pomp_lab.tables import laptop, paper
+from pomp_lab.tables.jobs import Inputs, Job, make_jobs
 from pomp_lab.tables.plan import Row, Table, check_overrides, parse_seeds
-from pomp_lab.tables.runner import Runner
-from pomp_lab.tables.scales import find_table
-from pomp_lab.tables.settings import plain_command
-from pomp_lab.tables.show import Block, Line, print_blocks, read_line, table_blocks, write_blocks
-from pomp_lab.tables.sources import find_source, missing_sources, present_benchmarks
-from pomp_lab.tables.store import Store
+from pomp_lab.tables.runner import TableRunner
+from pomp_lab.tables.show import Block, print_blocks, read_line, table_blocks, write_blocks
+from pomp_lab.tables.sources import DataFolders
 from pomp_lab.tables.targets import source_of
 from prompt_core.config import _pairs
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import make_output_folder
 
+SCALES = ("paper", "laptop")
+TABLES = {(table.scale, table.name): table for table in (*paper.TABLES, *laptop.TABLES)}
+NAMES = tuple(table.name for table in paper.TABLES)
 # How notes of tables say DATA.SHOTS.
 _SHOTS = re.compile(r"\b16 ((?:photos|images) of (?:each|a class))")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for; ``seeds``, ``rows`` and ``datasets`` are None for the table's own."""
+    """What the command line asks for; ``seeds``, ``rows`` and ``datasets`` are None for the table's own.
+
+    Everything is written to ``output``: ``learned/ID`` and ``runs/ID`` with what was learned and its numbers, which all
+    tables share, and ``TABLE_SCALE.json`` and ``TABLE_SCALE.md``.
+    """
 
     table: str
     scale: str
@@ -40,6 +45,19 @@ class Request:
     rows: str | None = None
     datasets: str | None = None
     overrides: tuple[str, ...] = ()
+
+
+def find_table(name: str, scale: str) -> Table:
+    """A table by name.
+
+    Raises:
+        UserError: an unknown name or scale.
+    """
+    if scale not in SCALES:
+        raise UserError(f"--scale is {scale!r}; expected {' or '.join(SCALES)}")
+    if name not in NAMES:
+        raise UserError(f"unknown table {name!r}{nearest(name, NAMES)}; expected one of {', '.join(NAMES)}")
+    return TABLES[scale, name]
 
 
 def reproduce(request: Request, dry_run: bool = False) -> list[Block]:
@@ -53,49 +71,52 @@ def reproduce(request: Request, dry_run: bool = False) -> list[Block]:
         KeyboardInterrupt: Ctrl-C; the same call goes on.
     """
     table = find_table(request.table, request.scale)
-    seeds = parse_seeds(request.seeds, table)
-    store = Store(request.output)
+    results = request.output / f"{table.name}_{table.scale}.json"
+    store = RunStore(request.output / "runs", results, lambda line: print(line, flush=True))
     if table.measured:
         return _cost(request, table, store, dry_run)
-    rows = table.chosen(request.rows)
+    seeds, rows = parse_seeds(request.seeds, table), table.chosen(request.rows)
     check_overrides(table, rows, [key for key, _ in _pairs(request.overrides)])
-    targets = _targets(request, table, rows)
+    folders = DataFolders(request.root)
+    targets = _targets(request, table, rows, folders)
     needed = [*(row.train for row in rows if row.train), *map(source_of, targets)]
-    absent_lines = missing_sources(needed, request.root)
-    absent = [name for name in dict.fromkeys(needed) if find_source(name).missing(request.root)]
-    if absent_lines and not dry_run:
-        more = f" ({len(absent_lines) - 1} more: --dry-run lists all)" if len(absent_lines) > 1 else ""
-        raise UserError(absent_lines[0] + more)
+    absent = {name: line for name in dict.fromkeys(needed) if (line := folders.missing(name)) is not None}
     if dry_run:
-        with tempfile.TemporaryDirectory() as lists, without_downloads():
-            opened = Opened(request.root, Path(lists))
-            jobs = make_jobs(rows, seeds, request.configs, request.overrides, opened, absent)
-            runner = Runner(table, store, opened)
-            here = [name for name in targets if find_source(source_of(name)).name not in absent]
-            runner.check_selection([job for job in jobs if job.row.train not in absent], here)
-            blocks = listing_blocks(runner, list_jobs(runner, jobs, targets, absent), absent_lines)
+        blocks = _listing(request, table, store, rows, seeds, targets, absent)
         print_blocks(blocks)
         return blocks
+    if absent:
+        more = f" ({len(absent) - 1} more: --dry-run lists all)" if len(absent) > 1 else ""
+        raise UserError(next(iter(absent.values())) + more)
     make_output_folder(request.output)
-    opened = Opened(request.root, request.output / "lists")
-    jobs = make_jobs(rows, seeds, request.configs, request.overrides, opened)
-    runner = Runner(table, store, opened, lambda line: print(line, flush=True))
+    inputs = Inputs(folders, request.output / "lists")
+    runner = TableRunner(table, inputs, store, request.output / "learned", lambda line: print(line, flush=True))
+    jobs = make_jobs(rows, seeds, request.configs, request.overrides, inputs)
     runner.run(jobs, targets)
-    blocks = _shown(runner, jobs, targets, request.overrides)
+    documents = {
+        runner.run_of(job).key: document for job in jobs if (document := runner.document(job, targets)) is not None
+    }
+    table = replace(table, note=note_of(table, request.overrides))
+    _write(table, store, documents)
+    lines = []
+    for row in rows:
+        of_row = [job for job in jobs if job.row == row]
+        reason = runner.impossible(of_row[0])
+        found = [documents[key] for job in of_row if (key := runner.run_of(job).key) in documents]
+        lines.append(read_line(row, found, f"not possible here: {reason}" if reason else ""))
+    blocks = table_blocks(table, lines)
     print_blocks(blocks)
-    file = request.output / f"{table.name}_{table.scale}.md"
-    write_blocks(blocks, file)
-    print(f"written to {file}")
-    _report(store)
+    write_blocks(blocks, results.with_suffix(".md"))
+    print(f"written to {results.with_suffix('.md')}")
+    _report(store, request.output)
     return blocks
 
 
-def _targets(request: Request, table: Table, rows: Sequence[Row]) -> list[str]:
+def _targets(request: Request, table: Table, rows: Sequence[Row], folders: DataFolders) -> list[str]:
     targets = list(table.targets)
     if table.whatever_is_there:
         # What is learned from is no other data set.
-        learned = [row.train for row in rows]
-        targets += [name for name in present_benchmarks(request.root, learned) if name not in targets]
+        targets += [name for name in folders.benchmarks([row.train for row in rows]) if name not in targets]
     if request.datasets is None:
         return targets
     wanted = [name.strip() for name in request.datasets.split(",")]
@@ -107,23 +128,55 @@ def _targets(request: Request, table: Table, rows: Sequence[Row]) -> list[str]:
     return wanted
 
 
-def _shown(runner: Runner, jobs: Sequence[Job], targets: Sequence[str], overrides: Sequence[str]) -> list[Block]:
-    lines: list[Line] = []
-    skipped: dict[str, list[str]] = {}
-    for row in dict.fromkeys(job.row for job in jobs):
-        own = [job for job in jobs if job.row == row]
-        documents = [
-            document
-            for job in own
-            for name in targets
-            if (document := runner.store.read(runner.result_key(job, name))) is not None
-        ]
-        reason = runner.impossible(own[0])
-        lines.append(read_line(row, documents, f"not possible here: {reason}" if reason else ""))
-        for document in documents:
-            for dataset, why in document["_run"].get("skipped", {}).items():
-                skipped.setdefault(row.name, []).append(f"nothing for {dataset}: {why}")
-    return table_blocks(replace(runner.table, note=note_of(runner.table, overrides)), lines, skipped)
+def _listing(
+    request: Request,
+    table: Table,
+    store: RunStore,
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    targets: Sequence[str],
+    absent: dict[str, str],
+) -> list[Block]:
+    """What is done and what is missing, and which data sets are absent and how to get them."""
+    present = [name for name in targets if source_of(name) not in absent]
+    with tempfile.TemporaryDirectory() as lists, _without_downloads():
+        inputs = Inputs(DataFolders(request.root), Path(lists))
+        jobs = make_jobs(rows, seeds, request.configs, request.overrides, inputs, list(absent))
+        runner = TableRunner(table, inputs, store, request.output / "learned")
+        here = [job for job in jobs if job.row.train not in absent]
+        runner.check_selection(here, present)
+        states = {job: _state(runner, job, present, len(targets)) for job in here}
+    lines = [(job.label, states.get(job, f"data set {job.row.train} is absent")) for job in jobs]
+    done = sum(state == "done" for _, state in lines)
+    title = f"{table.title}: {done} of {len(lines)} done"
+    blocks = [Block(title, (), ("run", "state"), tuple(lines))]
+    return [*blocks, Block("Absent data sets", tuple(absent.values()))] if absent else blocks
+
+
+def _state(runner: TableRunner, job: Job, present: Sequence[str], count: int) -> str:
+    try:
+        if reason := runner.impossible(job):
+            return f"not possible: {reason}"
+        done = len(present) - len(runner.missing(job, present))
+    except UserError as error:
+        return str(error)  # without the weights nothing is known of what is done
+    if done == count:
+        return "done"
+    gone = f", {count - len(present)} absent" if count > len(present) else ""
+    return f"missing: {done} of {count} image sets done{gone}"
+
+
+@contextlib.contextmanager
+def _without_downloads() -> Iterator[None]:
+    """Weights that are not on this machine stay away: listing writes nothing."""
+    import huggingface_hub.constants as constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def note_of(table: Table, overrides: Sequence[str]) -> str:
@@ -134,15 +187,20 @@ def note_of(table: Table, overrides: Sequence[str]) -> str:
     note = table.note
     if "DATA.SHOTS" in given:
         number = "all" if given["DATA.SHOTS"].startswith("-") else given["DATA.SHOTS"]
-        note = _SHOTS.sub(lambda found: f"{number} {found[1]}", note)
+        note = _SHOTS.sub(lambda match: f"{number} {match[1]}", note)
     # Folders of the machine are nobody's business.
     words = plain_command(" ".join(f"{key} {value}" for key, value in given.items()))
     return f"{note} With {words}." if note else f"With {words}."
 
 
-def _report(store: Store) -> None:
+def _write(table: Table, store: RunStore, documents: dict[str, Document]) -> None:
+    """The results file, which may travel alone."""
+    store.write_results({"command": plain_command(), "title": table.title, "note": table.note}, documents)
+
+
+def _report(store: RunStore, output: Path) -> None:
     """All numbers of the folder on one page, where there are any and drawings are possible."""
-    if not any(store.results.glob("*.json")):
+    if not any(store.folder.glob("*/metrics.json")):
         return
     try:
         import matplotlib  # noqa: F401
@@ -150,38 +208,35 @@ def _report(store: Store) -> None:
         return
     from pomp_lab.report.build import write_report
 
-    write_report([store.results], store.folder)
-    print(f"all numbers: {store.folder / 'report.html'}")
+    write_report([store.folder], output)
+    print(f"all numbers: {output / 'report.html'}")
 
 
-def _cost(request: Request, table: Table, store: Store, dry_run: bool) -> list[Block]:
+def _cost(request: Request, table: Table, store: RunStore, dry_run: bool) -> list[Block]:
     import torch
 
-    from pomp_lab.tables.cost import REPEATS, cost_jobs, cost_key, cost_rows, finished, measured
+    from pomp_lab.tables import cost
 
     if request.seeds or request.datasets or request.overrides:
         raise UserError("table cost is a measurement: it takes no --seeds, no --datasets and no KEY VALUE overrides")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    jobs = cost_jobs(table, device, torch.get_num_threads())
-    known = tuple(Row(name, "") for name in jobs)
-    chosen = [row.name for row in replace(table, rows=known).chosen(request.rows)]
-    jobs = {name: jobs[name] for name in chosen}
+    jobs = cost.cost_jobs(table, device, torch.get_num_threads())
+    chosen = replace(table, rows=tuple(Row(name, "") for name in jobs)).chosen(request.rows)
+    jobs = {row.name: jobs[row.name] for row in chosen}
+    runs = cost.cost_runs(jobs, device)
     if dry_run:
-        key = cost_key(jobs, device, REPEATS)
-        whole = finished(store.results / f"cost_{key}.json") is not None
-        state = "done" if whole else f"{2 * REPEATS} steps to measure"
-        rows = tuple((name, state, job.vocabulary, str(job.images)) for name, job in jobs.items())
-        blocks = [Block(f"{table.title}: what is left", (), ("run", "state", "names", "images in a step"), rows)]
+        lines = tuple((run.label, "missing" if store.document(run) is None else "done") for run in runs)
+        blocks = [Block(f"{table.title}: what is left", (), ("run", "state"), lines)]
         print_blocks(blocks)
         return blocks
     make_output_folder(request.output)
-    command = plain_command(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-    document = measured(table, store, jobs, device, command, REPEATS)
-    headings, rows_of = cost_rows(document)
-    set_up = document["set_up"]
-    where = f"Median of {REPEATS} runs on {set_up['gpu'] or set_up['cpu']}, torch {set_up['versions']['torch']}."
-    blocks = [Block(table.title, (table.note, where), tuple(headings), tuple(map(tuple, rows_of)))]
-    blocks += table_blocks(replace(table, title="", note=""), [], {})[1:]
+    documents = cost.measured(store, jobs, runs)
+    _write(table, store, documents)
+    headings, rows = cost.cost_rows(documents)
+    about = next(iter(documents.values()))["_run"]
+    where = f"Median of {cost.REPEATS} runs on {about['gpu'] or about['cpu']}, torch {about['versions']['torch']}."
+    blocks = [Block(table.title, (table.note, where), headings, rows)]
+    blocks += table_blocks(replace(table, title="", note=""), [])[1:]
     print_blocks(blocks)
-    write_blocks(blocks, request.output / f"{table.name}_{table.scale}.md")
+    write_blocks(blocks, store.results.with_suffix(".md"))
     return blocks

@@ -1,18 +1,17 @@
-"""Runs of a table: rows with seeds and their configurations, and the data and models that a process has opened."""
+"""Rows with seeds and their configurations, what decides their numbers, and what a process has opened for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pomp_lab.tables.plan import Row
-from pomp_lab.tables.sources import Training, open_training
+from pomp_lab.tables.plan import Row, Settings
+from pomp_lab.tables.sources import DataFolders, training_settings
 from pomp_lab.tables.targets import Target, open_target
 from prompt_core.command_line import load_model
-from prompt_core.config import load_config
+from prompt_core.config import flatten, load_config
 from prompt_core.methods.registry import method_class
 from prompt_core.training.data import training_images
 
@@ -22,14 +21,23 @@ if TYPE_CHECKING:
     from prompt_core.clip import Clip
     from prompt_core.data.images import ImageSet
 
+# Keys that decide no number: where things are and how fast, and what identities say by content.
+_PLACES = ("OUTPUT", "DEVICE", "SEED", "LOG", "DATA.TRAIN", "DATA.CLASSES", "DATA.VOCABULARY", "DATA.CACHE")
+_SPEED = ("DATA.WORKERS", "DATA.ENCODE_BATCH", "MODEL.NAME", "MODEL.PRETRAINED", "EVAL.NAMESAKES", "EVAL.DATASETS")
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A row with a seed (None where nothing is learned) and its configuration."""
+    """A row with a seed (None where nothing is learned) and its configuration.
+
+    Attributes:
+        as_configured: whether the row learns as its configuration file says, budget and all.
+    """
 
     row: Row
     seed: int | None
     cfg: CfgNode
+    as_configured: bool = False
 
     @property
     def learns(self) -> bool:
@@ -43,28 +51,32 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """Data of a process, opened once: a data root with its training images and targets."""
+class Inputs:
+    """Data and models, each opened once in a process.
 
-    root: Path
+    Attributes:
+        lists: folder for lists of the classes that are learned from.
+        half: of the photos that are scored, see :func:`pomp_lab.tables.targets.open_target`.
+    """
+
+    folders: DataFolders
     lists: Path
-
-    @cached_property
-    def _found(self) -> dict[Any, Any]:
-        return {}
+    half: str = "report"
+    _opened: dict[Any, Any] = field(default_factory=dict)
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self._found:
-            self._found[key] = make()
-        return self._found[key]
+        if key not in self._opened:
+            self._opened[key] = make()
+        return self._opened[key]
 
-    def training(self, name: str) -> Training:
-        """Training images by name."""
-        return self._once(("training", name), lambda: open_training(name, self.root))
+    def training(self, row: Row) -> list[str]:
+        """``KEY VALUE`` pairs of the training images of a row."""
+        key = ("training", row.train, row.wide)
+        return self._once(key, lambda: training_settings(row.train, row.wide, self.folders, self.lists))
 
     def target(self, name: str) -> Target:
         """What is scored under a name."""
-        return self._once(("target", name), lambda: open_target(name, self.root))
+        return self._once(("target", name), lambda: open_target(name, self.folders, self.half))
 
     def few_shot(self, cfg: CfgNode) -> ImageSet:
         """The images that a configuration learns from; all of a large set would not be kept in memory."""
@@ -75,9 +87,9 @@ class Opened:
     def clip(self, cfg: CfgNode) -> Clip:
         """The model of a configuration; the last one is kept."""
         key = (cfg.MODEL.NAME, cfg.MODEL.PRETRAINED, cfg.DEVICE)
-        if self._found.get("clip", (None, None))[0] != key:
-            self._found["clip"] = (key, load_model(cfg))
-        return self._found["clip"][1]
+        if self._opened.get("clip", (None, None))[0] != key:
+            self._opened["clip"] = (key, load_model(cfg))
+        return self._opened["clip"][1]
 
 
 def make_jobs(
@@ -85,7 +97,7 @@ def make_jobs(
     seeds: Sequence[int],
     configs: Path,
     overrides: Sequence[str],
-    opened: Opened,
+    inputs: Inputs,
     absent: Sequence[str] = (),
 ) -> list[Job]:
     """All rows with all seeds; rows that learn nothing once.
@@ -98,22 +110,33 @@ def make_jobs(
     """
     jobs = []
     for row in rows:
-        places: list[str] = []
-        if row.train and row.train not in absent:
-            training = opened.training(row.train)
-            places = ["DATA.TRAIN", training.train, "DATA.CLASSES", training.class_file(opened.lists)]
-            places += ["DATA.VOCABULARY", training.wide if row.wide else ""]
+        places = inputs.training(row) if row.train and row.train not in absent else []
         for seed in seeds if row.train else [None]:
             cfg = row_config(row, configs, overrides, [*places, *([] if seed is None else ["SEED", str(seed)])])
-            jobs.append(Job(row, seed, cfg))
+            plain = deciding_settings(row_config(Row(row.name, row.config), configs))
+            jobs.append(Job(row, seed, cfg, deciding_settings(cfg) == plain))
     return jobs
 
 
 def row_config(row: Row, configs: Path, overrides: Sequence[str] = (), places: Sequence[str] = ()) -> CfgNode:
     """The configuration of a row: its file, its budget, the command line, what the row is, where the data are."""
     flat = [*_flat(row.budget), *overrides, *_flat(row.settings), *places]
-    return load_config(configs / row.config, flat)
+    return load_config(configs / row.config if row.config else None, flat)
 
 
-def _flat(settings: Sequence[tuple[str, str]]) -> list[str]:
+def deciding_settings(cfg: CfgNode) -> dict[str, Any]:
+    """All keys that a learned method depends on, flat; of ``METHOD`` those of its own method."""
+    flat = dict(flatten(cfg))
+    of_method = f"METHOD.{cfg.METHOD.NAME.upper()}."
+    kept = {}
+    for key, value in flat.items():
+        if key.startswith(("LOG.", "METHOD.")) and key != "METHOD.NAME" and not key.startswith(of_method):
+            continue
+        if key in _PLACES or key in _SPEED or (key.startswith("EVAL.") and not flat.get("SELECT_ON_TEST")):
+            continue
+        kept[key] = list(value) if isinstance(value, tuple) else value
+    return kept
+
+
+def _flat(settings: Settings) -> list[str]:
     return [text for pair in settings for text in pair]

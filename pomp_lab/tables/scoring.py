@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pomp_lab.tables.targets import Question, Target
-from prompt_core.data.feature_cache import cache_key, cached_features
+from prompt_core.data.feature_cache import cached_features
 from prompt_core.evaluation.evaluate import TestSet, class_features, image_features, merges_namesakes, score
 from prompt_core.evaluation.protocol import protocol_of
 from prompt_core.methods.base import Method
@@ -33,15 +32,11 @@ class Scores:
         numbers: ``"dataset/metric"`` → value; percent, but for alignment and uniformity.
         protocol: data set → what its numbers follow.
         skipped: data set → why there is no number.
-        seconds: of encoding images, and of the rest.
-        image_passes: images that were encoded, not found.
     """
 
     numbers: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    image_passes: int = 0
 
 
 def score_target(
@@ -62,12 +57,7 @@ def score_target(
     scores = Scores()
     method = method.for_data_set(target.source)
     tower = image_tower(method)
-    started = time.perf_counter()
-    before = (Path(cache) / cache_key(tower, target.images, 0, None, 0)).exists()
     cached = cached_features(tower, target.images, 0, None, 0, cache, progress=progress)
-    scores.image_passes = 0 if before else len(target.images)
-    scores.seconds["encode"] = 0.0 if before else time.perf_counter() - started
-    started = time.perf_counter()
     everything = TestSet.from_cache(cached, target.images, target.names, target.rows, target.source)
     known: Tensor | None = None
     for question in target.questions:
@@ -92,7 +82,6 @@ def score_target(
         for metric in ("top1", "top5", "per_class"):
             scores.numbers[f"{question.dataset}/{metric}"] = 100 * getattr(accuracy, metric)
         scores.protocol[question.dataset] = _protocol(method, target, question, test_set, merge_namesakes)
-    scores.seconds["score"] = time.perf_counter() - started
     return scores
 
 

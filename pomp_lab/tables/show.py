@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pomp_lab.report.averages import with_averages
-from pomp_lab.report.beside import Refusals
-from pomp_lab.report.columns import Column, build_columns
 from pomp_lab.report.comparable import why_not
-from pomp_lab.report.formats import Run, joined_parts, read_runs_of
-from pomp_lab.report.markdown import markdown_table, plain
-from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
-from pomp_lab.report.rows import CHOSEN, cell
+from pomp_lab.report.page import markdown_table, plain
+from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published, with_averages
+from pomp_lab.report.rows import CHOSEN, Column, build_columns, cell, number_text
 from pomp_lab.report.rows import Row as ReportRow
-from pomp_lab.report.tables import cell_text, number_text
+from pomp_lab.report.runs import Run, read_runs
+from pomp_lab.report.tables import refusal_texts, same_numbers
 from pomp_lab.tables.plan import Published, Row, Table
 from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import write_text
@@ -53,25 +50,27 @@ class Line:
 
 
 def read_line(row: Row, documents: Sequence[Mapping[str, Any]], note: str = "") -> Line:
-    """A row from its result documents of all seeds and targets, whatever other table they were made for."""
+    """A row from its ``metrics.json`` documents, one of each seed."""
     runs = []
     for number, document in enumerate(documents):
-        own = {**document, "row": row.name}
-        runs += read_runs_of(Path("results"), own, f"{row.name} {number}")
-    return Line(row, tuple(with_averages(run) for run in joined_parts(runs)), note)
+        named = {**document, "_run": {**document["_run"], "row": row.name}}
+        runs += read_runs(Path("results"), named, f"{row.name} {number}")
+    return Line(row, tuple(map(with_averages, runs)), note)
 
 
-def table_blocks(table: Table, lines: Sequence[Line], skipped: Mapping[str, Sequence[str]]) -> list[Block]:
-    """Ours, ours beside the published numbers where both follow one protocol, and the published tables.
-
-    Args:
-        skipped: name of a row → why cells of it are empty.
-    """
+def table_blocks(table: Table, lines: Sequence[Line]) -> list[Block]:
+    """Ours, ours beside the published numbers where both follow one protocol, and the published tables."""
     runs = [run for line in lines for run in line.runs]
     columns = [column for column in build_columns(runs) if column.metric in table.metrics]
     notes = [table.note, _unit(table, lines)]
     notes += [f"{line.row.name}: {line.note}" for line in lines if line.note]
-    notes += [f"{name}: {reason}" for name, reasons in skipped.items() for reason in dict.fromkeys(reasons)]
+    skipped = {
+        f"{line.row.name}: nothing for {dataset}: {reason}": None
+        for line in lines
+        for run in line.runs
+        for dataset, reason in run.about.get("skipped", {}).items()
+    }
+    notes += skipped
     if any(line.chosen_on_test for line in lines):
         notes.append(f"{CHOSEN} the epoch was chosen on the reported images, as published: these are optimistic.")
     rows = [_cells(line, columns) for line in lines]
@@ -101,7 +100,12 @@ def _unit(table: Table, lines: Sequence[Line]) -> str:
 
 def _cells(line: Line, columns: Sequence[Column]) -> tuple[str, ...]:
     own = line.as_report_row
-    return (own.marked, str(len(line.runs)), *(cell_text(cell(own, column), column, own) for column in columns))
+    return (own.marked, str(len(line.runs)), *(_text(own, column) for column in columns))
+
+
+def _text(row: ReportRow, column: Column) -> str:
+    numbers = cell(row, column)
+    return numbers.text(column.metric, row.seeds) if numbers else ""
 
 
 def _heading(column: Column, columns: Sequence[Column]) -> str:
@@ -112,7 +116,7 @@ def _heading(column: Column, columns: Sequence[Column]) -> str:
 def _beside(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[list[tuple[str, ...]], list[str]]:
     """Rows of row, data set, ours, published, difference; and which numbers may not stand there, and why."""
     found: list[tuple[str, ...]] = []
-    refusals = Refusals()
+    refusals: list[tuple[str, str, str]] = []
     for line in lines:
         own = line.as_report_row
         for published in line.row.published:
@@ -122,13 +126,13 @@ def _beside(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[list[tupl
                     continue
                 table, each, value = place
                 if reason := why_not(table, [each], column, line.runs):
-                    refusals.add(f"not compared, {reason}", column.dataset, line.row.name)
+                    refusals.append((f"not compared, {reason}", column.dataset, line.row.name))
                     continue
-                gap = number_text(ours.mean - value, column, signed=True)
-                texts = (cell_text(ours, column, own), number_text(value, column), gap)
+                gap = number_text(ours.mean - value, column.metric, signed=True)
+                texts = (ours.text(column.metric, own.seeds), number_text(value, column.metric), gap)
                 name = line.row.name + (f" {CHOSEN}" if ON_REPORTED in column.protocol.values() else "")
                 found.append((name, column.dataset, *texts))
-    return found, refusals.words()
+    return found, refusal_texts(refusals)
 
 
 def published_number(published: Published, column: Column) -> tuple[PublishedTable, PublishedColumn, float] | None:
@@ -144,7 +148,7 @@ def published_number(published: Published, column: Column) -> tuple[PublishedTab
 def _is_of(each: PublishedColumn, published: Published, column: Column) -> bool:
     if published.column:
         return each.name == published.column and (column.dataset, column.metric) == (published.dataset, "top1")
-    return each.model == published.model and each.matches(column)
+    return each.model == published.model and same_numbers(each, column)
 
 
 def _published_block(published: PublishedTable, table: Table) -> Block:

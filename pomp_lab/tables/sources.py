@@ -1,172 +1,109 @@
-"""Where the images lie, whether they are there, and how to get them."""
+"""Where images lie and how to get them: the catalogue's data sets, drawn shapes, photos of the ImageNet classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pomp_lab.comparisons.prompts import base_novel_classes
 from pomp_lab.shapes.variants import VARIANTS
 from prompt_core.data.catalog.lookup import ENTRIES, classification_entry
-from prompt_core.data.sources import open_images, tiny_imagenet
+from prompt_core.data.images import ImageSet
+from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 from prompt_core.files import sha256_of_json, write_text
 
-if TYPE_CHECKING:
-    from prompt_core.data.images import ImageSet
-
-SPLIT_SEED = 0
+TINY, PHOTOS = "tiny_imagenet", "imagenet_samples"
+SHAPES = tuple("shapes" if variant == "plain" else f"shapes_{variant}" for variant in VARIANTS)
 # The wide vocabulary of Tiny-ImageNet and of photos of the ImageNet classes.
 WIDE = "imagenet21k"
 # 40 of Tiny-ImageNet's 200 classes are novel.
-NOVEL_SHARE = 5
+NOVEL_SHARE, SPLIT_SEED = 5, 0
 
 
 @dataclass(frozen=True)
-class Source:
-    """A folder of images.
+class DataFolders:
+    """The data root.
 
     Attributes:
-        place: data root → folder.
-        is_there: folder → whether it holds the images.
-        how: how to get it, ``{folder}`` is its place.
+        places: data sets that lie elsewhere.
     """
 
-    name: str
-    place: Callable[[Path], Path]
-    is_there: Callable[[Path], bool]
-    how: str
+    root: Path
+    places: Mapping[str, Path] = field(default_factory=dict)
 
-    def missing(self, root: Path) -> str | None:
+    def folder(self, name: str) -> Path:
+        """Where a data set lies, or would have to."""
+        if name in self.places:
+            return self.places[name]
+        return self.root / name if name in (*SHAPES, PHOTOS) else classification_entry(name).place(self.root)
+
+    def missing(self, name: str) -> str | None:
         """None where the images are there, else one line that says what is missing and how to get it."""
-        folder = self.place(root)
-        if self.is_there(folder):
-            return None
-        return f"data set {self.name} is not at {folder}: {self.how.format(folder=folder)}"
+        folder = self.folder(name)
+        if name in SHAPES:
+            there = (folder / "classification" / "val").is_dir()
+            variant = name.partition("_")[2]
+            how = f"run python datasets/make_shapes.py --output {folder} --parts classification"
+            how += f" --variant {variant}" if variant else ""
+        elif name == PHOTOS:
+            there = (folder / "labels.csv").is_file()
+            how = (
+                "put one photo of each ImageNet class (github.com/EliSchwartz/imagenet-sample-images) into "
+                f"{folder}, and labels.csv with the columns file, wnid, class_name"
+            )
+        else:
+            entry = classification_entry(name)
+            marked = bool(entry.marks) or entry.split_file is not None
+            there, how = entry.recognises(folder) if marked else folder.is_dir(), entry.advice(folder)
+        return None if there else f"data set {name} is not at {folder}: {how}"
+
+    def images(self, name: str, split: str) -> ImageSet:
+        """The images of a data set.
+
+        Raises:
+            UserError: when they are not there.
+        """
+        if line := self.missing(name):
+            raise UserError(line)
+        folder = self.folder(name)
+        if name in SHAPES:
+            return open_images(f"folder:{folder / 'classification'}", split)
+        return open_images(f"csv:{folder}" if name == PHOTOS else f"{name}:{folder}", split)
+
+    def benchmarks(self, without: Sequence[str] = ()) -> list[str]:
+        """Names of the catalogue's data sets that are there."""
+        return [entry.name for entry in ENTRIES if entry.name not in without and self.missing(entry.name) is None]
 
 
-def find_source(name: str) -> Source:
-    """A source by name: ``shapes`` and its variants, ``imagenet_samples``, or a name of the catalogue.
+def training_settings(name: str, wide: bool, folders: DataFolders, lists: Path) -> list[str]:
+    """``KEY VALUE`` pairs, flat, that make a configuration learn from a data set; from base classes where it has them.
+
+    Args:
+        wide: whether negatives come from the wide vocabulary instead of the images' own classes.
+        lists: folder for the file with the base classes, named by its content.
 
     Raises:
-        UserError: an unknown name.
+        UserError: when the images are not there.
     """
-    if name in SOURCES:
-        return SOURCES[name]
-    entry = classification_entry(name)
-    marked = bool(entry.marks) or entry.split_file is not None
-    return Source(
-        entry.name, entry.place, lambda folder: entry.recognises(folder) if marked else folder.is_dir(), entry.how
-    )
-
-
-def _shapes(variant: str) -> Source:
-    name = "shapes" if variant == "plain" else f"shapes_{variant}"
-    how = "run python datasets/make_shapes.py --output {folder} --parts classification"
-    if variant != "plain":
-        how += f" --variant {variant}"
-    return Source(name, lambda root: root / name, lambda folder: (folder / "classification" / "val").is_dir(), how)
-
-
-SOURCES = {source.name: source for source in map(_shapes, VARIANTS)} | {
-    "imagenet_samples": Source(
-        "imagenet_samples",
-        lambda root: root / "imagenet_samples",
-        lambda folder: (folder / "labels.csv").is_file(),
-        "put one photo of each ImageNet class (github.com/EliSchwartz/imagenet-sample-images) into {folder}, and "
-        "labels.csv with the columns file, wnid, class_name",
-    )
-}
-SHAPES = tuple(name for name in SOURCES if name.startswith("shapes"))
-
-
-def missing_sources(names: Sequence[str], root: Path) -> list[str]:
-    """One line for each source that is not there."""
-    lines = [find_source(name).missing(root) for name in dict.fromkeys(names)]
-    return [line for line in lines if line is not None]
-
-
-def present_benchmarks(root: Path, without: Sequence[str] = ()) -> list[str]:
-    """Names of the catalogued data sets that lie below the data root."""
-    return [
-        entry.name for entry in ENTRIES if entry.name not in without and find_source(entry.name).missing(root) is None
-    ]
-
-
-@dataclass(frozen=True)
-class Training:
-    """Training images as a configuration takes them.
-
-    Attributes:
-        source: the folder they are in.
-        train: ``DATA.TRAIN``.
-        wide: ``DATA.VOCABULARY`` of rows that learn over a wide vocabulary.
-        classes: ids of the classes that are learned from; None for all.
-    """
-
-    source: str
-    train: str
-    wide: str = ""
-    classes: tuple[str, ...] | None = None
-
-    def class_file(self, folder: Path) -> str:
-        """``DATA.CLASSES``: a file with the classes, named by its content; empty for all classes."""
-        if self.classes is None:
-            return ""
-        path = folder / f"classes_{sha256_of_json(self.classes)[:16]}.txt"
+    if line := folders.missing(name):
+        raise UserError(line)
+    folder, vocabulary, classes = folders.folder(name), "", ""
+    train = f"{name}:{folder}"
+    if name == "shapes":
+        train, vocabulary = f"folder:{folder / 'classification'}", str(folder / "class_names.txt")
+    elif name == TINY:
+        images = folders.images(TINY, "train")
+        ids = [images.ids[label] for label in tiny_base_novel(images)[0]]
+        path = lists / f"classes_{sha256_of_json(ids)[:16]}.txt"
         if not path.is_file():
-            write_text(path, "".join(f"{identity}\n" for identity in self.classes))
-        return str(path)
+            write_text(path, "".join(f"{identity}\n" for identity in ids))
+        vocabulary, classes = WIDE, str(path)
+    return ["DATA.TRAIN", train, "DATA.CLASSES", classes, "DATA.VOCABULARY", vocabulary if wide else ""]
 
 
 def tiny_base_novel(images: ImageSet) -> tuple[list[int], list[int]]:
     """Labels of base and novel classes of Tiny-ImageNet: 160 and 40 of 200."""
     base, novel = base_novel_classes(len(images.names), max(1, len(images.names) // NOVEL_SHARE), SPLIT_SEED)
     return base.tolist(), novel.tolist()
-
-
-def _tiny(root: Path) -> Training:
-    folder = find_source("tiny_imagenet").place(root)
-    images = tiny_imagenet(folder, "train")
-    base, _ = tiny_base_novel(images)
-    ids = tuple(images.ids[label] for label in base)
-    return Training("tiny_imagenet", f"tiny_imagenet:{folder}", WIDE, ids)
-
-
-def _drawn(root: Path) -> Training:
-    folder = find_source("shapes").place(root)
-    return Training("shapes", f"folder:{folder / 'classification'}", str(folder / "class_names.txt"))
-
-
-def _catalogued(name: str, root: Path) -> Training:
-    return Training(name, f"{name}:{find_source(name).place(root)}")
-
-
-TRAINING: dict[str, Callable[[Path], Training]] = {
-    "tiny_imagenet": _tiny,
-    "shapes": _drawn,
-    "imagenet": partial(_catalogued, "imagenet"),
-    "imagenet21k": partial(_catalogued, "imagenet21k"),
-}
-
-
-def open_training(name: str, root: Path) -> Training:
-    """The training images of a row.
-
-    Raises:
-        UserError: when they are not there.
-    """
-    if line := find_source(name).missing(root):
-        raise UserError(line)
-    return TRAINING[name](root)
-
-
-def open_source(name: str, root: Path, split: str) -> ImageSet:
-    """The images of a source."""
-    folder = find_source(name).place(root)
-    if name in SHAPES:
-        return open_images(f"folder:{folder / 'classification'}", split)
-    return open_images(f"csv:{folder}" if name == "imagenet_samples" else f"{name}:{folder}", split)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pomp_lab.comparisons.prompts import halves_by_key
-from pomp_lab.tables import sources
-from pomp_lab.tables.sources import SHAPES, find_source, open_source, tiny_base_novel
+from pomp_lab.tables.sources import PHOTOS, SHAPES, TINY, WIDE, DataFolders, tiny_base_novel
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
-from prompt_core.training.data import training_vocabulary
-from prompt_core.vocabulary import Vocabulary
+from prompt_core.vocabulary import Vocabulary, vocabulary_of
 
-# The half of the photos that settings were not tuned on.
-HALF = "report"
+# Halves of the photos, in the order of ``halves_by_key``: settings are tuned on one, the other is reported.
+HALVES = ("tune", "report")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,29 +92,33 @@ class Target:
         return {each.dataset: (int(self._asked(each).sum()), len(each.candidates)) for each in self.questions}
 
 
-def open_target(name: str, root: Path) -> Target:
+def open_target(name: str, folders: DataFolders, half: str = "report") -> Target:
     """What is scored under a name: ``tiny_imagenet_base_novel``, ``imagenet_samples``, shapes, or a catalogued set.
+
+    Args:
+        half: of the photos of Tiny-ImageNet and of the ImageNet classes, ``tune`` or ``report``.
 
     Raises:
         UserError: when its images are not there.
     """
-    if line := find_source(source_of(name)).missing(root):
-        raise UserError(line)
-    return SPECIAL[name](root) if name in SPECIAL else _benchmark(name, root)
+    source = source_of(name)
+    if source in SHAPES:
+        target = _shapes(source, folders, name.endswith("_base_novel"))
+        return dataclasses.replace(target, name=name)
+    if name not in (f"{TINY}_base_novel", PHOTOS):
+        images = folders.images(name, "test")
+        names, rows = vocabulary_of(images, "")
+        question = Question(name, None, np.arange(len(names)), geometry=True)
+        return Target(name, name, "test", images, names, rows, (question,))
+    target = _photos(folders) if name == PHOTOS else _tiny(folders)
+    questions = tuple(dataclasses.replace(each, words={**each.words, "half": half}) for each in target.questions)
+    images = halves_by_key(target.images)[HALVES.index(half)]
+    return dataclasses.replace(target, images=images, questions=questions)
 
 
 def source_of(name: str) -> str:
     """The images that a target needs."""
-    if name == "tiny_imagenet_base_novel":
-        return "tiny_imagenet"
     return name.removesuffix("_base_novel").removesuffix("_pictured")
-
-
-def _benchmark(name: str, root: Path) -> Target:
-    images = open_source(name, root, "test")
-    names, rows = training_vocabulary(images, "")
-    question = Question(name, None, np.arange(len(names)), geometry=True)
-    return Target(name, name, "test", images, names, rows, (question,))
 
 
 def _columns(name: str, parts: dict[str, np.ndarray], rows: np.ndarray, count: int, wide: bool) -> tuple[Question, ...]:
@@ -130,86 +130,63 @@ def _columns(name: str, parts: dict[str, np.ndarray], rows: np.ndarray, count: i
         if wide:
             among["both"] = ("base and novel", both)
             among["all"] = ("all names", np.arange(count))
-        for key, (words, candidates) in among.items():
-            questions.append(
-                Question(
-                    f"{name}_{part}_of_{key}",
-                    labels,
-                    candidates,
-                    {"images_of": f"{part} classes", "candidate_names": words},
-                    key == "own",
-                )
-            )
+        for key, (title, candidates) in among.items():
+            words = {"images_of": f"{part} classes", "candidate_names": title}
+            questions.append(Question(f"{name}_{part}_of_{key}", labels, candidates, words, key == "own"))
     return tuple(questions)
 
 
-def _tiny(root: Path) -> Target:
-    images = open_source("tiny_imagenet", root, "val")
+def _tiny(folders: DataFolders) -> Target:
+    images = folders.images(TINY, "val")
     parts = dict(zip(("base", "novel"), map(np.array, tiny_base_novel(images)), strict=True))
-    names, rows = training_vocabulary(images, sources.WIDE)
-    half = halves_by_key(images)[1]
-    questions = _columns("tiny_imagenet", parts, rows, len(names), True)
-    return Target("tiny_imagenet_base_novel", "tiny_imagenet", "val", half, names, rows, _half(questions))
+    names, rows = vocabulary_of(images, WIDE)
+    questions = _columns(TINY, parts, rows, len(names), True)
+    return Target(f"{TINY}_base_novel", TINY, "val", images, names, rows, questions)
 
 
-def _photos(root: Path) -> Target:
+def _photos(folders: DataFolders) -> Target:
     """Photos of the 1,000 ImageNet classes among these and among all; all 1,000 whichever half is scored."""
-    images = open_source("imagenet_samples", root, "val")
-    names = Vocabulary.load(sources.WIDE)
+    images = folders.images(PHOTOS, "val")
+    names = Vocabulary.load(WIDE)
     place = {identity: row for row, identity in enumerate(names.ids or [])}
     # Classes that the wide list does not know (one of ImageNet-1K's is missing from it) are left out.
     rows = np.array([place.get(identity, -1) for identity in images.ids])
-    among = {"1k": ("own classes", rows[rows >= 0]), "21k": ("all names", np.arange(len(names)))}
-    questions = tuple(
-        Question(f"imagenet_samples_of_{key}", None, candidates, {"candidate_names": words}, key == "1k")
-        for key, (words, candidates) in among.items()
-    )
-    half = halves_by_key(images)[1]
-    return Target("imagenet_samples", "imagenet_samples", "val", half, names, rows, _half(questions))
+    own = Question(f"{PHOTOS}_of_1k", None, rows[rows >= 0], {"candidate_names": "own classes"}, True)
+    wide = Question(f"{PHOTOS}_of_21k", None, np.arange(len(names)), {"candidate_names": "all names"})
+    return Target(PHOTOS, PHOTOS, "val", images, names, rows, (own, wide))
 
 
-def _half(questions: tuple[Question, ...]) -> tuple[Question, ...]:
-    return tuple(dataclasses.replace(each, words={**each.words, "half": HALF}) for each in questions)
-
-
-def _shapes(name: str, root: Path, split_classes: bool) -> Target:
-    folder = find_source(name).place(root)
-    _check_variant(name, folder, find_source("shapes").place(root))
-    images = open_source(name, root, "val")
+def _shapes(name: str, folders: DataFolders, base_novel: bool) -> Target:
+    images = folders.images(name, "val")
+    _check_variant(name, folders)
+    folder = folders.folder(name)
     pictured = np.unique(images.labels)
-    if not split_classes:
+    if not base_novel:
         images = images.select_classes(pictured)
-        names, rows = training_vocabulary(images, "")
+        names, rows = vocabulary_of(images, "")
         question = Question(name, None, np.arange(len(names)), {"candidate_names": "pictured classes"}, True)
-        return Target(f"{name}_pictured", name, "val", images, names, rows, (question,))
-    names, rows = training_vocabulary(images, str(folder / "class_names.txt"))
-    novel = {str(each["name"]) for each in read_json(folder / "classes.json")["classes"] if each["split"] == "novel"}
+        return Target(name, name, "val", images, names, rows, (question,))
+    names, rows = vocabulary_of(images, str(folder / "class_names.txt"))
+    classes = read_json(folder / "classes.json")["classes"]
+    novel = {str(entry["name"]) for entry in classes if entry["split"] == "novel"}
     is_novel = np.array([names.names[row] in novel for row in rows])
     parts = {"base": pictured[~is_novel[pictured]], "novel": pictured[is_novel[pictured]]}
     parts = {part: labels for part, labels in parts.items() if len(labels)}
-    questions = _columns(name, parts, rows, len(names), False)
-    return Target(f"{name}_base_novel", name, "val", images, names, rows, questions)
+    return Target(name, name, "val", images, names, rows, _columns(name, parts, rows, len(names), False))
 
 
-def _check_variant(name: str, folder: Path, plain: Path) -> None:
+def _check_variant(name: str, folders: DataFolders) -> None:
     """Other looks of the very shapes that are learned from, so that base and novel mean the same."""
+    folder, plain = folders.folder(name), folders.folder("shapes")
     variant = name.partition("_")[2] or "plain"
     options = read_json(folder / "shapes.json").get("options", {})
     if options.get("variant") != variant:
         raise UserError(f"{folder} holds the variant {options.get('variant')!r} of the shapes, expected {variant!r}")
     if variant != "plain" and (plain / "shapes.json").is_file():
-        own = read_json(plain / "shapes.json").get("options", {})
-        other = [key for key in ("seed", "classes", "classification_classes") if own.get(key) != options.get(key)]
-        if other:
-            raise UserError(
-                f"{folder} was made with another {other[0]} than {plain} ({options.get(other[0])}, not "
-                f"{own.get(other[0])}); make it again with the same options"
-            )
-
-
-SPECIAL: dict[str, Callable[[Path], Target]] = {
-    "tiny_imagenet_base_novel": _tiny,
-    "imagenet_samples": _photos,
-    **{f"{name}_base_novel": lambda root, name=name: _shapes(name, root, True) for name in SHAPES},  # type: ignore[misc]
-    **{f"{name}_pictured": lambda root, name=name: _shapes(name, root, False) for name in SHAPES},  # type: ignore[misc]
-}
+        expected = read_json(plain / "shapes.json").get("options", {})
+        for key in ("seed", "classes", "classification_classes"):
+            if expected.get(key) != options.get(key):
+                raise UserError(
+                    f"{folder} was made with another {key} than {plain} ({options.get(key)}, not "
+                    f"{expected.get(key)}); make it again with the same options"
+                )

@@ -1,0 +1,303 @@
+"""The runner of all tables: a run is done once, known by what decided it, and its numbers are ``metrics.json``.
+
+::
+
+    FOLDER/ID/metrics.json  the numbers of a run, with row, seed, id and settings under ``_run``
+    RESULTS/TABLE.json      {"about": {...}, "runs": {"ROW/seed N": the same document, ...}}; may travel alone
+
+What the run itself is (learning a prompt here, training a detector in another process) its table knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prompt_core.errors import UserError
+from prompt_core.files import read_json, sha256_of_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+METRICS_FILE = "metrics.json"
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One row of a table with one seed.
+
+    Attributes:
+        row: name in the table.
+        seed: None where nothing is random.
+        identity: everything that decides its numbers, as JSON.
+    """
+
+    row: str
+    seed: int | None
+    identity: Mapping[str, Any]
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of :attr:`identity`."""
+        return sha256_of_json(dict(self.identity))[:16]
+
+    @property
+    def key(self) -> str:
+        """In a results file."""
+        return self.row if self.seed is None else f"{self.row}/seed {self.seed}"
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return self.row if self.seed is None else f"{self.row}, seed {self.seed}"
+
+
+class RunStore:
+    """Where runs and their numbers lie; several processes may share one.
+
+    Args:
+        folder: of the runs, made when something is written.
+        results: the table's results file; runs in it count as done, also where their folders are gone.
+        say: gets a line for each damaged file, which counts as absent.
+    """
+
+    def __init__(self, folder: Path, results: Path, say: Callable[[str], None] = print) -> None:
+        self.folder, self.results, self._say = folder, results, say
+        self._told: set[str] = set()
+
+    def folder_of(self, run: Run) -> Path:
+        """What a run writes goes here."""
+        return self.folder / run.id
+
+    def document(self, run: Run) -> Document | None:
+        """The numbers of this very run, None where it is not done."""
+        path = self.folder_of(run) / METRICS_FILE
+        document = self._read(path)
+        if document is not None and document.get("_run", {}).get("id") == run.id:
+            if not (reason := damage(document)):
+                return document
+            self.tell(f"{path} is damaged ({reason}): it counts as missing and is done again")
+        document = self._results.get(run.key)
+        return document if document is not None and document["_run"].get("id") == run.id else None
+
+    def keep(self, run: Run, document: Mapping[str, Any], **about: Any) -> Document:
+        """Write the numbers of a run; numbers that are not finite become null.
+
+        Args:
+            document: as in ``metrics.json``.
+            about: more of ``_run``, such as ``settings``.
+        """
+        numbers = {key: _finite(value) for key, value in document.items() if not key.startswith("_")}
+        described = {"row": run.row, **document["_run"], "seed": run.seed, "id": run.id, **about}
+        kept = {**numbers, "_run": described, "_protocol": document["_protocol"]}
+        write_json(self.folder_of(run) / METRICS_FILE, kept)
+        return kept
+
+    def write_results(self, about: Mapping[str, Any], documents: Mapping[str, Document]) -> None:
+        """Put the runs of a table into its results file, one a line; other rows and seeds there stay.
+
+        Args:
+            documents: by :attr:`Run.key`.
+        """
+        with self.claim("results", wait=True):
+            self.__dict__.pop("_results", None)
+            runs = {**self._results, **documents}
+            lines = [f"    {_compact(key)}: {_compact(document)}" for key, document in runs.items()]
+            text = f'{{\n  "about": {_compact(dict(about))},\n  "runs": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
+            write_text(self.results, text)
+            self.__dict__.pop("_results", None)
+
+    def tell(self, line: str) -> None:
+        """Say it once."""
+        if line not in self._told:
+            self._told.add(line)
+            self._say(line)
+
+    @contextlib.contextmanager
+    def claim(self, name: str, wait: bool = False) -> Iterator[bool]:
+        """Whether this process may work on something; another one that does keeps it until it ends, however it ends.
+
+        Args:
+            wait: until the other process is done.
+        """
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows; two processes may then do the same work
+            yield True
+            return
+        path = self.folder / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    @cached_property
+    def _results(self) -> dict[str, Document]:
+        """The whole documents of the results file."""
+        document = self._read(self.results) or {}
+        found = document.get("runs", {})
+        if not isinstance(found, dict):
+            found = {"runs": found}
+        reasons = {key: damage(each) for key, each in found.items()}
+        for key, reason in reasons.items():
+            if reason:
+                self.tell(f"{self.results}: {key} is damaged ({reason}): it counts as missing and is done again")
+        return {key: each for key, each in found.items() if not reasons[key]}
+
+    def _read(self, path: Path) -> Document | None:
+        if not path.is_file():
+            return None
+        try:
+            document = read_json(path)
+        except (UserError, RecursionError) as error:
+            reason = "it is no JSON" if isinstance(error, UserError) else "it is nested too deeply"
+        else:
+            if isinstance(document, dict) and isinstance(document.get("_run", {}), dict):
+                return document
+            reason = "it holds no object"
+        self.tell(f"{path} is damaged ({reason}): it counts as missing and is done again")
+        return None
+
+
+def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None]) -> None:
+    """Do each run, those that another process is at last.
+
+    Args:
+        do: called while this process has the claim on the run; does what is still missing.
+    """
+    for wait in (False, True):
+        later = []
+        for run in runs:
+            with store.claim(run.id, wait) as mine:
+                if mine:
+                    do(run)
+                else:
+                    later.append(run)
+        runs = later
+        for run in runs:
+            store.tell(f"waiting for another process: {run.label}")
+
+
+def damage(document: Any) -> str:
+    """Why a ``metrics.json`` document cannot be used; empty where it can."""
+    if not isinstance(document, dict):
+        return "it holds no object"
+    run, protocol = document.get("_run"), document.get("_protocol")
+    if not isinstance(run, dict) or not isinstance(protocol, dict):
+        return "_run or _protocol is no object"
+    if not isinstance(run.get("history", []), list) or not isinstance(run.get("skipped", {}), dict):
+        return "_run is not as it was written"
+    numbers = {key: value for key, value in document.items() if not key.startswith("_")}
+    for key, value in numbers.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            return f"{key} is no number"
+    datasets = {key.rpartition("/")[0] for key in numbers}
+    if not numbers and not run.get("skipped"):
+        return "it has no numbers"
+    for name in datasets ^ protocol.keys():
+        return f"{name} has no protocol" if name in datasets else f"{name} has no numbers"
+    return ""
+
+
+def part_of(document: Mapping[str, Any], datasets: Iterable[str]) -> Document:
+    """The document with the numbers, protocols and reasons of some data sets alone."""
+    wanted = set(datasets)
+    numbers = {key: value for key, value in document.items() if key.rpartition("/")[0] in wanted}
+    run = dict(document["_run"])
+    if skipped := {name: why for name, why in run.pop("skipped", {}).items() if name in wanted}:
+        run["skipped"] = skipped
+    protocol = {name: words for name, words in document["_protocol"].items() if name in wanted}
+    return {**numbers, "_run": run, "_protocol": protocol}
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the range between the smallest and the largest value."""
+    return float(np.mean(values)), float(np.ptp(values) / 2)
+
+
+def mean_text(values: Sequence[float], digits: int = 1) -> str:
+    """The mean, with half the range behind it where there are several values."""
+    if not values:
+        return f"{math.nan}"
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if len(values) > 1 else "")
+
+
+def plain_command(command: str | None = None) -> str:
+    """A command without the folders of the machine; the one of this process for None."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]] if command is None else command.split(" ")
+    return " ".join(word.rstrip("/").rsplit("/", 1)[-1] for word in words)
+
+
+def learn(cfg: CfgNode, folder: Path) -> None:
+    """Learn a prompt or another method, or go on where it was stopped.
+
+    Raises:
+        UserError: when the folder holds a run with other settings.
+        KeyboardInterrupt: when Ctrl-C stopped it; the same call goes on.
+    """
+    from prompt_core.training.recipe import pretrain
+
+    if pretrain(cfg, folder, resume=(folder / "state.pt").exists()):
+        raise KeyboardInterrupt
+
+
+def run_process(target: Callable[..., None], arguments: tuple[Any, ...], what: str) -> None:
+    """Run ``target`` in a new process, so that runs share nothing; it does not outlive this one.
+
+    Ctrl-C here asks it to stop and waits, so that a training keeps its checkpoint.
+
+    Raises:
+        UserError: when it ends with another code than 0.
+    """
+    worker = multiprocessing.get_context("spawn").Process(target=_with_parent, args=(target, arguments))
+    worker.start()
+    try:
+        worker.join()
+    finally:
+        if worker.is_alive():
+            worker.terminate()
+            worker.join()
+    if worker.exitcode:
+        raise UserError(f"the run of {what} stopped with code {worker.exitcode}")
+
+
+def _with_parent(target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C in a terminal goes to the parent alone, which passes it on
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+    target(*arguments)
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
