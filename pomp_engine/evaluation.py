@@ -1,0 +1,97 @@
+"""Evaluation of a run: inference on each test set, a folder of files for each, and one ``metrics.json``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
+from detectron2.utils import comm
+from torch import nn
+
+from pomp_engine.task import Results
+from prompt_core.evaluation.protocol import run_description, write_metrics
+from prompt_core.files import read_json
+
+
+def evaluate_sets(
+    cfg: CfgNode,
+    model: nn.Module,
+    build_evaluator: Callable[[str], DatasetEvaluator],
+    build_loader: Callable[[str], Any],
+    classes_of: Callable[[int], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    variant: Mapping[str, str] | None = None,
+) -> Results:
+    """Inference and numbers of each of ``DATASETS.TEST``; to be called by all processes.
+
+    Args:
+        build_evaluator: of a test set's name; it writes ``metrics.json`` into :func:`inference_folder`.
+        build_loader: batches of a test set's name.
+        classes_of: a context in which the model has the classes of test set number …
+        variant: see :func:`inference_folder`.
+
+    Returns:
+        the numbers of each data set; empty on all but the main process.
+
+    Raises:
+        UserError: what the task's own parts raise; those of evaluators and loaders come before any inference.
+    """
+    names = list(cfg.DATASETS.TEST)
+    evaluators = [build_evaluator(name) for name in names]
+    loaders = [build_loader(name) for name in names]
+    results: Results = {}
+    for number, (name, evaluator, loader) in enumerate(zip(names, evaluators, loaders, strict=True)):
+        with classes_of(number):
+            numbers = inference_on_dataset(model, loader, evaluator)
+        if numbers:
+            results[name] = dict(numbers)
+        comm.synchronize()
+    if comm.is_main_process():
+        gather_metrics(cfg, variant)
+    return results
+
+
+def score_sets(
+    cfg: CfgNode, score: Callable[[str, Path], Mapping[str, dict[str, float]]], variant: Mapping[str, str] | None = None
+) -> Results:
+    """Numbers of the predictions that an earlier evaluation left in ``OUTPUT_DIR``, without inference.
+
+    Args:
+        score: numbers of a test set's name and :func:`inference_folder`, whose ``metrics.json`` it writes.
+    """
+    results = {name: dict(score(name, inference_folder(cfg, name, variant))) for name in cfg.DATASETS.TEST}
+    gather_metrics(cfg, variant)
+    return results
+
+
+def inference_folder(cfg: CfgNode, dataset: str, variant: Mapping[str, str] | None = None) -> Path:
+    """Where the predictions and numbers of a test set lie: ``OUTPUT_DIR/inference_NAME``.
+
+    Args:
+        variant: what is unusual about an evaluation, such as ``{"oracle": "boxes"}``. It has files of its own
+            (``inference_NAME_oracle_boxes``, ``metrics_oracle_boxes.json``) and stands in the protocols.
+    """
+    return Path(cfg.OUTPUT_DIR) / f"inference_{dataset}{_ending(variant)}"
+
+
+def run_entry(cfg: CfgNode) -> dict[str, Any]:
+    """The ``_run`` entry of the numbers of a configuration's model."""
+    return run_description(cfg.dump(), int(cfg.SEED), str(cfg.MODEL.DEVICE), weights=cfg.MODEL.WEIGHTS)
+
+
+def gather_metrics(cfg: CfgNode, variant: Mapping[str, str] | None = None) -> None:
+    """Put the numbers of all test sets into ``OUTPUT_DIR/metrics.json``."""
+    numbers: dict[str, Any] = {}
+    protocols: dict[str, Any] = {}
+    for name in cfg.DATASETS.TEST:
+        document = read_json(inference_folder(cfg, name, variant) / "metrics.json")
+        protocols |= {dataset: protocol | (variant or {}) for dataset, protocol in document["_protocol"].items()}
+        numbers |= {name: value for name, value in document.items() if name not in ("_run", "_protocol")}
+    write_metrics(Path(cfg.OUTPUT_DIR) / f"metrics{_ending(variant)}.json", numbers, run_entry(cfg), protocols)
+
+
+def _ending(variant: Mapping[str, str] | None) -> str:
+    return "".join(f"_{name}_{value}" for name, value in (variant or {}).items())
