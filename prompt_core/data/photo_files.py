@@ -99,6 +99,17 @@ def require_file(path: Path, what: str) -> Path:
     return path
 
 
+def require_folder(path: Path, what: str) -> Path:
+    """``path`` when it is a folder.
+
+    Raises:
+        UserError: when it is not; the message names the path and ``what`` it should hold.
+    """
+    if not is_folder(path):
+        raise UserError(f"expected {what} at {path}: no such folder")
+    return path
+
+
 def read_lines(path: Path, what: str) -> list[str]:
     """Non-empty lines of a UTF-8 text file, stripped.
 

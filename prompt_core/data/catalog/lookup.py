@@ -13,9 +13,9 @@ from prompt_core.data.catalog.benchmarks import BENCHMARKS
 from prompt_core.data.catalog.entry import ClassificationEntry
 from prompt_core.data.catalog.imagenet import TEST_SETS, TRAINING_SETS
 from prompt_core.data.images import ImageSet
-from prompt_core.data.names import imagenet_classes
 from prompt_core.data.photo_files import is_folder, list_folders
 from prompt_core.data.readers.folder import WNID
+from prompt_core.data.readers.imagenet_1k import imagenet_classes
 from prompt_core.errors import UserError, nearest
 
 ENTRIES = (*TRAINING_SETS, *BENCHMARKS, *TEST_SETS)

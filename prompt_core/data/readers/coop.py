@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +142,16 @@ def _check_entry(entry: Any, where: str) -> tuple[str, int, str]:
 
 
 def only_split_file(root: Path) -> Path:
-    found = sorted(root.glob("split_zhou_*.json"))
-    if len(found) != 1:
-        seen = ", ".join(path.name for path in found) or "none"
-        raise UserError(f"expected one split file at {root / 'split_zhou_*.json'}, found {seen}; name it with '#FILE'")
-    return found[0]
+    """CoOp's split file in a folder.
+
+    Raises:
+        UserError: when there is none, or more than one.
+    """
+    files = sorted(root.glob("split_zhou_*.json"))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
+        raise UserError(f"expected one split file at {root / 'split_zhou_*.json'}, found {names}; name it with '#FILE'")
+    return files[0]
 
 
 def _find_images_folder(root: Path, photos: list[str], split_file: Path, known: Sequence[str]) -> Path:
@@ -155,15 +160,15 @@ def _find_images_folder(root: Path, photos: list[str], split_file: Path, known: 
         if any(is_file(root / name / photo) for photo in photos):
             return root / name
     first = photos[0]
-    candidates = [root]
-    for depth in range(2):
-        for folder in candidates:
-            if is_file(folder / first):
-                return folder
-        if depth == 0:
-            candidates = [root / name for name in list_folders(root)]
-    candidates = [folder / name for folder in candidates for name in list_folders(folder)]
-    for folder in candidates:
+    for folder in _to_depth_two(root):
         if is_file(folder / first):
             return folder
     raise UserError(f"{split_file} lists {first}, which is neither in {root} nor in a folder of it")
+
+
+def _to_depth_two(root: Path) -> Iterator[Path]:
+    yield root
+    inner = [root / name for name in list_folders(root)]
+    yield from inner
+    for folder in inner:
+        yield from (folder / name for name in list_folders(folder))

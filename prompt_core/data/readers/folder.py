@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,22 @@ def wordnet_names(wnids: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def photos_of_classes(root: Path, folders: Iterable[str], recursive: bool = False) -> tuple[list[str], list[int]]:
+    """Keys and labels of the photos in one folder for each class; a class whose folder is absent has none.
+
+    Args:
+        root: what ``folders`` and the keys are relative to.
+        recursive: also photos deeper inside the folders.
+    """
+    keys: list[str] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        names = list_photos(root / folder, recursive) if is_folder(root / folder) else []
+        keys.extend(f"{folder}/{name}" for name in names)
+        labels.extend([label] * len(names))
+    return keys, labels
+
+
 def folder_per_class(root: str | Path, classes: Sequence[str] | None = None) -> ImageSet:
     """One subfolder per class; photos may lie deeper inside it. The usual layout of ImageNet and its variants.
 
@@ -56,13 +72,7 @@ def folder_per_class(root: str | Path, classes: Sequence[str] | None = None) -> 
         raise UserError(f"class folder {root / extra[0]} is not one of the {len(ids)} expected classes")
     if all(folder.isascii() and folder.isdigit() for folder in ids):
         ids = sorted(ids, key=int)
-    keys: list[str] = []
-    labels: list[int] = []
-    present = set(folders)
-    for label, folder in enumerate(ids):
-        found = list_photos(root / folder, recursive=True) if folder in present else []
-        keys.extend(f"{folder}/{name}" for name in found)
-        labels.extend([label] * len(found))
+    keys, labels = photos_of_classes(root, ids, recursive=True)
     if not keys:
         raise UserError(f"no photos in the {len(folders)} class folders of {root}: expected files such as .jpg or .png")
     names, origin = _folder_names(root, ids)

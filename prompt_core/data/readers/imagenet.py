@@ -10,12 +10,12 @@ from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import (
     inside,
     list_folders,
-    list_photos,
     read_lines,
     require_file,
+    require_folder,
     require_photos,
 )
-from prompt_core.data.readers.folder import WNID, wordnet_names
+from prompt_core.data.readers.folder import WNID, photos_of_classes, wordnet_names
 from prompt_core.data.splits import check_split
 from prompt_core.errors import UserError
 
@@ -46,10 +46,9 @@ def tiny_imagenet(root: str | Path, split: str) -> ImageSet:
     labels: list[int] = []
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     if split == "train":
-        for wnid, label in label_of.items():
-            found = list_photos(root / "train" / wnid / "images")
-            keys.extend(f"train/{wnid}/images/{name}" for name in found)
-            labels.extend([label] * len(found))
+        for wnid in wnids:
+            require_folder(root / "train" / wnid / "images", "photos of a class")
+        keys, labels = photos_of_classes(root, (f"train/{wnid}/images" for wnid in wnids))
     else:
         annotations = root / "val" / "val_annotations.txt"
         for number, line in enumerate(read_lines(annotations, "the labels of the val photos"), start=1):
@@ -90,12 +89,7 @@ def imagenet21k(root: str | Path, split: str) -> ImageSet:
         raise UserError(f"no class folders in {train}: expected folders such as n01440764")
     part = "imagenet21k_train" if split == "train" else "imagenet21k_val"
     present = {name for name in list_folders(root / part) if WNID.fullmatch(name)}
-    keys: list[str] = []
-    labels: list[int] = []
-    for label, wnid in enumerate(wnids):
-        found = list_photos(root / part / wnid) if wnid in present else []
-        keys.extend(f"{part}/{wnid}/{name}" for name in found)
-        labels.extend([label] * len(found))
+    keys, labels = photos_of_classes(root, (f"{part}/{wnid}" for wnid in wnids))
     if not keys:
         raise UserError(f"no photos in {root / part}: expected WNID/*.JPEG for the {len(wnids)} folders of {train}")
     names, notes = _tree_names(root / "imagenet21k_miil_tree.pth", wnids)

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.names import imagenet_classes, names_of
 from prompt_core.data.photo_files import list_folders, list_photos, read_lines
-from prompt_core.data.readers.folder import WNID
+from prompt_core.data.readers.folder import WNID, photos_of_classes
 from prompt_core.data.readers.original_lists import read_mat, whole_number
 from prompt_core.data.splits import check_split
 from prompt_core.errors import UserError
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
+CLASS_NAMES = "classnames.txt"
 GROUND_TRUTH = f"{DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
 
 
@@ -58,12 +58,9 @@ def imagenet_v2(root: str | Path, split: str) -> ImageSet:
     folders = list_folders(base)
     if strange := [name for name in folders if not (name.isascii() and name.isdigit()) or int(name) >= len(wnids)]:
         raise UserError(f"{base / strange[0]} is no class folder of ImageNetV2: expected 0 to {len(wnids) - 1}")
-    keys: list[str] = []
-    labels: list[int] = []
-    for folder in sorted(folders, key=int):
-        found = list_photos(base / folder)
-        keys.extend(f"{folder}/{name}" for name in found)
-        labels.extend([int(folder)] * len(found))
+    folders = sorted(folders, key=int)
+    keys, places = photos_of_classes(base, folders)
+    labels = [int(folders[place]) for place in places]
     if not keys:
         raise UserError(f"no photos in {base}: expected 0/*.jpeg to {len(wnids) - 1}/*.jpeg")
     return ImageSet(names, wnids, np.asarray(labels), keys, f"imagenet_v2:test ({origin})", base)
@@ -96,14 +93,7 @@ def _wnid_test_set(root: Path, inner: Sequence[str], split: str, title: str, nam
 
 def _by_wnid(base: Path, part: str, wnids: list[str], names: list[str], source: str) -> ImageSet:
     """Photos in ``base/part/WNID``; a class without a folder or photos keeps its label."""
-    present = set(_wnid_folders(base / part))
-    keys: list[str] = []
-    labels: list[int] = []
-    for label, wnid in enumerate(wnids):
-        found = list_photos(base / part / wnid) if wnid in present else []
-        prefix = f"{part}/{wnid}" if part else wnid
-        keys.extend(f"{prefix}/{name}" for name in found)
-        labels.extend([label] * len(found))
+    keys, labels = photos_of_classes(base, (f"{part}/{wnid}" if part else wnid for wnid in wnids))
     if not keys:
         raise UserError(f"no photos in {base / part}: expected WNID/*.JPEG")
     return ImageSet(names, wnids, np.asarray(labels), keys, source, base)
@@ -111,7 +101,7 @@ def _by_wnid(base: Path, part: str, wnids: list[str], names: list[str], source: 
 
 def _flat_val(root: Path, base: Path) -> ImageSet:
     """Plain files ILSVRC2012_val_00000001.JPEG, …: line n of the ground truth is the class of the n-th file."""
-    place = next((each for each in (root, base, root.parent) if (each / GROUND_TRUTH).is_file()), None)
+    place = next((path for path in (root, base, root.parent) if (path / GROUND_TRUTH).is_file()), None)
     if place is None:
         raise UserError(
             f"{base / 'val'} has photos but no class folders: expected val/WNID/*.JPEG, or the devkit's ground truth "
@@ -151,3 +141,40 @@ def _inner(root: Path, inner: Sequence[str]) -> Path:
 
 def _wnid_folders(folder: Path) -> list[str]:
     return [name for name in list_folders(folder) if WNID.fullmatch(name)] if folder.is_dir() else []
+
+
+def imagenet_classes(folder: Path) -> tuple[list[str], list[str], str]:
+    """Wnids and names in the order of the class ids, and where they are from.
+
+    ``classnames.txt`` (lines ``wnid name``) is looked for in ``folder``, then in ``imagenet`` beside it. Without it,
+    names are open_clip's, in the order of timm's list of the 1,000 wnids.
+
+    Raises:
+        UserError: when the file is not of that form.
+    """
+    for path in (folder / CLASS_NAMES, folder.parent / "imagenet" / CLASS_NAMES):
+        if path.is_file():
+            lines = [line.split(maxsplit=1) for line in read_lines(path, "class names")]
+            if any(len(parts) != 2 for parts in lines):
+                raise UserError(f"{path}: expected lines of the form 'wnid class name'")
+            if len({parts[0] for parts in lines}) != len(lines):
+                raise UserError(f"{path}: a wnid occurs twice")
+            return [parts[0] for parts in lines], [parts[1] for parts in lines], f"names: {CLASS_NAMES}"
+    from open_clip import IMAGENET_CLASSNAMES
+    from timm.data import ImageNetInfo
+
+    wnids = ImageNetInfo("imagenet-1k").label_names()
+    return list(wnids), list(IMAGENET_CLASSNAMES), f"names: open_clip's ImageNet list by wnid, no {CLASS_NAMES}"
+
+
+def names_of(wnids: Sequence[str], folder: Path) -> tuple[list[str], str]:
+    """Names of class folders, and where they are from.
+
+    Raises:
+        UserError: when a folder is none of the known classes.
+    """
+    known, names, origin = imagenet_classes(folder)
+    name_of = dict(zip(known, names, strict=True))
+    if missing := [wnid for wnid in wnids if wnid not in name_of]:
+        raise UserError(f"{len(missing)} class folders in {folder} have no name, the first is {missing[0]} ({origin})")
+    return [name_of[wnid] for wnid in wnids], origin

@@ -2,7 +2,8 @@
 
 Each function takes the data set's folder, in CoOp's layout or in the one that torchvision's download makes. Functions
 with ``photos`` list every photo; those with ``lists`` read the official lists of train and test photos, and return None
-where these do not exist.
+where these do not exist. Class names are made of folder names by the rules of CoOp (arXiv 2109.01134); underscores
+become spaces when a name is put into a prompt.
 """
 
 from __future__ import annotations
@@ -11,12 +12,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prompt_core.data.names import EUROSAT, caltech101_name, sun397_name
 from prompt_core.data.photo_files import inside, is_folder, list_folders, list_photos, read_lines
 from prompt_core.data.splits import Row
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json
 
+_CALTECH101 = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}
+# The background is no class, and Faces_easy has the photos of Faces again.
+_CALTECH101_DROPPED = ("BACKGROUND_Google", "Faces_easy")
+_EUROSAT = {
+    "AnnualCrop": "Annual Crop Land",
+    "Forest": "Forest",
+    "HerbaceousVegetation": "Herbaceous Vegetation Land",
+    "Highway": "Highway or Road",
+    "Industrial": "Industrial Buildings",
+    "Pasture": "Pasture Land",
+    "PermanentCrop": "Permanent Crop Land",
+    "Residential": "Residential Buildings",
+    "River": "River",
+    "SeaLake": "Sea or Lake",
+}
 EUROSAT_PHOTOS = ("2750", "EuroSAT_RGB")
 
 
@@ -33,6 +48,11 @@ class Listed:
     parts: dict[str, list[Row]]
 
 
+def caltech101_name(folder: str) -> str | None:
+    """``airplanes`` → ``airplane``; None for the two folders that are no class."""
+    return None if folder in _CALTECH101_DROPPED else _CALTECH101.get(folder, folder)
+
+
 def caltech101_photos(folder: Path) -> Listed:
     """``101_ObjectCategories/CLASS``; labels in the order of the folders."""
     return _class_folders(folder / "101_ObjectCategories", caltech101_name)
@@ -43,9 +63,9 @@ def eurosat_photos(folder: Path) -> Listed:
     photos = next((folder / name for name in EUROSAT_PHOTOS if is_folder(folder / name)), folder / EUROSAT_PHOTOS[0])
 
     def name_of(name: str) -> str:
-        if name not in EUROSAT:
-            raise UserError(f"{photos / name} is no class of EuroSAT{nearest(name, EUROSAT)}")
-        return EUROSAT[name]
+        if name not in _EUROSAT:
+            raise UserError(f"{photos / name} is no class of EuroSAT{nearest(name, _EUROSAT)}")
+        return _EUROSAT[name]
 
     return _class_folders(photos, name_of)
 
@@ -84,6 +104,11 @@ def food101_lists(folder: Path) -> Listed | None:
     return Listed(folder / "images", _labelled_by_folder(lists, files))
 
 
+def sun397_name(path: str) -> str:
+    """``/a/apartment_building/outdoor`` → ``outdoor apartment_building``."""
+    return " ".join(reversed(path.strip("/").split("/")[1:]))
+
+
 def sun397_photos(folder: Path) -> Listed:
     """``SUN397/LETTER/SCENE[/PLACE]``; labels are the lines of ``ClassName.txt``."""
     images, classes = _sun397(folder)
@@ -97,7 +122,7 @@ def sun397_lists(folder: Path) -> Listed | None:
     """The first official division, ``Training_01.txt`` and ``Testing_01.txt``, with lines ``/a/abbey/PHOTO``."""
     images, classes = _sun397(folder)
     files = {"train": "Training_01.txt", "test": "Testing_01.txt"}
-    place = next((each for each in (folder, folder / "Partitions", images) if (each / files["train"]).exists()), None)
+    place = next((path for path in (folder, folder / "Partitions", images) if (path / files["train"]).exists()), None)
     if place is None:
         return None
     label_of = {path: label for label, path in enumerate(classes)}

@@ -6,17 +6,22 @@ in the folder's name only). MATLAB files need scipy.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prompt_core.data.names import oxford_pets_name, stanford_cars_name, ucf101_name
 from prompt_core.data.photo_files import is_folder, is_photo_name, list_folders, read_lines, require_file
 from prompt_core.data.readers.original_folders import Listed
 from prompt_core.data.splits import Row
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
+
+
+def oxford_pets_name(stem: str) -> str:
+    """``american_bulldog_100`` → ``american_bulldog``; ``Abyssinian_1`` → ``abyssinian``."""
+    return stem.rsplit("_", 1)[0].lower()
 
 
 def oxford_pets_lists(folder: Path) -> Listed:
@@ -33,6 +38,12 @@ def oxford_pets_lists(folder: Path) -> Listed:
                 raise UserError(f"{path}, line {number}: class {fields[1]} of {fields[0]}; classes count from 1")
             parts[part].append((f"{fields[0]}.jpg", int(fields[1]) - 1, oxford_pets_name(fields[0])))
     return Listed(folder / "images", parts)
+
+
+def stanford_cars_name(name: str) -> str:
+    """``Audi TTS Coupe 2012`` → ``2012 Audi TTS Coupe``."""
+    before, _, year = name.rpartition(" ")
+    return f"{year} {before}" if before and year.isdigit() else name
 
 
 def stanford_cars_lists(folder: Path) -> Listed:
@@ -79,6 +90,11 @@ def oxford_flowers_lists(folder: Path) -> Listed | None:
             raise UserError(f"{folder / 'setid.mat'}: {variable} has photo numbers outside 1..{len(rows)}")
         parts[part] = [rows[number - 1] for number in numbers]
     return Listed(folder / "jpg", parts)
+
+
+def ucf101_name(action: str) -> str:
+    """``ApplyEyeMakeup`` → ``Apply_Eye_Makeup``, which is also the name of the folder of frames."""
+    return "_".join(re.findall(r"[A-Z][^A-Z]*", action)) or action
 
 
 def ucf101_lists(folder: Path) -> Listed:

@@ -1,4 +1,8 @@
-"""Photos in tar shards of the WebDataset format: indexed once, then read in any order without unpacking."""
+"""Photos in tar shards of the WebDataset format: indexed once, then read in any order without unpacking.
+
+By the standard library: ``webdataset`` reads shards in order only, and ``wids``, its index, cuts long member names and
+does not notice truncated shards.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.photo_files import read_lines
+from prompt_core.data.photo_files import PHOTO_ENDINGS, read_lines
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 def webdataset_shards(pattern: str | Path) -> ImageSet:
-    """Tar shards with members ``key.jpg`` (jpeg, png, webp) and ``key.cls`` (an integer) or ``key.json`` (``label``).
+    """Tar shards with members ``key.jpg`` (or another photo) and ``key.cls`` (an integer) or ``key.json`` (``label``).
 
     A sample's key is its path up to the first dot of the file name. Class names are in ``classes.txt`` (one per line)
     or ``classes.json`` (a list, or an object from label to name) beside the first shard. A ``label`` that is a string
@@ -71,15 +74,15 @@ def expand_shards(pattern: str) -> list[Path]:
     Raises:
         UserError: when a file that it names is absent, or a wildcard matches none.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for text in _expand_braces(pattern):
         matches = [text]
         if not Path(text).is_file():
             matches = sorted(glob.glob(text)) if glob.has_magic(text) else []  # noqa: PTH207 - the pattern may be absolute
         if not matches:
             raise UserError(f"expected a tar shard at {text}: no such file")
-        found.update((Path(match), None) for match in matches)
-    return list(found)
+        paths.update((Path(match), None) for match in matches)
+    return list(paths)
 
 
 def _expand_braces(pattern: str) -> list[str]:
@@ -112,11 +115,12 @@ def _index_shard(path: Path) -> tuple[dict[str, tuple[str, int, int]], dict[str,
                 folder, _, file_name = member.name.rpartition("/")
                 stem, _, extension = file_name.partition(".")
                 key, extension = (f"{folder}/{stem}" if folder else stem), extension.lower()
-                if not stem or extension not in (*IMAGE_EXTENSIONS, "cls", "json"):
+                is_photo = f".{extension}" in PHOTO_ENDINGS
+                if not stem or not (is_photo or extension in ("cls", "json")):
                     continue
                 if member.offset_data + member.size > total:
                     raise UserError(f"tar shard {path} is truncated inside {member.name}; copy it again")
-                if extension in IMAGE_EXTENSIONS:
+                if is_photo:
                     photos[key] = (member.name, member.offset_data, member.size)
                     continue
                 stream = shard.extractfile(member)

@@ -10,7 +10,7 @@ import pytest
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
-from . import benchmark_trees as trees
+from ...support import benchmark_trees as trees
 
 
 def photos(root: Path, *names: str) -> None:

@@ -25,7 +25,7 @@ from prompt_core.data.sources import open_images
 from prompt_core.data.splits import base_half, few_shot, few_shot_validation, half_of, new_half
 from prompt_core.errors import UserError
 
-from . import benchmark_trees as trees
+from ...support import benchmark_trees as trees
 
 # names in the code of CoOp and POMP
 PUBLISHED_NAMES = {

@@ -14,7 +14,7 @@ from prompt_core.data.findings import BROKEN, MISSING, PRESENT, WRONG
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
-from . import benchmark_trees as trees
+from ...support import benchmark_trees as trees
 
 
 def test_empty_files_are_found_in_every_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from prompt_core.data.photo_files import inside, is_file, is_folder, list_folder
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
-from . import benchmark_trees as trees
+from ...support import benchmark_trees as trees
 
 OUT = r"leads out of the data set's folder"
 

@@ -9,13 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prompt_core.data.catalog.lookup import classification_entry
-from prompt_core.data.names import (
-    caltech101_name,
-    oxford_pets_name,
-    stanford_cars_name,
-    sun397_name,
-    ucf101_name,
-)
+from prompt_core.data.readers.original_folders import caltech101_name, sun397_name
+from prompt_core.data.readers.original_lists import oxford_pets_name, stanford_cars_name, ucf101_name
 from prompt_core.data.splits import Row, draw_parts, part_sizes
 from prompt_core.errors import UserError
 
