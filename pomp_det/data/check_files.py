@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_annotation_file
-from pomp_det.data.catalog import DatasetEntry, entries_of
+from pomp_det.data.catalog import CATALOG, DatasetEntry
 from pomp_det.data.usable_boxes import usable_annotations
 from pomp_engine.data.derived_files import source_record, state_of
 from prompt_core.data.findings import MISSING, PRESENT, WRONG, Finding
@@ -24,10 +24,7 @@ def check_group(group: str, root: Path) -> list[Finding]:
     Raises:
         UserError: for an unknown group.
     """
-    findings: list[Finding] = []
-    for entry in entries_of(group):
-        findings.extend(check_entry(entry, root))
-    return findings
+    return CATALOG.check(group, root, check_entry)
 
 
 def check_entry(entry: DatasetEntry, root: Path) -> list[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pomp_engine.data.derived_files import source_record
-from pomp_seg.data.catalog import SegmentationEntry, entries_of
+from pomp_seg.data.catalog import CATALOG, SegmentationEntry
 from pomp_seg.data.records import LABEL_ENDINGS, check_prepared, files_by_key, load_records
 from pomp_seg.data.registration import entry_classes, label_folder
 from prompt_core.data.findings import MISSING, PRESENT, WRONG, Finding
@@ -19,7 +19,7 @@ def check_group(group: str, root: Path) -> list[Finding]:
     Raises:
         UserError: for an unknown group.
     """
-    return [finding for entry in entries_of(group) for finding in check_entry(entry, root)]
+    return CATALOG.check(group, root, check_entry)
 
 
 def check_entry(entry: SegmentationEntry, root: Path) -> list[Finding]:
