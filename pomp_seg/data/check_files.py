@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pomp_engine.data.derived_files import source_record
 from pomp_seg.data.catalog import CATALOG, SegmentationEntry
-from pomp_seg.data.records import LABEL_ENDINGS, check_prepared, files_by_key, load_records
-from pomp_seg.data.registration import entry_classes, label_folder
-from prompt_core.data.findings import MISSING, PRESENT, WRONG, Finding
+from pomp_seg.data.label_sets import entry_classes
+from pomp_seg.data.records import LABEL_ENDINGS, check_prepared, files_by_key, label_folder, load_records
+from prompt_core.data.check import MISSING, PRESENT, WRONG, Finding
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_file
 

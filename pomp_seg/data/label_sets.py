@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pomp_seg.data.catalog import SegmentationEntry
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json
 from prompt_core.vocabulary import PUBLISHED, Vocabulary, plain_name
@@ -129,6 +130,21 @@ def read_label_set(
     names = Vocabulary.load(Path(seen)).names if is_file else list(seen)  # type: ignore[arg-type]
     of = f"seen classes of {seen}" if is_file else "seen classes"
     return LabelSet(found.vocabulary, tuple(_indices(names, found.vocabulary, of)))
+
+
+def entry_classes(entry: SegmentationEntry, root: Path) -> LabelSet:
+    """The classes of a known data set below ``root``.
+
+    Raises:
+        UserError: when they are listed in a file that is still to be prepared.
+    """
+    if not entry.classes_in_file:
+        return label_set(entry.label_set)
+    path = root / entry.label_set
+    if not path.is_file():
+        raise UserError(f"data set {entry.name!r} needs {path}, which does not exist; {entry.advice(root)}")
+    classes = read_label_set(path)
+    return classes.base() if entry.base_of_file else classes
 
 
 def read_asset(file: str) -> dict[str, Any]:

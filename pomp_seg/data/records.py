@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pomp_engine.data.derived_files import source_record
+from pomp_seg.data.catalog import SegmentationEntry
 from prompt_core.data.photo_files import PHOTO_ENDINGS
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
@@ -45,6 +46,20 @@ class LabelFolder:
     every_photo: bool = False
     advice: str = "correct the folder of labels"
     images_advice: str = "correct the folder of photos"
+
+
+def label_folder(entry: SegmentationEntry, root: Path) -> LabelFolder:
+    """Where a known data set lies below ``root``."""
+    return LabelFolder(
+        entry.name,
+        root / entry.labels,
+        entry.image_folder(root),
+        entry.label_suffix,
+        entry.image_suffix,
+        root / entry.label_counts if entry.label_counts else None,
+        advice=entry.advice(root),
+        images_advice=entry.images_advice(root),
+    )
 
 
 def load_records(folder: LabelFolder, num_classes: int | None = None) -> Records:

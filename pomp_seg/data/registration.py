@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from pomp_seg.data.catalog import ENTRIES, SegmentationEntry
-from pomp_seg.data.label_maps import check_ignore_label, read_record_labels
-from pomp_seg.data.label_sets import LabelSet, label_set, read_label_set
-from pomp_seg.data.records import LabelFolder, Records, load_records
+from pomp_seg.data.catalog import ENTRIES
+from pomp_seg.data.label_maps import check_ignore_label
+from pomp_seg.data.label_sets import LabelSet, entry_classes, read_label_set
+from pomp_seg.data.records import LabelFolder, Records, label_folder, load_records
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import data_root, resolve_path
 from prompt_core.vocabulary import Vocabulary
 
 
 def register_datasets(root: str | os.PathLike[str] | None = None) -> Path:
-    """Register every known data set below ``root`` (see :func:`pomp_det.data.catalog.data_root`).
+    """Register every known data set below ``root`` (see :func:`prompt_core.files.data_root`).
 
     No label or photo is looked at. Names that Detectron2 registers itself (``ade20k_sem_seg_val``) are replaced, so
     that all follow the same root and checks. Calling it again, with another root too, is fine.
@@ -113,108 +113,15 @@ def registered_metadata(name: str) -> Any:
     return metadata
 
 
-def dataset_vocabulary(name: str) -> Vocabulary:
-    """The classes of a registered data set in the order of label values.
-
-    Raises:
-        UserError: when the name is not registered, or its list of classes is still to be prepared.
-    """
-    vocabulary = registered_metadata(name).vocabulary
-    assert isinstance(vocabulary, Vocabulary)
-    return vocabulary
-
-
-def check_labels(name: str, values: bool = False) -> Records:
-    """Look at the files of a data set before any work: each label and photo has to be there.
-
-    Args:
-        values: also open all of them: label values and sizes. An evaluation checks these while it runs.
-
-    Returns:
-        the records.
+def check_labels(name: str) -> Records:
+    """The records of a data set, each of whose labels and photos has to be there.
 
     Raises:
         UserError: the first thing that is wrong, with the file.
     """
-    metadata = registered_metadata(name)
+    registered_metadata(name)
     records: Records = DatasetCatalog.get(name)
-    if values:
-        from PIL import Image
-
-        for record in {record["sem_seg_file_name"]: record for record in records}.values():
-            with Image.open(record["file_name"]) as photo:
-                width, height = photo.size
-                if photo.getexif().get(0x0112, 1) >= 5:  # Exif turns the photo by a quarter
-                    width, height = height, width
-            read_record_labels(record, (height, width), len(metadata.stuff_classes), metadata.ignore_label)
     return records
-
-
-def label_folder(entry: SegmentationEntry, root: Path) -> LabelFolder:
-    """Where a known data set lies below ``root``."""
-    return LabelFolder(
-        entry.name,
-        root / entry.labels,
-        entry.image_folder(root),
-        entry.label_suffix,
-        entry.image_suffix,
-        root / entry.label_counts if entry.label_counts else None,
-        advice=entry.advice(root),
-        images_advice=entry.images_advice(root),
-    )
-
-
-def entry_classes(entry: SegmentationEntry, root: Path) -> LabelSet:
-    """The classes of a known data set.
-
-    Raises:
-        UserError: when they are listed in a file that is still to be prepared.
-    """
-    if not entry.classes_in_file:
-        return label_set(entry.label_set)
-    path = root / entry.label_set
-    if not path.is_file():
-        raise UserError(f"data set {entry.name!r} needs {path}, which does not exist; {entry.advice(root)}")
-    found = read_label_set(path)
-    return found.base() if entry.base_of_file else found
-
-
-def _register(folder: LabelFolder, classes: Callable[[], LabelSet], ignore_label: int | None = None) -> None:
-    name = folder.name
-    # Either catalog may know the name alone: reading metadata of any name creates them.
-    DatasetCatalog.pop(name, None)
-    MetadataCatalog.pop(name, None)
-    DatasetCatalog.register(name, partial(_load, folder))
-    metadata = MetadataCatalog.get(name)
-    metadata.set(
-        evaluator_type="sem_seg",
-        image_root=str(folder.images),
-        sem_seg_root=str(folder.labels),
-        read_classes=classes,
-    )
-    try:
-        found = classes()
-    except UserError:
-        return  # listed in a file that is not prepared yet: asked for again, and told, when the data set is used
-    _set_classes(name, found, ignore_label)
-
-
-def _load(folder: LabelFolder) -> Records:
-    metadata = registered_metadata(folder.name)
-    return load_records(folder, len(metadata.stuff_classes))
-
-
-def _set_classes(name: str, classes: LabelSet, ignore_label: int | None) -> None:
-    ignored = classes.ignore_label if ignore_label is None else ignore_label
-    check_ignore_label(len(classes), ignored)
-    values: dict[str, Any] = {
-        "vocabulary": classes.vocabulary,
-        "stuff_classes": list(classes.vocabulary.names),
-        "ignore_label": ignored,
-    }
-    if classes.seen is not None:
-        values |= {"trainable_flag": classes.trainable_flag, "evaluation_set": {"base": list(classes.seen)}}
-    MetadataCatalog.get(name).set(**values)
 
 
 def dataset_labels(names: Sequence[str]) -> tuple[int, int]:
@@ -245,3 +152,43 @@ def dataset_labels(names: Sequence[str]) -> tuple[int, int]:
         first = found
     assert first is not None
     return len(first[0]), first[1]
+
+
+def _register(folder: LabelFolder, classes: Callable[[], LabelSet], ignore_label: int | None = None) -> None:
+    name = folder.name
+    # Either catalog may know the name alone: reading metadata of any name creates them.
+    DatasetCatalog.pop(name, None)
+    MetadataCatalog.pop(name, None)
+    # The start of a run, its loaders and its evaluators ask for the same records: the files are listed once.
+    listed = cache(partial(_load, folder))
+    DatasetCatalog.register(name, lambda: [dict(record) for record in listed()])
+    metadata = MetadataCatalog.get(name)
+    metadata.set(
+        evaluator_type="sem_seg",
+        image_root=str(folder.images),
+        sem_seg_root=str(folder.labels),
+        read_classes=classes,
+    )
+    try:
+        found = classes()
+    except UserError:
+        return  # listed in a file that is not prepared yet: asked for again, and told, when the data set is used
+    _set_classes(name, found, ignore_label)
+
+
+def _load(folder: LabelFolder) -> Records:
+    metadata = registered_metadata(folder.name)
+    return load_records(folder, len(metadata.stuff_classes))
+
+
+def _set_classes(name: str, classes: LabelSet, ignore_label: int | None) -> None:
+    ignored = classes.ignore_label if ignore_label is None else ignore_label
+    check_ignore_label(len(classes), ignored)
+    values: dict[str, Any] = {
+        "vocabulary": classes.vocabulary,
+        "stuff_classes": list(classes.vocabulary.names),
+        "ignore_label": ignored,
+    }
+    if classes.seen is not None:
+        values |= {"trainable_flag": classes.trainable_flag, "evaluation_set": {"base": list(classes.seen)}}
+    MetadataCatalog.get(name).set(**values)

@@ -33,6 +33,8 @@ from pomp_seg.data.registration import check_labels, register_datasets, register
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
+from ..support.segmenter_run import check_pixels
+
 PHOTO = np.zeros((4, 6, 3), np.uint8)
 
 
@@ -95,8 +97,7 @@ def test_voc_keeps_validation_out_of_training(voc: Path) -> None:
     training = ("voc_sem_seg_train", "voc_base_sem_seg_train", "voc_base_sem_seg_train_classification")
     validation = ("voc_sem_seg_test", "voc_sem_seg_test_classification")
     trained, tested = (
-        {record["file_name"] for name in names for record in check_labels(name, values=True)}
-        for names in (training, validation)
+        {record["file_name"] for name in names for record in check_pixels(name)} for names in (training, validation)
     )
     assert {Path(file).stem for file in tested} == {"v1", "v2"}
     assert {Path(file).stem for file in trained} == {"t1", "t2", "t3"}
@@ -154,8 +155,8 @@ def test_voc_pack_keeps_validation_out_of_training(shared: Path, tmp_path: Path)
     assert not base & val
     assert set(read_json(made / "train_base_label_count.json")) == {f"{name}.png" for name in base}
     register_datasets(root)
-    trained = {record["image_id"] for record in check_labels("voc_base_sem_seg_train", values=True)}
-    tested = {record["image_id"] for record in check_labels("voc_sem_seg_test", values=True)}
+    trained = {record["image_id"] for record in check_pixels("voc_base_sem_seg_train")}
+    tested = {record["image_id"] for record in check_pixels("voc_sem_seg_test")}
     assert not trained & tested
 
 
@@ -190,7 +191,7 @@ def test_coco_stuff_values(stuff: Path) -> None:
     assert read_json(folder / "train2017_base_label_count.json") == {"1.png": [0, 155]}
     assert [names[index] for index in read_json(folder / "val2017_label_count.json")["4.png"]] == ["giraffe", "banner"]
     register_datasets(stuff)
-    assert len(check_labels("coco_2017_train_stuff_base_sem_seg_classification", values=True)) == 2
+    assert len(check_pixels("coco_2017_train_stuff_base_sem_seg_classification")) == 2
 
 
 def test_a_second_run_changes_no_byte(stuff: Path) -> None:
@@ -325,7 +326,7 @@ def test_ade20k_full_takes_the_categories_of_both_splits(tmp_path: Path) -> None
     prepare_ade20k_full(tmp_path)
     assert content(tmp_path) == before
     register_datasets(tmp_path)
-    assert len(check_labels("ade20k_full_sem_seg_train", values=True)) == 2
+    assert len(check_pixels("ade20k_full_sem_seg_train")) == 2
     # A given list decides classes and order.
     given = save(tmp_path / "mine.json", {"names": ["wall", "sky", "car"], "ids": [2978, 2420, 401]})
     prepare_ade20k_full(tmp_path, given)
@@ -348,7 +349,7 @@ def test_ade20k_full_with_many_classes_has_16_bits(tmp_path: Path) -> None:
         assert image.mode == "I;16"
     register_datasets(tmp_path)
     assert registered_metadata("ade20k_full_sem_seg_train").ignore_label == 65535
-    check_labels("ade20k_full_sem_seg_train", values=True)
+    check_pixels("ade20k_full_sem_seg_train")
 
 
 def test_ade20k_full_of_the_pack(shared: Path, tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ def test_pascal_context(tmp_path: Path) -> None:
     assert values(tmp_path / "pcontext/val/label/2008_2.png") == {0, 255}
     save(tmp_path / "VOC2010/JPEGImages/2008_2.jpg", PHOTO)
     register_datasets(tmp_path)
-    assert len(check_labels("pcontext_sem_seg_val", values=True)) == 1
+    assert len(check_pixels("pcontext_sem_seg_val")) == 1
     before = content(tmp_path)
     prepare_pcontext(tmp_path)
     assert content(tmp_path) == before
@@ -406,7 +407,7 @@ def test_coco_packs(shared: Path, tmp_path: Path) -> None:
     every, base = label_set("coco_small"), label_set("coco_small_base")
     found: dict[str, set[int]] = {}
     for name in ("coco_small_sem_seg_train", "coco_small_base_sem_seg_train", "coco_small_sem_seg_val"):
-        files = {record["sem_seg_file_name"] for record in check_labels(name, values=True)}
+        files = {record["sem_seg_file_name"] for record in check_pixels(name)}
         found[name] = set().union(*(values(Path(file)) for file in files)) - {255}
     trained = {base.vocabulary[index] for index in found["coco_small_base_sem_seg_train"]}
     unseen = {every.vocabulary[index] for index in every.unseen}
@@ -422,7 +423,7 @@ def test_samples(shared: Path, tmp_path: Path) -> None:
     assert {finding.state for finding in check_group("semseg_samples", tmp_path)} == {PRESENT}
     register_datasets(tmp_path)
     for name, count in (("ade20k_sample_sem_seg_val", 3), ("camvid_sem_seg_test", 10)):
-        assert len(check_labels(name, values=True)) == count
+        assert len(check_pixels(name)) == count
 
 
 def test_shapes(tmp_path: Path) -> None:
@@ -439,7 +440,7 @@ def test_shapes(tmp_path: Path) -> None:
     base = registered_metadata("shapes_base_sem_seg_train")
     assert len(novel) > 0
     assert set(base.stuff_classes) == set(registered_metadata("shapes_sem_seg_val").stuff_classes) - novel
-    for record in check_labels("shapes_base_sem_seg_train", values=True):
+    for record in check_pixels("shapes_base_sem_seg_train"):
         every = read_label_map(tmp_path / "shapes/semantic/train" / Path(record["sem_seg_file_name"]).name)
         kept = read_label_map(record["sem_seg_file_name"])
         names = registered_metadata("shapes_sem_seg_train").stuff_classes

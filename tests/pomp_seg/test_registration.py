@@ -19,13 +19,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from pomp_seg.data.catalog import ENTRIES, entries_of, segmentation_entry
 from pomp_seg.data.registration import (
     check_labels,
-    dataset_vocabulary,
     register_dataset,
     register_datasets,
     register_files,
     registered_metadata,
 )
 from prompt_core.errors import UserError
+
+from ..support.segmenter_run import check_pixels
 
 
 def save(path: Path, value: Any) -> Path:
@@ -89,7 +90,7 @@ def test_metadata_of_the_split() -> None:
     for name in ("ade20k_sem_seg_val", "pcontext_sem_seg_val"):
         assert MetadataCatalog.get(name).get("trainable_flag") is None
         assert MetadataCatalog.get(name).get("evaluation_set") is None
-    assert len(dataset_vocabulary("pcontext_sem_seg_val")) == 59
+    assert len(registered_metadata("pcontext_sem_seg_val").vocabulary) == 59
 
 
 def test_records_of_a_known_set(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_suffixes_and_subfolders(tmp_path: Path) -> None:
         save(root / f"gtFine/val/{city}/{city}_0_gtFine_labelTrainIds.png", label(0, 18, 255))
         save(root / f"gtFine/val/{city}/{city}_0_gtFine_labelIds.png", label(0, 33))
     register_datasets(tmp_path)
-    records = check_labels("cityscapes_fine_sem_seg_val", values=True)
+    records = check_pixels("cityscapes_fine_sem_seg_val")
     assert [record["image_id"] for record in records] == ["bonn_0", "ulm_0"]
     assert all(record["sem_seg_file_name"].endswith("labelTrainIds.png") for record in records)
 
@@ -160,20 +161,20 @@ def test_classes_from_a_file_come_when_it_is_there(tmp_path: Path) -> None:
     save(folder / "images/ADE/validation/street/a.jpg", PHOTO)
     save(folder / "annotations_detectron2/validation/a.png", label(0, 299, 65535, kind=np.uint16))
     assert registered_metadata(name).ignore_label == 65535
-    assert len(check_labels(name, values=True)) == 1
+    assert len(check_pixels(name)) == 1
 
 
 def test_own_data(own: Path) -> None:
     row = ["mine", str(own / "labels"), str(own / "photos"), str(own / "names.txt")]
     register_files([row])
-    assert len(check_labels("mine", values=True)) == 3
+    assert len(check_pixels("mine")) == 3
     assert MetadataCatalog.get("mine").stuff_classes == ["tree", "road"]
     assert MetadataCatalog.get("mine").get("trainable_flag") is None
     (own / "seen.txt").write_text("road\n", encoding="utf-8")
     register_files([[*row, "seen.txt"]], resolve=lambda path: own / path)
     assert MetadataCatalog.get("mine").evaluation_set == {"base": [1]}
     register_files([["mine", *row[1:3], "voc"]])
-    assert len(dataset_vocabulary("mine")) == 20
+    assert len(registered_metadata("mine").vocabulary) == 20
     with pytest.raises(UserError, match=r"DATASETS.FILES has the row \['mine', 'x'\]; expected \[name, folder of lab"):
         register_files([["mine", "x"]])
 
@@ -200,11 +201,11 @@ def test_wrong_values_and_sizes_are_named(own: Path) -> None:
     register_dataset("mine", own / "labels", own / "photos", own / "names.txt")
     save(own / "labels/b.png", label(0, 2))
     with pytest.raises(UserError, match=r"b.png has the value 2; expected 0..1, or 255"):
-        check_labels("mine", values=True)
+        check_pixels("mine")
     check_labels("mine")  # files alone
     save(own / "labels/b.png", label(0, 1)[:3])
     with pytest.raises(UserError, match=r"b.png is 6 x 3 pixels .*b.jpg 6 x 4"):
-        check_labels("mine", values=True)
+        check_pixels("mine")
     with pytest.raises(UserError, match=r"ignored value 1 is also one of 2 classes"):
         register_dataset("mine", own / "labels", own / "photos", own / "names.txt", ignore_label=1)
 
@@ -247,3 +248,12 @@ def test_sets_of_boxes_are_no_labels() -> None:
     for look in (registered_metadata, lambda name: dataset_labels([name])):
         with pytest.raises(UserError, match="'coco_2017_train' was not registered with semantic labels"):
             look("coco_2017_train")
+
+
+def test_files_are_listed_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of a run, its evaluators and its loaders ask for the records one after the other."""
+    register_dataset("mine", own / "labels", own / "photos", own / "names.txt")
+    records = check_labels("mine")
+    monkeypatch.setattr("os.walk", lambda folder: pytest.fail(f"{folder} is listed again"))
+    check_labels("mine")[0]["height"] = 1  # a caller's records are its own
+    assert check_labels("mine") == records

@@ -55,6 +55,19 @@ def change_label(path: Path, value: int) -> None:
     Image.fromarray(labels).save(path)
 
 
+def check_pixels(name: str) -> list[dict[str, Any]]:
+    """The records of a data set; each label map is opened, and has to fit its photo and the classes."""
+    from pomp_engine.data.tar_images import image_size
+    from pomp_seg.data.label_maps import read_record_labels
+    from pomp_seg.data.registration import check_labels, registered_metadata
+
+    metadata, records = registered_metadata(name), check_labels(name)
+    for record in {record["sem_seg_file_name"]: record for record in records}.values():
+        width, height = image_size(record["file_name"])
+        read_record_labels(record, (height, width), len(metadata.stuff_classes), metadata.ignore_label)
+    return records
+
+
 def tiny_settings(root: Path, stage: int = 2, **changed: Any) -> dict[str, Any]:
     """Settings of a run of 6 iterations on :func:`make_data`, tested on the scenes that it does not train on.
 
