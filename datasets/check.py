@@ -23,10 +23,9 @@ from pomp_det.data import catalog as detection
 from pomp_seg.data import catalog as segmentation
 from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.data.catalog.lookup import NAMES as CLASSIFICATION_SETS
+from prompt_core.data.check import BROKEN, PRESENT, Finding, check_source, is_group
 from prompt_core.data.check import GROUP as CLASSIFICATION
 from prompt_core.data.check import check_group as check_classification
-from prompt_core.data.check import check_source, is_group
-from prompt_core.data.findings import BROKEN, PRESENT, Finding
 from prompt_core.data.photo_files import is_file, is_folder
 from prompt_core.errors import UserError, nearest, run_command
 from prompt_core.files import data_root

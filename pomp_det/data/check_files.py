@@ -10,7 +10,7 @@ from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_an
 from pomp_det.data.catalog import CATALOG, DatasetEntry
 from pomp_det.data.usable_boxes import usable_annotations
 from pomp_engine.data.derived_files import source_record, state_of
-from prompt_core.data.findings import MISSING, PRESENT, WRONG, Finding
+from prompt_core.data.check import MISSING, PRESENT, WRONG, Finding
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_file
 from prompt_core.vocabulary import Vocabulary

@@ -22,7 +22,7 @@ from pomp_lab.comparisons.prompts import base_novel_classes
 from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import counting
 from prompt_core.data.images import ImageSet
-from prompt_core.data.sources import tiny_imagenet
+from prompt_core.data.readers.imagenet import tiny_imagenet
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_json
 from prompt_core.text.encoder import PromptedTextEncoder

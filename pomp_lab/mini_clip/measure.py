@@ -16,7 +16,8 @@ from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import counting
 from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.images import ImageSet
-from prompt_core.data.sources import photo_list, tiny_imagenet
+from prompt_core.data.readers.imagenet import tiny_imagenet
+from prompt_core.data.readers.table import photo_list
 from prompt_core.errors import UserError
 from prompt_core.evaluation.evaluate import TestSet
 from prompt_core.evaluation.protocol import run_description

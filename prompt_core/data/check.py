@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from prompt_core.data.catalog.benchmark_splits import OFFICIAL_TEST, Benchmark
 from prompt_core.data.catalog.entry import ClassificationEntry, Count
 from prompt_core.data.catalog.lookup import NAMES, classification_entry, find_entry
 from prompt_core.data.check_photos import count_photos, empty_classes, read_photos, repeated
-from prompt_core.data.findings import BROKEN, MISSING, PRESENT, WRONG, Finding
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import is_folder
 from prompt_core.data.sources import data_set_name, open_images
 from prompt_core.data.splits import SPLITS, NoSuchSplit, base_half
 from prompt_core.errors import UserError
+
+PRESENT, MISSING, WRONG, BROKEN = "present", "missing", "wrong", "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """State of one file or folder of a data set.
+
+    Attributes:
+        dataset: the data set's name.
+        path: where it is, or has to be.
+        state: present, missing, wrong (it opens, but differs from what it should be) or broken (it cannot be opened).
+        detail: what was counted, or what is wrong.
+        advice: how to get it; empty when it is present.
+    """
+
+    dataset: str
+    path: Path
+    state: str
+    detail: str = ""
+    advice: str = ""
+
 
 GROUP = "classification"
 # Not looked at by the group: samples for a laptop.

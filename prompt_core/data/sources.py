@@ -1,8 +1,9 @@
-"""Open images by the data set's name, by kind and path, or by path alone where the layout can be recognised."""
+"""Open images by a data set's name, by kind and path, by path alone where the layout is known, or by own function."""
 
 from __future__ import annotations
 
 import glob
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,23 +11,13 @@ from prompt_core.data.catalog.lookup import NAMES, find_entry, open_named, photo
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import list_folders
 from prompt_core.data.readers.coop import coop_split, fgvc_aircraft, only_split_file
-from prompt_core.data.readers.folder import folder_per_class, open_folder
+from prompt_core.data.readers.folder import open_folder
 from prompt_core.data.readers.imagenet import imagenet21k, tiny_imagenet
 from prompt_core.data.readers.table import photo_list
 from prompt_core.data.readers.webdataset import webdataset_shards
 from prompt_core.errors import UserError, nearest
-
-__all__ = [
-    "KINDS",
-    "coop_split",
-    "fgvc_aircraft",
-    "folder_per_class",
-    "imagenet21k",
-    "open_images",
-    "photo_list",
-    "tiny_imagenet",
-    "webdataset_shards",
-]
+from prompt_core.files import data_root
+from prompt_core.plugins import is_outside, load_object
 
 
 def open_images(
@@ -39,8 +30,9 @@ def open_images(
             folder (``caltech101:PATH``) or with a division into splits (``caltech101#generated``); or a kind:
             ``folder:PATH``, ``tiny_imagenet:PATH``, ``coop:PATH#SPLIT_FILE`` (the part after ``#`` may be
             left out when there is one), ``aircraft:PATH``, ``imagenet21k:PATH``, ``webdataset:PATTERN``, ``csv:PATH``
-            (the table, or a folder with ``labels.csv``); or a bare path whose layout is recognised. A folder that is
-            called as a data set is written ``./caltech101``.
+            (the table, or a folder with ``labels.csv``); or a bare path whose layout is recognised (a folder that is
+            called as a data set is written ``./caltech101``); or ``package.module:function``, a function of a user's
+            own of the data root and the split that returns an :class:`ImageSet` (docs/add_a_data_set.md).
         split: train, val or test. A folder with subfolders of these names is entered; a source without splits (a
             flat folder of classes, a table, shards) ignores it.
         root: the data root, for a bare name; else the environment variable ``POMP_DATA``, else ``datasets``.
@@ -66,7 +58,21 @@ def _open(kind_or_path: str | Path, split: str, root: str | Path | None, save: b
         return KINDS[kind](rest, split)
     if isinstance(kind_or_path, str) and find_entry(kind.partition("#")[0]) is not None:
         return open_named(text, split, root, save)
+    if isinstance(kind_or_path, str) and is_outside(text) and not Path(text).exists() and not _misspelt(kind):
+        return _open_outside(text, split, data_root(root))
     return _recognise(text, save)(text, split)
+
+
+def _misspelt(kind: str) -> bool:
+    """Whether the word before a colon is nearly the name of a kind or of a data set, and no module that is there."""
+    return bool(nearest(kind, (*KINDS, *NAMES))) and "." not in kind and importlib.util.find_spec(kind) is None
+
+
+def _open_outside(text: str, split: str, root: Path) -> ImageSet:
+    images = load_object(text, "the data set")(root, split)
+    if not isinstance(images, ImageSet):
+        raise UserError(f"{text} returned {type(images).__name__} for {split}; expected a prompt_core ImageSet")
+    return images
 
 
 def data_set_name(source: str) -> str:
@@ -93,8 +99,8 @@ def _recognise(text: str, save: bool) -> Callable[[str, str], ImageSet]:
             return lambda text, split: entry.open(path, split, save=save)
         if (path / "labels.csv").exists():
             return KINDS["csv"]
-        if (found := recognise_folders(path)) is not None:
-            return lambda text, split: found[0].open(found[1], split, save=save)
+        if (match := recognise_folders(path)) is not None:
+            return lambda text, split: match[0].open(match[1], split, save=save)
         if any(path.glob("*.tar")):
             return KINDS["webdataset"]
         if list_folders(path):
@@ -116,7 +122,7 @@ def _recognise(text: str, save: bool) -> Callable[[str, str], ImageSet]:
 
 
 def _kinds() -> str:
-    return ", ".join(f"{kind}:PATH" for kind in KINDS)
+    return ", ".join([*(f"{kind}:PATH" for kind in KINDS), "package.module:function"])
 
 
 def _open_csv(text: str, split: str) -> ImageSet:

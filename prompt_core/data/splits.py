@@ -1,4 +1,4 @@
-"""Drawing train, val and test where a data set has no list of them: pure functions of the keys and a seed."""
+"""Parts of a data set: drawn train, val and test, few shots, base and novel classes; functions of keys and a seed."""
 
 from __future__ import annotations
 
@@ -123,9 +123,8 @@ def hash_rank(prefix: bytes, key: str) -> bytes:
     return hashlib.sha256(prefix + b"\0" + key.encode("utf-8", "surrogateescape")).digest()
 
 
-HALVES = ("all", "base", "new")
-# What the halves are called in results.
-WORDS = {"base": "base", "new": "novel"}
+# Values of DATA.CLASSES; ``new`` is CoOp's word for ``novel``.
+HALVES = ("all", "base", "new", "novel")
 
 
 def base_half(images: ImageSet) -> ImageSet:
@@ -133,17 +132,20 @@ def base_half(images: ImageSet) -> ImageSet:
     return images.select_classes(range((len(images.names) + 1) // 2))
 
 
-def new_half(images: ImageSet) -> ImageSet:
+def novel_half(images: ImageSet) -> ImageSet:
     """Photos of the other floor(n/2) classes, relabelled from 0."""
     return images.select_classes(range((len(images.names) + 1) // 2, len(images.names)))
 
 
 def half_of(images: ImageSet, which: str) -> ImageSet:
-    """``all``, ``base`` or ``new`` (``DATASET.SUBSAMPLE_CLASSES`` of CoOp).
+    """All photos, or those of one half of the classes (``DATASET.SUBSAMPLE_CLASSES`` of CoOp).
+
+    Args:
+        which: one of :data:`HALVES`.
 
     Raises:
         UserError: for any other word.
     """
     if which not in HALVES:
-        raise UserError(f"classes {which!r}: expected all, base or new{nearest(which, HALVES)}")
-    return images if which == "all" else base_half(images) if which == "base" else new_half(images)
+        raise UserError(f"classes {which!r}: expected {', '.join(HALVES)}{nearest(which, HALVES)}")
+    return images if which == "all" else base_half(images) if which == "base" else novel_half(images)

@@ -50,8 +50,8 @@ class Benchmark:
 
     name: str
     split_file: str
-    lists: Callable[[Path], Listed | None] | None
-    photos: Callable[[Path], Listed] | None
+    lists: Callable[[Path], Listed | None] | None = None
+    photos: Callable[[Path], Listed] | None = None
     keeps_test: bool = False
     photo_folders: tuple[str, ...] = ()
 
@@ -67,10 +67,9 @@ class Benchmark:
             if (place / self.split_file).exists():
                 return place / self.split_file
         for place in places:
-            for found in sorted(place.iterdir()):
-                name = found.name.lower()
-                if name.startswith("split_zhou_") and name.endswith(".json"):
-                    raise UserError(f"found {found}, expected {self.split_file} there: rename it, or move it away")
+            for path in sorted(place.iterdir()):
+                if path.name.lower().startswith("split_zhou_") and path.name.lower().endswith(".json"):
+                    raise UserError(f"found {path}, expected {self.split_file} there: rename it, or move it away")
         return None
 
     def open(self, folder: Path, split: str, which: str | None = None, seed: int = SEED, save: bool = True) -> ImageSet:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prompt_core.data.catalog.benchmark_splits import WHICH, Benchmark
-from prompt_core.data.catalog.hand_written import PHOTO, TEMPLATES, selected_templates
+from prompt_core.data.catalog.hand_written import PHOTO, selected_templates
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import is_folder
 from prompt_core.errors import UserError, nearest
@@ -45,6 +45,7 @@ class ClassificationEntry:
         splits: what ``datasets/check.py`` counts.
         other_marks: marks of other layouts of this set.
         how: how to get it; ``{folder}`` is its folder.
+        template: the hand-written one of CoOp, with ``{}`` for the name.
     """
 
     name: str
@@ -55,19 +56,15 @@ class ClassificationEntry:
     classes: Count
     test: Count
     how: str
+    template: str = PHOTO
     base_test: Count | None = None
     official_test: Count | None = None
     splits: tuple[str, ...] = ("train", "val", "test")
     other_marks: tuple[tuple[str, ...], ...] = ()
 
     @property
-    def template(self) -> str:
-        """The hand-written template of this data set, with ``{}`` for the name."""
-        return TEMPLATES.get(self.name, PHOTO)
-
-    @property
     def ensemble(self) -> list[str]:
-        """The published ensemble: seven selected templates, and the own one outside the ImageNet family."""
+        """The published ensemble: seven selected templates, and outside the ImageNet family the set's template."""
         return selected_templates(None if "imagenet" in self.name else self.template)
 
     def advice(self, folder: Path) -> str:
@@ -96,13 +93,13 @@ class ClassificationEntry:
         A root that is the set's own folder is that.
         """
         base = data_root(root)
-        own = self.recognises(base) or (not self.marks and base.absolute().name in self.folders and is_folder(base))
-        return self._below(base) or (base if own else base / self.folders[0])
+        called_so = not self.marks and base.absolute().name in self.folders and is_folder(base)
+        return self._below(base) or (base if called_so or self.recognises(base) else base / self.folders[0])
 
     def _below(self, base: Path) -> Path | None:
         """The first of ``folders`` that exists in ``base``, one with the set's marks before others."""
-        found = [base / name for name in self.folders if is_folder(base / name)]
-        return next((place for place in found if self.recognises(place)), found[0] if found else None)
+        places = [base / name for name in self.folders if is_folder(base / name)]
+        return next(filter(self.recognises, places), next(iter(places), None))
 
     def open(self, folder: Path, split: str, which: str | None = None, save: bool = True) -> ImageSet:
         """The photos of one split in the set's folder.

@@ -1,4 +1,4 @@
-"""Hand-written templates of the classification benchmarks: one per data set, and two ensembles.
+"""Hand-written templates: the plain one, and two ensembles. A data set's own template is in its entry.
 
 ``{}`` stands for the class name, whose underscores become spaces when it is filled in. Sources: CoOp's template for
 each data set and the seven selected ones, as POMP (arXiv 2304.04704) uses both; the 80 of CLIP (arXiv 2103.00020).
@@ -7,17 +7,6 @@ each data set and the seven selected ones, as POMP (arXiv 2304.04704) uses both;
 from __future__ import annotations
 
 PHOTO = "a photo of a {}."
-
-# By the names of prompt_core.data.catalog.lookup; sets that are not listed take PHOTO.
-TEMPLATES = {
-    "oxford_pets": "a photo of a {}, a type of pet.",
-    "oxford_flowers": "a photo of a {}, a type of flower.",
-    "food101": "a photo of {}, a type of food.",
-    "fgvc_aircraft": "a photo of a {}, a type of aircraft.",
-    "dtd": "{} texture.",
-    "eurosat": "a centered satellite photo of {}.",
-    "ucf101": "a photo of a person doing {}.",
-}
 
 SELECTED_TEMPLATES = (
     "itap of a {}.",

@@ -17,7 +17,8 @@ from pomp_lab.comparisons.prompts import class_features, evaluate_columns, halve
 from pomp_lab.mini_clip.measure import card_columns, card_prompts, held_out_classes, measure
 from prompt_core import Clip, PromptedTextEncoder, SoftPrompt, UserError, Vocabulary, load_clip
 from prompt_core.data.images import ImageSet
-from prompt_core.data.sources import photo_list, tiny_imagenet
+from prompt_core.data.readers.imagenet import tiny_imagenet
+from prompt_core.data.readers.table import photo_list
 from prompt_core.evaluation.evaluate import TestSet
 from prompt_core.files import sha256_of_file
 

@@ -18,11 +18,10 @@ from prompt_core.data.catalog.lookup import (
     classification_entry,
     find_entry,
 )
-from prompt_core.data.check import check_group, is_group
-from prompt_core.data.findings import MISSING, PRESENT, WRONG
+from prompt_core.data.check import MISSING, PRESENT, WRONG, check_group, is_group
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import open_images
-from prompt_core.data.splits import base_half, few_shot, few_shot_validation, half_of, new_half
+from prompt_core.data.splits import base_half, few_shot, few_shot_validation, half_of, novel_half
 from prompt_core.errors import UserError
 
 from ...support import benchmark_trees as trees
@@ -143,14 +142,14 @@ def image_set(classes: int, photos: int = 6) -> ImageSet:
 @pytest.mark.parametrize(("classes", "base"), [(100, 50), (101, 51), (37, 19), (47, 24), (397, 199), (1, 1)])
 def test_base_is_the_first_half_rounded_up(classes: int, base: int) -> None:
     images = image_set(classes)
-    first, second = base_half(images), new_half(images)
+    first, second = base_half(images), novel_half(images)
     assert first.names + second.names == images.names
     assert len(first.names) == base
     assert len(first) + len(second) == len(images)
     assert sorted(set(second.labels.tolist())) == list(range(classes - base)), "relabelled from 0"
-    assert half_of(images, "new").keys == second.keys
+    assert half_of(images, "new").keys == half_of(images, "novel").keys == second.keys
     assert half_of(images, "all") is images
-    with pytest.raises(UserError, match="classes 'bas': expected all, base or new; nearest: 'base'"):
+    with pytest.raises(UserError, match="classes 'bas': expected all, base, new, novel; nearest: 'base'"):
         half_of(images, "bas")
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from prompt_core.data.check import check_group, check_source
+from prompt_core.data.check import BROKEN, MISSING, PRESENT, WRONG, check_group, check_source
 from prompt_core.data.check_photos import repeated
-from prompt_core.data.findings import BROKEN, MISSING, PRESENT, WRONG
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 

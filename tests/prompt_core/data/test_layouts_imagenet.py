@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prompt_core.data.sources import imagenet21k, open_images, tiny_imagenet
+from prompt_core.data.readers.imagenet import imagenet21k, tiny_imagenet
+from prompt_core.data.sources import open_images
 from prompt_core.data.splits import few_shot
 from prompt_core.errors import UserError
 

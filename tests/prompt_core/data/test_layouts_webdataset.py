@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from prompt_core.data.images import UnreadableImage
-from prompt_core.data.readers.webdataset import expand_shards
-from prompt_core.data.sources import open_images, webdataset_shards
+from prompt_core.data.readers.webdataset import expand_shards, webdataset_shards
+from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
 

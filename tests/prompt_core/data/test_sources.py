@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prompt_core.data.sources import coop_split, fgvc_aircraft, folder_per_class, open_images, photo_list
+from prompt_core.data.readers.coop import coop_split, fgvc_aircraft
+from prompt_core.data.readers.folder import folder_per_class
+from prompt_core.data.readers.table import photo_list
+from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / os.environ.get("POMP_SHARED", "../shared")
