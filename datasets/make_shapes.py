@@ -15,13 +15,14 @@ import time
 from pomp_lab.shapes.folder import build_shapes
 from pomp_lab.shapes.options import MASKS, PARTS, ShapesOptions
 from pomp_lab.shapes.variants import VARIANTS
+from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line to values; defaults are those of :class:`ShapesOptions`."""
     default = ShapesOptions()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--overwrite", action="store_true", help="replace shapes that were made with other options")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the result is the same")

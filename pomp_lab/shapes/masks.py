@@ -1,7 +1,8 @@
 """Binary masks as the JSON of COCO and LVIS writes them: boxes, run lengths and polygons, all exact to the pixel.
 
 Polygons run along pixel edges at whole coordinates. Rasterised by the COCO tools they give back the mask bit for bit,
-and unlike run lengths they are what LVIS files hold and what the LVIS reader of detectron2 expects.
+and unlike run lengths they are what LVIS files hold and what the LVIS reader of detectron2 expects. Libraries do neither:
+contours of OpenCV run through pixel centres, and pycocotools compresses its run lengths.
 """
 
 from __future__ import annotations
@@ -24,13 +25,6 @@ def encode_run_lengths(mask: np.ndarray) -> dict[str, Any]:
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     counts = np.diff(np.concatenate(([0], changes, [flat.size]))).tolist()
     return {"counts": [0, *counts] if flat[0] else counts, "size": [int(size) for size in mask.shape]}
-
-
-def decode_run_lengths(encoded: dict[str, Any]) -> np.ndarray:
-    """The (H, W) bool mask of :func:`encode_run_lengths`."""
-    counts = np.asarray(encoded["counts"])
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape(encoded["size"], order="F")
 
 
 def mask_polygons(mask: np.ndarray) -> list[list[int]]:
