@@ -87,13 +87,13 @@ class RunStore:
     def document(self, run: Run) -> Document | None:
         """The numbers of this very run, None where it is not done."""
         path = self.folder_of(run) / METRICS_FILE
-        document = self._read(path)
-        if document is not None and document.get("_run", {}).get("id") == run.id:
-            if not (reason := damage(document)):
-                return document
-            self.tell(f"{path} is damaged ({reason}): it counts as missing and is done again")
-        document = self._results.get(run.key)
-        return document if document is not None and document["_run"].get("id") == run.id else None
+        document, reason = _read(path)
+        for found in (document, self._results.get(run.key)):
+            if found is not None and found["_run"].get("id") == run.id:
+                return found
+        if reason:
+            self._tell_damaged(str(path), reason)
+        return None
 
     def keep(self, run: Run, document: Mapping[str, Any], **about: Any) -> Document:
         """Write the numbers of a run; numbers that are not finite become null.
@@ -153,29 +153,20 @@ class RunStore:
     @cached_property
     def _results(self) -> dict[str, Document]:
         """The whole documents of the results file."""
-        document = self._read(self.results) or {}
-        found = document.get("runs", {})
-        if not isinstance(found, dict):
-            found = {"runs": found}
-        reasons = {key: damage(each) for key, each in found.items()}
-        for key, reason in reasons.items():
-            if reason:
-                self.tell(f"{self.results}: {key} is damaged ({reason}): it counts as missing and is done again")
-        return {key: each for key, each in found.items() if not reasons[key]}
-
-    def _read(self, path: Path) -> Document | None:
-        if not path.is_file():
-            return None
+        if not self.results.is_file():
+            return {}
         try:
-            document = read_json(path)
-        except (UserError, RecursionError) as error:
-            reason = "it is no JSON" if isinstance(error, UserError) else "it is nested too deeply"
-        else:
-            if isinstance(document, dict) and isinstance(document.get("_run", {}), dict):
-                return document
-            reason = "it holds no object"
-        self.tell(f"{path} is damaged ({reason}): it counts as missing and is done again")
-        return None
+            runs = read_json(self.results)["runs"].items()
+        except (UserError, RecursionError, KeyError, TypeError, AttributeError):
+            self._tell_damaged(str(self.results), "no results")
+            return {}
+        reasons = {key: reason for key, document in runs if (reason := damage(document))}
+        for key, reason in reasons.items():
+            self._tell_damaged(f"{self.results}: {key}", reason)
+        return {key: document for key, document in runs if key not in reasons}
+
+    def _tell_damaged(self, what: str, reason: str) -> None:
+        self.tell(f"{what} is damaged ({reason}): it counts as missing and is done again")
 
 
 def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None]) -> None:
@@ -197,25 +188,39 @@ def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None])
             store.tell(f"waiting for another process: {run.label}")
 
 
+def _read(path: Path) -> tuple[Document | None, str]:
+    """A whole ``metrics.json`` document, or why there is none; no reason where there is no file."""
+    if not path.is_file():
+        return None, ""
+    try:
+        document = read_json(path)
+    except (UserError, RecursionError):
+        return None, "no JSON"
+    reason = damage(document)
+    return (None, reason) if reason else (document, "")
+
+
 def damage(document: Any) -> str:
     """Why a ``metrics.json`` document cannot be used; empty where it can."""
     if not isinstance(document, dict):
-        return "it holds no object"
+        return "no object"
     run, protocol = document.get("_run"), document.get("_protocol")
     if not isinstance(run, dict) or not isinstance(protocol, dict):
-        return "_run or _protocol is no object"
-    if not isinstance(run.get("history", []), list) or not isinstance(run.get("skipped", {}), dict):
-        return "_run is not as it was written"
+        return f"{'_protocol' if isinstance(run, dict) else '_run'} is no object"
+    if not isinstance(run.get("history", []), list):
+        return "history is no list"
+    objects = {**{key: run.get(key, {}) for key in ("settings", "skipped", "targets")}, **protocol}
     numbers = {key: value for key, value in document.items() if not key.startswith("_")}
-    for key, value in numbers.items():
+    for name, value in objects.items():
+        if not isinstance(value, dict):
+            return f"{name} is no object"
+    for name, value in numbers.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            return f"{key} is no number"
+            return f"{name} is no number"
     datasets = {key.rpartition("/")[0] for key in numbers}
-    if not numbers and not run.get("skipped"):
-        return "it has no numbers"
     for name in datasets ^ protocol.keys():
-        return f"{name} has no protocol" if name in datasets else f"{name} has no numbers"
-    return ""
+        return f"{name} has no {'protocol' if name in datasets else 'numbers'}"
+    return "" if numbers or run.get("skipped") else "it has no numbers"
 
 
 def part_of(document: Mapping[str, Any], datasets: Iterable[str]) -> Document:

@@ -63,7 +63,7 @@ class BaseToNovel:
         """
         places = {TINY: self.tiny_imagenet, **({PHOTOS: self.photos} if self.photos else {})}
         inputs = Inputs(DataFolders(Path(), places), self.output / "lists", self.half)
-        targets = [f"{TINY}_base_novel", *([PHOTOS] if self.photos else [])]
+        targets = [f"{TINY}_base_novel", *([f"{PHOTOS}_with_tiny"] if self.photos else [])]
         rows = table_rows("" if self.config is None else str(self.config.absolute()), methods, shots)
         table = Table("base_novel", "laptop", "Base to novel classes of Tiny-ImageNet", "", rows, tuple(targets))
         jobs = [self._with_updates(job, inputs) for job in make_jobs(rows, seeds, Path(), self.overrides, inputs)]

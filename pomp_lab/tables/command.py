@@ -17,7 +17,7 @@ from pomp_lab.tables.runner import TableRunner
 from pomp_lab.tables.show import Block, print_blocks, read_line, table_blocks, write_blocks
 from pomp_lab.tables.sources import DataFolders
 from pomp_lab.tables.targets import source_of
-from prompt_core.config import _pairs
+from prompt_core.config import override_pairs
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import make_output_folder
 
@@ -76,7 +76,7 @@ def reproduce(request: Request, dry_run: bool = False) -> list[Block]:
     if table.measured:
         return _cost(request, table, store, dry_run)
     seeds, rows = parse_seeds(request.seeds, table), table.chosen(request.rows)
-    check_overrides(table, rows, [key for key, _ in _pairs(request.overrides)])
+    check_overrides(table, rows, [key for key, _ in override_pairs(request.overrides)])
     folders = DataFolders(request.root)
     targets = _targets(request, table, rows, folders)
     needed = [*(row.train for row in rows if row.train), *map(source_of, targets)]
@@ -183,7 +183,7 @@ def note_of(table: Table, overrides: Sequence[str]) -> str:
     """The note of a table whose settings the command line changes: with these, and without what they make untrue."""
     if not overrides:
         return table.note
-    given = dict(_pairs(overrides))
+    given = dict(override_pairs(overrides))
     note = table.note
     if "DATA.SHOTS" in given:
         number = "all" if given["DATA.SHOTS"].startswith("-") else given["DATA.SHOTS"]

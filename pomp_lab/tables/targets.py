@@ -80,20 +80,16 @@ class Target:
 
     def images_of(self, question: Question) -> ImageSet:
         """The images that a column is a number of."""
-        return self.images.subset(np.flatnonzero(self._asked(question)))
-
-    def _asked(self, question: Question) -> np.ndarray:
-        """(n,) whether an image counts."""
-        known = self.rows[self.images.labels] >= 0
-        return known if question.asked is None else known & np.isin(self.images.labels, question.asked)
-
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """For each question its numbers of images and of candidates."""
-        return {each.dataset: (int(self._asked(each).sum()), len(each.candidates)) for each in self.questions}
+        counted = self.rows[self.images.labels] >= 0
+        if question.asked is not None:
+            counted &= np.isin(self.images.labels, question.asked)
+        return self.images.subset(np.flatnonzero(counted))
 
 
 def open_target(name: str, folders: DataFolders, half: str = "report") -> Target:
     """What is scored under a name: ``tiny_imagenet_base_novel``, ``imagenet_samples``, shapes, or a catalogued set.
+
+    ``imagenet_samples_with_tiny`` are the photos among ImageNet-21K's names and those of Tiny-ImageNet's classes.
 
     Args:
         half: of the photos of Tiny-ImageNet and of the ImageNet classes, ``tune`` or ``report``.
@@ -105,12 +101,12 @@ def open_target(name: str, folders: DataFolders, half: str = "report") -> Target
     if source in SHAPES:
         target = _shapes(source, folders, name.endswith("_base_novel"))
         return dataclasses.replace(target, name=name)
-    if name not in (f"{TINY}_base_novel", PHOTOS):
+    if source not in (TINY, PHOTOS) or name == TINY:
         images = folders.images(name, "test")
         names, rows = vocabulary_of(images, "")
         question = Question(name, None, np.arange(len(names)), geometry=True)
         return Target(name, name, "test", images, names, rows, (question,))
-    target = _photos(folders) if name == PHOTOS else _tiny(folders)
+    target = _tiny(folders) if source == TINY else _photos(name, folders)
     questions = tuple(dataclasses.replace(each, words={**each.words, "half": half}) for each in target.questions)
     images = halves_by_key(target.images)[HALVES.index(half)]
     return dataclasses.replace(target, images=images, questions=questions)
@@ -118,7 +114,9 @@ def open_target(name: str, folders: DataFolders, half: str = "report") -> Target
 
 def source_of(name: str) -> str:
     """The images that a target needs."""
-    return name.removesuffix("_base_novel").removesuffix("_pictured")
+    for suffix in ("_base_novel", "_pictured", "_with_tiny"):
+        name = name.removesuffix(suffix)
+    return name
 
 
 def _columns(name: str, parts: dict[str, np.ndarray], rows: np.ndarray, count: int, wide: bool) -> tuple[Question, ...]:
@@ -144,16 +142,17 @@ def _tiny(folders: DataFolders) -> Target:
     return Target(f"{TINY}_base_novel", TINY, "val", images, names, rows, questions)
 
 
-def _photos(folders: DataFolders) -> Target:
+def _photos(name: str, folders: DataFolders) -> Target:
     """Photos of the 1,000 ImageNet classes among these and among all; all 1,000 whichever half is scored."""
     images = folders.images(PHOTOS, "val")
-    names = Vocabulary.load(WIDE)
+    tiny = folders.images(TINY, "val") if name.endswith("_with_tiny") else None
+    names = Vocabulary.load(WIDE) if tiny is None else vocabulary_of(tiny, WIDE)[0]
     place = {identity: row for row, identity in enumerate(names.ids or [])}
     # Classes that the wide list does not know (one of ImageNet-1K's is missing from it) are left out.
     rows = np.array([place.get(identity, -1) for identity in images.ids])
     own = Question(f"{PHOTOS}_of_1k", None, rows[rows >= 0], {"candidate_names": "own classes"}, True)
     wide = Question(f"{PHOTOS}_of_21k", None, np.arange(len(names)), {"candidate_names": "all names"})
-    return Target(PHOTOS, PHOTOS, "val", images, names, rows, (own, wide))
+    return Target(name, PHOTOS, "val", images, names, rows, (own, wide))
 
 
 def _shapes(name: str, folders: DataFolders, base_novel: bool) -> Target:

@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, loaded: dict[Any, Any], request: pyte
 
     monkeypatch.setattr(clip, "load_clip", load_clip)
     if "page" not in request.node.name:
-        monkeypatch.setattr("pomp_lab.tables.command._report", lambda store: None)
+        monkeypatch.setattr("pomp_lab.tables.command._report", lambda store, output: None)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def reproduce(call_tool: CallTool, shapes_root: Path) -> CallTool:
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Folders that were learned in, one entry for each call."""
-    from prompt_core.training.loop import recipe as pretraining
+    from prompt_core.training import recipe as pretraining
 
     folders: list[str] = []
     real = pretraining.pretrain
@@ -91,48 +91,57 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return folders
 
 
-def numbers(folder: Path) -> dict[str, dict[str, float]]:
-    """File → its numbers."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        document = json.loads(path.read_text())
-        found[path.name] = {key: value for key, value in document.items() if "/" in key}
-    return found
+def documents(output: Path) -> dict[str, dict[str, Any]]:
+    """Hash of each run → its ``metrics.json``."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(output.glob("runs/*/metrics.json"))}
+
+
+def numbers(output: Path) -> dict[str, dict[str, float]]:
+    """Hash of each run → its numbers."""
+    return {
+        name: {key: value for key, value in document.items() if not key.startswith("_")}
+        for name, document in documents(output).items()
+    }
 
 
 def test_nothing_is_done_twice(reproduce: CallTool, learned: list[str], tmp_path: Path) -> None:
     code, out, error = reproduce()
     assert code == 0, error
     assert "written to out/cross_domain_laptop.md" in out
-    files = sorted((tmp_path / "out/results").glob("*.json"))
-    assert (len(files), len(learned)) == (6, 2)
-    before = {path: path.stat().st_mtime_ns for path in files}
+    before = documents(tmp_path / "out")
+    assert (len(before), len(learned)) == (3, 2)
     text = (tmp_path / "out/cross_domain_laptop.md").read_text()
     assert "| POMP | 1 |" in text
     assert "With DATA.CACHE cache OPTIM.EPOCHS 1 OPTIM.BATCH 8." in text
     assert "With DATA.CACHE cache OPTIM.EPOCHS 1 OPTIM.BATCH 8." in " ".join(out.split())
+    results = json.loads((tmp_path / "out/cross_domain_laptop.json").read_text())
+    assert results["about"]["title"] == "From plain shapes to other looks of them"
+    assert list(results["runs"]) == ["zero-shot CLIP", "CoOp/seed 0", "POMP/seed 0"]
+    document = results["runs"]["POMP/seed 0"]
+    assert document == before[document["_run"]["id"]]
+    assert set(document["_protocol"]) == {key.rpartition("/")[0] for key in document if "/" in key}
+    assert len(document["_protocol"]) == 4
+    assert str(tmp_path) not in json.dumps(results)
+    assert document["_run"]["command"].startswith("reproduce.py cross_domain --scale laptop --output out --root data")
+    assert document["_run"]["settings"]["OPTIM.EPOCHS"] == 1
     code, out, _ = reproduce()
     assert code == 0
     assert "learning" not in out.splitlines()[0]
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/results").glob("*.json")} == before
-    assert len(learned) == 2
+    assert (documents(tmp_path / "out"), len(learned)) == (before, 2)
     assert (tmp_path / "out/cross_domain_laptop.md").read_text() == text
 
     # What only the learned rows depend on makes other runs of these, not of the hand prompt.
     assert reproduce("OPTIM.LR", "0.05")[0] == 0
     assert len(learned) == len(set(learned)) == 4
-    assert len(list((tmp_path / "out/results").glob("*.json"))) == 6 + 4
+    assert len(documents(tmp_path / "out")) == 3 + 2
 
-    # Runs are found by content: a copy under another name is as good.
+    # Runs are found by content, in a copy under another name and in a results file alone.
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
     assert reproduce(output="copy")[0] == 0
-    assert len(learned) == 4
-
-    document = json.loads(next(path for path in files if '"row": "POMP"' in path.read_text()).read_text())
-    assert set(document["_protocol"]) == {key.rpartition("/")[0] for key in document if "/" in key}
-    assert str(tmp_path) not in json.dumps(document)
-    assert document["_run"]["command"].startswith("reproduce.py cross_domain --scale laptop --output out --root data")
-    assert document["settings"]["OPTIM.EPOCHS"] == 1
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone/cross_domain_laptop.json").write_text(json.dumps(results))
+    assert reproduce(output="alone")[0] == 0
+    assert (len(learned), (tmp_path / "alone/runs").exists()) == (4, False)
 
 
 def test_other_images_make_other_runs(
@@ -149,29 +158,29 @@ def test_other_images_make_other_runs(
     code, _, error = call_tool("reproduce", *arguments, *budget)
     assert code == 0, error
     assert len(set(learned)) == 2
-    assert len(numbers(tmp_path / "out/results")) == 2
+    assert len(documents(tmp_path / "out")) == 2
 
 
 def test_interrupted_between_rows(reproduce: CallTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pomp_lab.tables.store import Store
+    from pomp_lab.runs import RunStore
 
     assert reproduce(output="whole")[0] == 0
     with monkeypatch.context() as patch:
-        real, calls = Store.write, []
+        real, calls = RunStore.keep, []
 
-        def write(self: Store, *arguments: Any, **about: Any) -> dict[str, Any]:
+        def keep(self: RunStore, *arguments: Any, **about: Any) -> dict[str, Any]:
             calls.append(1)
             if len(calls) == 4:
                 raise KeyboardInterrupt
             return real(self, *arguments, **about)
 
-        patch.setattr(Store, "write", write)
+        patch.setattr(RunStore, "keep", keep)
         code, _, error = reproduce(output="part")
     assert code == 130
     assert "the same command goes on where it stopped" in error
-    assert len(numbers(tmp_path / "part/results")) == 3
+    assert [len(document["_protocol"]) for document in documents(tmp_path / "part").values()] in ([2, 4], [4, 2])
     assert reproduce(output="part")[0] == 0
-    assert numbers(tmp_path / "part/results") == numbers(tmp_path / "whole/results")
+    assert numbers(tmp_path / "part") == numbers(tmp_path / "whole")
 
 
 def test_killed_while_learning(
@@ -189,82 +198,65 @@ def test_killed_while_learning(
             break
     process.communicate(timeout=60)
     assert process.returncode == -9
-    assert not numbers(tmp_path / "part/results")
+    assert not numbers(tmp_path / "part")
     assert reproduce(output="part", rows="POMP", sets="shapes_base_novel")[0] == 0
-    assert numbers(tmp_path / "part/results") == numbers(tmp_path / "whole/results")
+    assert numbers(tmp_path / "part") == numbers(tmp_path / "whole")
 
 
 def test_a_dry_run_writes_nothing(reproduce: CallTool, tmp_path: Path) -> None:
     code, out, error = reproduce("--dry-run")
     assert code == 0, error
     assert list(tmp_path.iterdir()) == []
-    assert "0 of 2 image sets done" in out
-    assert "No time is told" in out
-    assert reproduce()[0] == 0
+    assert out.count("missing: 0 of 2 image sets done") == 3
+    assert reproduce(rows="POMP", sets="shapes_base_novel")[0] == 0
     before = sorted(path for path in tmp_path.rglob("*"))
     code, out, _ = reproduce("--dry-run")
-    assert (code, "Nothing is left to run" in out, "3 of 3 done" in out) == (0, True, True)
-    code, out, _ = reproduce("--dry-run", "OPTIM.LR", "0.05")
-    assert "as finished runs of the same model took on this machine" in out
+    assert (code, "0 of 3 done" in out, out.count("missing: 1 of 2 image sets done")) == (0, True, 1)
+    code, out, _ = reproduce("--dry-run", rows="POMP", sets="shapes_base_novel")
+    assert (code, "1 of 1 done" in out) == (0, True)
     assert sorted(path for path in tmp_path.rglob("*")) == before
-
-
-def test_time_is_told_before_the_first_run_of_a_table(
-    reproduce: CallTool, call_tool: CallTool, shapes_root: Path
-) -> None:
-    arguments = ["cross_dataset", "--scale", "laptop", "--output", "out", "--root", shapes_root]
-    arguments += ["--rows", "zero-shot CLIP", "--datasets", "shapes_pictured", "--dry-run", "DATA.CACHE", "cache"]
-    code, out, _ = call_tool("reproduce", *arguments)
-    assert (code, "No time is told: no finished runs of mini on this machine" in out) == (0, True)
-    assert reproduce(rows="zero-shot CLIP")[0] == 0
-    code, out, _ = call_tool("reproduce", *arguments)
-    assert (code, "as finished runs of the same model took" in out) == (0, True)
 
 
 def test_damaged_results_are_told_and_done_again(reproduce: CallTool, learned: list[str], tmp_path: Path) -> None:
     assert reproduce()[0] == 0
-    before = numbers(tmp_path / "out/results")
-    files = sorted((tmp_path / "out/results").glob("*.json"))
-    assert len(files) == 6
-    document = json.loads(files[5].read_text())
-    bare = json.dumps({key: value for key, value in document.items() if "/" not in key})
-    texts = [files[0].read_text()[:-20], "{}", "[]", "null", "", bare]
+    before = numbers(tmp_path / "out")
+    files = sorted((tmp_path / "out/runs").glob("*/metrics.json"))
+    texts = [files[0].read_text()[:-20], "{}", "[]"]
+    files.append(tmp_path / "out/cross_domain_laptop.json")
+    texts.append(files[3].read_text()[:-20])
     for file, text in zip(files, texts, strict=True):
         file.write_text(text)
     code, out, error = reproduce("--dry-run")
     assert code == 0, error
-    told = [line for line in out.splitlines() if "is damaged" in line]
-    assert sorted(line.split()[0] for line in told) == sorted(f"out/results/{file.name}" for file in files)
+    damaged = [line for line in out.splitlines() if "is damaged" in line]
+    assert sorted(line.split()[0] for line in damaged) == sorted(str(file.relative_to(tmp_path)) for file in files)
     assert "0 of 3 done" in out
     assert [file.read_text() for file in files] == texts
     code, out, error = reproduce()
     assert code == 0, error
-    assert sum("is damaged" in line for line in out.splitlines()) == 6
-    assert numbers(tmp_path / "out/results") == before
+    assert sum("is damaged" in line for line in out.splitlines()) == 4
+    assert numbers(tmp_path / "out") == before
     assert len(learned) == 2
     assert "damaged" not in reproduce()[1]
 
 
-@pytest.mark.parametrize("damaged", ["method.safetensors", "metrics.json", "state.pt", "work.json", "all of them"])
-def test_damaged_runs_are_learned_anew(reproduce: CallTool, learned: list[str], tmp_path: Path, damaged: str) -> None:
+@pytest.mark.parametrize("damaged", [["metrics.json"], ["method.safetensors", "metrics.json", "state.pt"]])
+def test_damaged_runs_are_learned_anew(
+    reproduce: CallTool, learned: list[str], tmp_path: Path, damaged: list[str]
+) -> None:
     assert reproduce(rows="POMP", sets="shapes_base_novel")[0] == 0
-    before = numbers(tmp_path / "out/results")
-    (result,) = (tmp_path / "out/results").glob("*.json")
-    result.unlink()
+    before = numbers(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/runs")
+    (tmp_path / "out/cross_domain_laptop.json").unlink()
     (folder,) = (tmp_path / "out/learned").iterdir()
-    names = ["method.safetensors", "metrics.json", "state.pt", "work.json"] if damaged == "all of them" else [damaged]
-    for name in names:
+    for name in damaged:
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
     code, out, error = reproduce(rows="POMP", sets="shapes_base_novel")
     assert code == 0, error
-    assert numbers(tmp_path / "out/results") == before
-    if damaged not in ("state.pt", "work.json"):
-        assert f"{names[0]} is no use (damaged): POMP, seed 0 is learned anew" in " ".join(out.split())
-        assert len(learned) == 2
-    else:
-        # What was learned is whole.
-        assert len(learned) == 1
+    assert numbers(tmp_path / "out") == before
+    assert f"{damaged[0]} is no use (damaged): POMP, seed 0 is learned anew" in " ".join(out.split())
+    assert len(learned) == 2
 
 
 def test_images_are_known_by_path_and_size(call_tool: CallTool) -> None:
@@ -350,7 +342,8 @@ def tiny_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "imagenet_samples/labels.csv").write_text("".join(rows))
     wide = {**names, "n1": "table", "n2": "house"}
     (root / "wide.json").write_text(json.dumps({"names": list(wide.values()), "ids": list(wide)}))
-    monkeypatch.setattr("pomp_lab.tables.sources.WIDE", str(root / "wide.json"))
+    for module in ("sources", "targets"):
+        monkeypatch.setattr(f"pomp_lab.tables.{module}.WIDE", str(root / "wide.json"))
     return root
 
 
@@ -377,10 +370,10 @@ def test_base_to_novel_with_every_kind_of_row(call_tool: CallTool, tiny_root: Pa
     assert cells["zero-shot CLIP"][1] == "1"
 
     # The other table of the same runs learns and scores nothing.
-    before = numbers(tmp_path / "out/results")
+    before = numbers(tmp_path / "out")
     code, out, _ = call_tool("reproduce", "align_uniform", *arguments[1:], "DATA.CACHE", "cache", "OPTIM.EPOCHS", "1")
     assert code == 0
-    assert numbers(tmp_path / "out/results") == before
+    assert numbers(tmp_path / "out") == before
     assert "tiny_imagenet_base_of_own, alignment" in (tmp_path / "out/align_uniform_laptop.md").read_text()
     assert "Top-1" not in out
 
@@ -405,9 +398,9 @@ def test_what_is_selected_on_test_is_labelled(reproduce: CallTool, tmp_path: Pat
     assert code == 0, error
     text = (tmp_path / "out/cross_domain_laptop.md").read_text()
     assert "| POMP † | 1 |" in text
-    assert len(numbers(tmp_path / "out/results")) == 3
+    assert len(numbers(tmp_path / "out")) == 2
     # All validation images of the plain shapes chose, and no other images did.
-    assert selections(tmp_path / "out/results") == {
+    assert selections(tmp_path / "out") == {
         "shapes_base_of_own": {None, ON_REPORTED},
         "shapes_novel_of_own": {None, ON_REPORTED},
         "shapes_sketch_base_of_own": {"best epoch chosen on test images of shapes"},
@@ -415,11 +408,11 @@ def test_what_is_selected_on_test_is_labelled(reproduce: CallTool, tmp_path: Pat
     }
 
 
-def selections(folder: Path) -> dict[str, set[str | None]]:
+def selections(output: Path) -> dict[str, set[str | None]]:
     """Data set → how epochs were chosen."""
     found: dict[str, set[str | None]] = {}
-    for path in folder.glob("*.json"):
-        for dataset, words in json.loads(path.read_text())["_protocol"].items():
+    for document in documents(output).values():
+        for dataset, words in document["_protocol"].items():
             found.setdefault(dataset, set()).add(words.get("selection"))
     return found
 
@@ -430,7 +423,7 @@ def test_what_is_selected_on_other_images_says_so(reproduce: CallTool, tmp_path:
     code, _, error = reproduce("SELECT.ON", "held_out", *few, rows="POMP", sets="shapes_base_novel")
     assert code == 0, error
     words = "best epoch chosen on training images that were not learned on of shapes"
-    assert selections(tmp_path / "out/results") == {
+    assert selections(tmp_path / "out") == {
         "shapes_base_of_own": {None, words},
         "shapes_novel_of_own": {None, words},
     }
@@ -446,11 +439,10 @@ def test_costs_are_measured_once(call_tool: CallTool, tmp_path: Path, monkeypatc
     assert (code, (tmp_path / "out").exists()) == (0, False)
     code, _, error = call_tool("reproduce", *arguments)
     assert code == 0, error
-    (file,) = (tmp_path / "out/results").glob("cost_*.json")
-    rows = json.loads(file.read_text())["rows"]
-    assert [row["classes_in_step"] for row in rows] == [1000, 100]
-    assert all(row["seconds"]["median"] > 0 for row in rows)
+    file = tmp_path / "out/cost_laptop.json"
+    runs = json.loads(file.read_text())["runs"]
+    assert [runs[name]["training_step/classes_in_step"] for name in ("CoOp", "POMP, K = 100")] == [1000, 100]
+    assert all(document["training_step/seconds"] > 0 for document in runs.values())
     assert "| POMP, K = 100 | 1,000 | 100 | 32 |" in (tmp_path / "out/cost_laptop.md").read_text()
-    before = file.stat().st_mtime_ns
     assert call_tool("reproduce", *arguments)[0] == 0
-    assert file.stat().st_mtime_ns == before
+    assert json.loads(file.read_text())["runs"] == runs

@@ -44,10 +44,8 @@ def target(tmp_path: Path) -> Target:
 def test_each_column_has_its_images_and_candidates(tiny_clip: Any, target: Target, tmp_path: Path) -> None:
     method = TemplateMethod(tiny_clip)
     scores = score_target(method, target, True, tmp_path / "cache")
-    assert {key: (value["images"], value["candidates"]) for key, value in scores.protocol.items()} == target.counts()
-    assert target.counts() == {"base_of_own": (9, 3), "base_of_all": (9, 6), "novel_of_both": (3, 4)}
-    assert scores.image_passes == 12
-    assert score_target(method, target, True, tmp_path / "cache").image_passes == 0
+    counts = {key: (value["images"], value["candidates"]) for key, value in scores.protocol.items()}
+    assert counts == {"base_of_own": (9, 3), "base_of_all": (9, 6), "novel_of_both": (3, 4)}
     with torch.no_grad():
         classes = method.class_features(["cat", "dog", "oak"])
         pictures = torch.stack([tiny_clip.preprocess(target.images.read(place)) for place in range(9)])

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from pomp_lab.report.runs import find_runs
-from pomp_lab.tables.scales import find_table
+from pomp_lab.tables.command import find_table
 from pomp_lab.tables.show import Block, read_line, table_blocks, write_blocks
-from pomp_lab.tables.store import Store
 from prompt_core.data.catalog.lookup import CROSS_DATASET, classification_entry
+from prompt_core.evaluation.protocol import ON_REPORTED
 
 VIT = "ViT-B-16-quickgelu"
 
@@ -38,11 +37,16 @@ def result(
         **words,
     }
     return {
-        "row": "whatever it was made for",
-        "seed": seed,
-        "settings": {"method": "pomp", "K": 1000, "seed": seed},
         f"{dataset}/top1": value,
-        "_run": {"learned": f"hash {seed}", "pretrained": pretrained, "clip": clip, "command": command},
+        "_run": {
+            "row": "whatever it was made for",
+            "seed": seed,
+            "id": f"hash {seed}",
+            "settings": {"method": "pomp", "K": 1000},
+            "pretrained": pretrained,
+            "clip": clip,
+            "command": command,
+        },
         "_protocol": {dataset: protocol},
     }
 
@@ -50,7 +54,11 @@ def result(
 def blocks_of(table: str, row: str, documents: Sequence[dict[str, Any]]) -> dict[str, Block]:
     found = find_table(table, "paper")
     (chosen,) = found.chosen(row)
-    return {block.title: block for block in table_blocks(found, [read_line(chosen, documents)], {})}
+    by_seed: dict[Any, dict[str, Any]] = {}
+    for document in documents:
+        whole = by_seed.setdefault(document["_run"]["seed"], {"_protocol": {}})
+        whole |= {**document, "_protocol": {**whole["_protocol"], **document["_protocol"]}}
+    return {block.title: block for block in table_blocks(found, [read_line(chosen, list(by_seed.values()))])}
 
 
 def beside(blocks: dict[str, Block]) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -157,30 +165,17 @@ def test_selection_on_the_reported_images_is_marked() -> None:
     assert any("chosen on the reported images" in note for note in block.notes)
     assert beside(blocks_of("cross_dataset", "POMP", [document])) == {("POMP †", "eurosat"): ("50.0", "52.1", "−2.1")}
     documents = [result(name, 60.0) for name in CROSS_DATASET]
-    documents[3]["_run"]["select_on_test"] = True
+    documents[3]["_protocol"][CROSS_DATASET[3]]["selection"] = ON_REPORTED
     assert set(beside(blocks_of("ablation_k", "K = 500", documents))) == {("K = 500 †", "Avg10")}
     plain = blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0)])["Ten other data sets"]
     assert plain.rows[0][0] == "POMP"
 
 
-def test_the_report_joins_the_files_of_one_method(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    for number, (name, seed) in enumerate([("eurosat", 1), ("dtd", 1), ("eurosat", 2)]):
-        document = {**result(name, 50.0 + number, seed), "row": "POMP"}
-        numbers = {key: document.pop(key) for key in list(document) if "/" in key}
-        store.write(f"{number:016x}", numbers, **document)
-    runs = find_runs([store.results]).runs
-    assert [(run.label, [part.dataset for part in run.parts]) for run in runs] == [
-        ("POMP", ["eurosat", "dtd"]),
-        ("POMP", ["eurosat"]),
-    ]
-
-
-def test_undefined_numbers_are_kept_as_null(tmp_path: Path) -> None:
-    about = {"row": "POMP", "settings": {}, "_run": {}, "_protocol": {"a": {}}}
-    document = Store(tmp_path).write("0" * 16, {"a/top1": float("nan")}, **about)
-    assert document["a/top1"] is None
-    assert Store(tmp_path).read("0" * 16) == document
+def test_what_a_method_cannot_answer_is_told() -> None:
+    document = result("eurosat", 50.0)
+    document["_run"]["skipped"] = {"dtd": "it knows the 10 classes it learned"}
+    notes = blocks_of("cross_dataset", "POMP", [document])["Ten other data sets"].notes
+    assert "POMP: nothing for dtd: it knows the 10 classes it learned" in notes
 
 
 def test_a_file_of_all_blocks(tmp_path: Path) -> None:

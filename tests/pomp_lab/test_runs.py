@@ -1,0 +1,193 @@
+"""The runner of all tables: what is done is found, what is damaged is done again, no process outlives its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pomp_lab.runs import Run, RunStore, damage, mean_text, part_of, plain_command, run_missing, run_process
+from prompt_core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+WHOLE: dict[str, Any] = {
+    "a/top1": 3.0,
+    "a/top5": None,
+    "_run": {"history": [], "settings": {"K": 5}},
+    "_protocol": {"a": {"split": "val"}},
+}
+
+
+def without(*keys: str) -> dict[str, Any]:
+    return {key: value for key, value in WHOLE.items() if key not in keys}
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, told: list[str]) -> RunStore:
+    return RunStore(tmp_path / "runs", tmp_path / "results/table.json", told.append)
+
+
+RUN = Run("POMP", 0, {"row": "POMP", "seed": 0, "lr": 0.1})
+
+
+def test_a_run_is_known_by_what_decided_it(store: RunStore) -> None:
+    assert store.document(RUN) is None
+    kept = store.keep(RUN, {**WHOLE, "b/top1": float("nan"), "_protocol": {"a": {}, "b": {}}}, settings={"lr": 0.1})
+    assert (kept["a/top1"], kept["b/top1"]) == (3.0, None)
+    assert kept["_run"] == {"row": "POMP", "seed": 0, "id": RUN.id, "history": [], "settings": {"lr": 0.1}}
+    assert store.document(RUN) == kept
+    assert store.document(Run("POMP", 0, {**RUN.identity, "lr": 0.2})) is None
+    assert [RUN.key, Run("hand", None, {}).key, RUN.label] == ["POMP/seed 0", "hand", "POMP, seed 0"]
+
+
+def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, told: list[str]) -> None:
+    other = Run("hand prompt", None, {"row": "hand prompt"})
+    documents = {run.key: store.keep(run, WHOLE) for run in (RUN, other)}
+    store.write_results({"command": "x"}, {RUN.key: documents[RUN.key]})
+    store.write_results({"command": "y"}, {other.key: documents[other.key]})
+    text = store.results.read_text(encoding="utf-8")
+    assert len(text.splitlines()) == 7, "one run a line"
+    assert json.loads(text) == {"about": {"command": "y"}, "runs": documents}
+    alone = RunStore(tmp_path / "elsewhere", store.results, told.append)
+    assert alone.document(RUN) == documents[RUN.key]
+    # Other settings under the same name are another run.
+    assert alone.document(Run("POMP", 0, {"lr": 0.2})) is None
+    damaged = json.loads(text)
+    del damaged["runs"][RUN.key]["_protocol"]
+    store.results.write_text(json.dumps(damaged))
+    alone = RunStore(tmp_path / "elsewhere", store.results, told.append)
+    assert (alone.document(RUN), alone.document(other)) == (None, documents[other.key])
+    assert told == [
+        f"{store.results}: POMP/seed 0 is damaged (_protocol is no object): it counts as missing and is done again"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (WHOLE, ""),
+        ({"_run": {"skipped": {"a": "too long"}}, "_protocol": {}}, ""),
+        ([], "no object"),
+        ({}, "_run is no object"),
+        (without("_protocol"), "_protocol is no object"),
+        (without("a/top1", "a/top5"), "a has no numbers"),
+        ({**without("a/top1", "a/top5"), "_protocol": {}}, "it has no numbers"),
+        ({**WHOLE, "_protocol": {}}, "a has no protocol"),
+        ({**WHOLE, "_protocol": {"a": 5}}, "a is no object"),
+        ({**WHOLE, "a/top1": "3"}, "a/top1 is no number"),
+        ({**WHOLE, "a/top1": True}, "a/top1 is no number"),
+        ({**WHOLE, "_run": {"history": 5}}, "history is no list"),
+        ({**WHOLE, "_run": {"skipped": []}}, "skipped is no object"),
+    ],
+)
+def test_damage(document: Any, reason: str) -> None:
+    assert damage(document) == reason
+
+
+@pytest.mark.parametrize("text", ["", json.dumps(WHOLE)[:-5], "[" * 100_000, "5", "null", "{}"])
+def test_what_is_damaged_counts_as_missing(store: RunStore, told: list[str], text: str) -> None:
+    document = store.keep(RUN, WHOLE)
+    path = store.folder_of(RUN) / "metrics.json"
+    path.write_text(text)
+    assert store.document(RUN) is None
+    assert store.document(RUN) is None
+    assert len(told) == 1
+    assert told[0].startswith(f"{path} is damaged")
+    store.results.parent.mkdir()
+    store.results.write_text(text)
+    assert RunStore(store.folder, store.results, told.append).document(RUN) is None
+    assert f"{store.results} is damaged" in told[1]
+    # What the results file still knows is not done again.
+    store.write_results({}, {RUN.key: document})
+    assert store.document(RUN) == document
+
+
+def test_a_document_of_some_data_sets() -> None:
+    document = {"a/x": 1, "b/x": 2, "_run": {"skipped": {"b": "no", "c": "no"}}, "_protocol": {"a": {}, "b": {}}}
+    assert part_of(document, ["a"]) == {"a/x": 1, "_run": {}, "_protocol": {"a": {}}}
+    assert part_of(document, ["b"]) == {"b/x": 2, "_run": {"skipped": {"b": "no"}}, "_protocol": {"b": {}}}
+
+
+def test_several_processes_may_share_a_folder(store: RunStore, told: list[str]) -> None:
+    other, done = Run("other", None, {"row": "other"}), []
+    holder = RunStore(store.folder, store.results)
+    with holder.claim(RUN.id) as mine:
+        assert mine
+        with store.claim(RUN.id) as also:
+            assert not also
+    with holder.claim(RUN.id) as mine:
+
+        def do(run: Run) -> None:
+            done.append(run.row)
+            if run is other:
+                (store.folder / "locks" / RUN.id).unlink()  # the other process has ended
+
+        run_missing(store, [RUN, other], do)
+    assert done == ["other", "POMP"]
+    assert told == ["waiting for another process: POMP, seed 0"]
+
+
+def test_texts() -> None:
+    assert [mean_text([1.0, 2.0]), mean_text([1.26]), mean_text([]), mean_text([0.1234], 3)] == [
+        "1.5 ± 0.5",
+        "1.3",
+        "nan",
+        "0.123",
+    ]
+    assert plain_command("compare.py --output /a/b/ KEY value") == "compare.py --output b KEY value"
+
+
+def test_a_run_that_stops_is_told() -> None:
+    run_process(sys.exit, (0,), "row 'a'")
+    with pytest.raises(UserError, match="the run of row 'a' stopped with code 2"):
+        run_process(sys.exit, (2,), "row 'a'")
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from pomp_lab.runs import run_process
+from prompt_core.training.stopping import asked_to_stop
+
+def train(file):
+    with asked_to_stop() as asked:
+        while not asked:
+            Path(file).write_text(str(os.getpid()))
+            time.sleep(0.02)
+    Path(file).with_suffix(".checkpoint").touch()
+
+if __name__ == "__main__":
+    run_process(train, (sys.argv[1],), "a row")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_training_stops_with_the_comparison(tmp_path: Path, number: signal.Signals) -> None:
+    file, script = tmp_path / "pid", tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, script, file], env=environment, stderr=subprocess.DEVNULL)
+    wait_for(lambda: file.is_file() and file.read_text() != "")
+    parent.send_signal(number)
+    parent.wait(timeout=30)
+    wait_for(file.with_suffix(".checkpoint").exists)
+    wait_for(lambda: not Path(f"/proc/{file.read_text()}").exists())
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
