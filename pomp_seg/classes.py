@@ -18,6 +18,8 @@ from pomp_seg.data.registration import register_configured, registered_metadata
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -53,8 +55,8 @@ def dataset_classes(dataset: str) -> Classes:
     return Classes(tuple(name.strip() for name in names), None if flags is None else tuple(map(bool, flags)))
 
 
-def batch_classes(batch: Sequence[dict[str, Any]], own: Classes | None) -> Classes:
-    """The model's own classes where it has some, else those of the data set that the batch comes from.
+def batch_classes(batch: Sequence[dict[str, Any]], given: Classes | None) -> Classes:
+    """The classes that the model was given, else those of the data set that the batch comes from.
 
     A batch of several data sets has their common classes. Which of them were seen is known where all agree.
 
@@ -62,21 +64,18 @@ def batch_classes(batch: Sequence[dict[str, Any]], own: Classes | None) -> Class
         UserError: when neither is known, or the batch mixes data sets with different classes.
     """
     datasets = sorted({str(example.get("meta", {}).get("dataset_name", "")) for example in batch})
-    if own is not None:
-        # The data set's own names in another place: what training saw of them is still known.
-        if own.seen is None and len(datasets) == 1 and datasets[0] in MetadataCatalog.list():
-            theirs = dataset_classes(datasets[0])
-            return theirs if theirs.names == own.names else own
-        return own
+    if given is not None:
+        # The data set's names in another place: what training saw of them is still known.
+        if given.seen is None and len(datasets) == 1 and datasets[0] in MetadataCatalog.list():
+            of_dataset = dataset_classes(datasets[0])
+            return of_dataset if of_dataset.names == given.names else given
+        return given
     if datasets == [""]:
         raise UserError("the segmenter has no classes; set MODEL.VOCABULARY, or use pomp_seg.set_classes")
     first, *others = (dataset_classes(name) for name in datasets)
-    if any(each.names != first.names for each in others):
+    if any(other.names != first.names for other in others):
         raise UserError(f"a batch mixes the data sets {', '.join(datasets)}, whose classes differ; expected the same")
-    return first if all(each.seen == first.seen for each in others) else Classes(first.names)
-
-
-logger = logging.getLogger(__name__)
+    return first if all(other.seen == first.seen for other in others) else Classes(first.names)
 
 
 def read_words(given: str | Sequence[str] | Vocabulary) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from pomp_engine.data.photos import read_photo
-from pomp_seg.data.prepare.label_folders import write_label_map
+from pomp_seg.data.label_maps import write_label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
 from prompt_core.files import atomic_path, write_json

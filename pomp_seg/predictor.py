@@ -16,6 +16,7 @@ from pomp_engine.checkpoint import PACKAGE
 from pomp_engine.data.photos import read_photo
 from pomp_seg.build import build_segmenter, set_classes
 from pomp_seg.checkpoint import load_weights
+from pomp_seg.checks import check_closed_classes
 from pomp_seg.classes import Classes, dataset_classes, read_words, training_names
 from pomp_seg.data.evaluation_mapper import build_test_mapper
 from pomp_seg.data.registration import register_configured, registered_metadata
@@ -152,12 +153,7 @@ class OpenVocabularySegmenter:
         if hasattr(self.model, "clip_adapter"):
             set_classes(self.model, classes.names, classes.seen)
         else:
-            head: Any = self.model.sem_seg_head
-            if len(classes.names) != head.num_classes:
-                raise UserError(
-                    f"the segmenter was built for {head.num_classes} classes, data set {dataset!r} has "
-                    f"{len(classes.names)}; an open vocabulary needs META_ARCHITECTURE ZeroShotMaskFormer"
-                )
+            check_closed_classes(self.model, dataset)
         self._classes, self._background = classes, (False,) * len(classes.names)
 
     def __call__(self, photo: str | Path | np.ndarray) -> Segmentation:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils
+from PIL import Image
 
 from prompt_core.errors import UserError
+from prompt_core.files import atomic_path
 
 
 def read_label_map(path: str | Path) -> np.ndarray:
@@ -30,6 +32,13 @@ def read_label_map(path: str | Path) -> np.ndarray:
             "one of class indices, such as a PNG of 8 or 16 bits"
         )
     return labels.astype(np.int32)
+
+
+def write_label_map(path: Path, labels: np.ndarray, num_classes: int) -> None:
+    """A label map as PNG, of 8 bits where all of ``num_classes`` and the ignored value 255 fit, else of 16 bits."""
+    kind = np.uint8 if num_classes <= 255 else np.uint16
+    with atomic_path(path) as temporary:
+        Image.fromarray(labels.astype(kind)).save(temporary, "PNG")
 
 
 def check_label_values(labels: np.ndarray, path: str | Path, num_classes: int, ignore_label: int) -> None:

@@ -18,6 +18,9 @@ from pomp_seg.data.registration import dataset_labels
 from pomp_seg.data.semantic_mapper import build_semantic_mapper
 from prompt_core.errors import UserError
 
+Mapper = Callable[[Mapping[str, Any]], dict[str, Any]]
+MAPPERS = ("mask_former_semantic", "mask_former_binary_semantic")
+
 
 def training_records(cfg: CfgNode) -> Records:
     """Records of ``DATASETS.TRAIN``, with ``DATASETS.SAMPLE_PER_CLASS`` some of each class.
@@ -49,10 +52,6 @@ def build_train_loader(cfg: CfgNode, start: int = 0) -> DataLoader[Any]:
         start=start,
         workers=cfg.DATALOADER.NUM_WORKERS,
     )
-
-
-Mapper = Callable[[Mapping[str, Any]], dict[str, Any]]
-MAPPERS = ("mask_former_semantic", "mask_former_binary_semantic")
 
 
 def build_mapper(cfg: CfgNode, is_train: bool = True, dataset_name: str = "") -> Mapper:

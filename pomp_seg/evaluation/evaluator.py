@@ -11,13 +11,13 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from pomp_seg.data.label_maps import read_label_map
-from pomp_seg.data.prepare.label_folders import write_label_map
+from pomp_seg.data.label_maps import write_label_map
 from pomp_seg.data.registration import check_labels, registered_metadata
 from pomp_seg.evaluation.metrics import check_denominator
 from pomp_seg.evaluation.scoring import (
     SUBFOLDER,
     clear_predictions,
+    count_files,
     count_image,
     prediction_file,
     write_manifest,
@@ -130,19 +130,11 @@ class SegmentationEvaluator(DatasetEvaluator):
             )
         total = sum((confusion for confusion, _ in gathered), np.zeros_like(self._confusion))
         if sum(len(done) for _, done in gathered) > len(digests):  # a sampler that gave an image to two ranks
-            total = self._count_files()
+            total = count_files(self._folder, self._labels, len(self._manifest["classes"]), self._ignore_label)
         write_manifest(self._folder, {**self._manifest, "complete": True})
         ordered = dict(sorted(digests.items()))
         manifest = self._manifest
         return write_scores(self._folder, total, ordered, manifest, self._denominator, self._run).results
-
-    def _count_files(self) -> np.ndarray:
-        count = len(self._manifest["classes"])
-        total = np.zeros((count + 1, count + 1), dtype=np.int64)
-        for key, label in self._labels.items():
-            path = prediction_file(self._folder, key)
-            total += count_image(read_label_map(path), path, Path(label), count, self._ignore_label)
-        return total
 
 
 def label_map(prediction: torch.Tensor) -> np.ndarray:

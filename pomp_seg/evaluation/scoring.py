@@ -31,6 +31,10 @@ from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import atomic_path, make_output_folder, read_json, sha256_of_file, sha256_of_json, write_json
 
+SUBFOLDER = "predictions"
+MANIFEST = "manifest.json"
+_KEYS = {"dataset", "complete", "classes", "ignore_label", "evaluation_set", "images"}
+
 _logger = logging.getLogger(__name__)
 
 
@@ -54,6 +58,44 @@ class Scores:
         """``{"voc_sem_seg_test/mIoU": …}``, without undefined numbers."""
         numbers = self.results["sem_seg"]
         return {f"{self.dataset}/{name}": value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def prediction_file(folder: Path, key: str) -> Path:
+    """Where the prediction of an image lies."""
+    return folder / SUBFOLDER / f"{key}.png"
+
+
+def clear_predictions(folder: Path) -> None:
+    """Remove the predictions of an earlier run.
+
+    Raises:
+        UserError: when the folder cannot be created or written.
+    """
+    place = make_output_folder(folder / SUBFOLDER)
+    for path in [place / MANIFEST, *place.glob("*.png")]:
+        path.unlink(missing_ok=True)
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write what scoring needs to know besides the label maps."""
+    write_json(folder / SUBFOLDER / MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what :func:`write_manifest` wrote.
+
+    Raises:
+        UserError: when the folder holds no predictions, or those of an interrupted run.
+    """
+    path = folder / SUBFOLDER / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} holds no predictions: {path} does not exist; run the evaluation with inference")
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not set(manifest) >= _KEYS:
+        raise UserError(f"{path} does not describe predictions; run the evaluation with inference")
+    if not manifest["complete"]:
+        raise UserError(f"{folder / SUBFOLDER} is unfinished: the run was interrupted; run the inference again")
+    return manifest
 
 
 def score_predictions(
@@ -84,14 +126,22 @@ def score_predictions(
             f"{len(odd)} images have a label or a prediction in {folder} but not both, the first is {odd[0]}"
         )
     count, ignore_label = len(manifest["classes"]), int(manifest["ignore_label"])
-    total = np.zeros((count + 1, count + 1), dtype=np.int64)
-    digests = {}
-    for key in sorted(files):
-        path = prediction_file(folder, key)
-        prediction = read_label_map(path)
-        total += count_image(prediction, path, Path(files[key]), count, ignore_label)
-        digests[key] = sha256_of_file(files[key])
+    total = count_files(folder, files, count, ignore_label)
+    digests = {key: sha256_of_file(files[key]) for key in sorted(files)}
     return write_scores(folder, total, digests, manifest, denominator, run)
+
+
+def count_files(folder: Path, labels: Mapping[str, str | Path], num_classes: int, ignore_label: int) -> np.ndarray:
+    """The confusion matrix (C + 1, C + 1) of the predictions in a folder, for ``{key: label file}``.
+
+    Raises:
+        UserError: as :func:`count_image`, and for a missing or damaged prediction.
+    """
+    total = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
+    for key in sorted(labels):
+        path = prediction_file(folder, key)
+        total += count_image(read_label_map(path), path, Path(labels[key]), num_classes, ignore_label)
+    return total
 
 
 def count_image(
@@ -160,16 +210,16 @@ def write_scores(
 
 
 def _write_classes(folder: Path, scores: Scores, manifest: Mapping[str, Any]) -> None:
-    each: ClassScores = class_scores(scores.confusion)
+    numbers: ClassScores = class_scores(scores.confusion)
     seen = manifest["evaluation_set"].get("base")
     rows = []
     for index, name in enumerate(manifest["classes"]):
         row: dict[str, Any] = {"id": index, "name": name}
         if seen is not None:
             row["seen"] = index in seen
-        for key, values in (("IoU", each.iou), ("ACC", each.accuracy)):
+        for key, values in (("IoU", numbers.iou), ("ACC", numbers.accuracy)):
             row[key] = 100.0 * float(values[index]) if math.isfinite(values[index]) else None
-        row["pixels"], row["predicted_pixels"] = int(each.ground_truth[index]), int(each.predicted[index])
+        row["pixels"], row["predicted_pixels"] = int(numbers.ground_truth[index]), int(numbers.predicted[index])
         rows.append(row)
     write_json(folder / "per_class.json", {"dataset": scores.dataset, "metric": "IoU", "classes": rows})
 
@@ -179,46 +229,3 @@ def _log(scores: Scores, denominator: str) -> None:
 
     table = create_small_table(dict(scores.results["sem_seg"]))
     _logger.info("%s, mIoU over classes of %s:\n%s", scores.dataset, denominator.replace("_", " "), table)
-
-
-SUBFOLDER = "predictions"
-MANIFEST = "manifest.json"
-_KEYS = {"dataset", "complete", "classes", "ignore_label", "evaluation_set", "images"}
-
-
-def prediction_file(folder: Path, key: str) -> Path:
-    """Where the prediction of an image lies."""
-    return folder / SUBFOLDER / f"{key}.png"
-
-
-def clear_predictions(folder: Path) -> None:
-    """Remove the predictions of an earlier run.
-
-    Raises:
-        UserError: when the folder cannot be created or written.
-    """
-    place = make_output_folder(folder / SUBFOLDER)
-    for path in [place / MANIFEST, *place.glob("*.png")]:
-        path.unlink(missing_ok=True)
-
-
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write what scoring needs to know besides the label maps."""
-    write_json(folder / SUBFOLDER / MANIFEST, manifest)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read what :func:`write_manifest` wrote.
-
-    Raises:
-        UserError: when the folder holds no predictions, or those of an interrupted run.
-    """
-    path = folder / SUBFOLDER / MANIFEST
-    if not path.is_file():
-        raise UserError(f"{folder} holds no predictions: {path} does not exist; run the evaluation with inference")
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or not set(manifest) >= _KEYS:
-        raise UserError(f"{path} does not describe predictions; run the evaluation with inference")
-    if not manifest["complete"]:
-        raise UserError(f"{folder / SUBFOLDER} is unfinished: the run was interrupted; run the inference again")
-    return manifest

@@ -31,14 +31,14 @@ class PixelDecoder(nn.Module):
         self.in_features = [name for name, _ in sorted(input_shape.items(), key=lambda item: item[1].stride or 0)]
         bias = norm == ""
         for level, name in enumerate(self.in_features, start=1):
-            found = input_shape[name].channels
+            width = input_shape[name].channels
             if level < len(self.in_features):
-                adapter = Conv2d(found, channels, kernel_size=1, bias=bias, norm=get_norm(norm, channels))
+                adapter = Conv2d(width, channels, kernel_size=1, bias=bias, norm=get_norm(norm, channels))
                 weight_init.c2_xavier_fill(adapter)
                 self.add_module(f"adapter_{level}", adapter)
-                found = channels
+                width = channels
             layer = Conv2d(
-                found, channels, kernel_size=3, padding=1, bias=bias, norm=get_norm(norm, channels), activation=F.relu
+                width, channels, kernel_size=3, padding=1, bias=bias, norm=get_norm(norm, channels), activation=F.relu
             )
             weight_init.c2_xavier_fill(layer)
             self.add_module(f"layer_{level}", layer)
@@ -61,7 +61,12 @@ _TWICE = "pixel_decoder.pixel_decoder."
 
 
 def rename_old_keys(state: dict[str, Any], prefix: str, *unused: Any) -> None:
-    """Give the pixel decoder's weights below ``prefix`` their present names, in place: a hook of loading."""
+    """Give the pixel decoder's weights below ``prefix`` their present names, in place: a hook of loading.
+
+    The first releases of MaskFormer kept the pixel decoder directly in the head. The published code renames such keys
+    whenever a file carries no version, also those of newer files, whose decoder then stays random without a word
+    (zsseg.baseline, thread 13). Here a key is renamed for what it is.
+    """
     for key in [key for key in state if key.startswith(prefix)]:
         name = key.removeprefix(prefix)
         if _DIRECT.match(name):

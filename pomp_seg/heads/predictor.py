@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from pomp_seg.heads.transformer import Transformer
 
+TEMPERATURE = 10000.0  # of the position encodings
+
 
 @dataclass(frozen=True)
 class Proposals:
@@ -97,9 +99,6 @@ class MaskProposalPredictor(nn.Module):
 
 def _size(feature: Tensor) -> tuple[int, int]:
     return feature.shape[-2], feature.shape[-1]
-
-
-TEMPERATURE = 10000.0
 
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:

@@ -20,6 +20,19 @@ from prompt_core.safe_load import load_restricted
 
 LEARNERS = ("predefined", "imagenet", "vild", "learnable", "pomp", "pomp_tuned")
 
+# ViLD's list as ZSSeg uses it (``modeling/clip_adapter/utils.py``): with and without full stops as given there.
+_SIZES = ("small", "medium", "large")
+VILD_TEMPLATES = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    *(f"a photo of a {size} {{}}." for size in _SIZES),
+    *(f"This is a photo of a {size} {{}}." for size in _SIZES),
+    *(f"There is a {size} {{}} in the scene." for size in _SIZES),
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -144,17 +157,3 @@ def _vectors(file: Path, learner: PompPrompt | ZssegPrompt) -> dict[str, Tensor]
             "a shared context (L, D) before the name is expected"
         )
     return {"ctx": prompt.context.detach()}
-
-
-# ViLD's list as ZSSeg uses it (``modeling/clip_adapter/utils.py``): with and without full stops as given there.
-_SIZES = ("small", "medium", "large")
-VILD_TEMPLATES = (
-    "a photo of a {}.",
-    "This is a photo of a {}",
-    "There is a {} in the scene",
-    "There is the {} in the scene",
-    "a photo of a {} in the scene",
-    *(f"a photo of a {size} {{}}." for size in _SIZES),
-    *(f"This is a photo of a {size} {{}}." for size in _SIZES),
-    *(f"There is a {size} {{}} in the scene." for size in _SIZES),
-)

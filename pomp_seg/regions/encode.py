@@ -156,8 +156,10 @@ def similarity_logits(features: Tensor, class_features: Tensor, temperature: flo
 def encode_any_size(clip: Clip, images: Tensor) -> Tensor:
     """Unit-norm features (B, E) of normalised images (B, 3, H, W).
 
-    Vision transformers and CLIP's ResNets get position embeddings resized by bicubic interpolation. Towers without
-    position embeddings take any size; others get the images squeezed into their square.
+    Published prompt tuning crops regions to 224 x 244 pixels, which ZSSeg's copy of CLIP takes
+    (``third_party/CLIP/clip/model.py``); open_clip's towers take their own square only. So vision transformers and
+    CLIP's ResNets get position embeddings resized by bicubic interpolation. Towers without position embeddings take any
+    size; others get the images squeezed into their square.
     """
     square = (clip.image_size, clip.image_size)
     if tuple(images.shape[-2:]) == square:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from pomp_engine.data.derived_files import Outcome, derive_json, read_record, source_record, write_compact_json
-from pomp_seg.data.label_maps import present_classes, read_label_map
+from pomp_seg.data.label_maps import present_classes, read_label_map, write_label_map
 from pomp_seg.data.records import LABEL_ENDINGS, files_by_key
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path, check_writable, sha256_of_file
+from prompt_core.files import check_writable, sha256_of_file
 
 WORKERS = 4
 
@@ -190,15 +190,6 @@ def lookup(values: Mapping[int, int], ignore_label: int, ignored: Iterable[int] 
         return mapped
 
     return convert
-
-
-def write_label_map(path: Path, labels: np.ndarray, num_classes: int) -> None:
-    """A label map as PNG, of 8 bits where all of ``num_classes`` and the ignored value 255 fit, else of 16 bits."""
-    from PIL import Image
-
-    kind = np.uint8 if num_classes <= 255 else np.uint16
-    with atomic_path(path) as temporary:
-        Image.fromarray(labels.astype(kind)).save(temporary, "PNG")
 
 
 def _file_digest(source: Path) -> str:
