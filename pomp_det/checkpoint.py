@@ -69,7 +69,7 @@ class DetectorCheckpointer(ModelCheckpointer):
                 classifier.source, classifier.num_classes, found,
             )  # fmt: skip
         counts = [key for key in state if key.endswith(".freq_weight")]
-        if predictors[0].counts_problem:  # without counts of its own the detector takes those that fit
+        if predictors[0].class_counts.missing:  # without counts of its own the detector takes those that fit
             counts = [key for key in counts if len(state[key]) != classifier.num_classes]
         for key in keys + counts:
             del state[key]

@@ -74,10 +74,10 @@ def check_class_counts(model: nn.Module) -> None:
         UserError: why they are not there.
     """
     for predictor in model.modules():
-        if isinstance(predictor, DeticFastRCNNOutputLayers) and predictor.needs_counts and predictor.counts_problem:
+        if isinstance(predictor, DeticFastRCNNOutputLayers) and predictor.missing_counts:
             raise UserError(
                 f"the box loss needs the images per class (USE_FED_LOSS, IGNORE_ZERO_CATS or HELD_OUT_FREQUENCIES): "
-                f"{predictor.counts_problem}; set MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH"
+                f"{predictor.missing_counts}; set MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH"
             )
 
 

@@ -75,7 +75,7 @@ def set_classifier(
         )
     for predictor in predictors:
         predictor.cls_score.set_class_matrix(matrix.weight, matrix.source)
-        predictor.drop_class_counts(len(matrix.weight))
+        predictor.class_counts = predictor.class_counts.of(len(matrix.weight))
         if update_stage_counts:
             predictor.num_classes = len(matrix.weight)
     heads.num_classes = len(matrix.weight)
@@ -94,7 +94,7 @@ def temporary_classes(
     model = getattr(model, "module", model)
     predictors, heads = zero_shot_predictors(model), model.roi_heads
     kept = [
-        (each.cls_score.zs_weight, each.cls_score.source, each.num_classes, each.class_counts()) for each in predictors
+        (each.cls_score.zs_weight, each.cls_score.source, each.num_classes, each.class_counts) for each in predictors
     ]
     own: Any = heads
     before = own.num_classes, own.class_names
@@ -104,7 +104,7 @@ def temporary_classes(
     finally:
         for each, (weight, source, count, counts) in zip(predictors, kept, strict=True):
             each.cls_score.zs_weight, each.cls_score.source, each.num_classes = weight, source, count
-            each.put_class_counts(counts)
+            each.class_counts = counts
         own.num_classes, own.class_names = before
 
 

@@ -185,7 +185,7 @@ def _classified(
     usable = torch.isfinite(boxes).all(dim=1)
     boxes = clip_boxes(boxes, proposals.image_size)
     classes = matched_classes(boxes, truth.gt_boxes.tensor, truth.gt_classes)
-    objectness = proposals.objectness_logits if predictor.multiply_proposal_score else None
+    objectness = proposals.objectness_logits if predictor.scoring.multiply_proposal_score else None
     scores = mixed_scores([torch.ones_like(boxes[:, 0])], objectness)
     passing = usable & (classes >= 0) & (scores > predictor.test_score_thresh)
     boxes, classes, scores = boxes[passing], classes[passing], scores[passing]

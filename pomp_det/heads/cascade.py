@@ -64,7 +64,7 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
             weighted_mask_head(options["mask_head"], cfg)
         return options
 
-    def _stage_features(self, features: Sequence[Tensor], proposals: Sequence[Instances], stage: int) -> Tensor:
+    def stage_features(self, features: Sequence[Tensor], proposals: Sequence[Instances], stage: int) -> Tensor:
         """Region features (R, D) of a stage, for the proposals of all images."""
         pooled = self.box_pooler(features, [each.proposal_boxes for each in proposals])
         if self.training:
@@ -84,7 +84,7 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
         losses: dict[str, Tensor] = self._forward_mask(features, with_masks_only(proposals)) if has_masks else {}
         maps = [features[name] for name in self.box_in_features]
         for stage, predictor in enumerate(self.box_predictor):
-            predictions = predictor(self._stage_features(maps, proposals, stage))
+            predictions = predictor(self.stage_features(maps, proposals, stage))
             with get_event_storage().name_scope(f"stage{stage}"):
                 stage_losses = predictor.losses(predictions, proposals) | zero_weak_losses(predictions, self.weak)
             losses |= {f"{name}_stage{stage}": loss for name, loss in stage_losses.items()}
@@ -99,7 +99,7 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
         maps = [features[name] for name in self.box_in_features]
         losses: dict[str, Tensor] = {}
         for stage, predictor in enumerate(self.box_predictor):
-            box_features = self._stage_features(maps, proposals, stage)
+            box_features = self.stage_features(maps, proposals, stage)
             predictions = predictor(box_features)
             stage_losses = weak_losses(predictor, box_features, predictions, proposals, targets, self.weak)
             losses |= {f"{name}_stage{stage}": loss for name, loss in stage_losses.items()}
@@ -107,10 +107,10 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
                 proposals = self._refined(stage, predictions[1], proposals)
         return losses
 
-    def _region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
+    def region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
         maps = [features[name] for name in self.box_in_features]
         return {
-            f"_stage{stage}": predictor.embed(self._stage_features(maps, regions, stage))
+            f"_stage{stage}": predictor.embed(self.stage_features(maps, regions, stage))
             for stage, predictor in enumerate(self.box_predictor)
         }
 
@@ -124,7 +124,7 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
         maps = [features[name] for name in self.box_in_features]
         stages, refined = [], proposals
         for stage, predictor in enumerate(self.box_predictor):
-            box_features = self._stage_features(maps, refined, stage)
+            box_features = self.stage_features(maps, refined, stage)
             scores, shifts = (predictor.stage_scores if predictor.scores_fast else predictor)(box_features)
             stages.append(scores)
             if refine and stage + 1 < self.num_cascade_stages:

@@ -1,38 +1,58 @@
-"""Box classification losses: which classes take part, binary cross-entropy over them, and the counts of each."""
+"""Box classification losses: which classes take part, and binary cross-entropy over them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prompt_core.errors import UserError
-from prompt_core.files import read_json
+from pomp_det.heads.class_counts import ClassCounts
 
 
-def read_class_counts(path: str | Path, num_classes: int) -> tuple[Tensor, list[str]]:
-    """Training images (C,) and frequency letters of the classes, in order of their ids.
+@dataclass(frozen=True)
+class ClassChoice:
+    """Which classes take part in the box loss; without any option all do.
 
-    Args:
-        path: a JSON list of category objects with ``id``, ``image_count`` and, where known, ``frequency``.
-
-    Raises:
-        UserError: when the file is absent, has other contents, or another number of classes.
+    Attributes:
+        federated: those of the batch and some that are drawn, see :func:`federated_classes`.
+        num_federated: how many that makes, the background counts as one.
+        ignore_zero_classes: classes without training images take no part.
+        hold_out: classes are held out by their frequency. A checkpoint's counts do not say which these are.
     """
-    categories: Any = read_json(path)
-    if not isinstance(categories, list) or any(not isinstance(each, dict) for each in categories):
-        raise UserError(f"class counts {path}: a JSON list of category objects is expected")
-    for category in categories:
-        if "id" not in category or "image_count" not in category:
-            raise UserError(f"class counts {path}: category {category.get('name', '?')!r} has no id or image_count")
-    if len(categories) != num_classes:
-        raise UserError(f"class counts {path} are of {len(categories)} classes; the detector has {num_classes}")
-    categories = sorted(categories, key=lambda category: category["id"])
-    counts = torch.tensor([float(category["image_count"]) for category in categories])
-    return counts, [str(category.get("frequency", "")) for category in categories]
+
+    federated: bool = False
+    num_federated: int = 50
+    ignore_zero_classes: bool = False
+    hold_out: bool = False
+
+    @property
+    def by_counts(self) -> bool:
+        """Whether the choice goes by the images of each class."""
+        return self.federated or self.ignore_zero_classes
+
+    def classes(self, gt_classes: Tensor, num_classes: int, counts: ClassCounts) -> Tensor | None:
+        """Ids of the classes that take part in a sigmoid loss; None for all.
+
+        Args:
+            gt_classes: (R,) in 0..C, C the background.
+
+        Raises:
+            UserError: counts or frequencies that are needed and not known.
+        """
+        if not self.by_counts:
+            return (~counts.held_out_of(num_classes)).nonzero().squeeze(1) if self.hold_out else None
+        weights = counts.federated_weights()
+        if self.federated:
+            classes = federated_classes(gt_classes, weights, self.num_federated)
+            classes = classes[classes != num_classes]
+        else:
+            classes = torch.arange(num_classes, device=gt_classes.device)
+            if counts.held_out is not None:
+                classes = classes[~counts.held_out]
+        assert counts.weights is not None
+        return classes[counts.weights[classes] > 1e-4] if self.ignore_zero_classes else classes
 
 
 def federated_classes(gt_classes: Tensor, weights: Tensor, number: int) -> Tensor:
@@ -65,8 +85,8 @@ def without_held_out(logits: Tensor, gt_classes: Tensor, held_out: Tensor) -> Te
         held_out: (C,) true for those classes.
     """
     absent = torch.cat((held_out, held_out.new_zeros(1)))  # (C + 1,)
-    own = F.one_hot(gt_classes, len(absent)).bool()  # (R, C + 1)
-    return logits.masked_fill(absent & ~own, -torch.inf)
+    annotated = F.one_hot(gt_classes, len(absent)).bool()  # (R, C + 1)
+    return logits.masked_fill(absent & ~annotated, -torch.inf)
 
 
 def sigmoid_loss(logits: Tensor, gt_classes: Tensor, classes: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@ Pure functions (Detic, arXiv 2201.02605, section 4.2, and its published code).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,21 @@ CHOICES: dict[str, Choice] = {
     "min_loss": _smallest_loss,  # the box with the smallest loss for the label
     "image": _last,  # the appended whole-image box
 }
+
+
+@dataclass(frozen=True)
+class ImageLabelOptions:
+    """Options of the loss of image labels.
+
+    Attributes:
+        kind: a key of :data:`CHOICES`, or empty where there are no image labels.
+        weight: of the loss.
+        skip_last: see :func:`image_label_loss`.
+    """
+
+    kind: str = ""
+    weight: float = 0.1
+    skip_last: bool = True
 
 
 def image_label_loss(

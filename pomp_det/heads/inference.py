@@ -28,6 +28,20 @@ class StageScores(NamedTuple):
     bias: Tensor | None = None
 
 
+class ScoreOptions(NamedTuple):
+    """How a box head scores.
+
+    Attributes:
+        multiply_proposal_score: a score is the geometric mean of class probability and proposal score.
+        one_class_per_proposal: a region keeps its best class only.
+        fast: score only what can pass.
+    """
+
+    multiply_proposal_score: bool = False
+    one_class_per_proposal: bool = False
+    fast: bool = True
+
+
 def mixed_scores(probabilities: Sequence[Tensor], proposal_scores: Tensor | None) -> Tensor:
     """Mean over stages, then the geometric mean with the proposal score: ``sqrt(p * o)``.
 
@@ -122,11 +136,14 @@ class SharedClasses:
     """Notices that all stages have the same classes, so that their logits are one product.
 
     The comparison is made again only when a matrix has been replaced or changed.
+
+    Attributes:
+        same: whether they had when it was last called.
     """
 
     def __init__(self) -> None:
         self._seen: list[tuple[Tensor, int]] = []
-        self._same = False
+        self.same = False
 
     def __call__(self, stages: Sequence[StageScores]) -> list[StageScores]:
         """The stages, with the first one's matrix in the place of equal ones."""
@@ -137,9 +154,9 @@ class SharedClasses:
             now is before and version == old for (now, version), (before, old) in zip(seen, self._seen, strict=True)
         )
         if not known:
-            self._same = all(torch.equal(first, stage.weight) for stage in stages[1:])
+            self.same = all(torch.equal(first, stage.weight) for stage in stages[1:])
             self._seen = seen
-        return [stage._replace(weight=first) for stage in stages] if self._same else list(stages)
+        return [stage._replace(weight=first) for stage in stages] if self.same else list(stages)
 
 
 class Pairs(NamedTuple):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 
 from pomp_det.class_matrix import stage_matrix
-from pomp_det.heads.class_losses import read_class_counts
-from pomp_det.heads.image_labels import CHOICES
+from pomp_det.heads.class_counts import ClassCounts
+from pomp_det.heads.class_losses import ClassChoice
+from pomp_det.heads.image_labels import CHOICES, ImageLabelOptions
+from pomp_det.heads.inference import ScoreOptions
 from pomp_det.heads.zero_shot import ZeroShotClassifier
 from prompt_core.errors import UserError
 from prompt_core.files import resolve_path
@@ -48,19 +49,25 @@ def predictor_options(cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         )
     if node.USE_ZEROSHOT_CLS:
         options["classifier"] = _classifier(cfg, input_shape)
-    if node.USE_FED_LOSS or node.IGNORE_ZERO_CATS or node.HELD_OUT_FREQUENCIES:
-        options |= _counts(cfg)
+    choice = ClassChoice(
+        options.pop("use_fed_loss"), node.FED_LOSS_NUM_CAT, node.IGNORE_ZERO_CATS, bool(node.HELD_OUT_FREQUENCIES)
+    )
+    if choice.by_counts or choice.hold_out:
+        options["class_counts"] = ClassCounts.read(
+            resolve_path(node.CAT_FREQ_PATH),
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            node.FED_LOSS_FREQ_WEIGHT,
+            node.HELD_OUT_FREQUENCIES,
+        )
     return options | {
         "prior_probability": node.PRIOR_PROB,
-        "multiply_proposal_score": node.MULT_PROPOSAL_SCORE,
-        "one_class_per_proposal": cfg.MODEL.ROI_HEADS.ONE_CLASS_PER_PROPOSAL,
-        "count_power": node.FED_LOSS_FREQ_WEIGHT,
-        "ignore_zero_classes": node.IGNORE_ZERO_CATS,
-        "fed_loss_num_classes": node.FED_LOSS_NUM_CAT,
-        "image_label_kind": kind,
-        "image_loss_weight": node.IMAGE_LOSS_WEIGHT,
-        "skip_last": node.MAX_SIZE_SKIPS == "last" or node.ADD_IMAGE_BOX,
-        "fast": node.FAST_INFERENCE,
+        "scoring": ScoreOptions(
+            node.MULT_PROPOSAL_SCORE, cfg.MODEL.ROI_HEADS.ONE_CLASS_PER_PROPOSAL, node.FAST_INFERENCE
+        ),
+        "class_choice": choice,
+        "image_labels": ImageLabelOptions(
+            kind, node.IMAGE_LOSS_WEIGHT, node.MAX_SIZE_SKIPS == "last" or node.ADD_IMAGE_BOX
+        ),
     }
 
 
@@ -75,25 +82,3 @@ def _classifier(cfg: CfgNode, input_shape: ShapeSpec) -> ZeroShotClassifier:
     return ZeroShotClassifier(
         size, matrix, node.NORM_TEMP, node.NORM_WEIGHT, node.USE_BIAS, source, node.LEARNED_BACKGROUND
     )
-
-
-def _counts(cfg: CfgNode) -> dict[str, Any]:
-    """Class counts.
-
-    Only training losses need them, so a file that is absent or of other classes is kept as a problem to report then.
-    """
-    node = cfg.MODEL.ROI_BOX_HEAD
-    asked = {"needs_frequencies": bool(node.HELD_OUT_FREQUENCIES)}
-    try:
-        counts, frequencies = read_class_counts(resolve_path(node.CAT_FREQ_PATH), cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    except UserError as error:
-        problem = f"{error} (MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH)"
-        return {"counts_problem": problem} | asked
-    held_out = torch.tensor([bool(each) and each in node.HELD_OUT_FREQUENCIES for each in frequencies])
-    if node.HELD_OUT_FREQUENCIES and not bool(held_out.any()):
-        problem = (
-            f"no class in {node.CAT_FREQ_PATH} has a frequency of MODEL.ROI_BOX_HEAD.HELD_OUT_FREQUENCIES "
-            f"({node.HELD_OUT_FREQUENCIES!r})"
-        )
-        return {"class_counts": counts, "counts_problem": problem} | asked
-    return {"class_counts": counts, "held_out": held_out if bool(held_out.any()) else None} | asked

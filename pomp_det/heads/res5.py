@@ -42,7 +42,7 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
             options["mask_head"] = weighted_mask_head(build_mask_head(cfg, shape), cfg)
         return options | weak_heads_options(cfg)
 
-    def _region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
+    def region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
         return {"": self.box_predictor.embed(self._region_maps(features, regions).mean(dim=[2, 3]))}
 
     @property

@@ -107,7 +107,7 @@ class WeakHeads(ROIHeads):
         """Losses of a batch without boxes, box losses of 0 included."""
 
     @abstractmethod
-    def _region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
+    def region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
         """Unit-norm embeddings (R, E) of the regions of all images, by the ending of the stage's losses."""
 
     def _distillation_losses(
@@ -125,7 +125,7 @@ class WeakHeads(ROIHeads):
             distillation = no_regions(proposals)
         return {
             f"loss_distillation{ending}": self.distillation_weight * distillation_loss(found, distillation.embeddings)
-            for ending, found in self._region_embeddings(features, distillation.regions).items()
+            for ending, found in self.region_embeddings(features, distillation.regions).items()
         }
 
     def _no_mask_loss(self) -> dict[str, Tensor]:

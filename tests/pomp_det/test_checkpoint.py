@@ -172,13 +172,13 @@ def test_configured_class_counts_stay(make_tiny: Callable[..., Any], tmp_path: P
     assert torch.equal(first_stage(model).freq_weight, torch.full((30,), 2.0))
     absent = make_tiny(changed(0))
     load_weights(absent, without)
-    assert first_stage(absent).counts_problem
+    assert first_stage(absent).missing_counts
     load_weights(absent, four)
     assert torch.equal(first_stage(absent).freq_weight, torch.full((30,), 2.0))
-    assert not first_stage(absent).counts_problem
+    assert not first_stage(absent).missing_counts
     held_out = make_tiny(changed(0, "r"))
     load_weights(held_out, four)
-    assert first_stage(held_out).counts_problem  # a checkpoint does not say which classes are rare
+    assert first_stage(held_out).missing_counts  # a checkpoint does not say which classes are rare
 
 
 def test_without_a_configured_matrix_the_checkpoint_decides(

@@ -223,14 +223,14 @@ def test_everything_comes_back_after_temporary_classes(make_tiny: Any, tmp_path:
     names = list(model.roi_heads.class_names)
     with temporary_classes(model, torch.randn(4, 24)):
         assert [each.num_classes for each in model.roi_heads.box_predictor] == [4, 4, 4]
-        assert model.roi_heads.box_predictor[0].counts_problem
+        assert model.roi_heads.box_predictor[0].missing_counts
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert model.roi_heads.class_names == names
     for predictor in model.roi_heads.box_predictor:
         assert predictor.num_classes == 30
-        assert len(predictor._loss_classes(torch.tensor([3, 30]))) > 0
+        assert int((predictor.class_counts.federated_weights() > 0).sum()) == 30
 
 
 def test_equal_matrices_are_multiplied_once(make_tiny: Any, photo: torch.Tensor) -> None:
@@ -239,7 +239,7 @@ def test_equal_matrices_are_multiplied_once(make_tiny: Any, photo: torch.Tensor)
     set_classifier(model, torch.randn(40, 24, generator=torch.Generator().manual_seed(3)))
     classifiers = [predictor.cls_score for predictor in model.roi_heads.box_predictor]
     (shared,) = model([{"image": photo}])
-    assert model.roi_heads.shared_classes._same
+    assert model.roi_heads.shared_classes.same
     model.roi_heads.shared_classes = list
     (apart,) = model([{"image": photo}])
     assert len(shared["instances"]) == len(apart["instances"]) > 0
@@ -249,7 +249,7 @@ def test_equal_matrices_are_multiplied_once(make_tiny: Any, photo: torch.Tensor)
     with torch.no_grad():
         classifiers[1].zs_weight.copy_(classifiers[1].zs_weight.roll(1, dims=1))
     (changed,) = model([{"image": photo}])
-    assert not model.roi_heads.shared_classes._same
+    assert not model.roi_heads.shared_classes.same
     assert not torch.equal(changed["instances"].scores, shared["instances"].scores)
 
 

@@ -239,7 +239,7 @@ def test_full_size_detector_from_the_unchanged_file(shared: Path, published: Pat
 def check_heads(heads: Any, images: ImageList, features: Any, boxes: Instances, cases: dict[str, Any]) -> None:
     maps = [features[name] for name in heads.box_in_features]
     for stage, predictor in enumerate(heads.box_predictor):
-        logits, deltas = predictor(heads._stage_features(maps, [boxes], stage))
+        logits, deltas = predictor(heads.stage_features(maps, [boxes], stage))
         torch.testing.assert_close(logits, cases[f"stage{stage}.class_logits"], atol=1e-4, rtol=0)
         torch.testing.assert_close(deltas, cases[f"stage{stage}.box_deltas"], atol=5e-4, rtol=0)
     masks = heads.mask_head.layers(heads.mask_pooler(maps, [boxes.pred_boxes]))

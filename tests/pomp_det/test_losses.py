@@ -23,7 +23,8 @@ from detectron2.utils.events import EventStorage
 
 from pomp_det import load_config
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
-from pomp_det.heads.class_losses import federated_classes, read_class_counts, sigmoid_loss
+from pomp_det.heads.class_counts import ClassCounts
+from pomp_det.heads.class_losses import federated_classes, sigmoid_loss
 from pomp_det.heads.image_labels import image_label_loss
 from pomp_det.heads.weak_batches import WeakOptions, caption_loss, top_proposals
 from pomp_det.proposals.decode import select_proposals
@@ -47,6 +48,10 @@ def counts_file(folder: Path, counts: list[int], frequencies: str = "") -> str:
     path = folder / "counts.json"
     path.write_text(json.dumps(categories))
     return str(path)
+
+
+def loss_classes(predictor: Any, gt_classes: torch.Tensor) -> torch.Tensor:
+    return predictor.class_choice.classes(gt_classes, predictor.num_classes, predictor.class_counts)
 
 
 def test_sigmoid_loss_over_all_classes_is_detectron2s() -> None:
@@ -97,7 +102,7 @@ def test_held_out_classes_are_no_negatives(make_tiny: Callable[..., Any], tmp_pa
     gt_classes = torch.tensor([0, 30, 30])
     for option, expected in (("", True), ("r", False)):
         predictor = make_tiny(common | {"MODEL.ROI_BOX_HEAD.HELD_OUT_FREQUENCIES": option}).roi_heads.box_predictor[0]
-        drawn = torch.cat([predictor._loss_classes(gt_classes) for _ in range(20)]).unique()
+        drawn = torch.cat([loss_classes(predictor, gt_classes) for _ in range(20)]).unique()
         assert bool(torch.isin(drawn, rare).any()) is expected
         assert 0 in drawn
         assert 30 not in drawn
@@ -107,18 +112,20 @@ def test_classes_without_images_can_be_ignored(make_tiny: Callable[..., Any], tm
     path = counts_file(tmp_path, [0, 3] * 15)
     changed = {"MODEL.ROI_BOX_HEAD.IGNORE_ZERO_CATS": True, "MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH": path}
     predictor = make_tiny(changed).roi_heads.box_predictor[0]
-    assert predictor._loss_classes(torch.tensor([1, 30])).tolist() == list(range(1, 30, 2))
+    assert loss_classes(predictor, torch.tensor([1, 30])).tolist() == list(range(1, 30, 2))
 
 
 def test_class_counts_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="of 3 classes; the detector has 4"):
-        read_class_counts(counts_file(tmp_path, [1, 2, 3]), 4)
     (tmp_path / "wrong.json").write_text('{"categories": []}')
-    with pytest.raises(UserError, match="a JSON list of category objects"):
-        read_class_counts(tmp_path / "wrong.json", 4)
     (tmp_path / "bare.json").write_text('[{"id": 1, "name": "cat"}]')
-    with pytest.raises(UserError, match="category 'cat' has no id or image_count"):
-        read_class_counts(tmp_path / "bare.json", 1)
+    for path, classes, reason in (
+        (counts_file(tmp_path, [1, 2, 3]), 4, "of 3 classes; the detector has 4"),
+        (tmp_path / "wrong.json", 4, "a JSON list of category objects"),
+        (tmp_path / "bare.json", 1, "category 'cat' has no id or image_count"),
+    ):
+        counts = ClassCounts.read(path, classes)
+        with pytest.raises(UserError, match=reason):
+            counts.federated_weights()
 
 
 def test_missing_counts_stop_training_only(make_tiny: Callable[..., Any], photo: torch.Tensor, tmp_path: Path) -> None:
@@ -152,7 +159,7 @@ def test_max_size_skips_the_last_proposal_as_published_or_not() -> None:
 def test_option_of_max_size(make_tiny: Callable[..., Any], skips: str, add_box: bool, expected: bool) -> None:
     changed = {"MODEL.ROI_BOX_HEAD.MAX_SIZE_SKIPS": skips, "MODEL.ROI_BOX_HEAD.ADD_IMAGE_BOX": add_box}
     changed |= {"MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS": "max_size"}
-    assert make_tiny(changed).roi_heads.box_predictor[0].skip_last is expected
+    assert make_tiny(changed).roi_heads.box_predictor[0].image_labels.skip_last is expected
 
 
 def test_image_label_loss_without_labels_or_proposals() -> None:

@@ -148,7 +148,7 @@ def test_true_boxes_with_the_detectors_classes(make: Callable[..., Any], kind: s
     found = OracleDetector(model, "boxes")(examples)[0]["instances"]
     boxes = examples[0]["instances"].gt_boxes
     scores = scored_by_hand(model, insides(model, examples)[0], boxes)[:, :-1]
-    if model.roi_heads.last_predictor.multiply_proposal_score:
+    if model.roi_heads.last_predictor.scoring.multiply_proposal_score:
         scores = scores.sqrt()  # the proposal score is 1
     expected, order = scores[scores > 0.02].sort(descending=True)
     expected, order = expected[:30], (scores > 0.02).nonzero()[order[:30]]
@@ -203,7 +203,7 @@ def test_the_detectors_boxes_with_true_classes(make: Callable[..., Any], kind: s
     rows = (classes >= 0).nonzero()[:, 0]
     table[rows, classes[rows]] = 1
     predictor = model.roi_heads.last_predictor
-    if predictor.multiply_proposal_score:
+    if predictor.scoring.multiply_proposal_score:
         table = (table * proposals[0].objectness_logits[:, None]).sqrt()
     expected, regions = reference_detections(table, boxes[0], SIZES[0], 0.02, 0.5, 30)
 
