@@ -25,28 +25,28 @@ class SegmenterCheckpointer(ModelCheckpointer):
 
     def adapt_state(self, state: dict[str, Any]) -> list[str]:
         """See :class:`pomp_engine.checkpoint.ModelCheckpointer`."""
-        own = self.model.state_dict()
+        current = self.model.state_dict()
         left_out: list[str] = []
         for name, adapter in self.model.named_modules():
             if isinstance(adapter, ClipAdapter):
-                left_out += self._choose_prompt(f"{name}.prompt_learner.", adapter, state, own)
-                clip = [key for key in own if key.startswith(f"{name}.clip_model.")]
+                left_out += self._choose_prompt(f"{name}.prompt_learner.", adapter, state, current)
+                clip = [key for key in current if key.startswith(f"{name}.clip_model.")]
                 if not any(key in state for key in clip):  # a file without CLIP, which has its own weights
                     left_out += clip
         # Only the loss reads it, and it follows NUM_CLASSES.
         key = "criterion.empty_weight"
-        if key in state and key in own and state[key].shape != own[key].shape:
+        if key in state and key in current and state[key].shape != current[key].shape:
             del state[key]
             left_out.append(key)
         return left_out
 
     @staticmethod
-    def _choose_prompt(prefix: str, adapter: ClipAdapter, state: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    def _choose_prompt(prefix: str, adapter: ClipAdapter, state: dict[str, Any], current: dict[str, Any]) -> list[str]:
         learned = [f"{prefix}{name}" for name, _ in adapter.prompt_learner.named_parameters()]
         given = [key for key in learned if key in state]
         if adapter.prompt_learner.learns or not given:
             return []
-        if any(state[key].shape != own[key].shape or not bool((state[key] == own[key]).all()) for key in given):
+        if any(state[key].shape != current[key].shape or not bool((state[key] == current[key]).all()) for key in given):
             logger.warning(
                 "prompt: the one of PROMPT_CHECKPOINT is used; the checkpoint holds another, which is left out. Set "
                 "PROMPT_CHECKPOINT to the checkpoint's own prompt to take it"

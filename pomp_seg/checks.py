@@ -62,19 +62,19 @@ def check_names(model: nn.Module, dataset: str) -> None:
     Raises:
         UserError: naming the first difference.
     """
-    own: Any = getattr(model, "classes", None)
-    if own is None:
+    given: Any = getattr(model, "classes", None)
+    if given is None:
         return
     names = [name.strip() for name in registered_metadata(dataset).stuff_classes]
-    if len(names) != len(own.names):
+    if len(names) != len(given.names):
         raise UserError(
-            f"MODEL.VOCABULARY has {len(own.names)} classes, data set {dataset!r} has {len(names)}; leave it empty to "
-            "take those of the data set"
+            f"MODEL.VOCABULARY has {len(given.names)} classes, data set {dataset!r} has {len(names)}; leave it empty "
+            "to take those of the data set"
         )
-    for row, (mine, theirs) in enumerate(zip(own.names, names, strict=True)):
-        if mine != theirs:
+    for row, (asked, name) in enumerate(zip(given.names, names, strict=True)):
+        if asked != name:
             raise UserError(
-                f"class {row} is {mine!r} in MODEL.VOCABULARY and {theirs!r} in data set {dataset!r}; leave "
+                f"class {row} is {asked!r} in MODEL.VOCABULARY and {name!r} in data set {dataset!r}; leave "
                 "MODEL.VOCABULARY empty to take those of the data set"
             )
 

@@ -143,12 +143,12 @@ class ClipAdapter(nn.Module):
         return self
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        own = {f"{prefix}clip_model.{key}" for key in self.clip_model.state_dict()}
+        expected = {f"{prefix}clip_model.{key}" for key in self.clip_model.state_dict()}
         given = {key for key in state if key.startswith(f"{prefix}clip_model.")}
-        if given and not own <= given:
+        if given and not expected <= given:
             raise UserError(
-                f"the weights hold {len(own & given)} of the {len(own)} tensors of CLIP {self.clip.name}; they come "
-                "from another CLIP (CLIP_MODEL_NAME) or are incomplete"
+                f"the weights hold {len(expected & given)} of the {len(expected)} tensors of CLIP {self.clip.name}; "
+                "they come from another CLIP (CLIP_MODEL_NAME) or are incomplete"
             )
         if given:
             self._source.loaded()

@@ -51,12 +51,12 @@ def match(
         For each image the matched queries and regions, two int64 tensors of one length on the CPU.
     """
     pairs = []
-    for own_logits, own_masks, own in zip(logits, masks, targets, strict=True):
-        if not len(own.classes):
+    for image_logits, image_masks, truth in zip(logits, masks, targets, strict=True):
+        if not len(truth.classes):
             nothing = torch.empty(0, dtype=torch.int64)
             pairs.append((nothing, nothing))
             continue
-        cost = matching_cost(own_logits, own_masks, own, weights).cpu()
+        cost = matching_cost(image_logits, image_masks, truth, weights).cpu()
         # scipy refuses NaN; any match will do then, and the loss that it gives stops the run.
         queries, regions = linear_sum_assignment(cost.nan_to_num().numpy())
         pairs.append((torch.as_tensor(queries, dtype=torch.int64), torch.as_tensor(regions, dtype=torch.int64)))
@@ -154,19 +154,21 @@ class MaskProposalLoss(nn.Module):
 
     def _class_loss(self, logits: Tensor, targets: Sequence[Targets], pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         wanted = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
-        for row, (own, (queries, regions)) in enumerate(zip(targets, pairs, strict=True)):
-            wanted[row, queries.to(wanted.device)] = own.classes[regions.to(wanted.device)]
+        for row, (truth, (queries, regions)) in enumerate(zip(targets, pairs, strict=True)):
+            wanted[row, queries.to(wanted.device)] = truth.classes[regions.to(wanted.device)]
         return F.cross_entropy(logits.float().transpose(1, 2), wanted, self.empty_weight)
 
     def _mask_losses(
         self, masks: Tensor, targets: Sequence[Targets], pairs: Sequence[tuple[Tensor, Tensor]], count: float
     ) -> tuple[Tensor, Tensor]:
-        given = torch.cat([own[queries.to(own.device)] for own, (queries, _) in zip(masks, pairs, strict=True)])
+        given = torch.cat(
+            [of_image[queries.to(of_image.device)] for of_image, (queries, _) in zip(masks, pairs, strict=True)]
+        )
         if not len(given):
             nothing = masks.sum() * 0.0  # keeps the masks in the graph, which gradient reduction counts on
             return nothing, nothing
         wanted = torch.cat(
-            [own.masks[regions.to(own.masks.device)] for own, (_, regions) in zip(targets, pairs, strict=True)]
+            [truth.masks[regions.to(truth.masks.device)] for truth, (_, regions) in zip(targets, pairs, strict=True)]
         ).to(given)  # (M, H, W)
         given = F.interpolate(given[:, None], size=wanted.shape[-2:], mode="bilinear", align_corners=False)
         given, wanted = given.flatten(1), wanted.flatten(1)  # (M, P)
@@ -176,7 +178,7 @@ class MaskProposalLoss(nn.Module):
     @staticmethod
     def _number_of_regions(targets: Sequence[Targets], device: torch.device) -> float:
         """Regions per process, at least one."""
-        total = torch.as_tensor([sum(len(own.classes) for own in targets)], dtype=torch.float32, device=device)
+        total = torch.as_tensor([sum(len(truth.classes) for truth in targets)], dtype=torch.float32, device=device)
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(total)
         return max(float(total) / comm.get_world_size(), 1.0)

@@ -34,7 +34,7 @@ def class_colour(name: str) -> tuple[int, int, int]:
             break
         chroma *= 0.95  # a screen has no such colour; the nearest greyer one keeps hue and lightness
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    red, green, blue = (round(255 * float(each)) for each in encoded)
+    red, green, blue = (round(255 * float(channel)) for channel in encoded)
     return red, green, blue
 
 
@@ -173,12 +173,12 @@ def draw_legend(
 
 def beside(pictures: Sequence[np.ndarray], gap: int) -> np.ndarray:
     """Pictures (H, W, 3) from left to right on white paper, their upper edges in one line."""
-    height = max(len(each) for each in pictures)
-    paper = np.full((height, sum(each.shape[1] + gap for each in pictures) - gap, 3), 255, dtype=np.uint8)
+    height = max(len(picture) for picture in pictures)
+    paper = np.full((height, sum(picture.shape[1] + gap for picture in pictures) - gap, 3), 255, dtype=np.uint8)
     left = 0
-    for each in pictures:
-        paper[: len(each), left : left + each.shape[1]] = each
-        left += each.shape[1] + gap
+    for picture in pictures:
+        paper[: len(picture), left : left + picture.shape[1]] = picture
+        left += picture.shape[1] + gap
     return paper
 
 

@@ -38,24 +38,24 @@ def segment_photos(
     flags: tuple[bool, ...] = (False,) * len(names)
     for number, photo in enumerate(photos, start=1):
         pixels = read_photo(photo)
-        found = predictor(pixels)
-        flags, file = found.background, f"{number:04d}_{photo.stem}.png"
-        write_label_map(folder / LABELS / file, found.labels, len(names))
-        drawn = draw_segmentation(found.labels, names, None if hide_photo else pixels, flags)
+        segmentation = predictor(pixels)
+        flags, file = segmentation.background, f"{number:04d}_{photo.stem}.png"
+        write_label_map(folder / LABELS / file, segmentation.labels, len(names))
+        drawn = draw_segmentation(segmentation.labels, names, None if hide_photo else pixels, flags)
         with atomic_path(folder / file) as temporary:
             Image.fromarray(drawn).save(temporary, format="PNG")
-        images.append({"file_name": str(photo), "picture": file, **_description(found, f"{LABELS}/{file}")})
+        images.append({"file_name": str(photo), "picture": file, **_description(segmentation, f"{LABELS}/{file}")})
     classes = [
         {"index": index, "name": name, "color": list(class_colour(name)), "background": background}
         for index, (name, background) in enumerate(zip(names, flags, strict=True))
     ]
     write_json(folder / DOCUMENT, {"classes": classes, "images": images})
-    occurring = {each["index"] for image in images for each in image["classes"]}
+    occurring = {entry["index"] for image in images for entry in image["classes"]}
     return f"{len(occurring)} of {len(names)} classes in {len(photos)} photos, written to {folder}"
 
 
-def _description(found: Segmentation, label_map: str) -> dict[str, Any]:
-    height, width = found.labels.shape
+def _description(segmentation: Segmentation, label_map: str) -> dict[str, Any]:
+    height, width = segmentation.labels.shape
     return {
         "label_map": label_map,
         "height": height,
@@ -63,10 +63,10 @@ def _description(found: Segmentation, label_map: str) -> dict[str, Any]:
         "classes": [
             {
                 "index": row,
-                "name": found.class_names[row],
-                "share": float(found.shares[row]),
-                "score": float(found.scores[row]),
+                "name": segmentation.class_names[row],
+                "share": float(segmentation.shares[row]),
+                "score": float(segmentation.scores[row]),
             }
-            for row in found.present
+            for row in segmentation.present
         ],
     }

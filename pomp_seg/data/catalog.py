@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from pomp_engine.data.catalog import Catalog, CatalogEntry
 
@@ -62,7 +61,8 @@ class SegmentationEntry(CatalogEntry):
         return next((place for place in places if place.is_dir()), places[0])
 
 
-class _Split(NamedTuple):
+@dataclass(frozen=True)
+class _Split:
     """One part of a data set; ``name`` and ``folder`` are its word in names of data sets and in folders of labels."""
 
     name: str

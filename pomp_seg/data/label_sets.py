@@ -106,8 +106,8 @@ def label_set(name: str) -> LabelSet:
         return LabelSet(Vocabulary.load(name))
     document = read_asset(f"{file}.json")
     unseen = read_asset("coco_small_unseen.json")["unseen"] if name.startswith("coco_small") else document.get("unseen")
-    found = _from_document(document, unseen, name)
-    return found.base() if base else found
+    labels = _from_document(document, unseen, name)
+    return labels.base() if base else labels
 
 
 def read_label_set(
@@ -123,13 +123,13 @@ def read_label_set(
     Raises:
         UserError: unknown name or file, or seen classes that are not among the classes.
     """
-    found = _read_classes(classes)
+    labels = _read_classes(classes)
     if seen is None:
-        return found
+        return labels
     is_file = isinstance(seen, (str, os.PathLike))
     names = Vocabulary.load(Path(seen)).names if is_file else list(seen)  # type: ignore[arg-type]
     of = f"seen classes of {seen}" if is_file else "seen classes"
-    return LabelSet(found.vocabulary, tuple(_indices(names, found.vocabulary, of)))
+    return LabelSet(labels.vocabulary, tuple(_indices(names, labels.vocabulary, of)))
 
 
 def entry_classes(entry: SegmentationEntry, root: Path) -> LabelSet:
@@ -162,12 +162,12 @@ def _read_classes(classes: str | os.PathLike[str] | Vocabulary) -> LabelSet:
     if key not in PUBLISHED and not Path(key).is_file():
         known = (*LABEL_SETS, *PUBLISHED)
         raise UserError(f"classes {key!r} are neither a file nor one of {', '.join(known)}{nearest(key, known)}")
-    found = LabelSet(Vocabulary.load(key))
+    labels = LabelSet(Vocabulary.load(key))
     if Path(key).suffix.lower() == ".json" and Path(key).is_file():
         document = read_json(key)
         if isinstance(document, dict) and "unseen" in document:
-            return _split(found.vocabulary, document["unseen"], key)
-    return found
+            return _split(labels.vocabulary, document["unseen"], key)
+    return labels
 
 
 def _from_document(document: dict[str, Any], unseen: Sequence[str] | None, source: str) -> LabelSet:

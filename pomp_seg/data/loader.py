@@ -100,10 +100,11 @@ def sample_per_class(records: Sequence[Mapping[str, Any]], count: int, seed: int
         by_class.setdefault(int(record["category_id"]), []).append(record)
     sampled: list[Mapping[str, Any]] = []
     for category in sorted(by_class):
-        own = sorted(by_class[category], key=lambda record: str(record["file_name"]))
-        if len(own) >= count:
-            own = [own[place] for place in np.random.default_rng([seed, category]).integers(len(own), size=count)]
-        sampled.extend(own)
+        of_class = sorted(by_class[category], key=lambda record: str(record["file_name"]))
+        if len(of_class) >= count:
+            places = np.random.default_rng([seed, category]).integers(len(of_class), size=count)
+            of_class = [of_class[place] for place in places]
+        sampled.extend(of_class)
     return sampled
 
 

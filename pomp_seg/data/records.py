@@ -106,7 +106,7 @@ def files_by_key(folder: Path, endings: Iterable[str], suffix: str = "") -> dict
         UserError: when two files have the same key.
     """
     wanted = tuple(endings)
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for place, subfolders, names in os.walk(folder):
         subfolders.sort()
         for name in names:
@@ -116,10 +116,10 @@ def files_by_key(folder: Path, endings: Iterable[str], suffix: str = "") -> dict
                 continue
             key = stem[: len(stem) - len(suffix)]
             path = os.path.join(place, name)  # noqa: PTH118
-            if key in found:
-                raise UserError(f"{path} and {found[key]} have the same name; expected one file for each")
-            found[key] = path
-    return found
+            if key in files:
+                raise UserError(f"{path} and {files[key]} have the same name; expected one file for each")
+            files[key] = path
+    return files
 
 
 def read_label_counts(path: Path, num_classes: int | None, advice: str) -> dict[str, list[int]]:
@@ -135,7 +135,7 @@ def read_label_counts(path: Path, num_classes: int | None, advice: str) -> dict[
         raise UserError(f"{path}: expected an object {{label file: [classes]}}; {advice}")
     expected = "whole numbers from 0" if num_classes is None else f"0..{num_classes - 1}"
     for file, classes in document.items():
-        wrong = next((each for each in classes if not _is_class(each, num_classes)), None)
+        wrong = next((value for value in classes if not _is_class(value, num_classes)), None)
         if wrong is not None:
             # Counts of all classes beside labels of the base classes: the mistake of a published recipe.
             raise UserError(
@@ -198,4 +198,4 @@ def _one_of_each_class(folder: LabelFolder, records: Records, counts: Mapping[st
             f"{folder.label_counts} lacks {len(uncounted)} label files of {folder.labels}, the first is "
             f"{uncounted[0]}; {folder.advice}"
         )
-    return [{**record, "category_id": each} for record in records for each in of_key[record["image_id"]]]
+    return [{**record, "category_id": category} for record in records for category in of_key[record["image_id"]]]

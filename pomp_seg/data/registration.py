@@ -146,10 +146,10 @@ def dataset_labels(names: Sequence[str]) -> tuple[int, int]:
         ignore_label = metadata.get("ignore_label")
         if ignore_label is None:
             raise UserError(f"data set {name!r} has no ignore_label in its metadata; register it with one, such as 255")
-        found = (list(metadata.stuff_classes), int(ignore_label))
-        if first is not None and found != first:
+        labels = (list(metadata.stuff_classes), int(ignore_label))
+        if first is not None and labels != first:
             raise UserError(f"data set {name!r} has other classes or another ignored value than {names[0]!r}")
-        first = found
+        first = labels
     assert first is not None
     return len(first[0]), first[1]
 
@@ -170,10 +170,10 @@ def _register(folder: LabelFolder, classes: Callable[[], LabelSet], ignore_label
         read_classes=classes,
     )
     try:
-        found = classes()
+        label_set = classes()
     except UserError:
         return  # listed in a file that is not prepared yet: asked for again, and told, when the data set is used
-    _set_classes(name, found, ignore_label)
+    _set_classes(name, label_set, ignore_label)
 
 
 def _load(folder: LabelFolder) -> Records:

@@ -92,8 +92,8 @@ class RegionClassificationEvaluator(DatasetEvaluator):
         keys = sorted(right)
         hits = np.array([right[key] for key in keys])
         classes = np.array([self._records[key] for key in keys])
-        each = [hits[classes == number].mean() for number in np.unique(classes)]
-        numbers = {"accuracy": hits.mean(), "mean_class_accuracy": np.mean(each)}
+        of_class = [hits[classes == number].mean() for number in np.unique(classes)]
+        numbers = {"accuracy": hits.mean(), "mean_class_accuracy": np.mean(of_class)}
         if self._seen is not None:
             inside = np.isin(classes, list(self._seen))
             for name, chosen in (("seen", inside), ("unseen", ~inside)):

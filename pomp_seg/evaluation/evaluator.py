@@ -53,14 +53,14 @@ class SegmentationEvaluator(DatasetEvaluator):
     ) -> None:
         check_denominator(denominator)
         metadata = registered_metadata(dataset)
-        classes, own = list(metadata.stuff_classes), vocabulary or metadata.vocabulary
-        if len(own) != len(classes):
+        classes, counted = list(metadata.stuff_classes), vocabulary or metadata.vocabulary
+        if len(counted) != len(classes):
             raise UserError(
-                f"the model has {len(own)} classes, data set {dataset!r} has {len(classes)}; give the model that data "
-                "set's vocabulary"
+                f"the model has {len(counted)} classes, data set {dataset!r} has {len(classes)}; give the model that "
+                "data set's vocabulary"
             )
         # Sets of one record for each class name an image more than once.
-        self._labels = {str(each["image_id"]): str(each["sem_seg_file_name"]) for each in check_labels(dataset)}
+        self._labels = {str(record["image_id"]): str(record["sem_seg_file_name"]) for record in check_labels(dataset)}
         self._folder, self._denominator, self._run = Path(folder), denominator, run
         self._ignore_label = int(metadata.ignore_label)
         self._manifest: dict[str, Any] = {
@@ -69,7 +69,7 @@ class SegmentationEvaluator(DatasetEvaluator):
             "classes": classes,
             "ignore_label": self._ignore_label,
             "evaluation_set": {name: list(ids) for name, ids in (metadata.get("evaluation_set") or {}).items()},
-            "vocabulary_sha256": own.sha256,
+            "vocabulary_sha256": counted.sha256,
             "images": {key: str(Path(path).absolute()) for key, path in sorted(self._labels.items())},
         }
         self._confusion: np.ndarray | None = None
@@ -139,6 +139,6 @@ class SegmentationEvaluator(DatasetEvaluator):
 
 def label_map(prediction: torch.Tensor) -> np.ndarray:
     """Class indices (H, W) int64 of scores (C, H, W) or of class indices (H, W)."""
-    found = prediction.argmax(dim=0) if prediction.dim() == 3 else prediction
-    array: np.ndarray = found.to("cpu", torch.int64).numpy()
+    labels = prediction.argmax(dim=0) if prediction.dim() == 3 else prediction
+    array: np.ndarray = labels.to("cpu", torch.int64).numpy()
     return array

@@ -119,17 +119,17 @@ def segmentation_metrics(
     """
     check_denominator(denominator)
     scores = class_scores(confusion)
-    every = np.ones(len(scores.iou), dtype=bool)
+    all_classes = np.ones(len(scores.iou), dtype=bool)
     total = scores.ground_truth.sum()
     shares = _ratio(scores.ground_truth, total)
     values = {
-        "mIoU": _mean_iou(scores, every, denominator),
+        "mIoU": _mean_iou(scores, all_classes, denominator),
         "fwIoU": float(np.nansum(scores.iou * shares)) if total else float("nan"),
         "mACC": _mean(scores.accuracy),
         "pACC": float(_ratio(scores.true_positives.sum(), total)),
     }
     for name, classes in (evaluation_set or {}).items():
-        inside = np.zeros(len(every), dtype=bool)
+        inside = np.zeros(len(all_classes), dtype=bool)
         inside[list(classes)] = True
         for label, chosen in ((name, inside), (f"un{name}", ~inside)):
             values[f"mIoU-{label}"] = _mean_iou(scores, chosen, denominator)
@@ -138,7 +138,7 @@ def segmentation_metrics(
         values[f"hIoU-{name}"] = harmonic_mean(values[f"mIoU-{name}"], values[f"mIoU-un{name}"])
     if "base" in (evaluation_set or {}):
         names = {"mIoU-seen": "mIoU-base", "mIoU-unseen": "mIoU-unbase", "hIoU": "hIoU-base"}
-        values |= {own: values[published] for own, published in names.items()}
+        values |= {name: values[published] for name, published in names.items()}
     return {name: 100.0 * value for name, value in values.items()}
 
 

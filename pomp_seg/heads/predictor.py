@@ -94,7 +94,7 @@ class MaskProposalPredictor(nn.Module):
         states = states if self.deep_supervision else states[-1:]
         classes = self.class_embed(states)
         masks = torch.einsum("lbqd,bdhw->lbqhw", self.mask_embed(states), mask_features)
-        return [Proposals(each, own) for each, own in zip(classes, masks, strict=True)]
+        return [Proposals(embedding, mask) for embedding, mask in zip(classes, masks, strict=True)]
 
 
 def _size(feature: Tensor) -> tuple[int, int]:

@@ -69,9 +69,9 @@ class MaskFormer(Segmenter):
         features, padded = self.features(batch)
         proposals = self.sem_seg_head(features)
         if self.training:
-            logits = self.class_logits(batch, [each.classes for each in proposals])
+            logits = self.class_logits(batch, [layer.classes for layer in proposals])
             targets = [self._targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]
-            return self.criterion(logits, [each.masks for each in proposals], targets)
+            return self.criterion(logits, [layer.masks for layer in proposals], targets)
         return self._predict(batch, proposals[-1], padded)
 
     def class_logits(self, batch: Sequence[dict[str, Any]], classes: Sequence[Tensor]) -> list[Tensor]:
@@ -165,7 +165,7 @@ class ZeroShotMaskFormer(MaskFormer):
     def class_logits(self, batch: Sequence[dict[str, Any]], classes: Sequence[Tensor]) -> list[Tensor]:
         """100 times the cosines (B, Q, C + 1) of class embeddings and text features."""
         features = self.clip_adapter.text_features(batch_classes(batch, self.classes).names)
-        return [similarity_logits(each, features) for each in classes]
+        return [similarity_logits(embeddings, features) for embeddings in classes]
 
     def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`MaskFormer.scores`; with CLIP alone, only the proposals that are not empty."""

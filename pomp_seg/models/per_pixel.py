@@ -97,10 +97,10 @@ class ZeroShotPerPixelModel(Segmenter):
             ).tensor
             return {"loss_sem_seg": self._loss(embeddings, labels, features)}
         results = []
-        for example, own, size in zip(batch, embeddings, padded.image_sizes, strict=True):
+        for example, embedding, size in zip(batch, embeddings, padded.image_sizes, strict=True):
             wanted = example.get("height", size[0]), example.get("width", size[1])
-            full = F.interpolate(own[None], size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False)[0]
-            full = sem_seg_postprocess(full, size, *wanted)  # (E, height, width)
+            full = F.interpolate(embedding[None], size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False)
+            full = sem_seg_postprocess(full[0], size, *wanted)  # (E, height, width)
             scores = _pixel_logits(full[None], features)[0].softmax(dim=0)
             results.append({"sem_seg": self._with_clip(scores, example, classes)})
         return results

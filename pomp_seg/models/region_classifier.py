@@ -64,7 +64,7 @@ class ProposalClipClassifier(nn.Module):
         class_features = self.clip_adapter.text_features(batch_classes(batch, self.classes).names)
         logits = similarity_logits(features, class_features)
         if not self.training:
-            return [{"classification": each[None].detach()} for each in logits]
+            return [{"classification": row[None].detach()} for row in logits]
         wanted = torch.cat([example["instances"].gt_classes for example in batch]).to(self.device)
         return {"loss_cls": F.cross_entropy(logits, wanted)}
 

@@ -95,14 +95,14 @@ def use_prompt(cfg: CfgNode, prompt: str) -> CfgNode:
         node.PROMPT_LEARNER, node.PROMPT_CHECKPOINT = "predefined", ""
         node.PREDEFINED_PROMPT_TEMPLATES = prompt.split("|")
         return cfg
-    found = SoftPrompt.load(prompt)
+    soft_prompt = SoftPrompt.load(prompt)
     clip = OPENAI_NAMES.get(node.CLIP_MODEL_NAME, node.CLIP_MODEL_NAME)
-    learned_with = found.metadata.get("clip")
+    learned_with = soft_prompt.metadata.get("clip")
     if learned_with and learned_with != clip:
         raise UserError(f"prompt {prompt} was learned with CLIP {learned_with}; the segmenter's is {clip}")
     node.PROMPT_LEARNER, node.PROMPT_CHECKPOINT = "pomp", prompt
     # Another width than that of the text tower is told when the segmenter is built.
-    node.PROMPT_SHAPE, node.PROMPT_DIM = (found.n_ctx, 0), int(found.context.shape[-1])
+    node.PROMPT_SHAPE, node.PROMPT_DIM = (soft_prompt.n_ctx, 0), int(soft_prompt.context.shape[-1])
     return cfg
 
 
@@ -112,23 +112,23 @@ def load_prompt(learner: PompPrompt | ZssegPrompt, file: str | Path) -> None:
     Raises:
         UserError: when the file is absent, holds no such vectors, or vectors of another shape.
     """
-    found = _vectors(Path(file), learner)
+    vectors = _vectors(Path(file), learner)
     for key, parameter in learner.named_parameters():
-        if key not in found:
+        if key not in vectors:
             raise UserError(f"PROMPT_CHECKPOINT {file} holds no {key!r}; expected a prompt of the same learner")
-        if found[key].shape != parameter.shape:
+        if vectors[key].shape != parameter.shape:
             raise UserError(
-                f"PROMPT_CHECKPOINT {file}: {key} is {tuple(found[key].shape)}, PROMPT_SHAPE and PROMPT_DIM ask for "
+                f"PROMPT_CHECKPOINT {file}: {key} is {tuple(vectors[key].shape)}, PROMPT_SHAPE and PROMPT_DIM ask for "
                 f"{tuple(parameter.shape)}"
             )
         with torch.no_grad():
-            parameter.copy_(found[key])
+            parameter.copy_(vectors[key])
     logger.info("prompt: %s", file)
 
 
 def _shape(node: CfgNode) -> tuple[int, int]:
     shape = tuple(node.PROMPT_SHAPE)
-    if len(shape) != 2 or not all(isinstance(each, int) and each >= 0 for each in shape):
+    if len(shape) != 2 or not all(isinstance(count, int) and count >= 0 for count in shape):
         raise UserError(f"CLIP_ADAPTER.PROMPT_SHAPE is {node.PROMPT_SHAPE!r}; two counts of vectors are expected")
     return shape[0], shape[1]
 

@@ -52,7 +52,9 @@ class TemplatePrompt(PromptLearner):
 
     def forward(self, names: Sequence[str], encoder: PromptedTextEncoder) -> Tensor:
         """Features (N, E) of N names."""
-        features = [encoder.encode_texts([each.replace("{}", name) for name in names]) for each in self.templates]
+        features = [
+            encoder.encode_texts([template.replace("{}", name) for name in names]) for template in self.templates
+        ]
         return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
 
 
@@ -180,4 +182,8 @@ class ClassFeatures:
     def _now(self) -> tuple[object, ...]:
         """Changes when a loaded file, an optimiser or a move to another device touches what the features come from."""
         weight = self.encoder.tower.token_embedding.weight
-        return (weight.device, weight._version, *((id(each), each._version) for each in self.learner.parameters()))
+        return (
+            weight.device,
+            weight._version,
+            *((id(vector), vector._version) for vector in self.learner.parameters()),
+        )

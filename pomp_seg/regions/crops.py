@@ -69,7 +69,7 @@ def squared_image(clip: Clip, image: Tensor) -> Tensor:
     pixels = F.interpolate(
         image[None].float(), size=(size, size), mode="bicubic", align_corners=False, antialias=True
     ).clamp(0, 255)
-    mean, std = (pixels.new_tensor(each).view(3, 1, 1) for each in (clip.image_mean, clip.image_std))
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (clip.image_mean, clip.image_std))
     return (pixels / 255 - mean) / std
 
 

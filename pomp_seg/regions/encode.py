@@ -128,15 +128,17 @@ class RegionEncoder:
         binary = masks > self.threshold
         valid = binary.flatten(1).any(dim=1)
         features = [
-            self.clip.encode_image(self.crops(image, soft[None] if self.matting else own[None], own[None]))
-            for soft, own in zip(masks, binary, strict=True)
+            self.clip.encode_image(self.crops(image, soft[None] if self.matting else hard[None], hard[None]))
+            for soft, hard in zip(masks, binary, strict=True)
         ]
         return torch.cat(features)[valid], valid
 
     def crops(self, image: Tensor, masks: Tensor, binary: Tensor) -> Tensor:
         """Normalised crops (R, 3, S, S) of regions (R, H, W); an empty region is cropped to the whole image."""
         clip = self.clip
-        mean, std = (255.0 * image.new_tensor(each, dtype=torch.float32) for each in (clip.image_mean, clip.image_std))
+        mean, std = (
+            255.0 * image.new_tensor(values, dtype=torch.float32) for values in (clip.image_mean, clip.image_std)
+        )
         fill = mean if self._fill_is_mean else torch.zeros_like(mean)
         boxes = mask_boxes(binary)
         empty = ~binary.flatten(1).any(dim=1)

@@ -99,8 +99,8 @@ def _transformer(visual: Any, pixels: Tensor, masks: Tensor, first_block: int) -
             tokens = states[:, :1].expand(-1, len(masks), -1)  # (1, V, D)
         if tokens is not None:
             # What is True may not be looked at; the class tokens of regions do not see each other.
-            own = ~torch.eye(len(masks), dtype=torch.bool, device=masks.device)
-            hidden = torch.cat((own, ~places), dim=1)  # (V, V + P)
+            other_regions = ~torch.eye(len(masks), dtype=torch.bool, device=masks.device)
+            hidden = torch.cat((other_regions, ~places), dim=1)  # (V, V + P)
             seen = torch.cat((tokens, states[:, 1:]), dim=1)
             tokens = _attend(block, tokens, seen, hidden)
         states = block(states)

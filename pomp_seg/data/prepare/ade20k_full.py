@@ -83,13 +83,13 @@ def shared_classes(sources: Mapping[str, Mapping[str, Path]]) -> Vocabulary:
     present: list[set[int]] = []
     names: dict[int, Counter[str]] = {}
     for files in sources.values():
-        found: set[int] = set()
+        occurring: set[int] = set()
         with ThreadPoolExecutor(WORKERS) as pool:
             for numbers, named in pool.map(_numbers_and_names, files.values()):
-                found |= numbers
+                occurring |= numbers
                 for number, name in named.items():
                     names.setdefault(number, Counter())[name] += 1
-        present.append(found)
+        present.append(occurring)
     shared = sorted(set.intersection(*present))
     if not shared:
         raise UserError("no category of ADE20K occurs in both splits; download the data set again")
@@ -107,10 +107,10 @@ def read_classes(path: Path) -> Vocabulary:
     Raises:
         UserError: when it has no numbers of ADE20K.
     """
-    found = Vocabulary.load(path)
-    if found.ids is None or not all(isinstance(number, int) for number in found.ids):
+    classes = Vocabulary.load(path)
+    if classes.ids is None or not all(isinstance(number, int) for number in classes.ids):
         raise UserError(f"{path}: 'names' and 'ids' are expected, ids being the numbers of ADE20K 2021_17_01")
-    return found
+    return classes
 
 
 def read_numbers(path: Path) -> np.ndarray:
@@ -148,8 +148,8 @@ def _numbers_and_names(path: Path) -> tuple[set[int], dict[int, str]]:
         try:
             # Some of the published files are Latin-1.
             text = description.read_bytes().decode("utf-8", errors="replace")
-            for each in json.loads(text)["annotation"]["object"]:
-                names[int(each["name_ndx"])] = str(each["name"])
+            for part in json.loads(text)["annotation"]["object"]:
+                names[int(part["name_ndx"])] = str(part["name"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{description} does not describe an ADE20K photo ({error}); download it again") from error
     return present, names

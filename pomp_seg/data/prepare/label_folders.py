@@ -136,7 +136,8 @@ def convert_labels(
     files = {key: [given[key], results[key][1]] for key in sorted(sources)}
     if {"recipe": recipe, "complete": True, "files": files} != record:
         write_compact_json(source_record(output), {"recipe": recipe, "complete": True, "files": files})
-    return Converted(*map(kinds.count, ("written", "adopted", "unchanged", "skipped")), removed)
+    counts = {kind: kinds.count(kind) for kind in ("written", "adopted", "unchanged", "skipped")}
+    return Converted(**counts, removed=removed)
 
 
 def count_labels(
@@ -200,10 +201,10 @@ def _file_digest(source: Path) -> str:
 
 def _same_pixels(path: Path, labels: np.ndarray) -> bool:
     try:
-        found = read_label_map(path)
+        present = read_label_map(path)
     except UserError:
         return False
-    return found.shape == labels.shape and bool((found == labels).all())
+    return present.shape == labels.shape and bool((present == labels).all())
 
 
 def _remove_foreign(output: Path, names: set[str], overwrite: bool) -> int:

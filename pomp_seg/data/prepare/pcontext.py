@@ -62,20 +62,20 @@ def read_photos(path: Path) -> dict[str, dict[str, Any]]:
     try:
         photos = {image["image_id"]: image for image in document["images"]}
         masks: dict[Any, list[Any]] = {}
-        for each in document["annos_segmentation"]:
-            masks.setdefault(each["image_id"], []).append([int(each["category_id"]), each["segmentation"]])
-        found: dict[str, dict[str, Any]] = {"train": {}, "val": {}}
+        for mask in document["annos_segmentation"]:
+            masks.setdefault(mask["image_id"], []).append([int(mask["category_id"]), mask["segmentation"]])
+        splits: dict[str, dict[str, Any]] = {"train": {}, "val": {}}
         for number, image in photos.items():
-            if image["phase"] in found:
+            if image["phase"] in splits:
                 size = {"height": int(image["height"]), "width": int(image["width"])}
-                found[image["phase"]][Path(image["file_name"]).stem] = {**size, "masks": masks.get(number, [])}
+                splits[image["phase"]][Path(image["file_name"]).stem] = {**size, "masks": masks.get(number, [])}
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path}: {FILE} of PASCAL in Detail is expected, with 'images' and 'annos_segmentation' (missing: {error})"
         ) from error
-    if not found["train"] or not found["val"]:
-        raise UserError(f"{path} has photos of phase {'train' if found['train'] else 'val'} only; expected both")
-    return {split: dict(sorted(found[split].items())) for split in found}
+    if not splits["train"] or not splits["val"]:
+        raise UserError(f"{path} has photos of phase {'train' if splits['train'] else 'val'} only; expected both")
+    return {split: dict(sorted(photos.items())) for split, photos in splits.items()}
 
 
 def paint(photo: Mapping[str, Any], index_of: Mapping[int, int]) -> np.ndarray:
