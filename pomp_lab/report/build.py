@@ -117,10 +117,12 @@ def report_page(report: Report) -> Page:
     sections += [Section("More metrics", []), *other] if other else []
     protocols = {(column.dataset, column.protocol_key): column for column in report.columns}
     lines = [(column.dataset, "; ".join(in_words(column.protocol))) for column in protocols.values()]
-    sections.append(Section("Protocols", [PageTable(("data set", "protocol"), lines, numeric=False)]))
+    sections.append(
+        Section("Protocols", [PageTable(("data set", "protocol"), lines, numeric=False)], folded=len(lines) > 4)
+    )
     facts = [_run_facts(run, row) for row in report.rows for run in row.runs]
     headings = ("run", "row", "seed", "file", "command", "device", "versions")
-    sections.append(Section("Runs", [PageTable(headings, facts, numeric=False)]))
+    sections.append(Section("Runs", [PageTable(headings, facts, numeric=False)], folded=len(facts) > 4))
     if report.found.ignored:
         files = [(str(file.path), file.reason) for file in report.found.ignored]
         table = PageTable(("file", "reason"), files, numeric=False)

@@ -136,8 +136,8 @@ def _joined(runs: Sequence[Run]) -> list[Run]:
         if first is not run:
             known = {scores.key for scores in first.scores}
             scores = [*first.scores, *(scores for scores in run.scores if scores.key not in known)]
-            labels = first.label if run.label in first.label.split(", ") else f"{first.label}, {run.label}"
-            by_id[key] = dataclasses.replace(first, label=labels, scores=scores)
+            label = first.label if run.label in first.label.split(" / ") else f"{first.label} / {run.label}"
+            by_id[key] = dataclasses.replace(first, label=label, scores=scores)
     return list(by_id.values())
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from pomp_lab.report.columns import Column
 from pomp_lab.report.comparable import budget_changes, model_of, why_not
-from pomp_lab.report.formats import Part, Run
 from pomp_lab.report.published import load_published
+from pomp_lab.report.rows import Column
+from pomp_lab.report.runs import Run, Scores
+from pomp_lab.report.tables import same_numbers
 from prompt_core.data.catalog.lookup import classification_entry
 
 TABLES = {table.name: table for table in load_published()}
@@ -22,9 +23,9 @@ MASKS = {"config": "MODEL:\n  RESNETS:\n    DEPTH: 101\n  CLIP_ADAPTER:\n    CLI
 
 
 def refusal(table: str, dataset: str, metric: str, protocol: dict[str, Any], about: dict[str, Any]) -> str | None:
-    run = Run("run", Path("run"), "run", [Part(dataset, protocol, {metric: 50.0})], {"method": "pomp"}, about)
+    run = Run("run", Path("run"), "run", [Scores(dataset, protocol, {metric: 50.0})], {"method": "pomp"}, about)
     column = Column(dataset, metric, protocol)
-    return why_not(TABLES[table], [each for each in TABLES[table].columns if each.matches(column)], column, [run])
+    return why_not(TABLES[table], [each for each in TABLES[table].columns if same_numbers(each, column)], column, [run])
 
 
 def classification(name: str, **words: Any) -> dict[str, Any]:

@@ -16,7 +16,18 @@ import pytest
 pytest.importorskip("matplotlib", reason="drawings need matplotlib (extra `demo`)")
 
 from pomp_lab.report.build import write_report
-from pomp_lab.report.markdown import markdown_table, plain
+from pomp_lab.report.page import (
+    Cell,
+    Code,
+    Figure,
+    Page,
+    Section,
+    Table,
+    markdown_table,
+    plain,
+    render_html,
+    render_markdown,
+)
 from prompt_core.errors import UserError
 
 Write = Callable[..., Path]
@@ -33,7 +44,7 @@ AWKWARD = [
 ]
 
 
-class Page(HTMLParser):
+class Parsed(HTMLParser):
     """Tags of a page, checked for balance; ids, addresses, headers of tables, numbers."""
 
     def __init__(self, text: str) -> None:
@@ -94,28 +105,47 @@ def check_markdown(text: str) -> int:
 def test_runs_of_all_tasks(all_kinds: Path, tmp_path: Path) -> None:
     report = write_report([all_kinds], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.md"]
-    page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    page = Parsed((tmp_path / "out/report.html").read_text(encoding="utf-8"))
     assert len(page.ids) == len(set(page.ids))
-    assert [address for address in page.addresses if not address.startswith(("#", "data:,"))] == []
+    assert [address for address in page.addresses if not address.startswith(("#", "data:"))] == []
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
     assert page.unscoped == []
-    assert page.tags["script"] == page.tags["img"] == 0
+    assert page.tags["script"] == 0
     assert page.tags["table"] == len(report.tables) + 2 + 12
-    assert page.tags["svg"] == len(report.plots)
+    assert page.tags["img"] == page.tags["figure"] == sum(map(len, report.plots.values()))
     assert {36.0, 94.5, -0.3} <= {round(number, 6) for number in page.numbers}
     markdown = (tmp_path / "out/report.md").read_text(encoding="utf-8")
-    beside = [block for blocks in report.beside.values() for block in blocks if block.rows]
-    assert check_markdown(markdown) == len(report.tables) + len(beside) + 1 + 12
-    assert "| detector − POMP | −0.2 | −0.3 | −0.2 |" in markdown
+    assert check_markdown(markdown) == len(report.tables) + 2 + 12
+    assert "| 6. detector | 1 | 36.0 | 26.5 | 32.5 |" in markdown
+    assert "| POMP |  | 36.2 | 26.8 | 32.7 |" in markdown
+    assert "| detector − POMP |  | −0.2 | −0.3 | −0.2 |" in markdown
+
+
+def test_a_page_of_every_kind_of_block() -> None:
+    table = Table(("name", "a"), [("x", Cell("1.0", 0.96, bold=True)), "all below", ("y", "")], "What it is")
+    figure = Figure(b"<svg/>", "svg+xml", "A title", "A caption.")
+    sections = [Section("One & two", ["A text.", table]), Section("Part", [figure, Code("make demo")], 3, folded=True)]
+    page = Page("Title", ["First."], sections, ["Look here."])
+    html = render_html(page)
+    assert Parsed(html).numbers == [0.96]
+    assert '<b><data value="0.96">1.0</data></b>' in html
+    assert '<img src="data:image/svg+xml;base64,PHN2Zy8+" alt="A title">' in html
+    assert '<li><a href="#section-0">One &amp; two</a></li>' in html
+    assert '<details><summary id="section-1">Part</summary>' in html
+    assert render_markdown(page, "page.html") == (
+        "# Title\n\nFirst.\n\n- Look here.\n\n## One &amp; two\n\nA text.\n\nWhat it is\n\n"
+        "| name | a |\n| --- | ---: |\n| x | **1.0** |\n| all below |  |\n| y |  |\n\n"
+        "### Part\n\nA title (in page.html). A caption.\n\n```\nmake demo\n```\n"
+    )
 
 
 def test_one_run(write_run: Write, tmp_path: Path) -> None:
     folder = write_run("only", {"set/top1": 50.0}, {"set": {"split": "val"}})
     report = write_report([folder], tmp_path / "out")
-    assert (len(report.tables), report.plots, report.beside) == (1, [], {})
+    assert (len(report.tables), report.plots, report.comparisons) == (1, {}, [[]])
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "None of these data sets and metrics is in a" in text
-    Page(text)
+    Parsed(text)
     check_markdown((tmp_path / "out/report.md").read_text(encoding="utf-8"))
 
 
@@ -127,14 +157,14 @@ def test_many_runs(write_run: Write, tmp_path: Path) -> None:
     report = write_report([tmp_path], tmp_path / "out")
     assert [row.label for row in report.rows][:3] == ["run0", "run1", "run2"]
     assert len(report.tables[0].columns) == 12
-    Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    Parsed((tmp_path / "out/report.html").read_text(encoding="utf-8"))
 
 
 def test_runs_without_numbers(write_run: Write, tmp_path: Path) -> None:
     nothing = write_run("nothing", {})
     undefined = write_run("undefined", {"set/mIoU": float("nan"), "set/pACC": None}, {"set": {"split": "val"}})
     report = write_report([nothing, undefined], tmp_path / "out")
-    page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    page = Parsed((tmp_path / "out/report.html").read_text(encoding="utf-8"))
     assert not [number for number in page.numbers if number != number]
     assert not re.search(r"\bnan\b", (tmp_path / "out/report.md").read_text(encoding="utf-8"), re.IGNORECASE)
     alone = write_report([nothing], tmp_path / "alone")
@@ -154,7 +184,7 @@ def test_awkward_names_are_text(write_run: Write, tmp_path: Path) -> None:
     (surrogate / "metrics.json").write_text('{"\\ud800/top1": 1.0, "_run": {"command": "\\ud800"}}', encoding="utf-8")
     write_report([*arguments, surrogate], tmp_path / "out")
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    page = Page(text)
+    page = Parsed(text)
     assert page.tags["script"] == 0
     assert " onclick=" not in text.replace("a&#34; onclick=", "")
     assert "{{ 7 * 7 }}" in text
@@ -184,9 +214,8 @@ def test_the_mark_stands_where_differences_are_too(write_run: Write, tmp_path: P
     words = {"split": "test", "metric": "top-1 over all images (micro)", "images": 8_100, "candidates": 10}
     words["source"] = "eurosat, published split"
     write_report([write_run("chosen", {"eurosat/top1": 50.0}, {"eurosat": words}, config=config)], tmp_path / "out")
-    assert "| chosen † − POMP | −2.1 |" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
-    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert '>chosen <abbr title="checkpoint chosen on the reported images">†</abbr> − POMP</th>' in page
+    assert "| chosen † − POMP |  | −2.1 |" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    assert ">chosen † − POMP</th>" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_files_that_were_not_read_are_told(write_run: Write, tmp_path: Path) -> None:
@@ -216,7 +245,7 @@ def test_nothing_is_written_when_something_is_wrong(
     def fail(*_: object) -> str:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("pomp_lab.report.page.render_page", fail)
+    monkeypatch.setattr("pomp_lab.report.build.render_html", fail)
     with pytest.raises(RuntimeError):
         write_report([folder], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -238,15 +267,9 @@ def test_page_in_a_browser(all_kinds: Path, tmp_path: Path, width: int) -> None:
     report = write_report([all_kinds], tmp_path / "out")
     # The page itself reports what it holds, after layout; the copy differs from the page by this script alone.
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    probe = """<script>addEventListener("load", () => {
-        const drawn = [...document.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect());
-        const colours = new Set([...document.querySelectorAll("figure svg text")].map(e => getComputedStyle(e).fill));
-        document.title = JSON.stringify({
+    probe = """<script>addEventListener("load", () => { document.title = JSON.stringify({
         tables: document.querySelectorAll("table").length,
-        visible: [...document.querySelectorAll("section.table table")].filter(t => t.offsetHeight > 40).length,
-        figures: drawn.filter(box => box.width > 300 && box.height > 100).length,
-        ink: [...colours].filter(colour => colour.includes("161, 0")).length,
-        headers: [...document.querySelectorAll("th")].filter(th => !th.scope).length,
+        figures: [...document.images].filter(i => i.naturalWidth && i.offsetWidth > 300 && i.offsetHeight > 100).length,
         requests: performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:")).length,
         wider: document.documentElement.scrollWidth > innerWidth }); });</script>"""
     page = tmp_path / "page.html"
@@ -260,13 +283,6 @@ def test_page_in_a_browser(all_kinds: Path, tmp_path: Path, width: int) -> None:
         timeout=120,
     )
     found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))  # type: ignore[union-attr]
-    assert found == {
-        "tables": len(report.tables) + 2 + 12,
-        "visible": len(report.tables),
-        "figures": len(report.plots),
-        "ink": 0,
-        "headers": 0,
-        "requests": 0,
-        "wider": False,
-    }
+    figures = sum(map(len, report.plots.values()))
+    assert found == {"tables": len(report.tables) + 2 + 12, "figures": figures, "requests": 0, "wider": False}
     assert "CONSOLE" not in done.stderr

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pomp_lab.report.rows import group_rows
-from pomp_lab.report.runs import find_runs
-from pomp_lab.report.words import run_facts
+from pomp_lab.report.build import build_report, report_page
+from pomp_lab.report.page import render_markdown
+from pomp_lab.report.runs import FoundRuns, find_runs
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import ON_REPORTED
 
@@ -114,13 +114,14 @@ def test_foreign_and_broken_files_below_a_folder_are_listed(write_run: Write, tm
 def test_odd_descriptions_of_a_run_are_no_error(write_run: Write, about: dict) -> None:
     run = find_runs([write_run("run", {"set/top1": 1.0}, **about)]).runs[0]
     assert run.history == []
-    assert run_facts(run, group_rows([run])[0])["run"] == "run"
+    report = build_report(FoundRuns([run], []))
+    assert "| run | 1 | 0 |" in render_markdown(report_page(report), "report.html")
 
 
 def test_data_sets_with_slashes_and_metrics_without_numbers(write_run: Write) -> None:
     numbers = {"folder:/a/b/top1": 5.0, "c/d/top1": 6.0, "c/d/top5": None, "c/d/per_class": math.nan}
     run = find_runs([write_run("run", numbers, {"folder:/a/b": {"split": "val"}})]).runs[0]
-    parts = {part.dataset: part for part in run.parts}
+    parts = {scores.dataset: scores for scores in run.scores}
     assert parts["folder:/a/b"].numbers == {"top1": 5.0}
     assert parts["c/d"].numbers["top1"] == 6.0
     assert math.isnan(parts["c/d"].numbers["top5"])
@@ -141,46 +142,44 @@ def test_a_choice_on_the_reported_images_is_a_word_of_the_protocol(
 ) -> None:
     run = find_runs([write_run("run", {"set/top1": 1.0}, {"set": {"split": "val", **protocol}}, **about)]).runs[0]
     assert run.selected_on_test
-    assert run.parts[0].protocol["selection"] == ON_REPORTED
+    assert run.scores[0].protocol["selection"] == ON_REPORTED
     other = write_run("other", {"set/top1": 1.0}, {"set": {"split": "val"}}, config="SELECT_ON_TEST: false\n")
     assert not find_runs([other]).runs[0].selected_on_test
 
 
-def test_what_the_comparison_tools_keep(write_base_novel: Write, tmp_path: Path) -> None:
+def test_results_files_hold_many_runs(write_base_novel: Write) -> None:
+    write_base_novel('"a photo of a {}."', 40.0, 30.0, None, templates=["a photo of a {}."])
     path = write_base_novel("POMP K=100, 16 shots", 41.0, 33.0, 2, num_classes=100, correction="log10")
-    run = find_runs([path]).runs[0]
-    assert (run.label, run.settings["K"], run.settings["correction"], run.settings["seed"]) == (
-        "POMP K=100, 16 shots",
-        100,
-        "log10",
-        2,
-    )
-    assert "half" not in run.settings
-    assert [(p.dataset, p.protocol["candidates"], p.protocol["half"], p.numbers["top1"]) for p in run.parts] == [
-        ("Tiny-ImageNet base classes", 160, "report", 41.0),
-        ("Tiny-ImageNet base classes", 200, "report", 37.0),
-        ("Tiny-ImageNet novel classes", 40, "report", 33.0),
-        ("Tiny-ImageNet novel classes", 200, "report", 23.0),
+    hand, run = find_runs([path]).runs
+    assert (hand.name, hand.label, hand.hand) == ('base_novel/"a photo of a {}."', '"a photo of a {}."', True)
+    assert (run.name, run.label) == ("base_novel/POMP K=100, 16 shots/seed 2", "POMP K=100, 16 shots")
+    # Names of configurations are those of the report; what the file says of all runs is said of each.
+    assert run.settings == {"K": 100, "correction": "log10", "seed": 2}
+    assert run.about["command"] == "compare_prompts.py"
+    assert [(scores.dataset, scores.protocol["candidates"], scores.numbers["top1"]) for scores in run.scores] == [
+        ("tiny_base_of_own", 160, 41.0),
+        ("tiny_base_of_both", 200, 36.0),
+        ("tiny_novel_of_own", 40, 33.0),
+        ("tiny_novel_of_both", 200, 28.0),
     ]
-    assert run.parts[2].numbers["uniformity"] == -3.0
-    kept = {
-        "row": "boxes, POMP",
-        "seed": 1,
-        "metrics": {"box_AP": 60.0},
-        "settings": {"row": "boxes, POMP", "seed": 1},
-        "_protocol": {"split": "shapes_lvis_val", "metric": "LVIS AP (federated)"},
-        "versions": {},
-    }
-    (tmp_path / "kept.json").write_text(json.dumps(kept))
-    run = find_runs([tmp_path / "kept.json"]).runs[0]
-    assert (run.name, run.label, run.parts[0].dataset, run.hand) == ("kept", "boxes, POMP", "shapes_lvis_val", False)
+    assert run.scores[2].numbers["uniformity"] == -3.0
+
+
+def test_a_run_that_several_tables_hold_counts_once(write_run: Write, tmp_path: Path) -> None:
+    """Known by its id: with all its names and all its data sets."""
+    about = {"id": "f" * 16, "settings": {"K": 1000}}
+    write_run("a", {"set/top1": 1.0}, {"set": {"split": "val"}}, row="K = 1000", **about)
+    write_run("b", {"set/top1": 1.0}, {"set": {"split": "val"}}, row="K = 1000", **about)
+    write_run("c", {"other/top1": 2.0}, {"other": {"split": "val"}}, row="POMP", **about)
+    (run,) = find_runs([tmp_path]).runs
+    assert (run.label, [scores.dataset for scores in run.scores]) == ("K = 1000 / POMP", ["set", "other"])
 
 
 def test_the_prompts_of_a_demonstration_are_rows(write_run: Write) -> None:
     numbers = {"base_of_own/top1_chance": 1.0, "base_of_own/top1_photo": 50.0, "base_of_own/top1_learned": 60.0}
     numbers |= {"base_of_own/top5_learned": 80.0, "base_of_own/top1_gain": 10.0, "base_of_own/top1_gain_margin": 2.0}
     runs = find_runs([write_run("demo", numbers, {"base_of_own": {"split": "val"}})]).runs
-    assert [(run.label, run.hand, run.parts[0].numbers) for run in runs] == [
+    assert [(run.label, run.hand, run.scores[0].numbers) for run in runs] == [
         ("demo: chance", False, {"top1": 1.0}),
         ("demo: photo", True, {"top1": 50.0}),
         ("demo: learned", False, {"top1": 60.0, "top5": 80.0}),
@@ -212,8 +211,8 @@ def test_how_a_scored_prompt_was_learned_is_read_from_its_file(write_run: Write,
     assert (ensemble.hand, published.hand) == (True, False)
 
 
-def test_logs_and_classes_beside_a_run(all_kinds: Path) -> None:
-    folder = all_kinds / "detector"
+def test_logs_and_classes_beside_a_run(all_kinds: Path, write_run: Write) -> None:
+    folder = write_run("detector", {"lvis_v1_val/box_AP": 36.0}, {"lvis_v1_val": {"split": "lvis_v1_val"}})
     (folder / "inference_lvis_v1_val").mkdir()
     rows = [
         {"id": 1, "name": "cat", "box_AP": 10.0, "mask_AP": None},
@@ -224,8 +223,9 @@ def test_logs_and_classes_beside_a_run(all_kinds: Path) -> None:
     (folder / "inference_lvis_v1_val/per_class.json").write_text(text)
     (folder / "inference_lvis_v1_val_oracle_box").mkdir()
     (folder / "inference_lvis_v1_val_oracle_box/per_class.json").write_text(text.replace("10.0", "99.0"))
-    run = find_runs([folder]).runs[0]
-    assert [entry["loss"] for entry in run.history] == [5 / (i + 1) for i in range(5)]
-    assert run.parts[0].classes == {"cat": {"box_AP": 10.0}, "bat (2)": {"box_AP": 20.0}, "bat (3)": {"box_AP": 30.0}}
+    classes = find_runs([folder]).runs[0].scores[0].classes
+    assert classes == {"cat": {"box_AP": 10.0}, "bat (2)": {"box_AP": 20.0}, "bat (3)": {"box_AP": 30.0}}
+    logged = find_runs([all_kinds / "detector"]).runs[0]
+    assert [entry["loss"] for entry in logged.history] == [5 / (i + 1) for i in range(5)]
     prompt = find_runs([all_kinds / "prompt"]).runs[0]
     assert [(entry["epoch"], entry["loss"]) for entry in prompt.history] == [(1, 6), (2, 5), (3, 4), (4, 3)]

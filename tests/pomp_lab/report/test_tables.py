@@ -8,12 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pomp_lab.report.build import build_report
-from pomp_lab.report.columns import build_columns
-from pomp_lab.report.formats import Part, Run
-from pomp_lab.report.rows import cell, group_rows
-from pomp_lab.report.runs import find_runs
-from pomp_lab.report.tables import build_tables, cell_text, number_text
+from pomp_lab.report.build import Report, build_report
+from pomp_lab.report.rows import build_columns, cell, group_rows, number_text
+from pomp_lab.report.runs import Run, Scores, find_runs
+from pomp_lab.report.tables import build_tables
 
 Write = Callable[..., Path]
 VAL = {"split": "val"}
@@ -21,7 +19,7 @@ VAL = {"split": "val"}
 
 def run_of(name: str, label: str | None = None, hand: bool = False, seed: int | None = None, **numbers: float) -> Run:
     settings = {} if seed is None else {"seed": seed}
-    return Run(name, Path(name), label or name, [Part("set", VAL, numbers)], settings, hand=hand)
+    return Run(name, Path(name), label or name, [Scores("set", VAL, numbers)], settings, hand=hand)
 
 
 def tables_of(*runs: Run) -> Any:
@@ -35,36 +33,39 @@ def test_seeds_share_a_row_as_mean_and_half_the_range() -> None:
     found = cell(rows[0], table.columns[0])
     assert found is not None
     assert (found.mean, found.spread, found.count, rows[0].seeds) == (125 / 3, 2.0, 3, 3)
-    assert cell_text(found, table.columns[0], rows[0]) == "41.7 ± 2.0"
+    assert found.text("top1", rows[0].seeds) == "41.7 ± 2.0"
 
 
 def test_undefined_numbers_stay_out_of_means_and_are_told() -> None:
     runs = [run_of("r0", "POMP", seed=0, top1=40.0), run_of("r1", "POMP", seed=1, top1=math.nan)]
     rows, tables = tables_of(*runs, run_of("none", top1=math.nan), run_of("other", top5=1.0))
     table = next(table for table in tables if table.columns[0].metric == "top1")
-    texts = [cell_text(cell(row, table.columns[0]), table.columns[0], row) for row in rows]
+    cells = [cell(row, table.columns[0]) for row in rows]
+    texts = [found.text("top1", 1) if found else "" for found in cells]
     assert texts == ["40.0 (1 of 2 runs defined)", "–", ""]
-    assert table.best == [None]
+    assert table.best(0) is None
 
 
 def test_a_metric_that_some_seeds_lack_is_told() -> None:
     rows, (table, _) = tables_of(
         run_of("r0", "POMP", seed=0, top1=40.0, top5=70.0), run_of("r1", "POMP", seed=1, top5=72.0)
     )
-    assert cell_text(cell(rows[0], table.columns[0]), table.columns[0], rows[0]) == "40.0 (n=1)"
+    found = cell(rows[0], table.columns[0])
+    assert found is not None
+    assert found.text("top1", rows[0].seeds) == "40.0 (n=1)"
 
 
-def test_rows_of_one_label_are_told_apart_by_what_differs(write_base_novel: Write) -> None:
-    files = [write_base_novel("POMP", 41.0, 33.0, 0, learning_rate=rate) for rate in (0.0005, 0.02)]
-    rows = group_rows(find_runs(files).runs)
+def test_rows_of_one_label_are_told_apart_by_what_differs(write_run: Write) -> None:
+    how = {rate: {"row": "POMP", "settings": {"learning_rate": rate}} for rate in (0.0005, 0.02)}
+    rows = group_rows(find_runs([write_run(str(rate), {"set/top1": 1.0}, **how[rate]) for rate in how]).runs)
     assert [row.label for row in rows] == ["POMP (learning_rate 0.0005)", "POMP (learning_rate 0.02)"]
 
 
 def test_labels_say_what_a_row_has_and_not_what_it_lacks() -> None:
-    last = {"K": 0, "LOSS.NUM_CLASSES": 0, "SELECT.ON": "last", "SELECT_ON_TEST": False}
+    last = {"K": 0, "SELECT.ON": "last", "SELECT_ON_TEST": False}
     held_out = {**last, "SELECT.ON": "held_out"}
     chosen = {**last, "SELECT_ON_TEST": True, "EVAL.SPLIT": "val", "EVAL.VOCABULARY": ""}
-    small = {**last, "K": 100, "LOSS.NUM_CLASSES": 100}
+    small = {**last, "K": 100}
     runs = [
         Run(f"r{number}", Path("f"), "CoOp", [], {**settings, "seed": 0})
         for number, settings in enumerate((last, held_out, chosen, small))
@@ -108,7 +109,9 @@ def test_scored_prompts_that_differ_in_the_seed_alone_share_a_row(write_run: Wri
     (row,) = group_rows(find_runs(folders).runs)
     column = build_columns(row.runs)[0]
     assert (row.label, row.seeds) == ("s0, s1, s2", 3)
-    assert cell_text(cell(row, column), column, row) == "43.0 ± 3.5"
+    found = cell(row, column)
+    assert found is not None
+    assert found.text("top1", row.seeds) == "43.0 ± 3.5"
     # Another rate, another training beside the prompt, or the same seed again: rows of their own.
     for name, seed, rate, changes in (
         ("rate", 3, 0.2, {}),
@@ -126,39 +129,36 @@ def test_runs_with_a_metrics_file_each_have_a_row_of_their_own(write_run: Write)
     assert [row.label for row in group_rows(find_runs(folders).runs)] == ["a", "b"]
 
 
-def test_halves_of_the_photos_are_two_columns_of_one_table(write_base_novel: Write) -> None:
-    files = [write_base_novel("POMP", value, 33.0, 0, half) for half, value in (("report", 41.0), ("tune", 42.0))]
-    report = build_report(find_runs(files))
+def test_halves_of_the_photos_are_two_columns_of_one_table(write_run: Write) -> None:
+    folders = []
+    for half, value in (("report", 41.0), ("tune", 42.0)):
+        numbers, protocol = {}, {}
+        for among, count in (("own classes", 160), ("base and novel", 200)):
+            numbers[f"base of {among}/top1"] = value
+            protocol[f"base of {among}"] = {"candidate_names": among, "candidates": count, "half": half}
+        folders.append(write_run(half, numbers, protocol, row="POMP", settings={"K": 100}))
+    report = build_report(find_runs(folders))
     table = report.tables[0]
-    words = [column.words for column in table.columns if column.dataset == "Tiny-ImageNet base classes"]
-    assert words == [
-        "among own classes, 160 candidates, report half",
-        "among base and novel, 200 candidates, report half",
-        "among own classes, 160 candidates, tune half",
-        "among base and novel, 200 candidates, tune half",
-    ]
+    assert [column.words for column in table.columns] == ["report half", "tune half"] * 2
     assert len(report.rows) == 1
-    assert any("several protocols on Tiny-ImageNet base classes" in note for note in report.notes)
+    assert any("several protocols on base of own classes, base of base and novel" in note for note in report.notes)
 
 
 def test_the_best_mean_is_the_highest_but_for_losses() -> None:
     rows, tables = tables_of(run_of("a", top1=40.04, uniformity=-3.0), run_of("b", top1=40.01, uniformity=-2.0))
     by_metric = {table.columns[0].metric: table for table in tables}
-    assert by_metric["top1"].best == [40.04]
     # Both read 40.0: neither is better to a reader.
-    assert [by_metric["top1"].is_best(0, cells[0]) for cells in by_metric["top1"].cells] == [True, True]
-    assert [by_metric["uniformity"].is_best(0, cells[0]) for cells in by_metric["uniformity"].cells] == [True, False]
-    assert number_text(-3.0, by_metric["uniformity"].columns[0]) == "−3.000"
-    column = by_metric["top1"].columns[0]
-    shown = [number_text(value, column, signed=True) for value in (-0.04, 0.04, -0.06, 2, math.inf)]
+    assert by_metric["top1"].best(0) == "40.0"
+    assert by_metric["uniformity"].best(0) == "−3.000"
+    shown = [number_text(value, "top1", signed=True) for value in (-0.04, 0.04, -0.06, 2, math.inf)]
     assert shown == ["0.0", "0.0", "−0.1", "+2.0", "–"]
     assert len(rows) == 2
 
 
-def test_tables_of_all_tasks(all_kinds: Path) -> None:
-    report = build_report(find_runs([all_kinds]))
+def test_tables_of_all_tasks(all_kinds_report: Report) -> None:
+    report = all_kinds_report
     assert [(table.task, table.title) for table in report.tables if table.main] == [
-        ("classification", "top-1, 2 data sets"),
+        ("classification", "top-1, 4 data sets"),
         ("classification", "top-1, caltech-101"),
         ("detection", "lvis_v1_val"),
         ("segmentation", "voc_sem_seg_test"),
@@ -167,8 +167,6 @@ def test_tables_of_all_tasks(all_kinds: Path) -> None:
     # mIoU-base is mIoU-seen by another name; training is in no table.
     assert [column.metric for column in segmentation.columns] == ["mIoU-seen", "mIoU-unseen", "mIoU"]
     assert not any(column.dataset == "train" for table in report.tables for column in table.columns)
-    keys = [table.key for table in report.tables]
-    assert len(keys) == len(set(keys))
 
 
 def test_numbers_of_training_are_in_no_table_but_those_of_folders_called_so_are(write_run: Write) -> None:
@@ -193,15 +191,15 @@ def test_boxes_and_masks_stand_together_where_that_is_narrow(write_run: Write) -
 
 
 def test_headings_say_what_varies_only() -> None:
-    one = [Run("a", Path("a"), "a", [Part("set", VAL, {"top1": 1.0})])]
-    two = [*one, Run("b", Path("b"), "b", [Part("set", {"split": "test"}, {"top1": 2.0})])]
-    three = [*one, Run("b", Path("b"), "b", [Part("other", VAL, {"top1": 2.0}), Part("set", VAL, {"top1": 2.0})])]
-    assert tables_of(*one)[1][0].headings == [[("top-1", 1)]]
-    assert tables_of(*two)[1][0].headings == [[("split val", 1), ("split test", 1)]]
-    assert tables_of(*three)[1][0].headings == [[("set", 1), ("other", 1)]]
-    detector = Run("d", Path("d"), "d", [Part("set", VAL, {"box_AP": 1.0, "box_APr": 2.0})])
-    other = Run("e", Path("e"), "e", [Part("set", {"split": "test"}, {"box_AP": 1.0, "box_APr": 2.0})])
+    one = [Run("a", Path("a"), "a", [Scores("set", VAL, {"top1": 1.0})])]
+    two = [*one, Run("b", Path("b"), "b", [Scores("set", {"split": "test"}, {"top1": 2.0})])]
+    three = [*one, Run("b", Path("b"), "b", [Scores("other", VAL, {"top1": 2.0}), Scores("set", VAL, {"top1": 2.0})])]
+    assert tables_of(*one)[1][0].headings == ["top-1"]
+    assert tables_of(*two)[1][0].headings == ["top-1: split val", "top-1: split test"]
+    assert tables_of(*three)[1][0].headings == ["set", "other"]
+    detector = Run("d", Path("d"), "d", [Scores("set", VAL, {"box_AP": 1.0, "box_APr": 2.0})])
+    other = Run("e", Path("e"), "e", [Scores("set", {"split": "test"}, {"box_AP": 1.0, "box_APr": 2.0})])
     assert tables_of(detector, other)[1][0].headings == [
-        [("split val", 2), ("split test", 2)],
-        [("box AP", 1), ("box APr", 1), ("box AP", 1), ("box APr", 1)],
+        *("box AP: split val", "box APr: split val"),
+        *("box AP: split test", "box APr: split test"),
     ]
