@@ -15,10 +15,10 @@ from torch import nn
 from pomp_engine.backbones import efficientnet_lite  # noqa: F401
 from pomp_engine.backbones.outside import register_outside_backbone
 from pomp_engine.config import check_parts
-from pomp_seg.classes import Classes, read_words
 from pomp_seg.config import META_ARCHITECTURES
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.models import mask_former, per_pixel, region_classifier  # noqa: F401
+from pomp_seg.vocabulary import Classes, read_words
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 

@@ -17,11 +17,11 @@ from pomp_engine.data.photos import read_photo
 from pomp_seg.build import build_segmenter, set_classes
 from pomp_seg.checkpoint import load_weights
 from pomp_seg.checks import check_closed_classes
-from pomp_seg.classes import Classes, dataset_classes, read_words, training_names
-from pomp_seg.data.evaluation_mapper import build_test_mapper
 from pomp_seg.data.registration import register_configured, registered_metadata
+from pomp_seg.data.semantic_mapper import build_test_mapper
 from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
+from pomp_seg.vocabulary import Classes, dataset_classes, read_words, training_names
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary, plain_name
 

@@ -12,10 +12,9 @@ from torch.utils.data import DataLoader
 
 from pomp_engine.loader import Records, images_per_rank, seed_of_run, seeded_loader
 from pomp_seg.data.augmentation import check_choice
-from pomp_seg.data.evaluation_mapper import build_test_mapper
 from pomp_seg.data.region_mapper import build_region_mapper
 from pomp_seg.data.registration import dataset_labels
-from pomp_seg.data.semantic_mapper import build_semantic_mapper
+from pomp_seg.data.semantic_mapper import build_semantic_mapper, build_test_mapper
 from prompt_core.errors import UserError
 
 Mapper = Callable[[Mapping[str, Any]], dict[str, Any]]

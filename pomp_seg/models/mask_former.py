@@ -13,13 +13,13 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor
 
-from pomp_seg.classes import batch_classes
 from pomp_seg.clip import RegionClipAdapter
 from pomp_seg.ensemble import EnsembleOptions, calibrate, class_maps
 from pomp_seg.heads.predictor import Proposals
 from pomp_seg.losses import MaskProposalLoss, Targets
-from pomp_seg.models.base import Segmenter, build_region_adapter
+from pomp_seg.models.segmenter import Segmenter, build_region_adapter
 from pomp_seg.regions.encode import similarity_logits
+from pomp_seg.vocabulary import batch_classes
 from prompt_core.errors import UserError
 
 
@@ -37,7 +37,7 @@ class MaskFormer(Segmenter):
         """
         Args:
             criterion: the losses.
-            options: of :class:`pomp_seg.models.base.Segmenter`.
+            options: of :class:`pomp_seg.models.segmenter.Segmenter`.
         """
         super().__init__(**options)
         self.criterion = criterion

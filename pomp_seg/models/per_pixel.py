@@ -13,12 +13,12 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from pomp_seg.classes import Classes, batch_classes
 from pomp_seg.clip import ClipAdapter
 from pomp_seg.ensemble import geometric_ensemble
 from pomp_seg.heads.pixel_decoder import PixelDecoder, rename_old_keys
-from pomp_seg.models.base import Segmenter, build_adapter
+from pomp_seg.models.segmenter import Segmenter, build_adapter
 from pomp_seg.regions.encode import similarity_logits
+from pomp_seg.vocabulary import Classes, batch_classes
 from prompt_core.errors import UserError
 
 
@@ -61,7 +61,7 @@ class ZeroShotPerPixelModel(Segmenter):
         Args:
             clip_ensemble_weight: in 0..1 the weight of the pixels' own opinion against CLIP's on the whole image (see
                 :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 there is no ensemble.
-            options: of :class:`pomp_seg.models.base.Segmenter`.
+            options: of :class:`pomp_seg.models.segmenter.Segmenter`.
         """
         super().__init__(**options)
         self.clip_adapter, self.clip_ensemble_weight = clip_adapter, clip_ensemble_weight

@@ -11,10 +11,10 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from pomp_seg.classes import Classes, batch_classes
 from pomp_seg.clip import ClipAdapter
-from pomp_seg.models.base import build_adapter
+from pomp_seg.models.segmenter import build_adapter
 from pomp_seg.regions.encode import similarity_logits
+from pomp_seg.vocabulary import Classes, batch_classes
 
 
 @META_ARCH_REGISTRY.register()

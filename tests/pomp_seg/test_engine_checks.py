@@ -21,9 +21,9 @@ from detectron2.data import DatasetCatalog
 
 from pomp_engine import loop, run
 from pomp_seg import load_config
-from pomp_seg.classes import batch_classes
 from pomp_seg.data.registration import register_configured
 from pomp_seg.task import segmentation_task
+from pomp_seg.vocabulary import batch_classes
 from prompt_core import UserError
 
 from ..support.segmenter_run import (

@@ -28,12 +28,17 @@ from detectron2.data.transforms import RandomFlip
 from pomp_engine.loader import SeededExamples
 from pomp_seg.config import add_segmenter_config, load_config
 from pomp_seg.data.augmentation import ColorJitter, centre_crop_or_pad, nearest_positions, pad_to_multiple
-from pomp_seg.data.evaluation_mapper import EvaluationMapper, build_test_mapper
 from pomp_seg.data.label_sets import read_label_set
 from pomp_seg.data.loader import build_mapper, configured_sample, sample_per_class
 from pomp_seg.data.region_mapper import RegionMapper, build_region_mapper, draw_window, mask_box
 from pomp_seg.data.registration import dataset_labels
-from pomp_seg.data.semantic_mapper import SemanticMapper, build_semantic_mapper, semantic_augmentations
+from pomp_seg.data.semantic_mapper import (
+    EvaluationMapper,
+    SemanticMapper,
+    build_semantic_mapper,
+    build_test_mapper,
+    semantic_augmentations,
+)
 from prompt_core.data.augment import crop_box
 from prompt_core.data.images import UnreadableImage
 from prompt_core.errors import UserError

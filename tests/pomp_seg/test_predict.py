@@ -18,7 +18,7 @@ pytest.importorskip("detectron2")
 from PIL import Image
 
 from pomp_seg import load_config
-from pomp_seg.data.evaluation_mapper import build_test_mapper
+from pomp_seg.data.semantic_mapper import build_test_mapper
 from pomp_seg.evaluation.evaluator import label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, best_classes

@@ -13,10 +13,10 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from pomp_engine.half_precision import backbone_features
-from pomp_seg.classes import Classes
 from pomp_seg.clip import ClipAdapter, ClipSource, RegionClipAdapter
 from pomp_seg.prompts.build import build_prompt_learner
 from pomp_seg.regions.encode import RegionOptions
+from pomp_seg.vocabulary import Classes
 from prompt_core.errors import UserError
 
 
