@@ -12,7 +12,7 @@ from detectron2.utils.registry import Registry
 
 from pomp_engine.config_keys import add_engine_config
 from pomp_engine.yaml_files import read_yaml
-from prompt_core.config import _pairs as _split_pairs
+from prompt_core.config import flatten, merge_settings, override_pairs, read_settings
 from prompt_core.errors import UserError, nearest
 
 __all__ = [
@@ -67,12 +67,10 @@ def merge_config(
         UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
     """
     if file is not None:
-        for key, value in flatten(read_config(Path(file))):
-            _set(cfg, key, value, str(file))
+        merge_settings(cfg, flatten(read_config(Path(file))), str(file))
         if Path(cfg.OUTPUT_DIR).name == "auto":
             cfg.OUTPUT_DIR = cfg.OUTPUT_DIR.removesuffix("auto") + Path(file).stem
-    for key, value in override_pairs(overrides):
-        _set(cfg, key, value, "the overrides")
+    merge_settings(cfg, override_pairs(overrides), "the overrides")
     return cfg
 
 
@@ -82,75 +80,7 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises:
         UserError: when the file is absent or malformed.
     """
-    if not file.is_file():
-        raise UserError(f"configuration {file} does not exist")
-    try:
-        return read_yaml(file)
-    except Exception as error:  # YAML's and yacs's own exceptions, and missing _BASE_ files
-        raise UserError(f"configuration {file} cannot be read: {error}") from error
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as pairs of a dotted key and a value, in their order."""
-    flat: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        # An empty mapping is kept as a value, so that a section without keys is named in an error.
-        nested = isinstance(value, Mapping) and len(value) > 0
-        flat.extend(flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)])
-    return flat
-
-
-def override_pairs(overrides: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Overrides as pairs of key and value.
-
-    Raises:
-        UserError: for a key without a value, or a single text.
-    """
-    if isinstance(overrides, Mapping):
-        return list(overrides.items())
-    if isinstance(overrides, str):
-        raise UserError(f"overrides are {overrides!r}; a sequence of KEY VALUE pairs is expected")
-    return list(_split_pairs(overrides))
-
-
-def _set(cfg: CfgNode, key: str, value: Any, origin: str) -> None:
-    node: Any = cfg
-    *parents, leaf = str(key).split(".")
-    for parent in parents:
-        node = node.get(parent) if isinstance(node, CfgNode) else None
-    if not isinstance(node, CfgNode) or leaf not in node:
-        known = [name for name, _ in flatten(cfg)]
-        raise UserError(f"unknown key {key!r} in {origin}{nearest(str(key), known)}")
-    default = node[leaf]
-    if isinstance(default, CfgNode):
-        raise UserError(f"{key!r} in {origin} is a section, not a setting; name a key inside it")
-    node[leaf] = _coerce(key, value, default, origin)
-
-
-def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
-    """YAML writes 1 for a float and reads tuples as texts; more than that is a mistake."""
-    if isinstance(default, str):
-        if isinstance(value, str):
-            return value
-        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-            return "" if value is None else str(value)
-    if isinstance(value, str):
-        value = CfgNode._decode_cfg_value(value)
-    if default is None:
-        return value
-    if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-5 as a text
-        except ValueError:
-            pass
-    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(value)
-    if isinstance(default, (list, tuple)) and isinstance(value, str) and value:
-        return type(default)(value.split(","))
-    if type(value) is not type(default):
-        expected = type(default).__name__
-        raise UserError(f"{key} is {value!r} in {origin}; a value of type {expected} is expected, as {default!r}")
-    return value
+    return read_settings(file, read_yaml)
 
 
 def check_parts(cfg: CfgNode, parts: Sequence[tuple[str, Registry]]) -> None:

@@ -19,7 +19,7 @@ from pomp_engine.run_folder import LOG, begin_folder, cut_log
 from pomp_engine.safety import any_process, stop_if_not_finite
 from pomp_engine.solver import build_scheduler
 from pomp_engine.task import Task
-from prompt_core.training.stopping import asked_to_stop
+from prompt_core.command_line import asked_to_stop
 
 LOG_PERIOD = 20  # iterations; Detectron2's habit, and the window of its smoothed numbers
 FINAL, ROLLING = "model_final", "model_last"

@@ -137,7 +137,7 @@ class TextClassifier:
             raise UserError(f"classifier file {path} does not exist")
         chosen = [str(name) for name in class_names(names)] if names is not None else None
         if path.suffix == ".npy":
-            weight, found, metadata = _load_matrix(path)
+            weight, found, metadata = load_matrix(path)
         else:
             weight, found, metadata = _load_safetensors(path)
         try:
@@ -180,7 +180,12 @@ def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
     return tensors["weight"], names, metadata
 
 
-def _load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
+def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
+    """Rows (N, E) float32 of a ``.npy``, of any norm, with names and provenance from ``NAME.names.json`` beside it.
+
+    Raises:
+        UserError: when the file is truncated or of another shape, or what lies beside it is damaged.
+    """
     try:
         matrix = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

@@ -1,13 +1,14 @@
-"""What all command line tools share: ``--config``, ``--output``, trailing overrides, progress and tables."""
+"""What all command line tools share: ``--config``, ``--output``, trailing overrides, Ctrl-C, progress and tables."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prompt_core.errors import UserError
 from prompt_core.files import write_text
@@ -94,7 +95,7 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
         cfg, subject = resolve_subject(arguments)
         if isinstance(subject, SoftPrompt):
             return cfg, lambda clip: SoftPromptMethod.around(PromptedTextEncoder(clip), subject)
-        return cfg, lambda clip: TemplateMethod(clip, "ensemble", subject)
+        return cfg, lambda clip: TemplateMethod(clip, "ensemble", templates=subject)
     cfg = load_config(arguments.config, arguments.overrides).clone()
     cfg.defrost()
     if metadata is not None and not arguments.config and not arguments.clip:
@@ -144,6 +145,28 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """A list that Ctrl-C (or SIGTERM) fills, so that a step is never torn; a second Ctrl-C stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: the caller handles signals
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def print_table(table: Table) -> None:

@@ -1,17 +1,24 @@
-"""Configuration of prompt learning: every key with its default, YAML files with ``_BASE_``, strict overrides.
+"""Configuration of prompt learning: every key with its default; and what all configurations share.
 
-Defaults are the published settings of POMP (``scripts/pomp/main.sh`` and ``configs/trainers/POMP``).
+Defaults are the published settings of POMP (``scripts/pomp/main.sh`` and ``configs/trainers/POMP``). Detectors and
+segmenters have other keys (:mod:`pomp_engine.config`), but the same strict merging of files and overrides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ast
+import contextlib
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from prompt_core.errors import UserError, nearest
+
+# The section of a method of another package: any keys are taken, the method itself refuses those that it does not know.
+OPEN_SECTION = ["METHOD", "OPTIONS"]
 
 
 def default_config() -> CfgNode:
@@ -29,7 +36,7 @@ def default_config() -> CfgNode:
     cfg.DATA.TRAIN = ""  # KIND:PATH or a path whose layout is recognised (prompt_core.data.sources)
     cfg.DATA.SPLIT = "train"
     cfg.DATA.SHOTS = 16  # images per class; -1 for all
-    cfg.DATA.CLASSES = ""  # of these alone: base or new (halves by label), or a file with one class id or name a line
+    cfg.DATA.CLASSES = ""  # of these alone: base or novel (halves by label), or a file with one class id or name a line
     cfg.DATA.VOCABULARY = ""  # names that negatives are drawn from; empty for the training classes
     cfg.DATA.CACHE = "runs/cache"  # where image features are kept
     cfg.DATA.WORKERS = -1  # decoding threads; -1 for one per core
@@ -80,7 +87,7 @@ def default_config() -> CfgNode:
     cfg.EVAL = CfgNode()
     cfg.EVAL.DATASETS = ()  # image sources to score
     cfg.EVAL.SPLIT = "val"
-    cfg.EVAL.CLASSES = "all"  # all, base, new (halves by label, each among its own classes), or base,new for both
+    cfg.EVAL.CLASSES = "all"  # all, base, novel (halves by label, each among its own classes), or base,novel for both
     cfg.EVAL.VOCABULARY = ""  # candidates; empty for each data set's own classes
     cfg.EVAL.NAMESAKES = "merged"  # merged: classes of one name count as one; separate: as published
     return cfg
@@ -89,7 +96,8 @@ def default_config() -> CfgNode:
 def _methods() -> CfgNode:
     """What is learned (:mod:`prompt_core.methods`); the loss is ``LOSS``, whichever method it is."""
     node = CfgNode()
-    # zero_shot, ensemble, coop, pomp, cocoop, maple, vpt, lasp, linear_probe, logistic_regression
+    # zero_shot, ensemble, coop, pomp, cocoop, maple, vpt, lasp, linear_probe, logistic_regression; or a method of
+    # another package, package.module:Class, whose options are METHOD.OPTIONS.* (docs/add_a_method.md)
     node.NAME = "pomp"
 
     node.ZERO_SHOT = CfgNode()
@@ -132,16 +140,11 @@ def load_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -
     """
     cfg = default_config()
     if file is not None:
-        if not Path(file).is_file():
-            raise UserError(f"configuration {file} does not exist")
-        try:
-            settings = CfgNode.load_yaml_with_base(str(file))
-        except Exception as error:  # YAML's and yacs's own exceptions, and missing _BASE_ files
-            raise UserError(f"configuration {file} cannot be read: {error}") from error
-        for key, value in flatten(dict(settings)):
-            _set(cfg, key, value, str(file))
-    for key, text in _pairs(overrides):
-        _set(cfg, key, CfgNode._decode_cfg_value(text), "the command line")
+        merge_settings(cfg, flatten(read_settings(file, CfgNode.load_yaml_with_base)), str(file))
+    merge_settings(cfg, [(key, decode(text)) for key, text in override_pairs(overrides)], "the command line")
+    scale = cfg.AUGMENT.SCALE
+    if len(scale) != 2 or any(not isinstance(value, (int, float)) for value in scale):
+        raise UserError(f"AUGMENT.SCALE is {scale!r}; 2 numbers are expected, as (0.08, 1.0)")
     cfg.freeze()
     return cfg
 
@@ -169,7 +172,75 @@ def one_of(cfg: CfgNode, key: str, allowed: Sequence[str]) -> str:
     return str(value)
 
 
-def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+def keyword_options(cfg: CfgNode, section: str, options: type, given: Collection[str] = ()) -> dict[str, Any]:
+    """The settings of a section as keyword arguments of a dataclass, keys in lower case.
+
+    Args:
+        section: such as ``METHOD.MAPLE``; it may be absent.
+        options: a dataclass; its defaults say which types are expected.
+        given: fields that are set elsewhere.
+
+    Raises:
+        UserError: a key that is no field (with the nearest), a value of another type, a field without a value.
+    """
+    node: Any = cfg
+    for part in section.split("."):
+        node = node.get(part, {})
+    fields = {field.name.upper(): field for field in dataclasses.fields(options) if field.name not in given}
+    chosen = {}
+    for key, value in node.items():
+        field = fields.get(key.upper())
+        if field is None:
+            known = [f"{section}.{name}" for name in fields]
+            raise UserError(f"unknown key '{section}.{key}'{nearest(f'{section}.{key}', known)}")
+        plain = isinstance(field.default, (bool, int, float, str, list, tuple))
+        chosen[field.name] = _coerce(f"{section}.{key}", value, field.default, "the settings") if plain else value
+    for key, field in fields.items():
+        without = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if without and field.name not in chosen:
+            raise UserError(f"{section}.{key} has no value; give one")
+    return chosen
+
+
+def read_settings(file: str | Path, read: Callable[[str], Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of a YAML file with its ``_BASE_`` files, nested as they are written.
+
+    Args:
+        read: what reads such a file.
+
+    Raises:
+        UserError: when the file is absent or malformed.
+    """
+    if not Path(file).is_file():
+        raise UserError(f"configuration {file} does not exist")
+    try:
+        return dict(read(str(file)))
+    except Exception as error:  # YAML's and yacs's own exceptions, and missing _BASE_ files
+        raise UserError(f"configuration {file} cannot be read: {error}") from error
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as pairs of a dotted key and a value, in their order.
+
+    An empty mapping is kept as a value, so that a section without keys is named in an error.
+    """
+    flat: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        nested = isinstance(value, Mapping) and len(value) > 0
+        flat.extend(flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)])
+    return flat
+
+
+def override_pairs(overrides: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """``KEY VALUE`` pairs in one flat sequence, ``KEY=VALUE`` texts, or a dictionary, as pairs of key and value.
+
+    Raises:
+        UserError: for a key without a value, or a single text.
+    """
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    if isinstance(overrides, str):
+        raise UserError(f"overrides are {overrides!r}; a sequence of KEY VALUE pairs is expected")
     pairs, rest = [], list(overrides)
     while rest:
         first = rest.pop(0)
@@ -183,42 +254,59 @@ def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted key and value of each leaf of a nested configuration, in order."""
-    flat: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        nested = isinstance(value, dict)
-        flat.extend(flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)])
-    return flat
+def merge_settings(cfg: CfgNode, settings: Iterable[tuple[str, Any]], origin: str) -> None:
+    """Put settings into a configuration with every key, in place.
+
+    Args:
+        settings: pairs of a dotted key and a value.
+        origin: where they come from, for messages.
+
+    Raises:
+        UserError: an unknown key (with the nearest), or a value of another type.
+    """
+    for key, value in settings:
+        node: Any = cfg
+        *parents, leaf = str(key).split(".")
+        if parents == OPEN_SECTION and OPEN_SECTION[0] in cfg:
+            cfg.METHOD.setdefault("OPTIONS", CfgNode())[leaf] = value
+            continue
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, CfgNode) else None
+        if not isinstance(node, CfgNode) or leaf not in node:
+            known = [name for name, _ in flatten(cfg)]
+            raise UserError(f"unknown key {key!r} in {origin}{nearest(str(key), known)}")
+        if isinstance(node[leaf], CfgNode):
+            raise UserError(f"unknown key {key!r} in {origin}: it is a section, not a setting; name a key inside it")
+        node[leaf] = _coerce(key, value, node[leaf], origin)
 
 
-def _set(cfg: CfgNode, key: str, value: Any, origin: str) -> None:
-    known = dict(flatten(dict(cfg)))
-    if key not in known:
-        raise UserError(f"unknown key {key!r} in {origin}{nearest(key, known)}")
-    node = cfg
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        node = node[parent]
-    node[leaf] = _coerce(key, value, known[key], origin)
+def decode(text: Any) -> Any:
+    """The Python literal that a text spells, or the text itself."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
-    """YAML writes 1 for a float and 1.5 for a text; more than that is a mistake."""
-    if isinstance(default, str) and (value is None or isinstance(value, (int, float))) and not isinstance(value, bool):
-        return "" if value is None else str(value)
+    """A value of the default's type. YAML writes 1 for a float and a text for 1e-5 and tuples; more is a mistake."""
+    if isinstance(default, str):
+        if isinstance(value, str):
+            return value
+        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            return "" if value is None else str(value)
+    value = decode(value)
+    if default is None:
+        return value
     if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-5 as a text
-        except ValueError:
-            pass
-    if isinstance(default, tuple) and isinstance(value, (list, tuple, str)):
-        # YAML has no tuples: "(0.5, 1.0)" arrives as a text, and so does "a,b" from the command line.
-        decoded = CfgNode._decode_cfg_value(value) if isinstance(value, str) else value
-        values = tuple(decoded.split(",") if isinstance(decoded, str) else decoded)
-        if default and (len(values) != len(default) or any(not isinstance(each, (int, float)) for each in values)):
-            raise UserError(f"{key} is {value!r} in {origin}; {len(default)} numbers are expected, as {default!r}")
-        return values
+        with contextlib.suppress(ValueError):
+            return float(value)
+    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        return type(default)(value)
+    if isinstance(default, (list, tuple)) and isinstance(value, str) and value:
+        return type(default)(value.split(","))
     if type(value) is not type(default):
         raise UserError(f"{key} is {value!r} in {origin}; a {type(default).__name__} is expected, as {default!r}")
     return value

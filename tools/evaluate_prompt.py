@@ -5,7 +5,7 @@
 
     python tools/evaluate_prompt.py --prompt runs/maple/method.safetensors --datasets oxford_pets,eurosat --split test
     python tools/evaluate_prompt.py --ensemble selected_own --datasets oxford_pets,eurosat --split test
-    python tools/evaluate_prompt.py --template data_set --datasets oxford_pets --split test --classes base,new
+    python tools/evaluate_prompt.py --template data_set --datasets oxford_pets --split test --classes base,novel
 
 Each data set is a name, KIND:PATH or a path whose layout is recognised. --vocabulary widens the candidates; --classes
 scores the first or the second half of the classes, each among its own, and of both the harmonic mean. Templates:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--ensemble", choices=ENSEMBLES, help="a published ensemble of templates")
     parser.add_argument("--datasets", help="image sources, separated by commas")
     parser.add_argument("--split", help="split to score (default: EVAL.SPLIT)")
-    parser.add_argument("--classes", help="all, base, new or base,new (default: EVAL.CLASSES)")
+    parser.add_argument("--classes", help="all, base, novel or base,novel (default: EVAL.CLASSES)")
     parser.add_argument("--vocabulary", help="candidates: a published vocabulary or a file")
     arguments = parse_with_overrides(parser)
     cfg, make_method = resolve_method(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,7 @@ class TableRunner:
         settings: dict[str, Any] = {"method": method.name, "clip": clip.name, "clip_sha256": clip.fingerprint}
         folder = self.learned / self.run_of(job).id
         if not job.learns:
-            options = {"options_sha256": sha256_of_json(method.options)}
+            options = {"options_sha256": sha256_of_json(dataclasses.asdict(method.options))}
             return {**run, "settings": {**settings, **options}, "hand_prompt": True}
         settings |= {key: value for key, value in deciding_settings(cfg).items() if key != "METHOD.NAME"}
         settings |= {"K": cfg.LOSS.NUM_CLASSES, "correction": cfg.LOSS.CORRECTION}

@@ -20,7 +20,7 @@ from prompt_core.data.encode_photos import ImageTower
 from prompt_core.data.feature_cache import CachedFeatures, cached_features
 from prompt_core.data.sources import data_set_name
 from prompt_core.data.splits import half_of
-from prompt_core.evaluation.protocol import base_novel_mean, base_novel_word, protocol_of, selection_words
+from prompt_core.evaluation.protocol import base_novel_mean, protocol_of, selection_words
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.metrics import Accuracy, pooled_accuracy, zero_shot_accuracy
 from prompt_core.vocabulary import Vocabulary, vocabulary_of
@@ -55,10 +55,10 @@ class TestSet:
     unreadable: Sequence[str] = ()
     images_sha256: str = ""
     source: str = ""
-    rows: np.ndarray = field(default=None)  # type: ignore[assignment]
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
-        if self.rows is None:
+        if not len(self.rows):
             object.__setattr__(self, "rows", np.arange(len(self.candidates)))
 
     @classmethod
@@ -258,9 +258,9 @@ def evaluate(
             protocol["selection"] = words
         templates = getattr(of_source, "templates", None)
         data_set = data_set_name(source)
-        result = Score(data_set, base_novel_word(part), accuracy, protocol, class_rows(accuracy, test_set), templates)
+        result = Score(data_set, part, accuracy, protocol, class_rows(accuracy, test_set), templates)
         if result.name in names:  # two sources of one name
-            result = Score(source, result.part, accuracy, protocol, result.classes, templates)
+            result = Score(source, part, accuracy, protocol, result.classes, templates)
         names.add(result.name)
         yield result
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prompt_core.data.splits import HALVES
 from prompt_core.errors import UserError
 from prompt_core.files import read_safetensors, sha256_of_json, write_json
 from prompt_core.metrics import harmonic_mean
@@ -76,22 +75,17 @@ def write_metrics(
 
 
 def class_parts(text: str) -> list[str]:
-    """Which classes' images are scored (``EVAL.CLASSES``): ``all``, ``base``, ``new``, or the two parts.
+    """Which classes' images are scored (``EVAL.CLASSES``): ``all``, ``base``, ``novel``, or the two parts.
 
-    ``novel`` stands for ``new``.
+    ``new`` is the older word for ``novel``.
 
     Raises:
         UserError: another word.
     """
-    parts = sorted("new" if part.strip() == "novel" else part.strip() for part in text.split(","))
-    if not (len(parts) == 1 and parts[0] in HALVES) and parts != ["base", "new"]:
-        raise UserError(f"EVAL.CLASSES is {text!r}; expected {', '.join(HALVES)} or base,new")
+    parts = sorted("novel" if part.strip() == "new" else part.strip() for part in text.split(","))
+    if parts not in (["all"], ["base"], ["novel"], ["base", "novel"]):
+        raise UserError(f"EVAL.CLASSES is {text!r}; expected all, base, new or base,new (novel may stand for new)")
     return parts
-
-
-def base_novel_word(part: str) -> str:
-    """``novel`` for ``new``, as results call that part of the classes."""
-    return "novel" if part == "new" else part
 
 
 def protocol_of(test_set: TestSet, split: str, merge_namesakes: bool, part: str = "all") -> dict[str, Any]:
@@ -104,7 +98,7 @@ def protocol_of(test_set: TestSet, split: str, merge_namesakes: bool, part: str 
 
     return {
         "split": split,
-        **({} if part == "all" else {"images_of": f"{base_novel_word(part)} classes"}),
+        **({} if part == "all" else {"images_of": f"{part} classes"}),
         "metric": "top-1 over all images (micro)",
         "candidates": len(test_set.candidates),
         "namesakes": "merged" if merge_namesakes else "separate",

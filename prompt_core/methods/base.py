@@ -1,22 +1,27 @@
-"""What a method is: what it learns, and how image features and class features come about.
+"""What a method is: its options, what it learns, and how image features and class features come about.
 
 The training loop, evaluation and reports know this interface only. The loss (full softmax, or local contrast with K
-sampled classes) is a setting beside the method: CoOp and POMP are one method with other losses.
+sampled classes) is a setting beside the method: CoOp and POMP are one method with other losses. How a method is added,
+inside the toolkit or outside: docs/add_a_method.md.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prompt_core.config import keyword_options
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, plain_value
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
@@ -37,29 +42,53 @@ class Method(nn.Module):
     The frozen CLIP is held, but is no submodule: parameters and state are what is learned, nothing else.
 
     Attributes:
-        name: as configurations and files call it.
-        clip: the frozen model.
-        options: keyword arguments that build the method again; written to its file.
+        Options: a dataclass of what builds the method again beside the CLIP; written to its file. A field ``seed`` is
+            ``SEED``; a field ``names`` are the classes, and a method that has some is bound to them.
+        section: where a configuration has the other options: ``METHOD.<section>``, keys in capitals.
         reads: what :meth:`image_features` takes: unit-norm ``features`` (B, E) of the frozen tower, its
             ``raw_features`` before the L2 norm, or preprocessed ``images`` (B, 3, S, S).
-        learned_by: ``steps`` of the training loop, a ``fit`` of its own, or ``nothing``.
+        learned_by: ``steps`` of the training loop, a :meth:`fit` of its own, or ``nothing``.
         conditional: whether class features differ from image to image.
+        name: as configurations and files call it.
+        clip: the frozen model.
+        options: its :attr:`Options`.
     """
 
+    @dataclass(frozen=True)
+    class Options:
+        """None."""
+
+    section: ClassVar[str] = "OPTIONS"
     reads: ClassVar[Reads] = "features"
     learned_by: ClassVar[LearnedBy] = "steps"
     conditional: ClassVar[bool] = False
+    options: Any
 
-    def __init__(self, clip: Clip, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, clip: Clip, name: str, **options: Any) -> None:
         super().__init__()
         self.name = name
         self.clip = clip
-        self.options = dict(options)
+        self.options = self.Options(**options)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> Method:
-        """Build from a configuration. Raises UserError for settings that do not go with the method or the model."""
-        raise NotImplementedError
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None, **more: Any) -> Method:
+        """Build from a configuration.
+
+        Args:
+            vocabulary: the classes, for methods that are bound to them.
+            more: options that do not stand in the method's section.
+
+        Raises:
+            UserError: settings that do not go with the method or the model.
+        """
+        fields = {field.name for field in dataclasses.fields(cls.Options)}
+        if "seed" in fields:
+            more["seed"] = cfg.SEED
+        if "names" in fields and "names" not in more:
+            if vocabulary is None:
+                raise UserError(f"method {name} needs the classes; give DATA.TRAIN")
+            more["names"] = vocabulary.names
+        return cls(clip, name, **keyword_options(cfg, f"METHOD.{cls.section}", cls.Options, more), **more)
 
     @cached_property
     def encoder(self) -> PromptedTextEncoder:
@@ -80,7 +109,8 @@ class Method(nn.Module):
     @property
     def bound_names(self) -> list[str] | None:
         """The class names that the method is bound to, or None when it takes any."""
-        return None
+        names = getattr(self.options, "names", None)
+        return None if names is None else list(names)
 
     @property
     def state_module(self) -> nn.Module:
@@ -136,6 +166,33 @@ class Method(nn.Module):
         """Compute what stays the same in all steps; without the call the first step does."""
         return
 
+    @property
+    def validation_split(self) -> str:
+        """Of methods that are learned by a :meth:`fit`: the split whose images it chooses its settings by."""
+        return "val"
+
+    def fit(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        validation_features: np.ndarray,
+        validation_labels: np.ndarray,
+        report: Callable[[str], None] = print,
+    ) -> dict[str, Any]:
+        """Learn at once.
+
+        Args:
+            features: (n, ...) as :attr:`reads` says.
+            labels: (n,) rows of the method's classes.
+            validation_features: (m, ...).
+            validation_labels: (m,).
+            report: told what is tried.
+
+        Returns:
+            ``validation_accuracy`` in [0, 1], and whatever else the file is to say of the fit.
+        """
+        raise NotImplementedError
+
     def logits(self, inputs: Tensor, vocabulary: Vocabulary | Sequence[str], chunk_size: int | None = None) -> Tensor:
         """(B, N) logits of a batch over all classes, for inputs as :attr:`reads` says."""
         images = self.image_features(inputs)
@@ -148,7 +205,8 @@ class Method(nn.Module):
 
     def sha256(self) -> str:
         """Hash of the method, its options and its tensors."""
-        digest = hashlib.sha256(json.dumps([self.name, self.options], sort_keys=True, default=plain_value).encode())
+        options = dataclasses.asdict(self.options)
+        digest = hashlib.sha256(json.dumps([self.name, options], sort_keys=True, default=plain_value).encode())
         for key, value in sorted(self.state_module.state_dict().items()):
             digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -166,13 +224,22 @@ class Method(nn.Module):
         notes = {
             **metadata,
             "method": self.name,
-            "options": self.options,
+            "options": dataclasses.asdict(self.options),
             "clip": self.clip.name,
             "pretrained": Path(self.clip.pretrained).name if self.clip.pretrained else None,
             "clip_sha256": self.clip.fingerprint,
         }
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, {key: json.dumps(value, default=plain_value) for key, value in notes.items()})
+
+    def save_alone(self, folder: Path, **metadata: Any) -> Path | None:
+        """Write what is learned as a file that travels without the method, where there is one (a soft prompt)."""
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must agree in, beside the configuration's keys of the prompt and of learning."""
+        options = {key: value for key, value in dataclasses.asdict(self.options).items() if key != "names"}
+        return {"method": self.name, "options": options}
 
     def load_tensors(self, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
         """Take what :meth:`save` wrote.

@@ -6,7 +6,8 @@ Upstream: ``trainers/cocoop.py``. Class features differ from image to image, so 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -24,41 +25,39 @@ if TYPE_CHECKING:
 class CoCoOp(Method):
     """Context vectors and the meta-net: E → E / ``reduction`` → ReLU → D, added to every vector.
 
-    Args:
-        n_ctx: number of vectors L.
-        init: words to start from; then L is their number.
-        reduction: how much narrower the hidden layer is than the image features (16 as published).
-        seed: of the random vectors and of the network.
-
     Raises:
         UserError: a reduction that leaves no hidden units.
     """
 
-    conditional: ClassVar[bool] = True
+    @dataclass(frozen=True)
+    class Options:
+        """Number of vectors L, or the words that they start from; seed of the vectors and of the network."""
 
-    def __init__(
-        self,
-        clip: Clip,
-        name: str = "cocoop",
-        n_ctx: int = 4,
-        init: str = "a photo of a",
-        reduction: int = 16,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(clip, name, {"n_ctx": n_ctx, "init": init, "reduction": reduction, "seed": seed})
+        n_ctx: int = 4
+        init: str = "a photo of a"
+        reduction: int = 16  # how much narrower the hidden layer is than the image features; 16 as published
+        seed: int = 0
+
+    section: ClassVar[str] = "COCOOP"
+    conditional: ClassVar[bool] = True
+    options: Options
+
+    def __init__(self, clip: Clip, name: str = "cocoop", **options: Any) -> None:
+        super().__init__(clip, name, **options)
+        reduction = self.options.reduction
         if not 1 <= reduction <= clip.embed_dim:
             raise UserError(
                 f"METHOD.COCOOP.REDUCTION is {reduction}; expected 1 to {clip.embed_dim}, the image features"
             )
-        prompt = start_prompt(clip, n_ctx, init, seed=seed)
+        prompt = start_prompt(clip, self.options.n_ctx, self.options.init, seed=self.options.seed)
         self.text_context = prompt.context  # (L, D)
         hidden, width = clip.embed_dim // reduction, int(prompt.context.shape[1])
-        with seeded(seed):
+        with seeded(self.options.seed):
             self.meta_net = nn.Sequential(nn.Linear(clip.embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> CoCoOp:
-        return cls(clip, name, *shared_prompt(cfg, name), cfg.METHOD.COCOOP.REDUCTION, cfg.SEED)
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None, **more: Any) -> Method:
+        return super().from_config(cfg, clip, name, vocabulary, **shared_prompt(cfg, name))
 
     def contexts(self, image_features: Tensor) -> Tensor:
         """(B, L, D) contexts of unit-norm image features (B, E)."""

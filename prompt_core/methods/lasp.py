@@ -10,6 +10,7 @@ templates are the first of CLIP's 80, and names without images come with a wider
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -36,75 +37,48 @@ if TYPE_CHECKING:
 class LASP(Method):
     """Context (L, D), text shift (E,), and layer norms of the vision tower.
 
-    Args:
-        n_ctx: number of vectors L.
-        init: words to start from; then L is their number.
-        text_weight: of the text-to-text loss; 0 leaves it out.
-        templates: T, how many of CLIP's 80 templates it reads.
-        noise: standard deviation of what is added to the unit-norm features of the templates.
-        noise_probability: in which share of the steps it is added.
-        norm_rate: learning rate of the layer norms, as a share of the others'.
-        seed: of the random vectors.
-
     Raises:
         UserError: a vision tower that is no open_clip transformer, or settings out of range.
     """
 
-    reads: ClassVar[Reads] = "images"
+    @dataclass(frozen=True)
+    class Options:
+        """The prompt, the text-to-text loss and the rate of the layer norms."""
 
-    def __init__(
-        self,
-        clip: Clip,
-        name: str = "lasp",
-        n_ctx: int = 4,
-        init: str = "a photo of a",
-        text_weight: float = 5.0,
-        templates: int = 35,
-        noise: float = 0.05,
-        noise_probability: float = 0.5,
-        norm_rate: float = 0.1,
-        seed: int = 0,
-    ) -> None:
-        options = {
-            "n_ctx": n_ctx,
-            "init": init,
-            "text_weight": text_weight,
-            "templates": templates,
-            "noise": noise,
-            "noise_probability": noise_probability,
-            "norm_rate": norm_rate,
-            "seed": seed,
-        }
-        super().__init__(clip, name, options)
+        n_ctx: int = 4
+        init: str = "a photo of a"  # words to start from; then their number is that of the vectors
+        text_weight: float = 5.0  # of the text-to-text loss; 0 leaves it out
+        templates: int = 35  # T, how many of CLIP's 80 templates it reads
+        noise: float = 0.05  # standard deviation of what is added to the unit-norm features of the templates
+        noise_probability: float = 0.5  # in which share of the steps it is added
+        norm_rate: float = 0.1  # learning rate of the layer norms, as a share of the others'
+        seed: int = 0  # of the random vectors
+
+    section: ClassVar[str] = "LASP"
+    reads: ClassVar[Reads] = "images"
+    options: Options
+
+    def __init__(self, clip: Clip, name: str = "lasp", **options: Any) -> None:
+        super().__init__(clip, name, **options)
         known = imagenet_templates()
-        if not 1 <= templates <= len(known):
-            raise UserError(f"METHOD.LASP.TEMPLATES is {templates}; expected 1 to {len(known)}")
-        if not 0 <= noise_probability <= 1 or min(noise, text_weight, norm_rate) < 0:
+        chosen = self.options
+        if not 1 <= chosen.templates <= len(known):
+            raise UserError(f"METHOD.LASP.TEMPLATES is {chosen.templates}; expected 1 to {len(known)}")
+        if not 0 <= chosen.noise_probability <= 1 or min(chosen.noise, chosen.text_weight, chosen.norm_rate) < 0:
             raise UserError(
                 "METHOD.LASP expects a NOISE_PROBABILITY of 0 to 1, and no negative NOISE, TEXT_WEIGHT or NORM_RATE; "
-                f"given {noise_probability}, {noise}, {text_weight} and {norm_rate}"
+                f"given {chosen.noise_probability}, {chosen.noise}, {chosen.text_weight} and {chosen.norm_rate}"
             )
         self.norms = VisionNorms(clip)
-        self.text_context = start_prompt(clip, n_ctx, init, seed=seed).context
+        self.text_context = start_prompt(clip, chosen.n_ctx, chosen.init, seed=chosen.seed).context
         self.shift = nn.Parameter(
             torch.zeros(clip.embed_dim, dtype=self.text_context.dtype, device=self.text_context.device)
         )
-        self.targets = TemplateFeatures(known[:templates], average=False)
+        self.targets = TemplateFeatures(known[: chosen.templates], average=False)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> LASP:
-        node = cfg.METHOD.LASP
-        return cls(
-            clip,
-            name,
-            *shared_prompt(cfg, name),
-            node.TEXT_WEIGHT,
-            node.TEMPLATES,
-            node.NOISE,
-            node.NOISE_PROBABILITY,
-            node.NORM_RATE,
-            cfg.SEED,
-        )
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None, **more: Any) -> Method:
+        return super().from_config(cfg, clip, name, vocabulary, **shared_prompt(cfg, name))
 
     @cached_property
     def open_encoder(self) -> PromptedTextEncoder:
@@ -114,14 +88,14 @@ class LASP(Method):
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [
             {"params": [self.text_context, self.shift]},
-            {"params": list(self.norms.parameters()), "lr_scale": self.options["norm_rate"]},
+            {"params": list(self.norms.parameters()), "lr_scale": self.options.norm_rate},
         ]
 
     def image_features(self, inputs: Tensor) -> Tensor:
         return self.norms.image_features(inputs)
 
     def prepare(self, vocabulary: Vocabulary | Sequence[str]) -> None:
-        if self.options["text_weight"]:
+        if self.options.text_weight:
             self.targets(self.encoder, vocabulary)
 
     def class_features(
@@ -143,14 +117,14 @@ class LASP(Method):
 
         The features of T templates for all names of the vocabulary are kept: 4 T N E bytes.
         """
-        if not self.options["text_weight"]:
+        if not self.options.text_weight:
             return None
         targets = self.targets(self.encoder, vocabulary, rows).to(class_features)  # (T, n, E)
-        if float(torch.rand((), generator=generator)) < self.options["noise_probability"]:
+        if float(torch.rand((), generator=generator)) < self.options.noise_probability:
             noise = torch.randn(targets.shape, generator=generator).to(targets)
-            targets = F.normalize(targets + self.options["noise"] * noise, dim=-1)
+            targets = F.normalize(targets + self.options.noise * noise, dim=-1)
         groups = torch.from_numpy(vocabulary.name_groups).to(targets.device)
         groups = groups if rows is None else groups[rows]
         own = torch.arange(targets.shape[1], device=targets.device).repeat(len(targets))  # (T n,)
         logits = full_softmax_logits(targets.flatten(0, 1), class_features, own, self.logit_scale, groups)
-        return self.options["text_weight"] * F.cross_entropy(logits, own)
+        return self.options.text_weight * F.cross_entropy(logits, own)

@@ -8,7 +8,8 @@ has the interface of all methods, sampled losses included.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,6 @@ from prompt_core.text.encoder import class_names
 from prompt_core.vocabulary import plain_name
 
 if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
-
     from prompt_core.clip import Clip
     from prompt_core.vocabulary import Vocabulary
 
@@ -28,37 +27,32 @@ if TYPE_CHECKING:
 class LinearProbe(Method):
     """A layer E → N.
 
-    Args:
-        names: the N classes.
-        seed: of the layer's first values, torch's own.
-
     Raises:
         UserError: no classes.
     """
 
+    @dataclass(frozen=True)
+    class Options:
+        """The N classes, and the seed of the layer's first values, torch's own."""
+
+        names: Sequence[str] = ()
+        seed: int = 0
+
     reads: ClassVar[Reads] = "raw_features"
+    options: Options
 
-    def __init__(self, clip: Clip, name: str = "linear_probe", names: Sequence[str] = (), seed: int = 0) -> None:
-        super().__init__(clip, name, {"names": list(names), "seed": seed})
-        if not names:
+    def __init__(self, clip: Clip, name: str = "linear_probe", **options: Any) -> None:
+        super().__init__(clip, name, **options)
+        self.names = list(self.options.names)
+        if not self.names:
             raise UserError(f"method {name} is bound to its classes, but none were given")
-        with seeded(seed):
-            self.layer = nn.Linear(clip.embed_dim, len(names))
-        self._rows = {plain_name(text): row for row, text in reversed(list(enumerate(names)))}
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> LinearProbe:
-        if vocabulary is None:
-            raise UserError(f"method {name} needs the classes; give DATA.TRAIN")
-        return cls(clip, name, vocabulary.names, cfg.SEED)
+        with seeded(self.options.seed):
+            self.layer = nn.Linear(clip.embed_dim, len(self.names))
+        self._rows = {plain_name(text): row for row, text in reversed(list(enumerate(self.names)))}
 
     @property
     def logit_scale(self) -> float:
         return 1.0
-
-    @property
-    def bound_names(self) -> list[str] | None:
-        return self.options["names"]
 
     def image_features(self, inputs: Tensor) -> Tensor:
         """(B, E + 1): features as they leave the projection, and a 1."""
@@ -75,7 +69,7 @@ class LinearProbe(Method):
         """(n, E + 1) rows of the layer with their bias; not of unit norm."""
         names = class_names(vocabulary)
         features = torch.cat([self.layer.weight, self.layer.bias[:, None]], dim=1)  # (N, E + 1)
-        if names != self.options["names"]:
+        if names != self.names:
             features = features[self._places(names).to(features.device)]
         return features if rows is None else features[rows]
 
@@ -86,6 +80,6 @@ class LinearProbe(Method):
             unknown = names[places.index(None)]
             raise UserError(
                 f"method {self.name} was learned without the class {unknown!r}, it knows its own "
-                f"{len(self.options['names'])} only{nearest(plain_name(unknown), self._rows)}"
+                f"{len(self.names)} only{nearest(plain_name(unknown), self._rows)}"
             )
         return torch.tensor(places)

@@ -9,23 +9,61 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from prompt_core.errors import UserError
-from prompt_core.methods.base import LearnedBy
+from prompt_core.methods.base import LearnedBy, Method
 from prompt_core.methods.linear_probe import LinearProbe
 
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from prompt_core.clip import Clip
+    from prompt_core.vocabulary import Vocabulary
+
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
-VALIDATION_SHOTS = 4
+
+
+@dataclass(frozen=True)
+class Search:
+    """How C is searched; the method that results knows nothing of it.
+
+    Attributes:
+        split: whose images decide.
+        halvings: steps of the binary search; each fits the two ends of what is left of the interval.
+        iterations: of L-BFGS, at most.
+    """
+
+    split: str = "val"
+    halvings: int = 8
+    iterations: int = 1000
 
 
 class LogisticRegression(LinearProbe):
     """A linear probe that is fitted at once."""
 
     learned_by: ClassVar[LearnedBy] = "fit"
+    search: Search
+
+    def __init__(self, clip: Clip, name: str = "logistic_regression", **options: Any) -> None:
+        super().__init__(clip, name, **options)
+        self.search = Search()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None, **more: Any) -> Method:
+        method = super().from_config(cfg, clip, name, vocabulary)
+        assert isinstance(method, LogisticRegression)
+        node = cfg.METHOD.LOGISTIC_REGRESSION
+        method.search = Search(node.VAL_SPLIT, node.HALVINGS, node.ITERATIONS)
+        return method
+
+    @property
+    def validation_split(self) -> str:
+        return self.search.split
 
     def fit(
         self,
@@ -33,10 +71,7 @@ class LogisticRegression(LinearProbe):
         labels: np.ndarray,
         validation_features: np.ndarray,
         validation_labels: np.ndarray,
-        halvings: int = 8,
-        iterations: int = 1000,
-        seed: int = 0,
-        report: Callable[[float, float], None] = lambda strength, accuracy: None,
+        report: Callable[[str], None] = print,
     ) -> dict[str, Any]:
         """Search C, fit, and take the result into the layer.
 
@@ -45,7 +80,6 @@ class LogisticRegression(LinearProbe):
             labels: (n,) rows of the method's classes.
             validation_features: (m, E).
             validation_labels: (m,).
-            halvings: steps of the binary search; each fits the two ends of what is left of the interval.
             report: told of each C and its accuracy.
 
         Returns:
@@ -66,13 +100,13 @@ class LogisticRegression(LinearProbe):
 
         def accuracy(strength: float) -> float:
             if strength not in fitted:
-                fitted[strength] = _fit(features, labels, strength, iterations, seed)
+                fitted[strength] = _fit(features, labels, strength, self.search.iterations, self.options.seed)
                 found = float((fitted[strength].predict(validation_features) == validation_labels).mean())
                 tried.append((strength, found))
-                report(strength, found)
+                report(f"C {strength:.3g}: {100 * found:.1f} % of the validation images")
             return dict(tried)[strength]
 
-        best = search_strength(accuracy, halvings)
+        best = search_strength(accuracy, self.search.halvings)
         self._take(fitted[best], present)
         return {"C": best, "validation_accuracy": dict(tried)[best], "tried": tried}
 

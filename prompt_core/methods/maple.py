@@ -8,7 +8,8 @@ of the M learned ones, each with a linear layer of its own to the vision tower. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,6 @@ from prompt_core.prompt import SoftPrompt
 from prompt_core.text.tower import TextTower
 
 if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
-
     from prompt_core.clip import Clip
     from prompt_core.vocabulary import Vocabulary
 
@@ -29,31 +28,29 @@ if TYPE_CHECKING:
 class MaPLe(Method):
     """Text tokens (M, D) and (J - 1, M, D), and J linear layers D → W.
 
-    Args:
-        n_ctx: M, how many of the words are learned.
-        words: the text before the name, one token each.
-        depth: J, how many blocks have prompts; 0 for as many as both towers have.
-        seed: of the random vectors and layers.
-
     Raises:
         UserError: a vision tower that is no open_clip transformer, words of several tokens, more learned tokens than
             words, or a depth that a tower lacks.
     """
 
-    reads: ClassVar[Reads] = "images"
+    @dataclass(frozen=True)
+    class Options:
+        """The text before the name, how much of it and of the towers is learned, and the seed of what is random."""
 
-    def __init__(
-        self,
-        clip: Clip,
-        name: str = "maple",
-        n_ctx: int = 2,
-        words: str = "a photo of a",
-        depth: int = 3,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(clip, name, {"n_ctx": n_ctx, "words": words, "depth": depth, "seed": seed})
+        n_ctx: int = 2  # M, how many of the words are learned
+        words: str = "a photo of a"  # one token each
+        depth: int = 3  # J, how many blocks have prompts; 0 for as many as both towers have
+        seed: int = 0
+
+    section: ClassVar[str] = "MAPLE"
+    reads: ClassVar[Reads] = "images"
+    options: Options
+
+    def __init__(self, clip: Clip, name: str = "maple", **options: Any) -> None:
+        super().__init__(clip, name, **options)
+        n_ctx, words, seed = self.options.n_ctx, self.options.words, self.options.seed
         blocks = min(len(vision_transformer(clip).transformer.resblocks), len(TextTower(clip).blocks))
-        layers = check_depth(depth, blocks, "shorter", "METHOD.MAPLE.DEPTH")
+        layers = check_depth(self.options.depth, blocks, "shorter", "METHOD.MAPLE.DEPTH")
         start = SoftPrompt.from_words(clip, words).context.detach()  # (L, D)
         if not 1 <= n_ctx <= len(start):
             raise UserError(f"METHOD.MAPLE.N_CTX is {n_ctx}; expected 1 to {len(start)}, the words of {words!r}")
@@ -66,15 +63,10 @@ class MaPLe(Method):
         # Fixed words are kept out of the state: they are CLIP's own.
         self.register_buffer("fixed", start[n_ctx:].clone(), persistent=False)
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> MaPLe:
-        node = cfg.METHOD.MAPLE
-        return cls(clip, name, node.N_CTX, node.WORDS, node.DEPTH, cfg.SEED)
-
     def vision_tokens(self) -> Tensor:
         """(J, M, W) tokens of the vision tower."""
-        each = [self.text_context, *self.deep_text_context]
-        return torch.stack([layer(context) for layer, context in zip(self.to_vision, each, strict=True)])
+        contexts = [self.text_context, *self.deep_text_context]
+        return torch.stack([layer(context) for layer, context in zip(self.to_vision, contexts, strict=True)])
 
     def image_features(self, inputs: Tensor) -> Tensor:
         with vision_prompts(self.clip, self.vision_tokens()):

@@ -1,4 +1,4 @@
-"""Methods by name: from a configuration, and from a file."""
+"""Methods by name: from a configuration, and from a file. Those of other packages are named by module."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from prompt_core.methods.maple import MaPLe
 from prompt_core.methods.soft_prompt import SoftPromptMethod
 from prompt_core.methods.templates import TemplateMethod
 from prompt_core.methods.vpt import VPT
+from prompt_core.plugins import is_outside, load_object
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -40,9 +41,17 @@ METHODS: dict[str, type[Method]] = {
 def method_class(name: str) -> type[Method]:
     """The class of a method.
 
+    Args:
+        name: one of :data:`METHODS`, or ``package.module:Class`` of a subclass of :class:`Method` elsewhere.
+
     Raises:
-        UserError: an unknown name, with the nearest.
+        UserError: an unknown name, with the nearest, or something that is no method.
     """
+    if is_outside(name):
+        kind = load_object(name, "METHOD.NAME")
+        if not (isinstance(kind, type) and issubclass(kind, Method)):
+            raise UserError(f"METHOD.NAME is {name!r}, which is no subclass of prompt_core.methods.base.Method")
+        return kind
     if name not in METHODS:
         raise UserError(f"unknown method {name!r}; expected one of {', '.join(METHODS)}{nearest(name, METHODS)}")
     return METHODS[name]
@@ -58,6 +67,8 @@ def build_method(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary | None = None)
         UserError: an unknown name, or settings that do not go with the method or the model.
     """
     name = cfg.METHOD.NAME
+    if "OPTIONS" in cfg.METHOD and name in METHODS:
+        raise UserError(f"METHOD.OPTIONS is for methods of other packages; {name} has options of its own under METHOD")
     return method_class(name).from_config(cfg, clip, name, vocabulary).to(clip.device)
 
 

@@ -7,7 +7,9 @@ correction. Upstream: ``trainers/coop.py``, ``trainers/pomp.py``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -24,60 +26,76 @@ if TYPE_CHECKING:
     from prompt_core.vocabulary import Vocabulary
 
 
+PROMPT_FILE = "prompt.safetensors"
+
+
 class SoftPromptMethod(Method):
     """Learned context vectors.
-
-    Args:
-        n_ctx: number of vectors L.
-        init: words to start from; then L is their number.
-        position: where the class name stands, see :class:`SoftPrompt`.
-        names: the N classes, for one context per class; None for a shared one.
-        seed: of the random vectors.
 
     Raises:
         UserError: words of several tokens, or words together with class-specific contexts.
     """
 
-    def __init__(
-        self,
-        clip: Clip,
-        name: str = "coop",
-        n_ctx: int = 16,
-        init: str = "",
-        position: str = "end",
-        names: Sequence[str] | None = None,
-        seed: int = 0,
-    ) -> None:
-        own = list(names) if names is not None else None
-        options = {"n_ctx": n_ctx, "init": init, "position": position, "names": own, "seed": seed}
-        super().__init__(clip, name, options)
-        self.prompt = start_prompt(clip, n_ctx, init, position, None if own is None else len(own), seed)
+    @dataclass(frozen=True)
+    class Options:
+        """The context vectors: how many, what they start from, and whether each class has its own."""
+
+        n_ctx: int = 16  # L
+        init: str = ""  # words to start from; then L is their number
+        position: str = "end"  # where the class name stands, see SoftPrompt
+        names: Sequence[str] | None = None  # the N classes, for one context per class; None for a shared one
+        seed: int = 0  # of the random vectors
+
+    options: Options
+
+    def __init__(self, clip: Clip, name: str = "coop", **options: Any) -> None:
+        super().__init__(clip, name, **options)
+        chosen = self.options
+        count = None if chosen.names is None else len(chosen.names)
+        self.prompt = start_prompt(clip, chosen.n_ctx, chosen.init, chosen.position, count, chosen.seed)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> SoftPromptMethod:
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None, **more: Any) -> Method:
         names = None
         if cfg.PROMPT.CLASS_SPECIFIC:
             if vocabulary is None:
                 raise UserError("PROMPT.CLASS_SPECIFIC needs the classes; give DATA.TRAIN")
             names = vocabulary.names
-        return cls(clip, name, cfg.PROMPT.N_CTX, cfg.PROMPT.INIT, cfg.PROMPT.POSITION, names, cfg.SEED)
+        prompt = cfg.PROMPT
+        return super().from_config(
+            cfg, clip, name, vocabulary, n_ctx=prompt.N_CTX, init=prompt.INIT, position=prompt.POSITION, names=names
+        )
 
     @classmethod
     def around(cls, encoder: PromptedTextEncoder, prompt: SoftPrompt, name: str = "coop") -> SoftPromptMethod:
         """A method that shares ``prompt``, so that what it learns is learned there."""
-        method = cls(encoder.clip, name, prompt.n_ctx, position=prompt.position)
+        method = cls(encoder.clip, name, n_ctx=prompt.n_ctx, position=prompt.position)
         method.__dict__["encoder"] = encoder
         method.prompt = prompt
         return method
 
     @property
-    def bound_names(self) -> list[str] | None:
-        return self.options["names"]
-
-    @property
     def state_module(self) -> SoftPrompt:
         """The prompt itself, whose state dict is that of the published layout."""
         return self.prompt
+
+    def save_alone(self, folder: Path, **metadata: Any) -> Path:
+        """``prompt.safetensors``."""
+        loss = "POMP" if metadata.get("K") else "full softmax"
+        path = folder / PROMPT_FILE
+        self.prompt.save(
+            path,
+            clip=self.clip.name,
+            pretrained=Path(self.clip.pretrained).name if self.clip.pretrained else None,
+            clip_sha256=self.clip.fingerprint,
+            method=loss if self.name == "pomp" else "CoOp",
+            **metadata,
+        )
+        return path
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing beside the configuration's keys of the prompt, which are all that older states have."""
+        return {}
 
     def class_features(
         self,
@@ -91,10 +109,11 @@ class SoftPromptMethod(Method):
         if rows is not None and self.prompt.class_specific:
             context = context[rows]
         names = selected_names(vocabulary, rows)
-        if rows is None and self.bound_names not in (None, names):
+        bound = self.bound_names
+        if rows is None and bound is not None and bound != names:
             raise UserError(
-                f"method {self.name} has a context for each of the {len(self.options['names'])} classes it was learned "
-                f"on; these {len(names)} are not the same, or not in the same order"
+                f"method {self.name} has a context for each of the {len(bound)} classes it was learned on; these "
+                f"{len(names)} are not the same, or not in the same order"
             )
         return self.encoder.encode_context(
             context, names, self.prompt.position, self.prompt.deep_context, chunk_size, reference
@@ -116,14 +135,8 @@ def start_prompt(
     return SoftPrompt.random(TextTower(clip).width, n_ctx, position, num_classes, seed=seed)
 
 
-def initial_prompt(cfg: CfgNode, clip: Clip, num_classes: int) -> SoftPrompt:
-    """The prompt that ``cfg.PROMPT`` starts from."""
-    count = num_classes if cfg.PROMPT.CLASS_SPECIFIC else None
-    return start_prompt(clip, cfg.PROMPT.N_CTX, cfg.PROMPT.INIT, cfg.PROMPT.POSITION, count, cfg.SEED)
-
-
-def shared_prompt(cfg: CfgNode, method: str) -> tuple[int, str]:
-    """``N_CTX`` and ``INIT`` for methods whose context is shared and stands before the name.
+def shared_prompt(cfg: CfgNode, method: str) -> dict[str, Any]:
+    """``n_ctx`` and ``init`` for methods whose context is shared and stands before the name.
 
     Raises:
         UserError: for class-specific contexts or another position.
@@ -133,4 +146,4 @@ def shared_prompt(cfg: CfgNode, method: str) -> tuple[int, str]:
             f"method {method} has a shared context before the name; leave PROMPT.CLASS_SPECIFIC False and "
             "PROMPT.POSITION end"
         )
-    return cfg.PROMPT.N_CTX, cfg.PROMPT.INIT
+    return {"n_ctx": cfg.PROMPT.N_CTX, "init": cfg.PROMPT.INIT}

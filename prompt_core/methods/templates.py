@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,37 +35,35 @@ _WITHIN = ("train", "val", "test", "validation", "images", "data")
 class TemplateMethod(Method):
     """Class features of templates: mean of unit-norm features, normalised again. Nothing is learned.
 
-    Args:
-        templates: texts with ``{}`` for the name; ``data_set`` stands for the data set's own template.
-        own_unless_imagenet: whether the own template is added, but for data sets of the ImageNet family.
-
     Raises:
         UserError: no templates, or one without ``{}``.
     """
 
-    learned_by: ClassVar[LearnedBy] = "nothing"
+    @dataclass(frozen=True)
+    class Options:
+        """The texts."""
 
-    def __init__(
-        self,
-        clip: Clip,
-        name: str = "zero_shot",
-        templates: Sequence[str] = (PHOTO,),
-        own_unless_imagenet: bool = False,
-    ) -> None:
-        given = list(templates)
+        templates: Sequence[str] = (PHOTO,)  # with {} for the name; data_set stands for the data set's own template
+        own_unless_imagenet: bool = False  # add the own template, but for data sets of the ImageNet family
+
+    learned_by: ClassVar[LearnedBy] = "nothing"
+    options: Options
+
+    def __init__(self, clip: Clip, name: str = "zero_shot", **options: Any) -> None:
+        super().__init__(clip, name, **options)
+        given = self.options.templates
         if not given:
             raise UserError("no template was given; give at least one with {} in the name's place")
         for template in given:
             if template != OWN and "{}" not in template:
                 raise UserError(f"template {template!r} has no {{}} in the place of the class name")
-        super().__init__(clip, name, {"templates": given, "own_unless_imagenet": own_unless_imagenet})
         self.templates = [PHOTO if template == OWN else template for template in given]
         self.texts = TemplateFeatures(self.templates)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> TemplateMethod:
+    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None, **more: Any) -> Method:
         if name == "zero_shot":
-            return cls(clip, name, [cfg.METHOD.ZERO_SHOT.TEMPLATE])
+            return cls(clip, name, templates=[cfg.METHOD.ZERO_SHOT.TEMPLATE])
         return cls.ensemble(clip, cfg.METHOD.ENSEMBLE.TEMPLATES)
 
     @classmethod
@@ -79,7 +78,7 @@ class TemplateMethod(Method):
                 f"unknown ensemble {which!r}; expected one of {', '.join(ENSEMBLES)}{nearest(which, ENSEMBLES)}"
             )
         templates = imagenet_templates() if which == "imagenet" else selected_templates()
-        return cls(clip, "ensemble", templates, which == "selected_own")
+        return cls(clip, "ensemble", templates=templates, own_unless_imagenet=which == "selected_own")
 
     def for_data_set(self, source: str) -> TemplateMethod:
         """With the data set's own template where ``templates`` or ``own_unless_imagenet`` ask for it.
@@ -88,12 +87,12 @@ class TemplateMethod(Method):
             source: how the data set was opened: its name, ``KIND:PATH`` or a path.
         """
         own, imagenet = own_template(source)
-        given = [own if template == OWN else template for template in self.options["templates"]]
-        if self.options["own_unless_imagenet"] and not imagenet:
+        given = [own if template == OWN else template for template in self.options.templates]
+        if self.options.own_unless_imagenet and not imagenet:
             given.append(own)
         if given == self.templates:
             return self
-        other = TemplateMethod(self.clip, self.name, given)
+        other = TemplateMethod(self.clip, self.name, templates=given)
         other.__dict__["encoder"] = self.encoder
         return other
 
@@ -129,8 +128,9 @@ class TemplateFeatures:
                 if self.average:
                     self._features = encode_templates(encoder, names, self.templates)
                 else:
-                    each = [encode_templates(encoder, names, [template]) for template in self.templates]
-                    self._features = torch.stack(each)
+                    self._features = torch.stack(
+                        [encode_templates(encoder, names, [template]) for template in self.templates]
+                    )
             self._names = names
         return self._features if rows is None else self._features.index_select(-2, rows.to(self._features.device))
 

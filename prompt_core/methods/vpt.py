@@ -7,7 +7,8 @@ Shallow prompts stand at the first block alone (``depth`` 1), deep ones are new 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,8 +19,6 @@ from prompt_core.methods.templates import TemplateFeatures
 from prompt_core.methods.vision import check_depth, vision_prompts, vision_transformer, vision_width
 
 if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
-
     from prompt_core.clip import Clip
     from prompt_core.vocabulary import Vocabulary
 
@@ -27,36 +26,35 @@ if TYPE_CHECKING:
 class VPT(Method):
     """Vision tokens (J, M, W).
 
-    Args:
-        tokens: M, per block.
-        depth: J, how many blocks have tokens of their own; 0 for all.
-        template: the fixed text prompt.
-        seed: of the random vectors.
-
     Raises:
         UserError: a vision tower that is no open_clip transformer, a template without ``{}``, no tokens, or a depth
             that the tower lacks.
     """
 
-    reads: ClassVar[Reads] = "images"
+    @dataclass(frozen=True)
+    class Options:
+        """How many tokens, at how many blocks; the fixed text prompt; the seed of the random vectors."""
 
-    def __init__(
-        self, clip: Clip, name: str = "vpt", tokens: int = 8, depth: int = 0, template: str = PHOTO, seed: int = 0
-    ) -> None:
-        super().__init__(clip, name, {"tokens": tokens, "depth": depth, "template": template, "seed": seed})
+        tokens: int = 8  # M, per block
+        depth: int = 0  # J, how many blocks have tokens of their own; 0 for all
+        template: str = PHOTO
+        seed: int = 0
+
+    section: ClassVar[str] = "VPT"
+    reads: ClassVar[Reads] = "images"
+    options: Options
+
+    def __init__(self, clip: Clip, name: str = "vpt", **options: Any) -> None:
+        super().__init__(clip, name, **options)
+        tokens, template = self.options.tokens, self.options.template
         blocks = len(vision_transformer(clip).transformer.resblocks)
-        layers = check_depth(depth, blocks, "vision", "METHOD.VPT.DEPTH")
+        layers = check_depth(self.options.depth, blocks, "vision", "METHOD.VPT.DEPTH")
         if tokens < 1:
             raise UserError(f"METHOD.VPT.TOKENS is {tokens}; expected at least 1")
         if "{}" not in template:
             raise UserError(f"template {template!r} has no {{}} in the place of the class name")
-        self.tokens = nn.Parameter(random_vectors(layers, tokens, vision_width(clip), seed=seed))
+        self.tokens = nn.Parameter(random_vectors(layers, tokens, vision_width(clip), seed=self.options.seed))
         self.texts = TemplateFeatures([template])
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, clip: Clip, name: str, vocabulary: Vocabulary | None) -> VPT:
-        node = cfg.METHOD.VPT
-        return cls(clip, name, node.TOKENS, node.DEPTH, node.TEMPLATE, cfg.SEED)
 
     def image_features(self, inputs: Tensor) -> Tensor:
         with vision_prompts(self.clip, self.tokens):

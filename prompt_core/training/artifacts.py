@@ -14,7 +14,6 @@ from prompt_core.evaluation.protocol import MOST_MARKS, image_marks, package_ver
 from prompt_core.files import atomic_path, read_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import method_file_metadata
-from prompt_core.methods.soft_prompt import SoftPromptMethod
 from prompt_core.safe_load import load_restricted
 from prompt_core.training.data import TrainingData
 from prompt_core.training.loop import LearningSettings, LearningState
@@ -23,8 +22,8 @@ from prompt_core.training.selection import Selection
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
-METHOD_FILE, PROMPT_FILE, METRICS_FILE = "method.safetensors", "prompt.safetensors", "metrics.json"
-STATE_FILE = "state.pt"
+METHOD_FILE, METRICS_FILE, STATE_FILE = "method.safetensors", "metrics.json", "state.pt"
+FORMAT = 1  # of training states
 
 
 def write_learned(
@@ -55,49 +54,36 @@ def write_learned(
         "metrics": metrics,
         "versions": package_versions(),
     }
-    chosen: dict[str, Any] = {}
+    seen = min(settings.num_classes or len(data.vocabulary), len(data.vocabulary))
+    protocol = {"train": {"metric": f"running mean over the last epoch, {seen} classes per step, augmented views"}}
+    protocol["train"] |= {"vocabulary_sha256": data.vocabulary.sha256, "source": data.source}
     if selection is not None and state.best is not None:
         chosen = {**selection.describe(), "epoch": state.best["epoch"], "accuracy": state.best["accuracy"]}
         notes["selection"] = {**chosen, "images_known_by": sorted(image_marks(selection.images))[:MOST_MARKS]}
         metrics["validation/accuracy"] = chosen["accuracy"]
-    method.save(folder / METHOD_FILE, **notes)
-    if isinstance(method, SoftPromptMethod):
-        clip = method.clip
-        loss = "POMP" if settings.num_classes else "full softmax"
-        method.prompt.save(
-            folder / PROMPT_FILE,
-            clip=clip.name,
-            pretrained=Path(clip.pretrained).name if clip.pretrained else None,
-            clip_sha256=clip.fingerprint,
-            method=loss if method.name == "pomp" else "CoOp",
-            **notes,
-        )
-    seen = min(settings.num_classes or len(data.vocabulary), len(data.vocabulary))
-    protocol = {
-        "metric": f"running mean over the last epoch, {seen} classes per step, augmented views",
-        "vocabulary_sha256": data.vocabulary.sha256,
-        "source": data.source,
-    }
-    protocols = {"train": protocol}
-    if chosen:
         words = {"metric": "top-1, the best of all epochs", "candidates": "classes of these images"}
-        protocols["validation"] = {**words, **chosen, "vocabulary_sha256": data.vocabulary.sha256}
-    _write_metrics(folder, cfg, method, data, metrics, protocols, history=state.history)
-    return folder / (PROMPT_FILE if isinstance(method, SoftPromptMethod) else METHOD_FILE)
+        protocol["validation"] = {**words, **chosen, "vocabulary_sha256": data.vocabulary.sha256}
+    method.save(folder / METHOD_FILE, **notes)
+    alone = method.save_alone(folder, **notes)
+    _write_metrics(folder, cfg, method, data, metrics, protocol, history=state.history)
+    return alone or folder / METHOD_FILE
 
 
-def write_fitted(folder: Path, cfg: CfgNode, method: Method, data: TrainingData, found: dict[str, Any]) -> Path:
-    """Write a method that was fitted at once, with what the fit says of itself."""
-    metrics = {"validation/accuracy": found["validation_accuracy"], "validation/C": found["C"]}
+def write_fitted(folder: Path, cfg: CfgNode, method: Method, data: TrainingData, result: dict[str, Any]) -> Path:
+    """Write a method that was fitted at once, with what :meth:`Method.fit` says of it."""
+    numbers = {key: value for key, value in result.items() if isinstance(value, (int, float))}
+    metrics = {"validation/accuracy": numbers.pop("validation_accuracy")}
+    metrics |= {f"validation/{key}": value for key, value in numbers.items()}
     notes = {"vocabulary": vocabulary_note(data), "metrics": metrics, "versions": package_versions()}
-    method.save(folder / METHOD_FILE, **notes, training={"images": len(data.batches), "source": data.source, **found})
+    method.save(folder / METHOD_FILE, **notes, training={"images": len(data.batches), "source": data.source, **result})
     protocol = {
         "metric": "top-1 on the images that C was chosen by",
-        "split": cfg.METHOD.LOGISTIC_REGRESSION.VAL_SPLIT,
+        "split": method.validation_split,
         "vocabulary_sha256": data.vocabulary.sha256,
         "source": data.source,
     }
-    _write_metrics(folder, cfg, method, data, metrics, {"validation": protocol}, tried=found["tried"])
+    more = {key: value for key, value in result.items() if key != "validation_accuracy" and key not in numbers}
+    _write_metrics(folder, cfg, method, data, metrics, {"validation": protocol}, **more)
     return folder / METHOD_FILE
 
 
@@ -153,9 +139,6 @@ def _write_metrics(
         **more,
     )
     write_metrics(folder / METRICS_FILE, metrics, run, protocols)
-
-
-FORMAT = 1
 
 
 def save_state(path: Path, state: LearningState, learned: nn.Module, settings: dict[str, Any]) -> None:

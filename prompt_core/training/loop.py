@@ -1,4 +1,4 @@
-"""Learning a method: one step as a pure function, and a loop that a killed process resumes bit for bit.
+"""Learning a method: a loop that a killed process resumes bit for bit, and one step as a pure function.
 
 Everything random in a step follows from the seed, the epoch and the step alone, so the state to resume from is what
 is learned, its momentum and two counters.
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,11 +19,8 @@ from torch import Tensor, nn
 from prompt_core.errors import UserError
 from prompt_core.losses import Correction, full_softmax_logits, local_contrast_logits
 from prompt_core.methods.base import Method
-from prompt_core.methods.soft_prompt import SoftPromptMethod
 from prompt_core.negatives import ClassSampler, HardSampler
-from prompt_core.prompt import SoftPrompt
-from prompt_core.text.encoder import PromptedTextEncoder
-from prompt_core.training.batches import Batches, FeatureBatches
+from prompt_core.training.batches import Batches
 from prompt_core.vocabulary import Vocabulary
 
 
@@ -67,9 +63,34 @@ class LearningState:
     seen: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     optimizer: dict[str, Any] | None = None
-    # What the hard sampler's class features were made with: the context alone in states of before.
+    # What the hard sampler's class features were made with; older states hold the context alone.
     bank_context: Tensor | dict[str, Tensor] | None = None
     best: BestEpoch | None = None
+
+    def count(self, loss: float, correct: int, seen: int) -> None:
+        """Add a step of ``seen`` images."""
+        self.step += 1
+        self.loss_sum += loss * seen
+        self.correct += correct
+        self.seen += seen
+
+    def report(self, steps: int, images: int, learning_rate: float) -> StepReport:
+        """What the last step was; after the last of ``steps`` the epoch goes into the history."""
+        report = StepReport(
+            self.epoch,
+            self.step,
+            steps,
+            self.loss_sum / self.seen,
+            self.correct / self.seen,
+            images,
+            learning_rate,
+            self.step == steps,
+        )
+        if report.epoch_done:
+            self.history.append({"loss": report.loss, "accuracy": report.accuracy, "lr": learning_rate})
+            self.epoch, self.step = self.epoch + 1, 0
+            self.loss_sum, self.correct, self.seen = 0.0, 0, 0
+        return report
 
 
 @dataclass(frozen=True)
@@ -84,102 +105,6 @@ class StepReport:
     images: int
     learning_rate: float
     epoch_done: bool
-
-
-def method_step(
-    method: Method,
-    vocabulary: Vocabulary,
-    inputs: Tensor,
-    labels: Tensor,
-    settings: LearningSettings,
-    sampler: ClassSampler,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Loss of a batch, and which images are classified right among the classes that the loss looked at.
-
-    Args:
-        inputs: (B, ...) as ``method.reads`` says.
-        labels: (B,) rows of ``vocabulary``.
-
-    Returns:
-        scalar loss with a graph to what is learned, and (B,) booleans.
-    """
-    images = method.image_features(inputs)  # (B, E)
-    device = images.device
-    groups = torch.from_numpy(vocabulary.name_groups).to(device) if settings.reject == "name" else None
-    rows: Tensor | None = None
-    if not 0 < settings.num_classes < len(vocabulary):
-        classes = method.class_features(vocabulary, None, images, settings.chunk_size)
-        target = labels
-
-        def contrast(images: Tensor, classes: Tensor, labels: Tensor, place: Tensor) -> Tensor:
-            return full_softmax_logits(images, classes, labels, method.logit_scale, groups)
-
-    else:
-        drawn, log_inclusion = sampler(settings.num_classes - 1, generator, images)
-        negative_ids = drawn.to(device)
-        rows, places = torch.unique(torch.cat([labels, negative_ids]), return_inverse=True)
-        classes = method.class_features(vocabulary, rows, images, settings.chunk_size)
-        weights = None if log_inclusion is None else log_inclusion.to(device)
-        negative_places = places[len(labels) :]
-        target = torch.zeros_like(labels)
-
-        def contrast(images: Tensor, classes: Tensor, labels: Tensor, place: Tensor) -> Tensor:
-            return local_contrast_logits(
-                images,
-                classes[place],
-                classes[negative_places],
-                labels,
-                negative_ids,
-                len(vocabulary),
-                method.logit_scale,
-                settings.correction,
-                groups,
-                weights,
-            )
-
-    classes = classes.to(images.dtype)
-    place = labels if rows is None else places[: len(labels)]
-    if method.conditional:
-        each = zip(images.split(1), classes, labels.split(1), place.split(1), strict=True)
-        logits = torch.cat([contrast(*one) for one in each])
-    else:
-        logits = contrast(images, classes, labels, place)
-    loss = F.cross_entropy(logits, target)
-    term = method.regulariser(vocabulary, rows, classes, generator)
-    return loss if term is None else loss + term, logits.argmax(dim=1) == target
-
-
-def contrast_step(
-    encoder: PromptedTextEncoder,
-    prompt: SoftPrompt,
-    vocabulary: Vocabulary,
-    image_features: Tensor,
-    labels: Tensor,
-    settings: LearningSettings,
-    sampler: ClassSampler,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """:func:`method_step` of a soft prompt on unit-norm image features (B, E)."""
-    method = SoftPromptMethod.around(encoder, prompt)
-    return method_step(method, vocabulary, image_features, labels, settings, sampler, generator)
-
-
-def learn_prompt(
-    encoder: PromptedTextEncoder,
-    prompt: SoftPrompt,
-    vocabulary: Vocabulary,
-    features: np.ndarray,
-    labels: np.ndarray,
-    settings: LearningSettings,
-    sampler: ClassSampler,
-    state: LearningState,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[StepReport]:
-    """:func:`learn` of a soft prompt on (n, V, E) unit-norm image features, V views of each."""
-    method = SoftPromptMethod.around(encoder, prompt)
-    batches = FeatureBatches(features, labels, settings.views)
-    return learn(method, vocabulary, batches, settings, sampler, state, stop)
 
 
 def learn(
@@ -207,14 +132,12 @@ def learn(
     count = len(batches)
     if count == 0:
         raise UserError("there are no training images")
-    batch = min(settings.batch, count)
-    steps = count // batch
-    device = method.device
     groups = method.parameter_groups()
     parameters = [parameter for group in groups for parameter in group["params"]]
     if not parameters:
         raise UserError(f"method {method.name} learns nothing")
-    if isinstance(sampler, HardSampler) and (method.conditional or method.reads == "raw_features"):
+    hard = sampler if isinstance(sampler, HardSampler) else None
+    if hard is not None and (method.conditional or method.reads == "raw_features"):
         raise UserError(
             f"method {method.name} has no class features to find hard negatives by; use LOSS.SAMPLER uniform"
         )
@@ -226,28 +149,30 @@ def learn(
     rates = epoch_learning_rates(
         settings.epochs, settings.learning_rate, settings.warmup_epochs, settings.warmup_learning_rate
     )
-    if isinstance(sampler, HardSampler) and state.bank_context is not None:
-        _refresh_from(sampler, method, vocabulary, state.bank_context)
-    while state.epoch < settings.epochs:
-        order = torch.randperm(count, generator=_generator(settings.seed, "order", state.epoch)).numpy()
+    if hard is not None and state.bank_context is not None:
+        _bank_as_it_was(hard, method, vocabulary, state.bank_context)
+    batch = min(settings.batch, count)
+    steps = count // batch
+    for epoch in range(state.epoch, settings.epochs):
+        order = torch.randperm(count, generator=_generator(settings.seed, "order", epoch)).numpy()
         for group in optimizer.param_groups:
-            group["lr"] = rates[state.epoch] * group.get("lr_scale", 1.0)
-        while state.step < steps:
+            group["lr"] = rates[epoch] * group.get("lr_scale", 1.0)
+        for step in range(state.step, steps):
             if stop():
                 return
-            chosen = order[state.step * batch : (state.step + 1) * batch]
-            generator = _generator(settings.seed, "step", state.epoch, state.step)
-            picked, tiled = batches.batch(chosen, state.epoch, generator)
-            inputs, targets = picked.to(device), tiled.to(device)
-            if state.step + 1 < steps:
-                batches.expect(order[(state.step + 1) * batch : (state.step + 2) * batch], state.epoch)
-            if isinstance(sampler, HardSampler) and state.step % settings.hard_refresh == 0:
+            generator = _generator(settings.seed, "step", epoch, step)
+            inputs, labels = batches.batch(order[step * batch : (step + 1) * batch], epoch, generator)
+            inputs, labels = inputs.to(method.device), labels.to(method.device)
+            if step + 1 < steps:
+                batches.expect(order[(step + 1) * batch : (step + 2) * batch], epoch)
+            if hard is not None and step % settings.hard_refresh == 0:
                 state.bank_context = _copy(method.state_module)
-                _refresh(sampler, method, vocabulary)
-            loss, right = method_step(method, vocabulary, inputs, targets, settings, sampler, generator)
+                _fill_bank(hard, method, vocabulary)
+
+            loss, right = method_step(method, vocabulary, inputs, labels, settings, sampler, generator)
             if not bool(torch.isfinite(loss)):
                 raise UserError(
-                    f"the loss is {float(loss.detach())} at epoch {state.epoch + 1}, step {state.step + 1}; "
+                    f"the loss is {float(loss.detach())} at epoch {epoch + 1}, step {step + 1}; "
                     "lower OPTIM.LR or check the features"
                 )
             optimizer.zero_grad(set_to_none=True)
@@ -255,46 +180,86 @@ def learn(
             if clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
             optimizer.step()
-            state.step += 1
-            state.loss_sum += float(loss.detach()) * len(targets)
-            state.correct += int(right.sum())
-            state.seen += len(targets)
+
             state.optimizer = optimizer.state_dict()
-            report = StepReport(
-                state.epoch,
-                state.step,
-                steps,
-                state.loss_sum / state.seen,
-                state.correct / state.seen,
-                batch,
-                rates[state.epoch],
-                state.step == steps,
-            )
-            if report.epoch_done:
-                state.history.append({"loss": report.loss, "accuracy": report.accuracy, "lr": rates[state.epoch]})
-                state.epoch, state.step = state.epoch + 1, 0
-                state.loss_sum, state.correct, state.seen = 0.0, 0, 0
-                yield report
-                break
-            yield report
+            state.count(float(loss.detach()), int(right.sum()), len(labels))
+            yield state.report(steps, batch, rates[epoch])
+
+
+def method_step(
+    method: Method,
+    vocabulary: Vocabulary,
+    inputs: Tensor,
+    labels: Tensor,
+    settings: LearningSettings,
+    sampler: ClassSampler,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Loss of a batch, and which images are classified right among the classes that the loss looked at.
+
+    Args:
+        inputs: (B, ...) as ``method.reads`` says.
+        labels: (B,) rows of ``vocabulary``.
+
+    Returns:
+        scalar loss with a graph to what is learned, and (B,) booleans.
+    """
+    images = method.image_features(inputs)  # (B, E)
+    groups = torch.from_numpy(vocabulary.name_groups).to(images.device) if settings.reject == "name" else None
+    sampled = 0 < settings.num_classes < len(vocabulary)
+    rows: Tensor | None = None
+    place = labels  # (B,) where the class of each image stands among the encoded ones
+    if sampled:
+        drawn, log_inclusion = sampler(settings.num_classes - 1, generator, images)
+        negative_ids = drawn.to(images.device)  # (K - 1,)
+        weights = None if log_inclusion is None else log_inclusion.to(images.device)
+        rows, places = torch.unique(torch.cat([labels, negative_ids]), return_inverse=True)
+        place, negative_places = places[: len(labels)], places[len(labels) :]
+    classes = method.class_features(vocabulary, rows, images, settings.chunk_size).to(images.dtype)
+
+    def contrast(images: Tensor, classes: Tensor, labels: Tensor, place: Tensor) -> Tensor:
+        if not sampled:
+            return full_softmax_logits(images, classes, labels, method.logit_scale, groups)  # (B, N)
+        return local_contrast_logits(  # (B, K)
+            images,
+            classes[place],
+            classes[negative_places],
+            labels,
+            negative_ids,
+            len(vocabulary),
+            method.logit_scale,
+            settings.correction,
+            groups,
+            weights,
+        )
+
+    if method.conditional:
+        of_each = zip(images.split(1), classes, labels.split(1), place.split(1), strict=True)
+        logits = torch.cat([contrast(*image) for image in of_each])
+    else:
+        logits = contrast(images, classes, labels, place)
+    target = torch.zeros_like(labels) if sampled else labels
+    loss = F.cross_entropy(logits, target)
+    term = method.regulariser(vocabulary, rows, classes, generator)
+    return loss if term is None else loss + term, logits.argmax(dim=1) == target
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in module.state_dict().items()}
 
 
-def _refresh(sampler: HardSampler, method: Method, vocabulary: Vocabulary) -> None:
+def _fill_bank(sampler: HardSampler, method: Method, vocabulary: Vocabulary) -> None:
     with torch.no_grad():
         sampler.update(method.class_features(vocabulary))
 
 
-def _refresh_from(
+def _bank_as_it_was(
     sampler: HardSampler, method: Method, vocabulary: Vocabulary, bank: Tensor | dict[str, Tensor]
 ) -> None:
-    """The sampler's class features as they were when the bank was made."""
+    """Fill the sampler with class features of what was learned when it was last filled."""
     now = _copy(method.state_module)
     method.state_module.load_state_dict({"context": bank} if isinstance(bank, Tensor) else bank)
-    _refresh(sampler, method, vocabulary)
+    _fill_bank(sampler, method, vocabulary)
     method.state_module.load_state_dict(now)
 
 

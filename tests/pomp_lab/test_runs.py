@@ -159,7 +159,7 @@ PARENT = """
 import os, sys, time
 from pathlib import Path
 from pomp_lab.runs import run_process
-from prompt_core.training.stopping import asked_to_stop
+from prompt_core.command_line import asked_to_stop
 
 def train(file):
     with asked_to_stop() as asked:

@@ -15,10 +15,10 @@ import torch
 from prompt_core import SoftPrompt, load_clip
 from prompt_core.data.sources import open_images
 from prompt_core.evaluation.evaluate import load_test_set, score
-from prompt_core.evaluation.protocol import ON_REPORTED
+from prompt_core.evaluation.protocol import ON_REPORTED, selection_words
 from prompt_core.methods.registry import load_method
 from prompt_core.safe_load import load_restricted
-from prompt_core.training.selection import Selection, selection_words
+from prompt_core.training.selection import Selection
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -163,61 +163,36 @@ def test_numbers_of_a_prompt_that_was_chosen_on_the_reported_images_say_so(
 def test_images_that_chose_label_the_numbers_whatever_they_chose_as(
     call_tool: Call, tiny_model: tuple[Path, Path], splits: Path, tmp_path: Path, file: str
 ) -> None:
-    """Chosen on two of each class of ``val`` while ``train`` was to be reported, and then ``val`` is."""
-    changed = {"SELECT.ON": "val", "SELECT.SHOTS": 2, "EVAL.SPLIT": "train"}
+    """Chosen on two of each of two classes of ``val`` while ``train`` was to be reported, and then ``val`` is."""
+    (tmp_path / "classes.txt").write_text("blue_disc\nred_star\n")
+    changed = {"SELECT.ON": "val", "SELECT.SHOTS": 2, "EVAL.SPLIT": "train", "DATA.CLASSES": tmp_path / "classes.txt"}
     code, _, error = call_tool("pretrain_prompt", "--output", "run", *settings(tiny_model, splits, **changed))
     assert code == 0, error
     path, images = tmp_path / "run" / file, open_images(f"folder:{splits}", "val")
+    labels = {name: label for label, name in enumerate(images.ids)}
     assert selection_words(path, images) == ON_REPORTED
-    assert selection_words(path, images.select_classes([0, 1])) == ON_REPORTED
-    (row, *_), others = _chosen_rows(path, images)
-    assert selection_words(path, images.subset([row])) == ON_REPORTED
-    words = selection_words(path, images.subset(others))
+    assert selection_words(path, images.select_classes([labels["red_star"]])) == ON_REPORTED
+    others = images.select_classes([labels["green_heart"], labels["old_oak"]])
+    words = selection_words(path, others)
     assert words.startswith("best epoch chosen on validation images of")
-    assert selection_words(path, images.subset(others), "shapes") == "best epoch chosen on validation images of shapes"
-    # A hash alone tells no part from other images.
-    assert selection_words(path, images.fingerprint()) == words
-    assert "marks" not in (tmp_path / "run/metrics.json").read_text()
+    assert selection_words(path, others, "shapes") == "best epoch chosen on validation images of shapes"
+    # Pictures of the same names elsewhere are others.
+    assert selection_words(path, open_images(f"folder:{splits}", "train")) == words
+    assert "images_known_by" not in (tmp_path / "run/metrics.json").read_text()
 
 
-def _chosen_rows(path: Path, images: Any) -> tuple[list[int], list[int]]:
-    from prompt_core.files import read_safetensors
-    from prompt_core.training.image_marks import any_marked
-
-    marks = read_safetensors(path)[1]["selection"]["marks"]
-    chosen = [row for row in range(len(images)) if any_marked(images.subset([row]), marks)]
-    assert len(chosen) == 2 * 4
-    return chosen, [row for row in range(len(images)) if row not in chosen]
-
-
-def test_a_part_of_the_images_that_chose_is_labelled_too(
+def test_older_files_say_what_they_know(
     call_tool: Call, tiny_model: tuple[Path, Path], splits: Path, tmp_path: Path
 ) -> None:
-    """``SELECT_ON_TEST`` over two classes, scored over all four."""
-    (tmp_path / "classes.txt").write_text("blue_disc\nred_star\n")
-    arguments = settings(tiny_model, splits, **{"SELECT_ON_TEST": True, "DATA.CLASSES": tmp_path / "classes.txt"})
-    code, _, error = call_tool("pretrain_prompt", "--output", "run", *arguments)
-    assert code == 0, error
-    images = open_images(f"folder:{splits}", "val")
-    names = {name: label for label, name in enumerate(images.ids)}
-    path = tmp_path / "run/prompt.safetensors"
-    assert selection_words(path, images) == ON_REPORTED
-    assert selection_words(path, images.select_classes([names["red_star"]])) == ON_REPORTED
-    others = images.select_classes([names["green_heart"], names["old_oak"]])
-    assert selection_words(path, others).startswith("best epoch chosen on test images of")
-
-
-def test_files_of_before_say_what_they_know(
-    call_tool: Call, tiny_model: tuple[Path, Path], splits: Path, tmp_path: Path
-) -> None:
+    """They hold a hash of all images that chose, and some hold marks of their bytes."""
     arguments = settings(tiny_model, splits, SELECT_ON_TEST=True)
     assert call_tool("pretrain_prompt", "--output", "run", *arguments)[0] == 0
     prompt = SoftPrompt.load(tmp_path / "run/prompt.safetensors")
-    del prompt.metadata["selection"]["marks"]
+    del prompt.metadata["selection"]["images_known_by"]
+    prompt.metadata["selection"]["marks"] = "AAAA"
     prompt.save(tmp_path / "old.safetensors")
     images = open_images(f"folder:{splits}", "val")
-    for given in (images, images.fingerprint()):
-        assert selection_words(tmp_path / "old.safetensors", given) == ON_REPORTED
+    assert selection_words(tmp_path / "old.safetensors", images) == ON_REPORTED
     assert selection_words(tmp_path / "old.safetensors", images.subset([0])).startswith("best epoch chosen on test")
 
 

@@ -78,7 +78,7 @@ def test_a_linear_probe_has_numbers_among_its_own_classes_alone(tiny_clip: Any, 
 
 
 def test_features_of_each_image_have_a_limit(tiny_clip: Any, target: Target, tmp_path: Path) -> None:
-    method = CoCoOp(tiny_clip, "cocoop", 2, "")
+    method = CoCoOp(tiny_clip, n_ctx=2, init="")
     scores = score_target(method, target, True, tmp_path / "cache", most_texts=27)
     assert set(scores.protocol) == {"base_of_own", "novel_of_both"}
     assert scores.skipped == {"base_of_all": "class features of each image would be 54 texts"}

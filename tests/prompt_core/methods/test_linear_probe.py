@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from prompt_core import UniformSampler, UserError
 from prompt_core.clip import Clip
 from prompt_core.methods.linear_probe import LinearProbe
-from prompt_core.methods.logistic_regression import COARSE, LogisticRegression, search_strength
+from prompt_core.methods.logistic_regression import COARSE, LogisticRegression, Search, search_strength
 from prompt_core.training.loop import LearningSettings, method_step
 from prompt_core.vocabulary import Vocabulary
 
@@ -75,8 +75,9 @@ def test_regression_predicts_what_scikit_learns_own_does(
     method = LogisticRegression(clip, "logistic_regression", names=vocabulary.names)
     features, labels = problem(classes, 40, 1)
     held_out, right = problem(classes, 16, 2)
-    told: list[float] = []
-    found = method.fit(features, labels, held_out, right, halvings=3, report=lambda strength, _: told.append(strength))
+    told: list[str] = []
+    method.search = Search(halvings=3)
+    found = method.fit(features, labels, held_out, right, told.append)
     solver = linear_model.LogisticRegression(C=found["C"], max_iter=1000).fit(features, labels)
     new, _ = problem(classes, 50, 3)
     with torch.no_grad():
@@ -85,7 +86,7 @@ def test_regression_predicts_what_scikit_learns_own_does(
     shares = torch.softmax(logits, dim=1)[:, list(classes)].numpy()
     np.testing.assert_allclose(shares, solver.predict_proba(new), atol=1e-4)
     assert found["validation_accuracy"] == max(accuracy for _, accuracy in found["tried"])
-    assert told == [strength for strength, _ in found["tried"]]
+    assert [line.split(":")[0] for line in told] == [f"C {strength:.3g}" for strength, _ in found["tried"]]
 
 
 def test_mistakes(clip: Clip, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:

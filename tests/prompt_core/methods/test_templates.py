@@ -29,7 +29,7 @@ def test_features_are_the_normalised_mean_of_open_clips(clip: Clip, vocabulary: 
             for text in templates
         ]
     expected = F.normalize(torch.stack(each).mean(dim=0), dim=-1)
-    method = TemplateMethod(clip, "ensemble", templates)
+    method = TemplateMethod(clip, "ensemble", templates=templates)
     torch.testing.assert_close(method.class_features(vocabulary), expected, atol=1e-6, rtol=0)
     some = method.class_features(vocabulary, torch.tensor([3, 0]))
     torch.testing.assert_close(some, expected[[3, 0]], atol=1e-6, rtol=0)

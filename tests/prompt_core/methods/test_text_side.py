@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -170,9 +171,9 @@ def test_lasp_noise_comes_in_its_share_of_the_steps(double: Clip, vocabulary: Vo
     def loss(seed: int) -> float:
         return float(method.regulariser(vocabulary, None, classes, torch.Generator().manual_seed(seed)))
 
-    method.options["noise_probability"] = 0.0
+    method.options = dataclasses.replace(method.options, noise_probability=0.0)
     plain = loss(0)
-    method.options["noise_probability"] = 0.5
+    method.options = dataclasses.replace(method.options, noise_probability=0.5)
     losses = [loss(seed) for seed in range(40)]
     assert losses == [loss(seed) for seed in range(40)]
     assert 8 < sum(value == plain for value in losses) < 32

@@ -12,8 +12,10 @@ import torch
 
 from prompt_core import HardSampler, PromptedTextEncoder, SoftPrompt, UniformSampler, UserError, Vocabulary
 from prompt_core.clip import Clip
+from prompt_core.methods.soft_prompt import SoftPromptMethod
 from prompt_core.training.artifacts import load_state, save_state
-from prompt_core.training.loop import LearningSettings, LearningState, contrast_step, epoch_learning_rates, learn_prompt
+from prompt_core.training.batches import FeatureBatches
+from prompt_core.training.loop import LearningSettings, LearningState, epoch_learning_rates, learn, method_step
 
 NAMES = ["cat", "dog", "red fox", "crane", "crane", "oak tree", "old man of the woods", "cap"]
 
@@ -47,9 +49,8 @@ def test_step_is_the_sampled_loss_written_out(encoder: PromptedTextEncoder, reje
             assert count == 5
             return torch.tensor([4, 3, 1, 2, 7]), None
 
-    loss, right = contrast_step(
-        encoder, prompt, vocabulary, images, labels, settings, Fixed(), torch.Generator().manual_seed(0)
-    )
+    method = SoftPromptMethod.around(encoder, prompt)
+    loss, right = method_step(method, vocabulary, images, labels, settings, Fixed(), torch.Generator().manual_seed(0))
     features = encoder(prompt, NAMES).detach()
     scale = encoder.clip.logit_scale
     expected, hits = [], []
@@ -72,9 +73,8 @@ def test_all_classes_sampled_is_the_full_softmax(encoder: PromptedTextEncoder) -
     losses = []
     for count in (0, len(NAMES)):
         settings = LearningSettings(num_classes=count, correction="ln")
-        loss, _ = contrast_step(
-            encoder, prompt, vocabulary, images, labels, settings, UniformSampler(8), torch.Generator()
-        )
+        method = SoftPromptMethod.around(encoder, prompt)
+        loss, _ = method_step(method, vocabulary, images, labels, settings, UniformSampler(8), torch.Generator())
         losses.append((loss, torch.autograd.grad(loss, prompt.context)[0]))
     torch.testing.assert_close(losses[0][0], losses[1][0])
     torch.testing.assert_close(losses[0][1], losses[1][1], atol=1e-5, rtol=1e-4)
@@ -109,14 +109,15 @@ def run(
     def stop() -> bool:
         return interrupt is not None and done == interrupt
 
-    for _ in learn_prompt(encoder, prompt, vocabulary, features, labels, settings, sampler, state, stop):
+    batches = FeatureBatches(features, labels, settings.views)
+    for _ in learn(SoftPromptMethod.around(encoder, prompt), vocabulary, batches, settings, sampler, state, stop):
         done += 1
     if interrupt is not None:
         assert done == interrupt
         save_state(path, state, prompt, {"a": 1})
         prompt, sampler = start()
         state = load_state(path, prompt, {"a": 1})
-        for _ in learn_prompt(encoder, prompt, vocabulary, features, labels, settings, sampler, state):
+        for _ in learn(SoftPromptMethod.around(encoder, prompt), vocabulary, batches, settings, sampler, state):
             done += 1
     return prompt, state
 
