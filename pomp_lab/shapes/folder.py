@@ -85,23 +85,23 @@ def _is_there(target: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
     if not (target / MANIFEST).is_file():
         raise UserError(f"--output {target} is not empty and holds no {MANIFEST}; choose another folder")
     # Checked before overwriting as well: only what this tool wrote may be deleted by it.
-    found = read_json(target / MANIFEST)
-    if not isinstance(found, dict) or found.get("data_set") != "shapes":
+    present = read_json(target / MANIFEST)
+    if not isinstance(present, dict) or present.get("data_set") != "shapes":
         raise UserError(f"{target / MANIFEST} was not written by this tool; choose another --output folder")
-    if found == manifest:
+    if present == manifest:
         return True
     if not overwrite:
         raise UserError(
-            f"--output {target} holds shapes made with other options ({_difference(found, manifest)}); "
+            f"--output {target} holds shapes made with other options ({_difference(present, manifest)}); "
             "choose another folder or give --overwrite"
         )
     return False
 
 
-def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    old, new = found.get("options"), wanted["options"]
-    if not isinstance(old, dict) or found.get("version") != wanted["version"]:
-        return f"version {found.get('version')}, now {wanted['version']}"
+def _difference(present: dict[str, Any], wanted: dict[str, Any]) -> str:
+    old, new = present.get("options"), wanted["options"]
+    if not isinstance(old, dict) or present.get("version") != wanted["version"]:
+        return f"version {present.get('version')}, now {wanted['version']}"
     names = [name for name in new if old.get(name) != new[name]] + [name for name in old if name not in new]
     return "; ".join(f"{name}: {old.get(name)}, now {new.get(name)}" for name in names[:3])
 

@@ -1,8 +1,8 @@
 """Binary masks as the JSON of COCO and LVIS writes them: boxes, run lengths and polygons, all exact to the pixel.
 
 Polygons run along pixel edges at whole coordinates. Rasterised by the COCO tools they give back the mask bit for bit,
-and unlike run lengths they are what LVIS files hold and what the LVIS reader of detectron2 expects. Libraries do neither:
-contours of OpenCV run through pixel centres, and pycocotools compresses its run lengths.
+and unlike run lengths they are what LVIS files hold and what the LVIS reader of detectron2 expects. No library does it:
+contours of OpenCV run through pixel centres, pycocotools has no polygons of masks and compresses its run lengths.
 """
 
 from __future__ import annotations

@@ -74,11 +74,11 @@ def check_entry(entry: ClassificationEntry, root: Path) -> list[Finding]:
     if not is_folder(folder):
         return [Finding(entry.name, folder, MISSING, "photos and labels", advice)]
     findings: list[Finding] = []
-    said: set[str] = set()
+    reported: set[str] = set()
     if isinstance(entry.reader, Benchmark):
         finding = _split_file(entry.name, entry.reader, folder, advice)
         findings.append(finding)
-        said.add(finding.detail)
+        reported.add(finding.detail)
     opened: dict[str, ImageSet] = {}
     for split in entry.splits:
         try:
@@ -86,9 +86,9 @@ def check_entry(entry: ClassificationEntry, root: Path) -> list[Finding]:
         except NoSuchSplit:
             continue
         except (UserError, OSError) as error:
-            if str(error) not in said:  # what is missing for one split is mostly missing for all
+            if str(error) not in reported:  # what is missing for one split is mostly missing for all
                 findings.append(Finding(entry.name, folder, BROKEN, f"{split}: {error}", advice))
-            said.add(str(error))
+            reported.add(str(error))
         else:
             wrong = _unexpected(entry, images, split)
             findings.append(_split(entry.name, folder, split, images, opened, wrong, advice))

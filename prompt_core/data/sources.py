@@ -1,4 +1,4 @@
-"""Open images by a data set's name, by kind and path, by path alone where the layout is known, or by own function."""
+"""Open images by a data set's name, by kind and path, by path alone where the layout is known, or by a function."""
 
 from __future__ import annotations
 

@@ -60,9 +60,9 @@ def caption_tags(
         texts.setdefault(annotation["image_id"], []).append(" ".join(annotation["caption"].split()))
     images = []
     for image in captions["images"]:
-        said = texts.get(image["id"], [])
-        named = [category for category, pattern in patterns.items() if any(map(pattern.search, said))]
-        images.append({**image, "captions": said, "pos_category_ids": named})
+        descriptions = texts.get(image["id"], [])
+        named = [category for category, pattern in patterns.items() if any(map(pattern.search, descriptions))]
+        images.append({**image, "captions": descriptions, "pos_category_ids": named})
     return {
         "info": captions.get("info", {}),
         "licenses": captions.get("licenses", []),

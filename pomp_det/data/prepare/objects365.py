@@ -48,11 +48,11 @@ def existing_photos(document: Mapping[str, Any], folder: Path) -> tuple[dict[str
     for image in document["images"]:
         name = str(image.get("file_name") or image["coco_url"])
         places = [name, "/".join(Path(name).parts[-2:])]
-        found = next((place for place in places if (folder / place).is_file()), None)
-        if found is None:
+        existing = next((place for place in places if (folder / place).is_file()), None)
+        if existing is None:
             missing.append(name)
         else:
-            images.append({**image, "file_name": found})
+            images.append({**image, "file_name": existing})
     kept = {image["id"] for image in images}
     annotations = [annotation for annotation in document["annotations"] if annotation["image_id"] in kept]
     return {**document, "images": images, "annotations": annotations}, missing

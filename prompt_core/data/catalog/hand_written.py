@@ -19,13 +19,13 @@ SELECTED_TEMPLATES = (
 )
 
 
-def selected_templates(own: str | None = None) -> list[str]:
-    """The seven selected templates, and behind them the data set's own one; a new list on each call.
+def selected_templates(template: str | None = None) -> list[str]:
+    """The seven selected templates, and behind them that of a data set; a new list on each call.
 
     Args:
-        own: None for the ImageNet family, whose published ensemble has the seven alone.
+        template: None for the ImageNet family, whose published ensemble has the seven alone.
     """
-    return [*SELECTED_TEMPLATES] if own is None else [*SELECTED_TEMPLATES, own]
+    return [*SELECTED_TEMPLATES] if template is None else [*SELECTED_TEMPLATES, template]
 
 
 def imagenet_templates() -> list[str]:

@@ -49,8 +49,8 @@ def classification_entry(name: str) -> ClassificationEntry:
 
 def photo_folders(split_file: str) -> tuple[str, ...]:
     """Where the data set of one of CoOp's split files has its photos; nothing for any other file."""
-    found = (entry.reader for entry in ENTRIES if entry.split_file == split_file)
-    return next((reader.photo_folders for reader in found if isinstance(reader, Benchmark)), ())
+    readers = (entry.reader for entry in ENTRIES if entry.split_file == split_file)
+    return next((reader.photo_folders for reader in readers if isinstance(reader, Benchmark)), ())
 
 
 def recognise(path: Path) -> ClassificationEntry | None:

@@ -56,8 +56,8 @@ def imagenet_v2(root: str | Path, split: str) -> ImageSet:
     base = _inner(root, ("imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency"))
     wnids, names, origin = imagenet_classes(root)
     folders = list_folders(base)
-    if strange := [name for name in folders if not (name.isascii() and name.isdigit()) or int(name) >= len(wnids)]:
-        raise UserError(f"{base / strange[0]} is no class folder of ImageNetV2: expected 0 to {len(wnids) - 1}")
+    if unknown := [name for name in folders if not (name.isascii() and name.isdigit()) or int(name) >= len(wnids)]:
+        raise UserError(f"{base / unknown[0]} is no class folder of ImageNetV2: expected 0 to {len(wnids) - 1}")
     folders = sorted(folders, key=int)
     keys, places = photos_of_classes(base, folders)
     labels = [int(folders[place]) for place in places]
@@ -119,8 +119,8 @@ def _flat_val(root: Path, base: Path) -> ImageSet:
     keys = [f"val/{name}" for name in list_photos(base / "val")]
     if len(numbers) != len(keys):
         raise UserError(f"{place / GROUND_TRUTH} has {len(numbers)} lines for {len(keys)} photos in {base / 'val'}")
-    if strange := [number for number in numbers if not number.isdigit() or int(number) not in wnid_of]:
-        raise UserError(f"{place / GROUND_TRUTH}: {strange[0]!r} is no ILSVRC2012_ID of meta.mat")
+    if unknown := [number for number in numbers if not number.isdigit() or int(number) not in wnid_of]:
+        raise UserError(f"{place / GROUND_TRUTH}: {unknown[0]!r} is no ILSVRC2012_ID of meta.mat")
     wnids = sorted(wnid_of.values())
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     names, origin = names_of(wnids, root)

@@ -169,10 +169,10 @@ def _class_folders(images: Path, name_of: Callable[[str], str | None]) -> Listed
 
 
 def _photos(folder: Path) -> list[str]:
-    found = list_photos(folder)
-    if not found:  # leaving the class out would shift all labels behind it
+    photos = list_photos(folder)
+    if not photos:  # leaving the class out would shift all labels behind it
         raise UserError(f"class folder {folder} has no photos: expected files such as .jpg; is the download complete?")
-    return found
+    return photos
 
 
 def _labelled_by_folder(lists: dict[str, list[str]], files: dict[str, Path]) -> dict[str, list[Row]]:

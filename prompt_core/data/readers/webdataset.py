@@ -47,9 +47,9 @@ def webdataset_shards(pattern: str | Path) -> ImageSet:
     labels: list[int] = []
     members: list[tuple[int, int, int]] = []
     for number, path in enumerate(paths):
-        photos, found = _index_shard(path)
+        photos, label_of = _index_shard(path)
         for key, (member, offset, size) in photos.items():
-            label = found.get(key)
+            label = label_of.get(key)
             if isinstance(label, str):
                 label = label_of_name.get(label, label)
             if type(label) is not int or not 0 <= label < len(names):

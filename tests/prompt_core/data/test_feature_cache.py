@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import namedtuple
@@ -190,38 +188,25 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_is_whole(tmp_path: P
     assert len(cached_features(FakeClip(), images, 2, TRANSFORM, 0, tmp_path / "cache")) == 10
 
 
-KILLED = """
-import sys, time
-from types import SimpleNamespace
-import numpy as np
-import torch
-from prompt_core.data.feature_cache import cached_features
-from prompt_core.data.images import ImageSet
-
-def encode(photos):
-    if encoded:
-        print("written", flush=True)
-        time.sleep(60)
-    encoded.append(len(photos))
-    return torch.ones(len(photos), 6)
-
-encoded, keys = [], [f"{index:03d}.png" for index in range(10)]
-images = ImageSet(["a", "b", "c"], ["a", "b", "c"], np.arange(10) % 3, keys, "test set", sys.argv[1])
-clip = SimpleNamespace(
-    image_fingerprint="fake 0 6", embed_dim=6, preprocess=lambda image: torch.zeros(3, 8, 8), encode_image=encode
-)
-cached_features(clip, images, 0, None, 0, sys.argv[2], batch_size=4)
-"""
-
-
 def test_a_killed_run_leaves_nothing_that_looks_complete_and_is_tidied_later(tmp_path: Path) -> None:
     images, folder = make_set(tmp_path / "data"), tmp_path / "cache"
     entry = folder / cache_key(FakeClip(), images, 0, None, 0)
-    command = [sys.executable, "-c", KILLED, str(images.root), str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(feature_cache.__file__).parents[2]) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"written\n"
-        process.send_signal(signal.SIGKILL)
+    fork = multiprocessing.get_context("fork")
+    written = fork.Event()
+
+    class Hanging(FakeClip):
+        def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+            if self.calls:
+                written.set()
+                time.sleep(60)
+            return super().encode_image(images)
+
+    arguments = (Hanging(), images, 0, None, 0, folder)
+    process = fork.Process(target=cached_features, args=arguments, kwargs={"batch_size": 4, "workers": 0})
+    process.start()
+    assert written.wait(60)
+    process.kill()
+    process.join()
     (left,) = leftovers(folder)
     clip = FakeClip()
     cached = cached_features(clip, images, 0, None, 0, folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import tarfile
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from prompt_core.data.readers.folder import folder_per_class
 from prompt_core.data.readers.table import photo_list
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
-
-SHARED = Path(__file__).resolve().parents[3] / os.environ.get("POMP_SHARED", "../shared")
 
 
 def save(path: Path, colour: tuple[int, int, int] = (10, 20, 30)) -> None:
@@ -285,10 +282,8 @@ def test_unknown_sources_get_a_hint(tmp_path: Path) -> None:
         open_images(f"folder:{tmp_path}/absent")
 
 
-def test_real_imagenet_samples(tmp_path: Path) -> None:
-    archive = SHARED / "data" / "imagenet_samples.tar"
-    if not archive.is_file():
-        pytest.skip(f"{archive} is absent; set POMP_SHARED")
+def test_real_imagenet_samples(shared: Path, tmp_path: Path) -> None:
+    archive = shared / "data" / "imagenet_samples.tar"
     with tarfile.open(archive) as tar:
         members = [member for member in tar if "/images/" in member.name][:40]
         table = tar.extractfile("imagenet_samples/labels.csv")

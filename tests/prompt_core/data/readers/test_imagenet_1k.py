@@ -11,7 +11,7 @@ from prompt_core.data.readers.imagenet_1k import imagenet_classes
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
-from ...support import benchmark_trees as trees
+from ....support import benchmark_trees as trees
 
 TENCH, GOLDFISH, CRANE, MACHINE = "n01440764", "n01443537", "n02012849", "n03126707"
 NAMES = f"{TENCH} tench (fish)\n{GOLDFISH} gold_fish\n{CRANE} crane\n"

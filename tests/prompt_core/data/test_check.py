@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prompt_core.data.catalog.benchmark_splits import Benchmark
 from prompt_core.data.check import BROKEN, MISSING, PRESENT, WRONG, check_group, check_source
 from prompt_core.data.check_photos import repeated
 from prompt_core.data.sources import open_images
@@ -85,7 +86,7 @@ def test_one_set_that_nobody_foresaw_leaves_the_others(tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise ZeroDivisionError("odd")
 
-    monkeypatch.setattr("prompt_core.data.check._split_file", fail)
+    monkeypatch.setattr(Benchmark, "published", fail)
     findings = {finding.dataset: finding for finding in check_group("classification", tmp_path)}
     assert (findings["eurosat"].state, findings["eurosat"].detail) == (
         BROKEN,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from prompt_core.data.catalog import lookup as catalog
-from prompt_core.data.catalog.entry import Count
+from prompt_core.data.catalog.entry import ClassificationEntry, Count
 from prompt_core.data.catalog.hand_written import SELECTED_TEMPLATES, imagenet_templates, selected_templates
 from prompt_core.data.catalog.lookup import (
     CROSS_DATASET,
@@ -18,13 +18,13 @@ from prompt_core.data.catalog.lookup import (
     classification_entry,
     find_entry,
 )
-from prompt_core.data.check import MISSING, PRESENT, WRONG, check_group, is_group
+from prompt_core.data.check import MISSING, PRESENT, WRONG, check_entry, check_group, is_group
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import open_images
 from prompt_core.data.splits import base_half, few_shot, few_shot_validation, half_of, novel_half
 from prompt_core.errors import UserError
 
-from ...support import benchmark_trees as trees
+from ....support import benchmark_trees as trees
 
 # names in the code of CoOp and POMP
 PUBLISHED_NAMES = {
@@ -162,18 +162,15 @@ def test_validation_has_four_shots_at_most() -> None:
         few_shot_validation(images, 0, 1)
 
 
-def shrink(monkeypatch: pytest.MonkeyPatch, name: str, classes: int, test: int, official: int | None = None) -> None:
-    """Expect what a tiny tree holds."""
-    import dataclasses
-
-    entry = dataclasses.replace(
+def tiny_entry(name: str, classes: int, test: int, official: int | None = None) -> ClassificationEntry:
+    """An entry that expects what a tiny tree holds."""
+    return dataclasses.replace(
         classification_entry(name),
         classes=Count(classes),
         test=Count(test, seen=True),
         base_test=None,
         official_test=None if official is None else Count(official),
     )
-    monkeypatch.setitem(catalog._BY_NAME, name, entry)
 
 
 def test_a_check_of_nothing_names_the_path(tmp_path: Path) -> None:
@@ -187,7 +184,7 @@ def test_a_check_of_nothing_names_the_path(tmp_path: Path) -> None:
     assert not is_group("lvis")
 
 
-def test_a_check_counts_against_the_published_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_counts_against_the_published_numbers(tmp_path: Path) -> None:
     folder = tmp_path / "dtd"
     trees.dtd(folder)
     published, train, val, test = check_group("dtd", tmp_path)
@@ -195,13 +192,13 @@ def test_a_check_counts_against_the_published_numbers(tmp_path: Path, monkeypatc
     assert {part.state for part in (train, val, test)} == {WRONG}
     assert "2 classes, 8 photos" in test.detail
     assert "expected 47 (literature) classes; expected 1,880 (literature) photos; official split" in test.detail
-    shrink(monkeypatch, "dtd", 2, 4, official=8)
-    assert [finding.state for finding in check_group("dtd", tmp_path)] == [MISSING, PRESENT, PRESENT, PRESENT]
+    entry = tiny_entry("dtd", 2, 4, official=8)
+    assert [finding.state for finding in check_entry(entry, tmp_path)] == [MISSING, PRESENT, PRESENT, PRESENT]
     rows = [[f"banded/photo_000{number}.jpg", 0, "banded"] for number in (1, 2, 3)]
     dots = [["polka-dotted/photo_0004.jpg", 1, "polka-dotted"]]
     parts: dict[str, list[list[object]]] = {"train": [*rows, *dots], "val": [*rows, *dots], "test": [*rows, *dots]}
     trees.published(folder, "split_zhou_DescribableTextures.json", parts)
-    findings = check_group("dtd", tmp_path)
+    findings = check_entry(entry, tmp_path)
     assert [finding.state for finding in findings] == [PRESENT] * 4
     assert findings[-1].detail == (
         "test: 2 classes, 4 photos, all of them read; "
@@ -210,9 +207,9 @@ def test_a_check_counts_against_the_published_numbers(tmp_path: Path, monkeypatc
         "published split split_zhou_DescribableTextures.json"
     )
     (folder / "images/banded/photo_0003.jpg").write_bytes(b"no photo")
-    assert "; 1 cannot be read: banded/photo_0003.jpg; " in check_group("dtd", tmp_path)[-1].detail
+    assert "; 1 cannot be read: banded/photo_0003.jpg; " in check_entry(entry, tmp_path)[-1].detail
     (folder / "images/banded/photo_0003.jpg").unlink()
-    findings = check_group("dtd", tmp_path)
+    findings = check_entry(entry, tmp_path)
     assert len(findings) == 2, "what lacks for each split is said once"
     assert str(folder / "images/banded/photo_0003.jpg") in findings[-1].detail
 
@@ -228,11 +225,10 @@ def test_a_folder_with_a_number_sign(tmp_path: Path) -> None:
     assert len(open_images(f"eurosat:{tmp_path}/a#b/eurosat#generated", "test")) == 20
 
 
-def test_a_check_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_writes_nothing(tmp_path: Path) -> None:
     trees.eurosat(tmp_path / "eurosat")
     before = sorted(tmp_path.rglob("*"))
-    shrink(monkeypatch, "eurosat", 10, 20)
-    findings = check_group("eurosat", tmp_path)
+    findings = check_entry(tiny_entry("eurosat", 10, 20), tmp_path)
     assert [finding.state for finding in findings] == [MISSING, PRESENT, PRESENT, PRESENT]
     assert "generated split, seed 1, not the published one" in findings[-1].detail
     assert sorted(tmp_path.rglob("*")) == before
@@ -256,26 +252,10 @@ def test_a_check_decodes_some_photos_of_every_split(tmp_path: Path, monkeypatch:
     assert len(read) == 3 * 4, "four photos of every split"
 
 
-def test_classes_without_photos_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_without_photos_are_found(tmp_path: Path) -> None:
     photos = tmp_path / "imagenet-rendition" / "imagenet-r"
     trees.save(photos / "n01440764" / "a.jpg")
     (photos / "n01443537").mkdir()
-    shrink(monkeypatch, "imagenet_r", 2, 1)
-    (finding,) = check_group("imagenet_r", tmp_path)
+    (finding,) = check_entry(tiny_entry("imagenet_r", 2, 1), tmp_path)
     assert finding.state == WRONG
     assert "1 classes have no photos, the first is 'goldfish'" in finding.detail
-
-
-def test_tiny_imagenet_by_name(shared: Path, tmp_path: Path) -> None:
-    import tarfile
-
-    pack = shared / "data" / "tiny_imagenet.tar"
-    if not pack.is_file():
-        pytest.skip(f"no {pack}")
-    with tarfile.open(pack) as archive:
-        members = [member for member in archive if "/train/" not in member.name]
-        archive.extractall(tmp_path, members=members, filter="data")
-    for split in ("val", "test"):
-        images = open_images("tiny_imagenet", split, root=tmp_path)
-        assert (len(images.names), len(images)) == (200, 5_000)
-    assert images.source == "tiny_imagenet:val"

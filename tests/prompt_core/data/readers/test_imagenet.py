@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 import tarfile
@@ -18,8 +17,6 @@ from prompt_core.data.readers.imagenet import imagenet21k, tiny_imagenet
 from prompt_core.data.sources import open_images
 from prompt_core.data.splits import few_shot
 from prompt_core.errors import UserError
-
-SHARED = Path(__file__).resolve().parents[3] / os.environ.get("POMP_SHARED", "../shared")
 
 
 def save(path: Path) -> None:
@@ -190,10 +187,8 @@ def test_a_tree_with_more_than_plain_containers_is_read(tmp_path: Path) -> None:
         imagenet21k(root, "val")
 
 
-def test_real_tiny_imagenet(tmp_path: Path) -> None:
-    archive = SHARED / "data" / "tiny_imagenet.tar"
-    if not archive.is_file():
-        pytest.skip(f"{archive} is absent; set POMP_SHARED")
+def test_real_tiny_imagenet(shared: Path, tmp_path: Path) -> None:
+    archive = shared / "data" / "tiny_imagenet.tar"
     folder = "tiny-imagenet-200"
     with tarfile.open(archive) as tar:
         names = tar.getnames()
@@ -221,3 +216,6 @@ def test_real_tiny_imagenet(tmp_path: Path) -> None:
     assert len(val) == 50
     assert {train.read(index).size for index in (0, 99, 199)} == {(64, 64)}
     assert val.read(49).mode == "RGB"
+    for split in ("val", "test"):
+        named = open_images("tiny_imagenet", split, root=tmp_path)
+        assert (named.source, named.keys) == ("tiny_imagenet:val", val.keys)

@@ -16,7 +16,7 @@ from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
-from ...support import benchmark_trees as trees
+from ....support import benchmark_trees as trees
 
 PARTS = ("train", "val", "test")
 

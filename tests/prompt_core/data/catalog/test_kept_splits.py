@@ -12,7 +12,7 @@ import pytest
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
-from ...support import benchmark_trees as trees
+from ....support import benchmark_trees as trees
 
 KEPT = "split_generated_seed1.json"
 ROWS = {

@@ -13,7 +13,7 @@ from prompt_core.data.images import ImageSet, UnreadableImage
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
 
-from ...support import benchmark_trees as trees
+from ....support import benchmark_trees as trees
 
 
 def refused(source: str, split: str = "test") -> str:
