@@ -13,7 +13,8 @@ from prompt_core.lazy import lazy_names
 if TYPE_CHECKING:
     from pomp_det.build import build_detector
     from pomp_det.checkpoint import DetectorCheckpointer, load_weights
-    from pomp_det.classifier import configured_classifier, set_classifier
+    from pomp_det.class_matrix import configured_classifier
+    from pomp_det.classifier import set_classifier
     from pomp_det.config import add_detic_config, load_config
     from pomp_det.task import detection_task
 
@@ -21,7 +22,7 @@ _HOMES = {
     "DetectorCheckpointer": "checkpoint",
     "add_detic_config": "config",
     "build_detector": "build",
-    "configured_classifier": "classifier",
+    "configured_classifier": "class_matrix",
     "detection_task": "task",
     "load_config": "config",
     "load_weights": "checkpoint",

@@ -9,9 +9,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from torch import nn
 
-from pomp_det.class_matrix import ClassMatrix, read_class_matrix
+from pomp_det.class_matrix import read_class_matrix
 from pomp_det.data.registration import dataset_vocabulary, register_dataset, register_datasets
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from prompt_core.classifier import TextClassifier
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import resolve_path
 from prompt_core.vocabulary import plain_name
@@ -59,8 +60,8 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
         for dataset in cfg.DATASETS.TRAIN:
             check_names(dataset, of_training)
     for number, dataset in enumerate(cfg.DATASETS.TEST):
-        matrix = classifier_of_test(cfg, number)
-        check_names(dataset, names if matrix is None else matrix.names)
+        classifier = classifier_of_test(cfg, number)
+        check_names(dataset, names if classifier is None else classifier.names)
         if training:
             DatasetCatalog.get(dataset)  # reads the annotations, and raises what is wrong with them
 
@@ -81,7 +82,7 @@ def check_class_counts(model: nn.Module) -> None:
             )
 
 
-def classifier_of_test(cfg: CfgNode, number: int) -> ClassMatrix | None:
+def classifier_of_test(cfg: CfgNode, number: int) -> TextClassifier | None:
     """The classes of test set ``number``; None for the model's own, without ``MODEL.RESET_CLS_TESTS``.
 
     Raises:
@@ -95,12 +96,10 @@ def classifier_of_test(cfg: CfgNode, number: int) -> ClassMatrix | None:
             f"MODEL.RESET_CLS_TESTS: {len(files)} TEST_CLASSIFIERS and {len(counts)} TEST_NUM_CLASSES for {wanted} "
             "data sets in DATASETS.TEST; give one of each for each"
         )
-    matrix = read_class_matrix(files[number])
-    if len(matrix.weight) != counts[number]:
-        raise UserError(
-            f"{files[number]} has {len(matrix.weight)} classes, MODEL.TEST_NUM_CLASSES says {counts[number]}"
-        )
-    return matrix
+    classifier = read_class_matrix(files[number])
+    if len(classifier) != counts[number]:
+        raise UserError(f"{files[number]} has {len(classifier)} classes, MODEL.TEST_NUM_CLASSES says {counts[number]}")
+    return classifier
 
 
 def check_classes(model: nn.Module, dataset: str) -> None:

@@ -1,46 +1,59 @@
-"""The class matrix that a configuration asks for: from a file, or from class names and a prompt."""
+"""The classifier that a configuration asks for: from a file, or from class names and a prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from prompt_core.classifier import TextClassifier, load_matrix
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import resolve_path
-from prompt_core.vocabulary import plain_name, read_vocabulary
+from prompt_core.prompt import SoftPrompt
+from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
-
-    from prompt_core.prompt import SoftPrompt
-    from prompt_core.vocabulary import Vocabulary
 
 RANDOM = "rand"  # as the published code names it
 # Detic's and POMP's matrices come without names; their rows are in the order of category ids.
 PUBLISHED_FILES = {"lvis_v1_": "lvis", "coco_": "coco", "o365_": "objects365"}
 
 
-class ClassMatrix(NamedTuple):
-    """Class features in rows.
+class ClassMatrix(TextClassifier):
+    """A classifier that keeps its rows of any norm beside the unit-norm ones.
+
+    A detector compares by these rows. Published matrices are half floats, whose norm is 1 to three digits, and with
+    ``NORM_WEIGHT`` False the norm counts; a row that is normalised twice differs from the published detector's in its
+    last bits.
 
     Attributes:
-        weight: (C, E) of any norm, as the file holds them.
-        names: C class names; ``class 0`` … where the file has none.
-        source: where they come from, for messages.
-        clip: the CLIP that made them, where the file says so.
+        rows: (C, E) float32, as they were given.
     """
 
-    weight: Tensor
-    names: list[str]
-    source: str
-    clip: str | None = None
+    def __init__(self, rows: Tensor, names: Sequence[str], source: str, metadata: Mapping[str, Any] | None = None):
+        """Raises UserError when a number is not finite."""
+        if not bool(torch.isfinite(rows).all()):
+            raise UserError(f"class matrix from {source} holds numbers that are not finite")
+        self.rows, self.weight = rows, F.normalize(rows, dim=-1)
+        self.names, self.metadata = list(names), {**(metadata or {}), "source": source}
 
 
-def read_class_matrix(path: str | Path) -> ClassMatrix:
+def rows_of(classifier: TextClassifier) -> Tensor:
+    """(C, E) rows as a detector takes them; it normalises them itself."""
+    return classifier.rows if isinstance(classifier, ClassMatrix) else classifier.weight
+
+
+def source_of(classifier: TextClassifier) -> str:
+    """Where a classifier comes from, for messages."""
+    return str(classifier.metadata.get("source") or classifier.metadata.get("vocabulary") or "a classifier")
+
+
+def read_class_matrix(path: str | Path) -> TextClassifier:
     """A ``.npy`` matrix (C, E), or a classifier file (``.safetensors``).
 
     A ``.npy`` takes its names from ``NAME.names.json`` beside it. Without that, a matrix that is called like a
@@ -49,8 +62,6 @@ def read_class_matrix(path: str | Path) -> ClassMatrix:
     Raises:
         UserError: when the file is absent, truncated, or of another shape.
     """
-    from prompt_core.classifier import TextClassifier, _load_matrix
-
     file = resolve_path(path)
     if not file.is_file():
         raise UserError(
@@ -59,20 +70,17 @@ def read_class_matrix(path: str | Path) -> ClassMatrix:
         )
     if file.suffix != ".npy":
         classifier = TextClassifier.load(file)
-        return ClassMatrix(classifier.weight, classifier.names, str(path), classifier.metadata.get("clip"))
-    weight, names, metadata = _load_matrix(file)
-    if not bool(torch.isfinite(weight).all()):
-        raise UserError(f"class matrix {file} holds numbers that are not finite")
-    if len(names) != len(weight):
-        raise UserError(f"class matrix {file} has {len(weight)} rows, its .names.json {len(names)} names")
+        classifier.metadata["source"] = str(path)
+        return classifier
+    rows, names, metadata = load_matrix(file)
+    if len(names) != len(rows):
+        raise UserError(f"class matrix {file} has {len(rows)} rows, its .names.json {len(names)} names")
     if not file.with_suffix(".names.json").is_file():
-        names = _published_names(file.name, len(weight)) or names
-    return ClassMatrix(weight, names, str(path), metadata.get("clip"))
+        names = _published_names(file.name, len(rows)) or names
+    return ClassMatrix(rows, names, str(path), metadata)
 
 
 def _published_names(file: str, count: int) -> list[str]:
-    from prompt_core.vocabulary import Vocabulary
-
     for prefix, vocabulary in PUBLISHED_FILES.items():
         if file.startswith(prefix):
             names = Vocabulary.load(vocabulary).names
@@ -80,8 +88,11 @@ def _published_names(file: str, count: int) -> list[str]:
     return []
 
 
-def configured_matrix(cfg: CfgNode) -> ClassMatrix | None:
-    """The classes that the configuration asks for; None for a random matrix, or without a zero-shot classifier.
+def configured_classifier(cfg: CfgNode) -> TextClassifier | None:
+    """The classes that a configuration asks for, by ``MODEL.VOCABULARY`` or ``ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH``.
+
+    Returns:
+        None for a random matrix, or without a zero-shot classifier.
 
     Raises:
         UserError: a file that is missing or damaged, or class names that cannot be turned into features.
@@ -91,21 +102,35 @@ def configured_matrix(cfg: CfgNode) -> ClassMatrix | None:
         if cfg.MODEL.VOCABULARY or cfg.MODEL.PROMPT:
             raise UserError("MODEL.VOCABULARY and MODEL.PROMPT need MODEL.ROI_BOX_HEAD.USE_ZEROSHOT_CLS True")
         return None
-    if not cfg.MODEL.VOCABULARY:
-        if cfg.MODEL.PROMPT:
-            raise UserError("MODEL.PROMPT is set without MODEL.VOCABULARY; name the classes to encode")
-        return None if node.ZEROSHOT_WEIGHT_PATH == RANDOM else read_class_matrix(node.ZEROSHOT_WEIGHT_PATH)
-    if cfg.MODEL.VOCABULARY.endswith((".npy", ".safetensors")):
-        matrix = read_class_matrix(cfg.MODEL.VOCABULARY)
-        _check_same_clip(cfg, matrix)
-        return matrix
-    vocabulary = read_vocabulary(cfg.MODEL.VOCABULARY)
+    if cfg.MODEL.VOCABULARY:
+        return words_classifier(cfg, cfg.MODEL.VOCABULARY, cfg.MODEL.PROMPT)
     if cfg.MODEL.PROMPT:
-        trained_with = resolve_path(node.ZEROSHOT_WEIGHT_PATH)
-        if trained_with.is_file():  # the matrix that the detector learned with
-            _check_same_clip(cfg, read_class_matrix(node.ZEROSHOT_WEIGHT_PATH))
-        return _encode(cfg, vocabulary)
-    return _rows_by_name(node.ZEROSHOT_WEIGHT_PATH, vocabulary.names)
+        raise UserError("MODEL.PROMPT is set without MODEL.VOCABULARY; name the classes to encode")
+    return None if node.ZEROSHOT_WEIGHT_PATH == RANDOM else read_class_matrix(node.ZEROSHOT_WEIGHT_PATH)
+
+
+def words_classifier(cfg: CfgNode, words: str, prompt: str = "") -> TextClassifier:
+    """The classifier of other words, for the detector of a configuration.
+
+    Args:
+        words: a published vocabulary's name, a file of names or a classifier file, or names joined by commas.
+        prompt: a prompt file, or templates with ``{}`` separated by ``|``; without it, names are looked up in the
+            detector's own class matrix.
+
+    Raises:
+        UserError: names that cannot be found or encoded; a class matrix of another CLIP than the prompt's.
+    """
+    path = cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH
+    if words.endswith((".npy", ".safetensors")):
+        classifier = read_class_matrix(words)
+        _check_same_clip(prompt, classifier)
+        return classifier
+    vocabulary = read_vocabulary(words)
+    if not prompt:
+        return _rows_by_name(path, vocabulary.names)
+    if resolve_path(path).is_file():  # the matrix that the detector learned with
+        _check_same_clip(prompt, read_class_matrix(path))
+    return _encode(cfg, vocabulary, prompt)
 
 
 def stage_matrix(cfg: CfgNode) -> tuple[Tensor, str]:
@@ -115,54 +140,51 @@ def stage_matrix(cfg: CfgNode) -> tuple[Tensor, str]:
         UserError: when the configured matrix has another number of classes.
     """
     count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    matrix = configured_matrix(cfg)
-    if matrix is None:
+    classifier = configured_classifier(cfg)
+    if classifier is None:
         return torch.randn(count, cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM), "random"
-    check_class_count(matrix, count)
-    return matrix.weight, matrix.source
+    check_class_count(classifier, count)
+    return rows_of(classifier), source_of(classifier)
 
 
-def check_class_count(matrix: ClassMatrix, count: int) -> None:
-    """Raises UserError unless the matrix has ``count`` classes."""
-    if len(matrix.weight) != count:
+def check_class_count(classifier: TextClassifier, count: int) -> None:
+    """Raises UserError unless the classifier has ``count`` classes."""
+    if len(classifier) != count:
         raise UserError(
-            f"class matrix {matrix.source} has {len(matrix.weight)} classes, MODEL.ROI_HEADS.NUM_CLASSES is {count}; "
-            "set both alike, or name the classes with MODEL.VOCABULARY"
+            f"class matrix {source_of(classifier)} has {len(classifier)} classes, MODEL.ROI_HEADS.NUM_CLASSES is "
+            f"{count}; set both alike, or name the classes with MODEL.VOCABULARY"
         )
 
 
-def _encode(cfg: CfgNode, vocabulary: Vocabulary) -> ClassMatrix:
+def _encode(cfg: CfgNode, vocabulary: Vocabulary, prompt: str) -> TextClassifier:
     """Class features of a prompt file, or of templates separated by ``|``."""
-    from prompt_core.classifier import TextClassifier
     from prompt_core.clip import load_clip
-    from prompt_core.prompt import SoftPrompt
 
     subject: SoftPrompt | Sequence[str]
     learned_with = None
-    if "{}" in cfg.MODEL.PROMPT:
-        subject = cfg.MODEL.PROMPT.split("|")
+    if "{}" in prompt:
+        subject = prompt.split("|")
     else:
-        subject = SoftPrompt.load(resolve_path(cfg.MODEL.PROMPT))
+        subject = SoftPrompt.load(resolve_path(prompt))
         learned_with = subject.metadata.get("clip")
     name = cfg.MODEL.CLIP.NAME or learned_with or "ViT-B-16-quickgelu"
     if learned_with and name != learned_with:
-        raise UserError(f"prompt {cfg.MODEL.PROMPT} was learned with CLIP {learned_with}; MODEL.CLIP.NAME is {name!r}")
+        raise UserError(f"prompt {prompt} was learned with CLIP {learned_with}; MODEL.CLIP.NAME is {name!r}")
     pretrained = cfg.MODEL.CLIP.PRETRAINED or (None if name == "mini" else "openai")
     classifier = TextClassifier.build(load_clip(name, pretrained, cfg.MODEL.DEVICE), vocabulary, subject)
-    source = f"{len(vocabulary)} classes of {vocabulary.source} behind {cfg.MODEL.PROMPT}"
-    return ClassMatrix(classifier.weight, classifier.names, source)
+    classifier.metadata["source"] = f"{len(vocabulary)} classes of {vocabulary.source} behind {prompt}"
+    return classifier
 
 
-def _check_same_clip(cfg: CfgNode, matrix: ClassMatrix) -> None:
+def _check_same_clip(prompt: str, classifier: TextClassifier) -> None:
     """Features of two CLIPs may be of one width and still have nothing in common."""
-    if not cfg.MODEL.PROMPT or "{}" in cfg.MODEL.PROMPT or matrix.clip is None:
+    made_with = classifier.metadata.get("clip")
+    if not prompt or "{}" in prompt or made_with is None:
         return
-    from prompt_core.prompt import SoftPrompt
-
-    learned_with = SoftPrompt.load(resolve_path(cfg.MODEL.PROMPT)).metadata.get("clip")
-    if learned_with and learned_with != matrix.clip:
+    learned_with = SoftPrompt.load(resolve_path(prompt)).metadata.get("clip")
+    if learned_with and learned_with != made_with:
         raise UserError(
-            f"class matrix {matrix.source} was made with CLIP {matrix.clip}, MODEL.PROMPT {cfg.MODEL.PROMPT} was "
+            f"class matrix {source_of(classifier)} was made with CLIP {made_with}, MODEL.PROMPT {prompt} was "
             f"learned with {learned_with}; build the matrix with the prompt's CLIP (tools/build_classifier.py --prompt)"
         )
 
@@ -172,10 +194,11 @@ def _rows_by_name(path: str, names: Sequence[str]) -> ClassMatrix:
     hint = "; set MODEL.PROMPT to a prompt file, or to a template such as 'a {}.', to encode any name"
     if path == RANDOM:
         raise UserError("MODEL.VOCABULARY names classes, and the class matrix is random" + hint)
-    matrix = read_class_matrix(path)
-    rows = {plain_name(name): row for row, name in enumerate(matrix.names)}
+    classifier = read_class_matrix(path)
+    rows = {plain_name(name): row for row, name in enumerate(classifier.names)}
     for name in names:
         if plain_name(name) not in rows:
-            raise UserError(f"MODEL.VOCABULARY: {path} has no class {name!r}{nearest(name, matrix.names)}{hint}")
+            raise UserError(f"MODEL.VOCABULARY: {path} has no class {name!r}{nearest(name, classifier.names)}{hint}")
     chosen = [rows[plain_name(name)] for name in names]
-    return ClassMatrix(matrix.weight[chosen], list(names), f"{len(names)} classes of {matrix.source}")
+    source = f"{len(names)} classes of {source_of(classifier)}"
+    return ClassMatrix(rows_of(classifier)[chosen], names, source, classifier.metadata)

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pomp_det.class_matrix import ClassMatrix, configured_matrix, read_class_matrix
+from pomp_det.class_matrix import ClassMatrix, read_class_matrix, rows_of, source_of
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from pomp_det.heads.zero_shot import ZeroShotClassifier
 from prompt_core.classifier import TextClassifier
 from prompt_core.errors import UserError
 
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
-
-logger = logging.getLogger(__name__)
-
-
-def configured_classifier(cfg: CfgNode) -> TextClassifier | None:
-    """The classifier that a configuration asks for, by ``MODEL.VOCABULARY`` or ``ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH``.
-
-    Returns:
-        None where the configuration asks for a random matrix or for no zero-shot classifier.
-
-    Raises:
-        UserError: a file that is missing or damaged, or class names that cannot be turned into features.
-    """
-    matrix = configured_matrix(cfg)
-    return None if matrix is None else TextClassifier(matrix.weight, matrix.names, {"source": matrix.source})
-
 
 def set_classifier(
     model: nn.Module,
-    classifier: TextClassifier | ClassMatrix | Tensor | np.ndarray | str | Path,
+    classifier: TextClassifier | Tensor | np.ndarray | str | Path,
     names: Sequence[str] | None = None,
     update_stage_counts: bool = True,
 ) -> None:
@@ -63,28 +44,29 @@ def set_classifier(
     predictors = zero_shot_predictors(model)
     if not predictors:
         raise UserError("this detector has no zero-shot classifier; build it with ROI_BOX_HEAD.USE_ZEROSHOT_CLS True")
-    matrix = _as_matrix(classifier)
-    class_names = list(names) if names is not None else matrix.names
-    if len(class_names) != len(matrix.weight):
-        raise UserError(f"{len(class_names)} class names were given for {len(matrix.weight)} classes")
+    classifier = _as_classifier(classifier)
+    rows, count = rows_of(classifier), len(classifier)
+    class_names = list(names) if names is not None else classifier.names
+    if len(class_names) != count:
+        raise UserError(f"{len(class_names)} class names were given for {count} classes")
     heads: Any = model.roi_heads
     masks = heads.mask_head.predictor.out_channels if getattr(heads, "mask_on", False) else 1
-    if masks not in (1, len(matrix.weight)):
+    if masks not in (1, count):
         raise UserError(
             f"the mask head has {masks} classes of its own; build it with ROI_MASK_HEAD.CLS_AGNOSTIC_MASK True to swap"
         )
     for predictor in predictors:
-        predictor.cls_score.set_class_matrix(matrix.weight, matrix.source)
-        predictor.class_counts = predictor.class_counts.of(len(matrix.weight))
+        predictor.cls_score.set_class_matrix(rows, source_of(classifier))
+        predictor.class_counts = predictor.class_counts.of(count)
         if update_stage_counts:
-            predictor.num_classes = len(matrix.weight)
-    heads.num_classes = len(matrix.weight)
+            predictor.num_classes = count
+    heads.num_classes = count
     heads.class_names = class_names
 
 
 @contextlib.contextmanager
 def temporary_classes(
-    model: nn.Module, classifier: TextClassifier | ClassMatrix | Tensor | np.ndarray | str | Path
+    model: nn.Module, classifier: TextClassifier | Tensor | np.ndarray | str | Path
 ) -> Iterator[None]:
     """:func:`set_classifier` for a while; everything that it changes comes back afterwards, class counts too.
 
@@ -92,37 +74,33 @@ def temporary_classes(
         UserError: as :func:`set_classifier`.
     """
     model = getattr(model, "module", model)
-    predictors, heads = zero_shot_predictors(model), model.roi_heads
-    kept = [
-        (each.cls_score.zs_weight, each.cls_score.source, each.num_classes, each.class_counts) for each in predictors
+    predictors = zero_shot_predictors(model)
+    heads: Any = model.roi_heads
+    before = heads.num_classes, heads.class_names
+    stages = [
+        (stage.cls_score.zs_weight, stage.cls_score.source, stage.num_classes, stage.class_counts)
+        for stage in predictors
     ]
-    own: Any = heads
-    before = own.num_classes, own.class_names
     set_classifier(model, classifier)
     try:
         yield
     finally:
-        for each, (weight, source, count, counts) in zip(predictors, kept, strict=True):
-            each.cls_score.zs_weight, each.cls_score.source, each.num_classes = weight, source, count
-            each.class_counts = counts
-        own.num_classes, own.class_names = before
+        for stage, (weight, source, count, counts) in zip(predictors, stages, strict=True):
+            stage.cls_score.zs_weight, stage.cls_score.source, stage.num_classes = weight, source, count
+            stage.class_counts = counts
+        heads.num_classes, heads.class_names = before
 
 
 def zero_shot_predictors(model: nn.Module) -> list[Any]:
     """The box predictors with a zero-shot classifier, in the order of the stages."""
-    found = [each for each in model.modules() if isinstance(each, DeticFastRCNNOutputLayers)]
-    return [each for each in found if isinstance(each.cls_score, ZeroShotClassifier)]
+    predictors = [module for module in model.modules() if isinstance(module, DeticFastRCNNOutputLayers)]
+    return [predictor for predictor in predictors if isinstance(predictor.cls_score, ZeroShotClassifier)]
 
 
-def _as_matrix(classifier: TextClassifier | ClassMatrix | Tensor | np.ndarray | str | Path) -> ClassMatrix:
-    if isinstance(classifier, ClassMatrix):
+def _as_classifier(classifier: TextClassifier | Tensor | np.ndarray | str | Path) -> TextClassifier:
+    if isinstance(classifier, TextClassifier):
         return classifier
     if isinstance(classifier, (str, Path)):
         return read_class_matrix(classifier)
-    if isinstance(classifier, TextClassifier):
-        source = classifier.metadata.get("source") or classifier.metadata.get("vocabulary") or "a classifier"
-        return ClassMatrix(classifier.weight, classifier.names, str(source))
-    weight = torch.as_tensor(classifier).float()
-    if not bool(torch.isfinite(weight).all()):
-        raise UserError("the class matrix holds numbers that are not finite")
-    return ClassMatrix(weight, [f"class {row}" for row in range(len(weight))], "a matrix")
+    rows = torch.as_tensor(classifier).float()
+    return ClassMatrix(rows, [f"class {row}" for row in range(len(rows))], "a tensor")

@@ -22,7 +22,7 @@ def evaluate_sets(
     model: nn.Module,
     build_evaluator: Callable[[str], DatasetEvaluator],
     build_loader: Callable[[str], Any],
-    classes_of: Callable[[int], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    classes_of: Callable[[int], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     variant: Mapping[str, str] | None = None,
 ) -> Results:
     """Inference and numbers of each of ``DATASETS.TEST``; to be called by all processes.

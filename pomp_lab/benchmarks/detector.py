@@ -14,10 +14,11 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from pomp_det.class_matrix import ClassMatrix
+from pomp_det.class_matrix import source_of
 from pomp_det.classifier import set_classifier, zero_shot_predictors
 from pomp_det.heads.inference import best_pairs
 from pomp_lab.benchmarks.text import spread
+from prompt_core.classifier import TextClassifier
 
 # Class scores are projection, product with the class matrix, choice and suppression; pasting brings boxes and masks to
 # the size of the photo. What belongs to no other part is the rest.
@@ -94,7 +95,7 @@ def clock(device: torch.device) -> float:
 def measure_classes(
     model: nn.Module,
     inputs: Sequence[Mapping[str, Any]],
-    matrices: Sequence[ClassMatrix],
+    matrices: Sequence[TextClassifier],
     repeats: int,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
@@ -139,11 +140,11 @@ def measure_classes(
                         with timer.part("rest"):
                             model([each])
                 parts[number].append({name: timer.seconds[name] / len(inputs) for name in PARTS})
-                progress(f"{len(matrix.weight)} classes, {turn + 1} of {repeats}: {totals[number][-1]:.3g} s per image")
+                progress(f"{len(matrix)} classes, {turn + 1} of {repeats}: {totals[number][-1]:.3g} s per image")
     return [
         {
-            "classes": len(matrix.weight),
-            "source": matrix.source,
+            "classes": len(matrix),
+            "source": source_of(matrix),
             **facts[number],
             "seconds": spread(totals[number]),
             "parts": {name: spread([each[name] for each in parts[number]]) for name in PARTS},

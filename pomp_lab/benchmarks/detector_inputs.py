@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pomp_det.class_matrix import ClassMatrix, read_class_matrix
 from pomp_det.classifier import zero_shot_predictors
 from pomp_det.data.evaluation_mapper import build_test_mapper
+from prompt_core.classifier import TextClassifier
 from prompt_core.data.photo_files import find_photos
 from prompt_core.errors import UserError
 
@@ -51,7 +52,7 @@ def random_inputs(cfg: CfgNode, count: int, seed: int = 0) -> list[dict[str, Any
         return read_inputs(cfg, [folder])
 
 
-def matrices_by_count(model: nn.Module, counts: Sequence[int], seed: int = 0) -> list[ClassMatrix]:
+def matrices_by_count(model: nn.Module, counts: Sequence[int], seed: int = 0) -> list[TextClassifier]:
     """Class matrices of the given sizes for a detector.
 
     Rows of its own matrix as far as they go; a larger matrix has random rows instead, with the mean and covariance of
@@ -63,7 +64,7 @@ def matrices_by_count(model: nn.Module, counts: Sequence[int], seed: int = 0) ->
     classifier = _classifier(model)
     own = classifier.zs_weight[:, :-1].T.float().cpu()  # (C, E)
     generator = torch.Generator().manual_seed(seed)
-    matrices = []
+    matrices: list[TextClassifier] = []
     for count in counts:
         if count <= len(own):
             weight, source = own[:count], f"the first {count} of {len(own)} classes of {classifier.source}"
@@ -86,7 +87,7 @@ def _alike(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def matrices_by_vocabulary(
     model: nn.Module, vocabularies: Sequence[str], prompt: str, clip: str = "mini", pretrained: str | None = None
-) -> list[ClassMatrix]:
+) -> list[TextClassifier]:
     """Class matrices of real features: of vocabularies encoded in a template, or read from files.
 
     Args:
@@ -97,12 +98,12 @@ def matrices_by_vocabulary(
     Raises:
         UserError: features of another width than the detector's, an unknown vocabulary or CLIP.
     """
-    from prompt_core.classifier import TextClassifier
     from prompt_core.clip import load_clip
     from prompt_core.vocabulary import Vocabulary
 
     width = _classifier(model).linear.out_features
-    matrices, encoder = [], None
+    matrices: list[TextClassifier] = []
+    encoder = None
     for name in vocabularies:
         if name.endswith((".npy", ".safetensors")):
             matrices.append(read_class_matrix(name))

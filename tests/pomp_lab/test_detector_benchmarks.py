@@ -18,6 +18,7 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
+from pomp_det.class_matrix import source_of
 from pomp_det.classifier import set_classifier, zero_shot_predictors
 from pomp_det.evaluation.backends import score
 from pomp_det.evaluation.metrics import detection_metrics
@@ -199,7 +200,7 @@ def test_matrices_take_the_detectors_rows_and_continue_alike(make_tiny: Callable
     model = make_tiny({"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": str(tmp_path / "own.npy")})
     few, many = matrices_by_count(model, [10, 20000])
     torch.testing.assert_close(few.weight, own[:10])
-    assert few.source == f"the first 10 of 30 classes of {tmp_path / 'own.npy'}"
+    assert source_of(few) == f"the first 10 of 30 classes of {tmp_path / 'own.npy'}"
     assert many.weight.shape == (20000, 24)
     assert len(many.names) == 20000
     torch.testing.assert_close(many.weight.norm(dim=1), torch.ones(20000))
@@ -216,7 +217,7 @@ def test_real_vocabularies(make_tiny: Callable[..., Any], tmp_path: Path) -> Non
     coco, five = matrices_by_vocabulary(model, ["coco", str(tmp_path / "five.npy")], "a photo of a {}.")
     assert coco.names[:2] == ["person", "bicycle"]
     assert coco.weight.shape == (80, 116)
-    assert coco.source == "80 classes of coco behind 'a photo of a {}.', CLIP mini"
+    assert source_of(coco) == "80 classes of coco behind 'a photo of a {}.', CLIP mini"
     torch.testing.assert_close(coco.weight.norm(dim=1), torch.ones(80))
     assert len(five.weight) == 5
     with pytest.raises(UserError, match="features of width 24, CLIP mini's are 116 wide"):
