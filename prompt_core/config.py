@@ -308,5 +308,7 @@ def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
     if isinstance(default, (list, tuple)) and isinstance(value, str) and value:
         return type(default)(value.split(","))
     if type(value) is not type(default):
-        raise UserError(f"{key} is {value!r} in {origin}; a {type(default).__name__} is expected, as {default!r}")
+        kind = type(default).__name__
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise UserError(f"{key} is {value!r} in {origin}; {article} {kind} is expected, as {default!r}")
     return value

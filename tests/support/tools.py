@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -77,6 +78,22 @@ def call_tool(
         return int(stop.value.code or 0), out, error
 
     return call
+
+
+class _AfterSteps:
+    """Says stop when it has been asked as often as there are steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def stop_after(steps: int) -> Callable[[], contextlib.AbstractContextManager[_AfterSteps]]:
+    """In the place of ``prompt_core.training.recipe.asked_to_stop``: Ctrl-C after some steps."""
+    return lambda: contextlib.nullcontext(_AfterSteps(steps))
 
 
 @pytest.fixture(scope="session")
