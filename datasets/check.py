@@ -5,19 +5,18 @@
     python datasets/check.py folder:/data/my_photos
     python datasets/check.py all --root /data
 
-Groups of detection: lvis, coco, coco_small, objects365, imagenet_lvis, shapes. Of segmentation: coco_stuff, voc_seg,
-pcontext, ade20k, ade20k_full, cityscapes, coco_small_seg, semseg_samples, shapes_seg. Of classification: imagenet,
-imagenet21k, caltech101, oxford_pets, stanford_cars, oxford_flowers, food101, fgvc_aircraft, sun397, dtd, eurosat,
-ucf101, imagenet_v2, imagenet_sketch, imagenet_a, imagenet_r, tiny_imagenet; classification looks at all of these, all
-at all tasks, both without the small sets. The root is --root, else POMP_DATA, else datasets.
-Any other source of labelled photos (a path, KIND:PATH or NAME:PATH, as datasets/README.md says) is counted too.
+--help lists the groups of each task; "classification" looks at all sets of that task, "all" at those of all tasks, both
+without the small ones. The root is --root, else POMP_DATA, else datasets. Any other source of labelled photos (a path,
+KIND:PATH, NAME:PATH or package.module:function, as datasets/README.md says) is counted too.
 The exit code is 0 when everything is there and right, 1 when something is missing or differs, and 2 when a data set is
 broken, so that it cannot be opened.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from textwrap import fill
 
 from pomp_det.data import catalog as detection
 from pomp_seg.data import catalog as segmentation
@@ -74,8 +73,20 @@ def show(findings: list[Finding]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check one group or source."""
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("group", help="lvis, coco, coco_stuff, voc_seg, caltech101, … or all; or a path, KIND:PATH")
+    groups = {
+        "detection": detection.GROUPS,
+        "segmentation": segmentation.GROUPS,
+        "classification": (CLASSIFICATION, *CLASSIFICATION_SETS),
+    }
+    listed = [fill(f"  {task}: {', '.join(names)}", 100, subsequent_indent="    ") for task, names in groups.items()]
+    parser = ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="\n".join(["groups (all for all of them):", *listed]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "group", help="one of the groups below; or a path, KIND:PATH, NAME:PATH, package.module:function"
+    )
     parser.add_argument("--root", metavar="DIR", help="data root (default: POMP_DATA, else datasets)")
     values = parser.parse_args(arguments)
     findings = check_group(values.group, data_root(values.root))

@@ -16,7 +16,7 @@ pytest.importorskip("detectron2")
 
 from pomp_det.data import wordnet
 from pomp_det.data.check_files import MISSING, PRESENT, WRONG, check_group
-from pomp_det.data.prepare.coco import caption_tags, keep_classes, prepare_coco
+from pomp_det.data.prepare.coco import caption_tags, keep_classes, prepare_coco, prepare_coco_small
 from pomp_det.data.prepare.imagenet_lvis import class_of_wnid, prepare_imagenet_lvis
 from pomp_det.data.prepare.lvis import category_info, minival, prepare_lvis
 from pomp_det.data.prepare.objects365 import CORRECTIONS, correct_names, prepare_objects365
@@ -361,3 +361,49 @@ def test_the_check_names_names_that_were_not_corrected(tmp_path: Path) -> None:
     assert finding.state == WRONG
     assert "13 of 365 categories differ" in finding.detail
     assert "prepare.py objects365" in finding.advice
+
+
+def write_boxes(path: Path, image_ids: list[int], masks: bool, first_id: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = {"width": 60, "height": 40}
+    images = [{"id": number, "file_name": f"{number}.jpg", **size} for number in image_ids]
+    annotations: list[dict[str, Any]] = []
+    for number in image_ids:
+        each: dict[str, Any] = {"id": first_id + len(annotations), "image_id": number, "category_id": 1}
+        each |= {"bbox": [1, 2, 20, 20], "area": 400, "iscrowd": 0}
+        annotations.append(each | ({"segmentation": [[1, 2, 21, 2, 21, 22]]} if masks else {}))
+    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    path.write_text(json.dumps(document))
+
+
+def make_folders(root: Path) -> None:
+    for folder, split, first in (("coco128", "train", 1), ("coco128_val", "val", 11)):
+        annotations = root / folder / "annotations"
+        write_boxes(annotations / f"instances_{split}2017_boxes.json", [first, first + 1, first + 2], masks=False)
+        write_boxes(annotations / f"instances_{split}2017_masks.json", [first, first + 1], masks=True)
+    for split, first in (("train", 21), ("val", 31)):
+        write_boxes(root / f"coco_more/annotations/instances_{split}2017.json", [first, first + 1], masks=True)
+
+
+def test_photos_of_three_folders_are_joined(tmp_path: Path) -> None:
+    make_folders(tmp_path)
+    assert set(prepare_coco_small(tmp_path).values()) == {Outcome.WRITTEN}
+    assert set(prepare_coco_small(tmp_path).values()) == {Outcome.UP_TO_DATE}
+    train = json.loads((tmp_path / "coco_small/instances_train.json").read_text())
+    assert [image["file_name"] for image in train["images"]] == [
+        "coco128/train2017/1.jpg", "coco128/train2017/2.jpg", "coco128/train2017/3.jpg",
+        "coco_more/train2017/21.jpg", "coco_more/train2017/22.jpg",
+    ]  # fmt: skip
+    # The third photo has its box without a mask; every annotation has an id of its own.
+    assert {each["image_id"] for each in train["annotations"] if "segmentation" not in each} == {3}
+    assert sorted(each["id"] for each in train["annotations"]) == [1, 2, 3, 4, 5]
+    masked = json.loads((tmp_path / "coco_small/instances_val_masks.json").read_text())
+    assert [image["id"] for image in masked["images"]] == [11, 12, 31, 32]
+    assert all("segmentation" in each for each in masked["annotations"])
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    make_folders(tmp_path)
+    (tmp_path / "coco_more/annotations/instances_val2017.json").unlink()
+    with pytest.raises(UserError, match=r"coco_more/annotations/instances_val2017\.json does not exist"):
+        prepare_coco_small(tmp_path)

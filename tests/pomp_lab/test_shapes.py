@@ -380,3 +380,28 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match="No space left on device"):
         build_shapes(tmp_path / "set", SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_of_single_shapes_carry_their_class(tmp_path: Path) -> None:
+    pytest.importorskip("detectron2")
+    from pomp_det.data.records import load_image_labels
+    from pomp_engine.data.derived_files import Outcome
+    from pomp_lab.shapes.labels import prepare_image_labels
+
+    options = ShapesOptions(
+        classes=12, classification_classes=12, scenes=3, val_scenes=2, scene_size=96, val_images_per_class=2
+    )
+    build_shapes(tmp_path / "shapes", options)
+    path, outcome = prepare_image_labels(tmp_path / "shapes")
+    assert outcome == Outcome.WRITTEN
+    assert prepare_image_labels(tmp_path / "shapes")[1] == Outcome.UP_TO_DATE
+    records, vocabulary, problems = load_image_labels(path, tmp_path / "shapes/classification/val")
+    assert len(records) == 24
+    assert not problems.counts
+    for record in records:
+        (label,) = record["pos_category_ids"]
+        assert Path(record["file_name"]).parent.name == vocabulary.names[label].replace(" ", "_")
+    assert set(vocabulary.frequency or ()) >= {"r"}
+    (tmp_path / "shapes/shapes.json").unlink()
+    with pytest.raises(UserError, match=r"make_shapes\.py"):
+        prepare_image_labels(tmp_path / "shapes")
