@@ -170,7 +170,7 @@ def measured(root: Path, files: Mapping[str, Configuration]) -> dict[str, list[s
         for run in read_runs(path, document, path.stem) if isinstance(document.get("runs"), dict) else ():
             rows.setdefault((path.relative_to(root).as_posix(), run.label), []).append(run)
     notes = {}
-    for entry in _mapping()["measured"] if rows else ():
+    for entry in load_mapping()["measured"] if rows else ():
         key = entry["file"], entry["row"]
         if key not in rows:
             raise UserError(f"{key[0]} has no row {key[1]!r}{nearest(key[1], [row for _, row in rows])}; {_MEND}")
@@ -198,7 +198,7 @@ def published(files: Mapping[str, Configuration]) -> dict[str, list[str]]:
     """
     tables = {table.name: table for table in load_published()}
     lines: dict[str, list[str]] = {}
-    for entry in _mapping()["published"]:
+    for entry in load_mapping()["published"]:
         table = tables[_known(entry["table"], tables, "published table")]
         rows = dict(table.rows)
         values = rows[_known(entry["row"], rows, f"row of {table.name!r}")]
@@ -252,7 +252,8 @@ def zoo_page(root: Path, folder: Path) -> str:
 _MEND = "mend pomp_lab/assets/zoo.json"
 
 
-def _mapping() -> dict[str, Any]:
+def load_mapping() -> dict[str, Any]:
+    """``assets/zoo.json``: which published row and which result belong to a configuration."""
     text = (resources.files("pomp_lab") / "assets" / "zoo.json").read_text(encoding="utf-8")
     mapping: dict[str, Any] = json.loads(text)
     return mapping

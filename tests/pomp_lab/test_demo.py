@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from pomp_lab.demo.page import finding
-from pomp_lab.demo.run import MARKER, DemoResult, run_demo
-from pomp_lab.demo.scores import predictions, result_table
+from pomp_lab.demo.run import MARKER, claim_folder, run_demo
+from pomp_lab.demo.scores import ATTRIBUTES, predictions, result_table
+from pomp_lab.demo.summary import DemoResult, finding
 from pomp_lab.shapes.options import ShapesOptions
 from prompt_core import SoftPrompt, TextClassifier, UserError
 from prompt_core.config import load_config
@@ -46,10 +46,10 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.numbers: list[tuple[str, float, str]] = []
+        self.numbers: list[tuple[float, str]] = []
         self.addresses: list[str] = []
         self.tags: Counter[str] = Counter()
-        self._open: tuple[str, float] | None = None
+        self._open: float | None = None
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -57,11 +57,11 @@ class Page(HTMLParser):
         self.tags[tag] += 1
         self.addresses += [str(values[name]) for name in ("src", "href", "srcset", "action", "data") if name in values]
         if tag == "data":
-            self._open = (str(values["data-metric"]), float(str(values["value"])))
+            self._open = float(str(values["value"]))
 
     def handle_data(self, data: str) -> None:
-        if self._open:
-            self.numbers.append((*self._open, data))
+        if self._open is not None:
+            self.numbers.append((self._open, data))
             self._open = None
 
 
@@ -146,18 +146,21 @@ def test_novel_classes_have_no_training_image(demo: DemoResult) -> None:
 def test_page_shows_the_metrics_and_asks_nobody(demo: DemoResult) -> None:
     text = (demo.folder / "index.html").read_text(encoding="utf-8")
     page, metrics = Page(text), read_json(demo.folder / "metrics.json")
-    shown = {key for key, _, _ in page.numbers}
-    wanted = {f"{c.key}/{m}_{row.key}" for c in demo.columns for m in ("top1", "top5") for row in demo.rows}
-    assert wanted <= shown
-    for key, value, printed in page.numbers:
-        assert value == metrics[key]
-        digits = len(printed.split(".")[1])
-        assert float(printed) == pytest.approx(value, abs=0.5 * 10**-digits + 1e-9)
+    lines = ("chance", *(row.key for row in demo.rows))
+    top1 = [metrics[f"{column.key}/top1_{line}"] for line in lines for column in demo.columns]
+    gains = [metrics[f"{column.key}/top1_gain"] for column in demo.columns]
+    widest = [column.key for column in demo.columns if column.key.endswith("_of_all")]
+    shares = [metrics[f"{k}/{attribute}_{line}"] for line in lines for k in widest for attribute in ATTRIBUTES]
+    assert [value for value, _ in page.numbers] == [*top1, *gains, *shares]
+    assert all(float(shown.split(" ")[0]) == pytest.approx(value, abs=0.051) for value, shown in page.numbers)
     assert page.addresses
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert not re.search(r"https?:|//\w+\.\w|@import|url\(", re.sub(r"data:image/png;base64,[\w+/=]+", "", text))
-    assert page.tags["img"] == len(demo.examples) + 2
-    assert page.tags["script"] == 0
+    assert (page.tags["img"], page.tags["script"]) == (len(PICTURES), 0)
+    for example in demo.examples:
+        assert f"{'✓' if example.after == example.name else '✗'} {example.after}" in text
+    for row in (*demo.columns, *demo.rows):
+        assert row.key in ("name", "photo", "ensemble", "learned") or row.key in text
 
 
 def test_table_has_every_prompt(demo: DemoResult) -> None:
@@ -169,8 +172,8 @@ def test_table_has_every_prompt(demo: DemoResult) -> None:
 @pytest.mark.parametrize(("gain", "verdict"), [(3.0, "better"), (-3.0, "worse"), (1.0, "not clearly different")])
 def test_verdict_follows_the_interval(demo: DemoResult, gain: float, verdict: str) -> None:
     column = demo.columns[0]
-    metrics = {f"{column.key}/top1_gain": gain, f"{column.key}/top1_gain_margin": 2.0}
-    assert finding(column, metrics)["verdict"] == verdict
+    metrics = {**demo.metrics, f"{column.key}/top1_gain": gain, f"{column.key}/top1_gain_margin": 2.0}
+    assert finding(column, metrics).endswith(f"The learned prompt is {verdict}.")
 
 
 def test_again_uses_what_is_there(demo: DemoResult, tiny_files: tuple[Path, Path]) -> None:
@@ -193,10 +196,10 @@ def test_other_settings_are_told_and_fresh_starts_over(
     changed = settings(tiny_files, "OPTIM.LR", "0.5")
     with pytest.raises(UserError, match=r"other settings .*learning_rate.*--fresh"):
         run_demo(folder, changed, SHAPES, workers=1)
-    fresh = run_demo(folder, changed, SHAPES, fresh=True, workers=1)
-    assert not math.isclose(fresh.history[-1]["loss"], demo.history[-1]["loss"], abs_tol=1e-9)
-    assert (folder / "mine.txt").exists()
-    assert (folder / "prompt" / "mine.txt").exists()
+    claim_folder(folder, fresh=True)
+    # Shapes know for themselves what is theirs.
+    assert {path.name for path in folder.iterdir()} == {MARKER, "shapes", "mine.txt", "prompt"}
+    assert [path.name for path in (folder / "prompt").iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -216,13 +219,12 @@ def test_missing_matplotlib_is_told_before_any_work(
     assert not (tmp_path / "demo").exists()
 
 
-def test_tool_tells_mistakes_in_one_line(tmp_path: Path) -> None:
+def test_tool_tells_mistakes_in_one_line(call_tool: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    command = [sys.executable, str(ROOT / "tools" / "demo.py"), "--output", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.splitlines()) == 1
+    code, _, error = call_tool("demo", "--output", tmp_path)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
     assert not (tmp_path / MARKER).exists()
 
 
@@ -247,5 +249,5 @@ def test_page_in_a_browser(demo: DemoResult, tmp_path: Path) -> None:
         timeout=120,
     )
     found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))  # type: ignore[union-attr]
-    assert found == {"tables": 4, "broken": 0, "requests": 0, "wider": False}
+    assert found == {"tables": 5, "broken": 0, "requests": 0, "wider": False}
     assert "CONSOLE" not in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,19 +26,17 @@ def run_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_as_a_command(
-    run_folder: Path, tmp_path: Path, run_tool: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    done = run_tool("report", "runs", "--output", "out", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "1 run in 1 row on 1 data set" in done.stdout
-    assert "open out/report.html" in done.stdout
-    assert "| one − POMP | −0.5 |" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
+def test_both_files_are_written(run_folder: Path, call_tool: CallTool, tmp_path: Path) -> None:
+    code, out, error = call_tool("report", "runs", "--output", "out")
+    assert (code, error) == (0, "")
+    assert out == "1 run in 1 row on 1 data set, each protocol in columns of its own.\nopen out/report.html\n"
+    assert "| one − POMP |  | −0.5 |" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
     assert "−0.5" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_the_kept_results(call_tool: CallTool, tmp_path: Path) -> None:
-    code, out, error = call_tool("report", ROOT / "docs/results", "--output", tmp_path / "out")
+    files = [ROOT / f"docs/results/{name}.json" for name in ("base_novel_tune", "scenes", "coco_small", "base_novel")]
+    code, out, error = call_tool("report", *files, "--output", tmp_path / "out")
     assert (code, error) == (0, "")
     assert "several protocols" in out
     text = (tmp_path / "out/report.md").read_text(encoding="utf-8")
