@@ -93,9 +93,7 @@ def draw_operations(generator: random.Random) -> list[tuple[str, float]]:
     return drawn
 
 
-def crop_box(
-    width: int, height: int, scale: tuple[float, float], generator: random.Random
-) -> tuple[int, int, int, int]:
+def crop_box(width: int, height: int, scale: Sequence[float], generator: random.Random) -> tuple[int, int, int, int]:
     """A random (left, upper, right, lower) box in pixels: area within ``scale``, aspect ratio 3/4 to 4/3.
 
     Ten tries; after that the largest centred box of a permitted aspect ratio (Inception-style cropping, as in
@@ -118,15 +116,33 @@ def crop_box(
 
 @dataclasses.dataclass(frozen=True)
 class TrainTransform:
-    """Callable ``(image, generator) -> (3, size, size)`` float32 tensor, normalised. Picklable; holds no state."""
+    """Crop, flip, RandAugment2, normalise: ``(image, generator)`` to a (3, size, size) float32 tensor.
+
+    Picklable; holds no state.
+
+    Attributes:
+        size: output side in pixels.
+        mean, std: of each channel, in [0, 1] units.
+        rand_augment: False leaves crop and flip only.
+        scale: range of the crop's share of the image area; raise the lower end for small photos (Tiny-ImageNet),
+            where 8 % of 64 x 64 pixels is only 18 pixels across.
+
+    Raises:
+        UserError: when a setting is out of range.
+    """
 
     size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
     rand_augment: bool = True
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Sequence[float] = (0.08, 1.0)
 
     def __post_init__(self) -> None:
+        # of one type each, since the fingerprint is made of them
+        for name, kind in (("size", int), ("rand_augment", bool)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        for name in ("mean", "std", "scale"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         if self.size < 1:
             raise UserError(f"image size {self.size}: expected a positive number of pixels")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
@@ -156,32 +172,3 @@ class TrainTransform:
     def fingerprint(self) -> str:
         """sha256 of every setting that changes the pixels."""
         return sha256_of_json(["train_transform", RECIPE_VERSION, dataclasses.asdict(self)])
-
-
-def train_transform(
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    rand_augment: bool = True,
-    scale: tuple[float, float] = (0.08, 1.0),
-) -> TrainTransform:
-    """The training transform: crop, flip, RandAugment2, tensor, normalise.
-
-    Args:
-        size: output side in pixels.
-        mean: per-channel mean in [0, 1] units.
-        std: per-channel standard deviation.
-        rand_augment: False leaves crop and flip only.
-        scale: range of the crop's share of the image area; raise the lower end for small photos (Tiny-ImageNet),
-            where 8 % of 64 x 64 pixels is only 18 pixels across.
-
-    Raises:
-        UserError: when a setting is out of range.
-    """
-    return TrainTransform(
-        int(size),
-        tuple(float(value) for value in mean),
-        tuple(float(value) for value in std),
-        bool(rand_augment),
-        (float(scale[0]), float(scale[1])),
-    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prompt_core.data.augment import train_transform
+from prompt_core.data.augment import TrainTransform
 from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import open_images
@@ -64,7 +64,7 @@ def load_training_data(
     views = cfg.AUGMENT.STORED_VIEWS
     transform = None
     if views > 0:
-        transform = train_transform(
+        transform = TrainTransform(
             clip.image_size, clip.image_mean, clip.image_std, cfg.AUGMENT.RAND_AUGMENT, tuple(cfg.AUGMENT.SCALE)
         )
     vocabulary, rows = vocabulary_of(images, cfg.DATA.VOCABULARY)

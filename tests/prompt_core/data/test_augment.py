@@ -20,7 +20,6 @@ from prompt_core.data.augment import (
     TrainTransform,
     crop_box,
     draw_operations,
-    train_transform,
     view_generator,
 )
 from prompt_core.errors import UserError
@@ -140,7 +139,7 @@ def test_crop_falls_back_to_the_largest_permitted_centred_box() -> None:
 
 
 def test_views_are_reproducible_in_any_order() -> None:
-    transform = train_transform(16, MEAN, STD)
+    transform = TrainTransform(16, MEAN, STD)
     jobs = [(key, view) for key in ("a.jpg", "b/ü.jpg") for view in range(3)]
     forward = {job: transform(photo(), view_generator(3, *job)) for job in jobs}
     random.seed(99)
@@ -167,13 +166,13 @@ def test_no_global_random_state_is_used() -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
     random.seed(5)
-    train_transform(16, MEAN, STD)(photo(), view_generator(0, "k", 0))
+    TrainTransform(16, MEAN, STD)(photo(), view_generator(0, "k", 0))
     assert random.random() == expected
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_output_is_a_normalised_tensor() -> None:
-    transform = train_transform(16, MEAN, STD, rand_augment=False)
+    transform = TrainTransform(16, MEAN, STD, rand_augment=False)
     grey = Image.new("L", (50, 20), 102)
     tensor = transform(grey, view_generator(0, "k", 0))
     assert tensor.shape == (3, 16, 16)
@@ -183,7 +182,7 @@ def test_output_is_a_normalised_tensor() -> None:
 
 
 def test_crop_and_flip_equal_the_plain_operations() -> None:
-    transform = train_transform(24, (0, 0, 0), (1, 1, 1), rand_augment=False)
+    transform = TrainTransform(24, (0, 0, 0), (1, 1, 1), rand_augment=False)
     flips = 0
     for view in range(200):
         box = crop_box(40, 30, (0.08, 1.0), view_generator(0, "k", view))
@@ -197,7 +196,7 @@ def test_crop_and_flip_equal_the_plain_operations() -> None:
 
 
 def test_scale_is_respected() -> None:
-    transform = train_transform(30, (0, 0, 0), (1, 1, 1), rand_augment=False, scale=(1.0, 1.0))
+    transform = TrainTransform(30, (0, 0, 0), (1, 1, 1), rand_augment=False, scale=(1.0, 1.0))
     square = photo(30, 30)
     views = [np.asarray(transform.augment(square, view_generator(0, "k", view))) for view in range(30)]
     whole = sum(np.array_equal(view, np.asarray(square)) for view in views)
@@ -209,19 +208,19 @@ def test_scale_is_respected() -> None:
 
 def test_fingerprint_follows_every_setting() -> None:
     variants = [
-        train_transform(16, MEAN, STD),
-        train_transform(17, MEAN, STD),
-        train_transform(16, (0.5, 0.5, 0.5), STD),
-        train_transform(16, MEAN, (0.5, 0.5, 0.5)),
-        train_transform(16, MEAN, STD, rand_augment=False),
-        train_transform(16, MEAN, STD, scale=(0.5, 1.0)),
+        TrainTransform(16, MEAN, STD),
+        TrainTransform(17, MEAN, STD),
+        TrainTransform(16, (0.5, 0.5, 0.5), STD),
+        TrainTransform(16, MEAN, (0.5, 0.5, 0.5)),
+        TrainTransform(16, MEAN, STD, rand_augment=False),
+        TrainTransform(16, MEAN, STD, scale=(0.5, 1.0)),
     ]
     assert len({variant.fingerprint for variant in variants}) == len(variants)
-    assert train_transform(16, list(MEAN), list(STD)).fingerprint == variants[0].fingerprint
+    assert TrainTransform(16, list(MEAN), list(STD)).fingerprint == variants[0].fingerprint
 
 
 def test_transform_can_be_sent_to_a_worker_process() -> None:
-    transform = train_transform(16, MEAN, STD)
+    transform = TrainTransform(16, MEAN, STD)
     copy = pickle.loads(pickle.dumps(transform))
     assert isinstance(copy, TrainTransform)
     assert torch.equal(copy(photo(), view_generator(0, "k", 0)), transform(photo(), view_generator(0, "k", 0)))
@@ -240,4 +239,4 @@ def test_transform_can_be_sent_to_a_worker_process() -> None:
 )
 def test_bad_settings_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        train_transform(**{"size": 16, "mean": MEAN, "std": STD, **arguments})  # type: ignore[arg-type]
+        TrainTransform(**{"size": 16, "mean": MEAN, "std": STD, **arguments})  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from prompt_core.data import encode_photos, feature_cache
-from prompt_core.data.augment import train_transform, view_generator
+from prompt_core.data.augment import TrainTransform, view_generator
 from prompt_core.data.feature_cache import cache_key, cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
@@ -57,7 +57,7 @@ def make_set(root: Path, count: int = 10, broken: tuple[int, ...] = ()) -> Image
     return ImageSet(["a", "b", "c"], ["a", "b", "c"], np.arange(count) % 3, keys, "test set", root)
 
 
-TRANSFORM = train_transform(8, MEAN, STD)
+TRANSFORM = TrainTransform(8, MEAN, STD)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -120,7 +120,7 @@ def test_the_key_follows_every_ingredient(tmp_path: Path, monkeypatch: pytest.Mo
         cache_key(clip, images.subset(range(9)), 2, TRANSFORM, 0),
         cache_key(FakeClip(seed=1), images, 2, TRANSFORM, 0),
         cache_key(clip, images, 3, TRANSFORM, 0),
-        cache_key(clip, images, 2, train_transform(8, MEAN, STD, rand_augment=False), 0),
+        cache_key(clip, images, 2, TrainTransform(8, MEAN, STD, rand_augment=False), 0),
         cache_key(clip, images, 2, TRANSFORM, 1),
         cache_key(clip, images, 0, None, 0),
     ]
@@ -367,7 +367,7 @@ def test_with_a_real_image_tower(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="weights are random"):
         clip = load_clip(str(tmp_path / "tiny.json"))
     images = make_set(tmp_path / "data")
-    transform = train_transform(clip.image_size, clip.image_mean, clip.image_std)
+    transform = TrainTransform(clip.image_size, clip.image_mean, clip.image_std)
     own = cached_features(clip, images, 0, None, 0, tmp_path / "cache", batch_size=3)
     views = cached_features(clip, images, 2, transform, 0, tmp_path / "cache", batch_size=3)
     expected = clip.encode_image(torch.stack([clip.preprocess(images.read(index)) for index in range(10)]))

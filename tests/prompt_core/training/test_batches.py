@@ -11,7 +11,7 @@ from PIL import Image
 
 from prompt_core import UserError
 from prompt_core.clip import Clip
-from prompt_core.data.augment import train_transform, view_generator
+from prompt_core.data.augment import TrainTransform, view_generator
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import open_images
 from prompt_core.training.batches import FeatureBatches, ImageBatches, readable_images
@@ -29,7 +29,7 @@ def photos(tmp_path: Path) -> ImageSet:
 
 
 def test_views_are_those_of_the_seed_the_photo_and_the_epoch(photos: ImageSet, tiny_clip: Clip) -> None:
-    transform = train_transform(32, tiny_clip.image_mean, tiny_clip.image_std)
+    transform = TrainTransform(32, tiny_clip.image_mean, tiny_clip.image_std)
     batches = [ImageBatches(photos, photos.labels, transform, tiny_clip.preprocess, 2, 7, count) for count in (0, 4)]
     chosen = np.array([4, 0, 3])
     images, labels = batches[0].batch(chosen, 1, torch.Generator())
