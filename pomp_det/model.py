@@ -11,11 +11,10 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from pomp_det.captions import CaptionEncoder
+from pomp_det.clip_towers import CaptionEncoder, RegionEmbedder
 from pomp_det.heads.distillation import Distillation, best_regions
 from pomp_det.heads.weak_batches import ANNOTATIONS, WeakTargets
 from pomp_det.heads.zero_shot import ZeroShotClassifier, same_classes
-from pomp_det.region_embeddings import RegionEmbedder
 from pomp_engine.half_precision import backbone_features
 from prompt_core.errors import UserError
 
@@ -138,7 +137,7 @@ class CustomRCNN(GeneralizedRCNN):
         return Distillation(regions, embedder(photos, [each.proposal_boxes.tensor for each in regions]))
 
     def _captions(self, kind: str, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor | None, int]:
-        """Features of the batch's captions, one drawn for each image; see :class:`pomp_det.captions.CaptionEncoder`."""
+        """Features of the batch's captions, one drawn for each image; see :class:`CaptionEncoder`."""
         if self.caption_encoder is None:
             return None, 0
         texts = []

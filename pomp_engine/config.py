@@ -10,20 +10,9 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.registry import Registry
 
-from pomp_engine.config_keys import add_engine_config
 from pomp_engine.yaml_files import read_yaml
 from prompt_core.config import flatten, merge_settings, override_pairs, read_settings
 from prompt_core.errors import UserError, nearest
-
-__all__ = [
-    "add_engine_config",
-    "check_parts",
-    "flatten",
-    "merge_config",
-    "override_pairs",
-    "read_config",
-    "task_config",
-]
 
 
 def task_config(
@@ -101,3 +90,23 @@ def check_parts(cfg: CfgNode, parts: Sequence[tuple[str, Registry]]) -> None:
             name = name[part]
         if name not in registry:
             raise UserError(f"{key} is {name!r}, which is not known{nearest(name, [known for known, _ in registry])}")
+
+
+def add_engine_config(cfg: CfgNode) -> None:
+    """Add the keys of training that Detectron2 does not know, with their defaults, in place.
+
+    Keys of this project are marked *own*; the others are those of Detic (arXiv 2201.02605) and MaskFormer (arXiv
+    2107.06278), whose published YAML files set them.
+    """
+    node = cfg.SOLVER
+    node.USE_CUSTOM_SOLVER = False
+    node.OPTIMIZER = "SGD"  # SGD or ADAMW; for a detector, with USE_CUSTOM_SOLVER
+    # own; AdamW's decay rates. The sigmoid losses of all classes start a hundred times higher than they end; the second
+    # rate decides how long steps stay small after that, which matters in a short schedule.
+    node.BETAS = (0.9, 0.999)
+    node.BACKBONE_MULTIPLIER = 1.0
+    node.CUSTOM_MULTIPLIER = 1.0
+    node.CUSTOM_MULTIPLIER_NAME = []
+    node.RESUME_PERIOD = 1000  # own; iterations between renewals of model_last.pth, which --resume goes on from
+    cfg.FP16 = False  # on a GPU the backbone runs in half precision; on a CPU nothing changes
+    cfg.FIND_UNUSED_PARAM = True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +18,11 @@ from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWrit
 from torch import Tensor, nn
 
 from pomp_engine.run_folder import LOG, begin_folder, cut_log
-from pomp_engine.safety import any_process, stop_if_not_finite
 from pomp_engine.solver import build_scheduler
 from pomp_engine.task import Task
 from prompt_core.command_line import asked_to_stop
+from prompt_core.errors import UserError
+from prompt_core.files import write_json
 
 LOG_PERIOD = 20  # iterations; Detectron2's habit, and the window of its smoothed numbers
 FINAL, ROLLING = "model_final", "model_last"
@@ -170,3 +173,40 @@ def _writers(cfg: CfgNode) -> list[EventWriter]:
         JSONWriter(str(folder / LOG)),
         TensorboardXWriter(str(folder / "tensorboard")),
     ]
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process; to be called by all."""
+    if comm.get_world_size() == 1:
+        return flag
+    shared = torch.tensor([float(flag)], device=device)
+    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+    return bool(shared)
+
+
+def stop_if_not_finite(
+    losses: Mapping[str, Tensor], batch: Sequence[Mapping[str, Any]], iteration: int, folder: str | Path
+) -> None:
+    """Stop every process when a loss of any of them is NaN or infinite; to be called by all, before the update.
+
+    Raises:
+        UserError: naming the losses and the file ``not_finite_rank{r}.json`` in ``folder`` with the photos of the
+            batch. Checkpoints of earlier steps stay as they are.
+    """
+    total = torch.stack([loss.detach().float() for loss in losses.values()]).sum()
+    finite = bool(torch.isfinite(total))
+    if not any_process(not finite, total.device):
+        return
+    if finite:
+        raise UserError(f"a loss of another process is not finite at iteration {iteration}; see its message")
+    values = {name: float(loss.detach()) for name, loss in losses.items()}
+    path = Path(folder) / f"not_finite_rank{comm.get_rank()}.json"
+    photos = [{key: each.get(key) for key in ("file_name", "image_id", "ann_type")} for each in batch]
+    # JSON has no word for NaN.
+    shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+    write_json(path, {"iteration": iteration, "losses": shown, "images": photos})
+    broken = ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))
+    raise UserError(
+        f"a loss is not finite at iteration {iteration} ({broken or 'their sum'}); the batch's files are listed in "
+        f"{path}; look at their annotations, or lower SOLVER.BASE_LR"
+    )

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from prompt_core.config import flatten
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_text
 
@@ -69,16 +70,9 @@ def begin_folder(cfg: CfgNode, resume: bool) -> list[str]:
 
 
 def _differences(old: CfgNode, new: CfgNode) -> list[str]:
-    was, now = _flat(old), _flat(CfgNode.load_cfg(new.dump()))
+    was, now = dict(flatten(old)), dict(flatten(CfgNode.load_cfg(new.dump())))
     changed = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
     return [f"{key}: {was.get(key)!r} → {now.get(key)!r}" for key in changed if not key.startswith(_FREE)]
-
-
-def _flat(node: CfgNode, prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def cut_log(folder: str | Path, iteration: int) -> None:

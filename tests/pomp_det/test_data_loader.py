@@ -22,9 +22,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 
 from pomp_det.config import load_config
-from pomp_det.data.augmentation import RandomCropToSize, scale_jitter, shortest_edge
 from pomp_det.data.loader import build_train_loader, training_records
-from pomp_det.data.mapper import MixedDatasetMapper, augmentations_of_config
+from pomp_det.data.mapper import (
+    MixedDatasetMapper,
+    RandomCropToSize,
+    augmentations_of_config,
+    scale_jitter,
+    shortest_edge,
+)
 from pomp_det.data.registration import register_dataset
 from pomp_engine.data.tar_images import decode_image, image_size, index_tar, read_tar_bytes
 from pomp_engine.loader import numpy_seed

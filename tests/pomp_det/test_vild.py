@@ -19,9 +19,9 @@ from detectron2.utils.events import EventStorage
 from PIL import Image
 
 from pomp_det import DetectorCheckpointer, build_detector, load_config, load_weights, set_classifier
+from pomp_det.clip_towers import RegionEmbedder, clip_width, region_crops
 from pomp_det.heads.class_losses import without_held_out
 from pomp_det.heads.distillation import SMALLEST_SIDE, best_regions, distillation_loss
-from pomp_det.region_embeddings import RegionEmbedder, clip_width, region_crops
 from pomp_engine.config import flatten
 from prompt_core import UserError
 
