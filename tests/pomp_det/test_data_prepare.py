@@ -197,7 +197,6 @@ def test_captions_name_whole_words() -> None:
     }
     categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "bench"}, {"id": 3, "name": "hot dog"}]
     assert caption_tags(captions, categories)["images"][0]["pos_category_ids"] == [2, 3]
-    assert caption_tags(captions, categories, ["bench"])["images"][0]["pos_category_ids"] == [2]
     with pytest.raises(UserError, match="no category 'unicorn'"):
         keep_classes(coco_document(), ["unicorn"])
 

@@ -36,9 +36,7 @@ def keep_classes(document: Mapping[str, Any], names: Iterable[str]) -> dict[str,
     return {**document, "images": images, "annotations": annotations}
 
 
-def caption_tags(
-    captions: Mapping[str, Any], categories: Sequence[Mapping[str, Any]], names: Iterable[str] | None = None
-) -> dict[str, Any]:
+def caption_tags(captions: Mapping[str, Any], categories: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Photos with their captions and the classes that the captions name.
 
     A class is named when its words stand in a caption, as they are or with a plural ending. Photos whose captions
@@ -47,13 +45,10 @@ def caption_tags(
     Args:
         captions: COCO's captions file.
         categories: COCO's categories.
-        names: classes to look for; None for all of them.
     """
-    wanted = set(names) if names is not None else {category["name"] for category in categories}
     patterns = {
         category["id"]: re.compile(rf"\b{re.escape(category['name'])}(?:s|es)?\b", re.IGNORECASE)
         for category in categories
-        if category["name"] in wanted
     }
     texts: dict[Any, list[str]] = {}
     for annotation in captions["annotations"]:

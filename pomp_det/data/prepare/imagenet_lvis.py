@@ -6,6 +6,7 @@ detection withholds boxes, not labels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -94,24 +95,16 @@ def _size_or_none(source: Path | bytes) -> tuple[int, int] | None:
         return None
 
 
-def image_label_document(
-    images: list[dict[str, Any]], vocabulary: Vocabulary, frequency: bool = True
-) -> dict[str, Any]:
+def image_label_document(images: list[dict[str, Any]], vocabulary: Vocabulary) -> dict[str, Any]:
     """The photos in the format of LVIS: ``pos_category_ids`` per image, no annotations, the vocabulary's categories."""
     assert vocabulary.ids is not None
-    counts: dict[int, int] = {}
-    for image in images:
-        for category in image["pos_category_ids"]:
-            counts[category] = counts.get(category, 0) + 1
-    categories = []
-    for row, (name, category) in enumerate(zip(vocabulary.names, vocabulary.ids, strict=True)):
-        entry: dict[str, Any] = {"id": category, "name": name, "image_count": counts.get(int(category), 0)}
-        for key, column in (("synset", vocabulary.synsets), ("synonyms", vocabulary.synonyms)):
-            if column is not None:
-                entry[key] = column[row]
-        if frequency and vocabulary.frequency is not None:
-            entry["frequency"] = vocabulary.frequency[row]
-        categories.append(entry)
+    counts = Counter(category for image in images for category in image["pos_category_ids"])
+    columns = {"synset": vocabulary.synsets, "synonyms": vocabulary.synonyms, "frequency": vocabulary.frequency}
+    categories = [
+        {"id": category, "name": name, "image_count": counts[int(category)]}
+        | {key: column[row] for key, column in columns.items() if column is not None}
+        for row, (name, category) in enumerate(zip(vocabulary.names, vocabulary.ids, strict=True))
+    ]
     return {"info": {"description": "image labels"}, "images": images, "annotations": [], "categories": categories}
 
 
@@ -153,25 +146,23 @@ def prepare_imagenet_lvis(
     problems = Problems()
     output = root / "imagenet/annotations/imagenet_lvis_image_info.json"
     sizes_in_bytes = [photo.get("size") or _bytes_of(place / photo["file_name"]) for photo in photos]
+    prefix = _prefix(registered, place)
     inputs = {
         "photos": sha256_of_json([photos, sizes_in_bytes]),
         "classes": vocabulary.sha256,
-        "place": _prefix(registered, place),
+        "place": prefix,
     }
 
-    def sized() -> list[dict[str, Any]]:
+    def build() -> dict[str, Any]:
         images = with_sizes(place, photos, problems, workers)
         if not images:
             raise UserError(f"none of the {len(photos)} photos in {place} can be read")
-        return images
+        if prefix:
+            for image in images:
+                image |= {key: f"{prefix}/{image[key]}" for key in ("file_name", "tar") if key in image}
+        return image_label_document(images, vocabulary)
 
-    outcome = derive_json(
-        output,
-        inputs,
-        "imagenet image labels, 1",
-        lambda: image_label_document(_relative_to(registered, place, sized()), vocabulary),
-        overwrite,
-    )
+    outcome = derive_json(output, inputs, "imagenet image labels, 1", build, overwrite)
     return output, outcome, sorted(set(wnids) - present), problems
 
 
@@ -188,11 +179,3 @@ def _prefix(registered: Path, place: Path) -> str:
         return ""
     near = place.absolute().parent == registered.absolute().parent
     return f"../{place.name}" if near else str(place.absolute())
-
-
-def _relative_to(registered: Path, place: Path, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    prefix = _prefix(registered, place)
-    if not prefix:
-        return images
-    moved = ("file_name", "tar")
-    return [{key: f"{prefix}/{value}" if key in moved else value for key, value in image.items()} for image in images]
