@@ -148,8 +148,7 @@ def _listing(
         states = {job: _state(runner, job, present, len(targets)) for job in here}
     lines = [(job.label, states.get(job, f"data set {job.row.train} is absent")) for job in jobs]
     done = sum(state == "done" for _, state in lines)
-    title = f"{table.title}: {done} of {len(lines)} done"
-    blocks = [Block(title, (), ("run", "state"), tuple(lines))]
+    blocks = [Block(table.title, (f"{done} of {len(lines)} runs done.",), ("run", "state"), tuple(lines))]
     return [*blocks, Block("Absent data sets", tuple(absent.values()))] if absent else blocks
 
 
@@ -226,7 +225,7 @@ def _cost(request: Request, table: Table, store: RunStore, dry_run: bool) -> lis
     runs = cost.cost_runs(jobs, device)
     if dry_run:
         lines = tuple((run.label, "missing" if store.document(run) is None else "done") for run in runs)
-        blocks = [Block(f"{table.title}: what is left", (), ("run", "state"), lines)]
+        blocks = [Block(table.title, (), ("run", "state"), lines)]
         print_blocks(blocks)
         return blocks
     make_output_folder(request.output)

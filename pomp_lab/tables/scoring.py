@@ -15,7 +15,6 @@ from torch import Tensor
 from pomp_lab.tables.targets import Question, Target
 from prompt_core.data.feature_cache import cached_features
 from prompt_core.evaluation.evaluate import TestSet, class_features, image_features, merges_namesakes, score
-from prompt_core.evaluation.protocol import protocol_of
 from prompt_core.methods.base import Method
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.metrics import alignment, uniformity
@@ -124,7 +123,7 @@ def _refusal(method: Method, test_set: TestSet, most_texts: int | None) -> str |
 def _protocol(
     method: Method, target: Target, question: Question, test_set: TestSet, merge_namesakes: bool
 ) -> dict[str, Any]:
-    protocol = protocol_of(test_set, target.split, merges_namesakes(method, merge_namesakes))
+    protocol = test_set.protocol(target.split, merges_namesakes(method, merge_namesakes))
     if len(np.unique(test_set.candidates.name_groups)) == len(test_set.candidates):
         protocol["namesakes"] = "none"
     # Folders are not the protocol's business, the division into splits is.
