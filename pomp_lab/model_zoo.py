@@ -80,16 +80,12 @@ class Configuration:
         return "mini" in re.split(r"[/_.]", self.name)
 
     @property
-    def inherits(self) -> str | None:
-        """The file in ``_BASE_``."""
-        base = self.own.get("_BASE_")
-        return None if base is None else Path(os.path.normpath(Path(self.name).parent / base)).as_posix()
-
-    @property
-    def names_data(self) -> bool:
-        """Whether training or test data are named, by the file or what it inherits."""
-        data, sets = self.settings.get("DATA", {}), self.settings.get("DATASETS", {})
-        return bool(data.get("TRAIN")) or any(str(sets.get(key, "()")) not in ("()", "[]") for key in ("TRAIN", "TEST"))
+    def runnable(self) -> bool:
+        """Whether it is run by itself: files that are called base, or name no data, are only inherited from."""
+        words = Path(self.name).stem.split("_")
+        sets = self.settings.get("DATASETS", {})
+        data = [self.settings.get("DATA", {}).get("TRAIN"), sets.get("TRAIN"), sets.get("TEST")]
+        return "base" not in (words[0], words[-1]) and any(data)
 
     @property
     def about(self) -> str:
@@ -127,13 +123,6 @@ def read_configurations(root: Path) -> dict[str, Configuration]:
     return files
 
 
-def bases(files: Mapping[str, Configuration]) -> set[str]:
-    """Names of the files that are only inherited from: they are called base, or name no data. All others are run."""
-    inherited = {file.inherits for file in files.values()}
-    named = {name for name in files if "base" in (Path(name).stem.split("_")[0], Path(name).stem.split("_")[-1])}
-    return {name for name, file in files.items() if name in inherited and (name in named or not file.names_data)}
-
-
 def commands(file: Configuration, files: Mapping[str, Configuration], root: Path) -> list[str]:
     """What to type to run a file, in order: the commands of its head comment.
 
@@ -141,10 +130,9 @@ def commands(file: Configuration, files: Mapping[str, Configuration], root: Path
     that the comment names, or that the comment of a file which it mentions names; else that of the task's own tool.
     """
     own = _commands_in(file.head)
-    if any(re.search(rf"{re.escape(file.name)}(?!\w)", line) for line in own):
+    if any(f"{file.name} " in f"{line} " for line in own):
         return own
-    others = {file.inherits, *re.findall(r"\bconfigs/[\w/]+\.yaml\b", file.head)} - bases(files)
-    heads = [file.head, *(files[name].head for name in sorted(filter(None, others)) if name in files)]
+    heads = [file.head, *(other.head for other in files.values() if Path(other.name).name in file.head)]
     tool = next((found.group() for head in heads if (found := re.search(r"(?<!python )\btools/\w+\.py\b", head))), None)
     if tool is not None:
         return own + _commands_in(ast.get_docstring(ast.parse((root / tool).read_text(encoding="utf-8"))) or "")
@@ -225,9 +213,8 @@ def zoo_page(root: Path, folder: Path) -> str:
         UserError: for files that cannot be read, and mappings to what is not there.
     """
     files = read_configurations(root)
-    inherited = bases(files)
     here, elsewhere = measured(root, files), published(files)
-    runs = [file for name, file in files.items() if name not in inherited]
+    runs = [file for file in files.values() if file.runnable]
     counts = {"measured": sum(f.name in here for f in runs), "published": sum(f.name in elsewhere for f in runs)}
     neither = sum(file.name not in here and file.name not in elsewhere for file in runs)
     text = _INTRODUCTION.format(count=len(runs), neither=neither, **counts)
@@ -242,8 +229,9 @@ def zoo_page(root: Path, folder: Path) -> str:
                 numbers = "<br>".join([*here.get(file.name, []), *elsewhere.get(file.name, [])]) or "not yet measured"
                 cells = [_link(file.name), file.about, how, numbers]
                 text += f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
-    if inherited:
-        text += f"\n## What others inherit from\n\nNot run by themselves: {', '.join(map(_link, sorted(inherited)))}.\n"
+    others = [_link(name) for name, file in files.items() if not file.runnable]
+    if others:
+        text += f"\n## What others inherit from\n\nNot run by themselves: {', '.join(others)}.\n"
     return re.sub(
         r"\]\(\{(.*?)\}\)", lambda link: f"]({Path(os.path.relpath(root / link[1], folder)).as_posix()})", text
     )

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from pomp_lab.model_zoo import bases, commands, read_configurations
+from pomp_lab.model_zoo import commands, read_configurations
 from prompt_core.config import load_config
 from prompt_core.errors import UserError, run_command
 
@@ -76,8 +76,8 @@ def _name(page: Path) -> str:
 DOCUMENTED = [command for page in PAGES for command in commands_of(page)]
 OF_ZOO = [
     Command("zoo", tuple(shlex.split(line)), "as the page says")
-    for name, file in FILES.items()
-    if name not in bases(FILES)
+    for file in FILES.values()
+    if file.runnable
     for line in commands(file, FILES, ROOT)
 ]
 ALL = list({command.words: command for command in (*OF_ZOO, *DOCUMENTED)}.values())

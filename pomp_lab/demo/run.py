@@ -53,6 +53,7 @@ WRITTEN = (
     "prompt/state.pt",
     "prompt/log.jsonl",
     "prompt/metrics.json",
+    "prompt/method.safetensors",
     "prompt/prompt.safetensors",
     "prompt/tensorboard/events.out.tfevents.*",
     "cache/[0-9a-f]*/index.json",

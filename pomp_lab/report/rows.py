@@ -170,14 +170,27 @@ def group_rows(runs: Sequence[Run]) -> list[Row]:
         groups.setdefault(_identity(run), []).append(run)
     members = [part for group in groups.values() for part in _distinct_seeds(group)]
     settings = [without_seed(group[0]) for group in members]
-    labels = [_label(group) for group in members]
+    labels = [", ".join(dict.fromkeys(run.label for run in group)) for group in members]
     rows = []
-    for number, (group, label) in enumerate(zip(members, labels, strict=True), 1):
-        others = [other for other, name in zip(settings, labels, strict=True) if name == label]
-        if len(others) > 1:
-            label = f"{label} ({_told_apart(settings[number - 1], others) or group[0].name})"
-        rows.append(Row(number, label, tuple(group), settings[number - 1]))
+    for number, (group, own, label) in enumerate(zip(members, settings, labels, strict=True), 1):
+        alike = [other for other, name in zip(settings, labels, strict=True) if name == label]
+        if len(alike) > 1:
+            words = told_apart(alike)[alike.index(own)]
+            label = f"{label} ({words if told_apart(alike).count(words) == 1 else group[0].name})"
+        rows.append(Row(number, label, tuple(group), own))
     return rows
+
+
+def told_apart(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each of several settings states that not all of them do; long values are left out."""
+    keys = sorted({key for each in settings for key in each})
+    keys = [key for key in keys if len({exact(each.get(key)) for each in settings}) > 1]
+    texts = []
+    for each in settings:
+        stated = {key: each[key] for key in keys if key in each and len(str(each[key])) <= 24}
+        # That the choice was not on the reported images goes without saying.
+        texts.append(", ".join(f"{k} {v}" for k, v in stated.items() if (k, v) != ("SELECT_ON_TEST", False)))
+    return texts
 
 
 def without_seed(run: Run) -> dict[str, Any]:
@@ -202,27 +215,3 @@ def _distinct_seeds(group: list[Run]) -> list[list[Run]]:
     by_name = any(run.label == run.name for run in group)
     seeds = {exact(run.settings.get("seed")) for run in group}
     return [[run] for run in group] if by_name and len(seeds) < len(group) else [group]
-
-
-def _label(group: Sequence[Run]) -> str:
-    """That of the runs; where each is called by its name, the names."""
-    names = list(dict.fromkeys(run.label for run in group))
-    joined = ", ".join(names)
-    return joined if len(names) <= 2 or len(joined) <= 40 else f"{names[0]} … {names[-1]}"
-
-
-def _told_apart(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """What a row's settings say that other rows of its label say differently, as far as that tells it apart."""
-    keys = sorted({key for other in others for key in other})
-    keys = [key for key in keys if len({exact(other.get(key)) for other in others}) > 1]
-    texts = [_words(other, keys) for other in others]
-    text = _words(settings, keys)
-    return text if texts.count(text) == 1 else ""
-
-
-def _words(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
-    stated = {key: settings[key] for key in keys if key in settings and len(str(settings[key])) <= 24}
-    # That the choice was not on the reported images goes without saying.
-    return ", ".join(
-        [f"{key} {value}" for key, value in stated.items() if (key, value) != ("SELECT_ON_TEST", False)][:4]
-    )

@@ -260,6 +260,8 @@ def _settings(about: Mapping[str, Any], path: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for key, value in _object(about, "settings", path).items():
         settings.setdefault(_SETTING_NAMES.get(key, key), value)
+    if "correction" in settings:
+        settings["correction"] = settings["correction"] or "none"
     if settings or "row" in about:
         settings["seed"] = about.get("seed", settings.get("seed"))
     return settings

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pomp_lab.report.protocol import protocol_key
-from pomp_lab.report.rows import Column, Row, cell, exact
+from pomp_lab.report.rows import Column, Row, cell, exact, told_apart
 from prompt_core.errors import UserError, nearest
 
 
@@ -51,25 +51,23 @@ class Gain:
 def sweeps(rows: Sequence[Row], columns: Sequence[Column], setting: str, baselines: Sequence[Row] = ()) -> list[Sweep]:
     """For each column with rows that differ in ``setting`` (``K`` or ``correction``) and the seed alone."""
     groups: dict[str, list[Row]] = {}
-    for row in sorted((row for row in rows if setting in row.settings), key=lambda row: _place(row, setting)):
-        groups.setdefault(exact({key: row.settings[key] for key in row.settings if key != setting}), []).append(row)
+    for row in sorted((row for row in rows if setting in row.settings), key=lambda row: _step(row, setting)):
+        groups.setdefault(exact(_others(row, setting)), []).append(row)
     members = sorted((group for group in groups.values() if len(group) > 1), key=lambda group: group[0].number)
-    labels = _labels([group[0].settings for group in members], setting)
+    labels = told_apart([_others(group[0], setting) for group in members])
     swept = []
     for column in columns:
-        lines = {}
+        lines: dict[str, list[tuple[str, float, float]]] = {}
+        steps = set()
         for label, group in zip(labels, members, strict=True):
-            cells = [(_value(row.settings[setting], setting), cell(row, column)) for row in group]
-            points = [(value, found.mean, found.spread) for value, found in cells if found is not None and found.count]
+            points = [(_step(row, setting), found) for row in group if (found := cell(row, column)) and found.count]
             if len(points) > 1:
-                lines[label] = points
+                line = [(step[-1], found.mean, found.spread) for step, found in points]
+                lines[label or "all else the same"] = line
+                steps |= {step for step, _ in points}
         if lines:
-            present = {value for points in lines.values() for value, _, _ in points}
-            ordered = sorted((row for group in members for row in group), key=lambda row: _place(row, setting))
-            values = list(dict.fromkeys(_value(row.settings[setting], setting) for row in ordered))
-            known = [found.mean for row in baselines if (found := cell(row, column)) is not None and found.count]
-            values = [value for value in values if value in present]
-            swept.append(Sweep(column, values, lines, known[0] if known else math.nan))
+            known = [found.mean for row in baselines if (found := cell(row, column)) and found.count]
+            swept.append(Sweep(column, [step[-1] for step in sorted(steps)], lines, known[0] if known else math.nan))
     return swept
 
 
@@ -157,36 +155,19 @@ def _rest(column: Column) -> str:
     return protocol_key({key: column.protocol[key] for key in kept if not key.endswith("sha256")})
 
 
-def _place(row: Row, setting: str) -> tuple[int, float, str]:
-    """Order on the axis: numbers, then words; K = 0 stands for all classes, no correction for a margin of 0."""
+def _others(row: Row, setting: str) -> dict[str, Any]:
+    return {key: value for key, value in row.settings.items() if key != setting}
+
+
+def _step(row: Row, setting: str) -> tuple[int, float, str]:
+    """Place and text on the axis: numbers, then words; K = 0 stands for all classes, no correction for margin 0."""
     value = row.settings[setting]
     if value is None or value == "none":
-        return 0, 0.0, ""
+        return 0, 0.0, "none"
     if setting == "K" and value == 0:
-        return 1, 0.0, ""
+        return 1, 0.0, "all"
     try:
-        return 0, float(value), ""
+        return 0, float(value), f"{float(value):g}"
     except (TypeError, ValueError):
         # log10 before ln, which is larger: the margin of one K grows.
-        return 1, float({"log10": 1, "ln": 2}.get(str(value), 3)), str(value)
-
-
-def _value(value: Any, setting: str) -> str:
-    if value is None or value == "none":
-        return "none"
-    if setting == "K" and value == 0:
-        return "all"
-    try:
-        return str(value) if isinstance(value, int) else f"{float(value):g}"
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def _labels(settings: Sequence[Mapping[str, Any]], setting: str) -> list[str]:
-    keys = sorted({key for each in settings for key in each} - {setting})
-    keys = [key for key in keys if len({exact(each.get(key)) for each in settings}) > 1]
-    texts = []
-    for each in settings:
-        words = [f"{key}: {_value(each.get(key), key)}" for key in keys if len(str(each.get(key))) < 40]
-        texts.append(", ".join(words) or "all else the same")
-    return texts
+        return 1, {"log10": 1.0, "ln": 2.0}.get(str(value), 3.0), str(value)

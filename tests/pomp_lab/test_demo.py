@@ -198,8 +198,8 @@ def test_other_settings_are_told_and_fresh_starts_over(
         run_demo(folder, changed, SHAPES, workers=1)
     claim_folder(folder, fresh=True)
     # Shapes know for themselves what is theirs.
-    assert {path.name for path in folder.iterdir()} == {MARKER, "shapes", "mine.txt", "prompt"}
-    assert [path.name for path in (folder / "prompt").iterdir()] == ["mine.txt"]
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {path for path in left if not path.startswith("shapes")} == {MARKER, "mine.txt", "prompt/mine.txt"}
 
 
 @pytest.mark.parametrize("fresh", [False, True])

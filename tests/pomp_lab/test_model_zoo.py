@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 
 from pomp_lab import model_zoo
-from pomp_lab.model_zoo import bases, commands, measured, published, read_configurations, zoo_page
+from pomp_lab.model_zoo import commands, measured, published, read_configurations, zoo_page
 from prompt_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARN = "python tools/pretrain_prompt.py --config configs/prompt/one.yaml --output runs/one"
 FILES = {
-    # A base by its name, a base without data, and one that is a run although another inherits from it.
+    # A base by its name, one without data, and one that is run although another inherits from it.
     "prompt/base_all.yaml": f"# What all share.\n#   {LEARN}\nDATA:\n  TRAIN: imagenet\n",
     "prompt/shared.yaml": "# Vectors. Shared.\n_BASE_: other/base.yaml\nMETHOD:\n  NAME: coop\n",
     "prompt/other/base.yaml": "# Nothing is set here.\nDATA:\n  TRAIN: ''\n",
     "prompt/one.yaml": f'# {LEARN}\n#\n# One prompt, "a {{}}." and\n# more. Then others.\n_BASE_: base_all.yaml\n',
     "prompt/two.yaml": "# Two: as one, longer.\n_BASE_: one.yaml\nOPTIM:\n  EPOCHS: 3\n",
-    "prompt/mini_three.yaml": "# Three is (small). More.\n_BASE_: shared.yaml\n",
-    "mini/scenes.yaml": "# Scenes. tools/many.py runs this file.\nMODEL:\n  ROI_HEADS: {NUM_CLASSES: 2}\n",
-    "mini/stage.yaml": "# Stage 1 of configs/mini/scenes.yaml.\nMODEL:\n  SEM_SEG_HEAD: {NUM_CLASSES: 2}\n",
+    "prompt/mini_three.yaml": "# Three is (small). More.\n_BASE_: shared.yaml\nDATA: {TRAIN: dtd}\n",
+    "mini/scenes.yaml": "# Scenes. tools/many.py runs this file.\nMODEL: {ROI_HEADS: {}}\nDATASETS: {TEST: (a)}\n",
+    "mini/stage.yaml": "# Stage 1 of configs/mini/scenes.yaml.\nMODEL: {SEM_SEG_HEAD: {}}\nDATASETS: {TEST: (a)}\n",
     "seg.yaml": '# All\n# are seen.\nMODEL:\n  CLIP_ADAPTER: {}\nDATASETS:\n  TRAIN: ("a",)\n  TEST: ("b",)\n',
     "seg_elsewhere.yaml": '# Elsewhere.\n_BASE_: seg.yaml\nMODEL:\n  WEIGHTS: x.pth\nDATASETS:\n  TEST: ("c",)\n',
 }
@@ -61,11 +61,9 @@ def mapping(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
     return entries
 
 
-def test_bases_are_found_by_rule(tree: Path) -> None:
-    (tree / "configs/prompt/base_alone.yaml").write_text("# Alone.\nDATA:\n  TRAIN: imagenet\n", encoding="utf-8")
-    # A file that is called base is run where nothing inherits from it.
-    named = {"prompt/base_all", "prompt/shared", "prompt/other/base"}
-    assert bases(read_configurations(tree)) == {f"configs/{name}.yaml" for name in named}
+def test_files_that_are_called_base_or_name_no_data_are_not_run(tree: Path) -> None:
+    names = {name for name, file in read_configurations(tree).items() if not file.runnable}
+    assert names == {f"configs/prompt/{name}.yaml" for name in ("base_all", "shared", "other/base")}
 
 
 def test_first_sentences_tasks_and_sizes(tree: Path) -> None:

@@ -33,11 +33,11 @@ def test_lines_over_k_differ_in_nothing_else(all_kinds_report: Report) -> None:
     first = next(sweep for sweep in found if sweep.column.metric == "top1")
     assert first.values == ["100", "1000"]
     line = [("100", pytest.approx(41.35), pytest.approx(0.25)), ("1000", 42.25, 0.25)]
-    assert first.lines == {"correction: none": line, "correction: log10": line}
+    assert first.lines == {"correction none": line, "correction log10": line}
     assert first.baseline == 41.4
     margins = sweeps(report.rows, report.columns, "correction")[0]
     assert margins.values == ["none", "log10"]
-    assert list(margins.lines) == ["K: 100", "K: 1000"]
+    assert list(margins.lines) == ["K 100", "K 1000"]
     assert math.isnan(margins.baseline)
 
 
@@ -52,11 +52,11 @@ def test_lines_of_reproduced_tables(write_run: Write, tmp_path: Path) -> None:
     (numbers,) = sweeps(report.rows, report.columns, "K")
     assert numbers.values == ["100", "1000", "all"]
     labels = ["none", "0.5", "1", "log10", "ln"]
-    assert sorted(numbers.lines) == sorted(f"correction: {label}" for label in labels)
+    assert sorted(numbers.lines) == sorted(f"correction {label}" for label in ("none", "0.5", "1.0", "log10", "ln"))
     (margin,) = sweeps(report.rows, report.columns, "correction")
     assert margin.values == labels
-    assert sorted(margin.lines) == ["K: 100", "K: 1000", "K: all"]
-    assert [value for _, value, _ in margin.lines["K: 1000"]] == [52.0, 53.0, 51.0, 50.0, 54.0]
+    assert sorted(margin.lines) == ["K 0", "K 100", "K 1000"]
+    assert [value for _, value, _ in margin.lines["K 1000"]] == [52.0, 53.0, 51.0, 50.0, 54.0]
     assert [plot.title for plot in report.plots["K and the margin"]] == [
         *("Accuracy against K", "Accuracy against the margin"),
     ]
