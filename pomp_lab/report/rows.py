@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -31,7 +32,7 @@ class Column:
     """One data set, one metric, one protocol.
 
     Attributes:
-        words: how the protocol differs from those of the other columns of this data set; empty for one.
+        words: how the protocol differs from those of the other columns of this data set in a table; empty for one.
     """
 
     dataset: str
@@ -145,22 +146,24 @@ def cell(row: Row, column: Column) -> Cell | None:
 
 def build_columns(runs: Sequence[Run]) -> list[Column]:
     """All columns: data sets in the order in which they come, of each the metrics, of these the protocols."""
-    datasets: dict[str, dict[str, dict[str, Any]]] = {}
-    metrics: dict[tuple[str, str], dict[str, None]] = {}
+    columns: dict[tuple[str, str, str], Column] = {}
     for scores in (scores for run in runs for scores in run.scores):
-        datasets.setdefault(scores.dataset, {}).setdefault(scores.key[1], scores.protocol)
-        kept = [metric for metric in scores.numbers if ALIASES.get(metric) not in scores.numbers]
-        metrics.setdefault(scores.key, {}).update(dict.fromkeys(kept))
-    columns = []
-    for dataset, protocols in datasets.items():
-        words = differences(list(protocols.values()))
-        members = [
-            Column(dataset, metric, dict(protocol), text)
-            for (key, protocol), text in zip(protocols.items(), words, strict=True)
-            for metric in metrics[dataset, key]
-        ]
-        columns += sorted(members, key=lambda column: column.order)
-    return columns
+        for metric in scores.numbers:
+            if ALIASES.get(metric) not in scores.numbers:
+                columns.setdefault((*scores.key, metric), Column(scores.dataset, metric, dict(scores.protocol)))
+    datasets = list(dict.fromkeys(column.dataset for column in columns.values()))
+    ordered = sorted(columns.values(), key=lambda column: (datasets.index(column.dataset), column.order))
+    return with_words(ordered)
+
+
+def with_words(columns: Sequence[Column]) -> list[Column]:
+    """The columns, with how their protocols differ from those of the others here of the same data set."""
+    words = {}
+    for dataset in {column.dataset for column in columns}:
+        protocols = {column.protocol_key: column.protocol for column in columns if column.dataset == dataset}
+        texts = differences(list(protocols.values()))
+        words |= {(dataset, key): text for key, text in zip(protocols, texts, strict=True)}
+    return [dataclasses.replace(column, words=words[column.dataset, column.protocol_key]) for column in columns]
 
 
 def group_rows(runs: Sequence[Run]) -> list[Row]:

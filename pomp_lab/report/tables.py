@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pomp_lab.report.comparable import why_not
 from pomp_lab.report.protocol import in_brief
 from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
-from pomp_lab.report.rows import LOWER_IS_BETTER, Cell, Column, Row, cell, number_text
+from pomp_lab.report.rows import LOWER_IS_BETTER, Cell, Column, Row, cell, number_text, with_words
 
 # A data set with more columns has a table of boxes and one of masks.
 NARROW = 12
@@ -179,13 +179,11 @@ def _one_backbone(
 def _by_metric(rows: Sequence[Row], columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
     """One table for each metric and each set of rows that share data sets; columns with the most numbers first."""
     tables = []
-    for group in _connected(rows, columns):
-        for metric in dict.fromkeys(column.metric for column in group):
-            members = [column for column in columns if column in group and column.metric == metric]
-            members.sort(key=lambda column: -sum(cell(row, column) is not None for row in rows))
-            names = list(dict.fromkeys(column.dataset for column in members if "mean_of" not in column.protocol))
-            where = names[0] if len(names) == 1 else f"{len(names)} data sets"
-            tables.append((f"{members[0].label}, {where}", members))
+    for metric in dict.fromkeys(column.metric for column in columns):
+        for group in _connected(rows, [column for column in columns if column.metric == metric]):
+            group.sort(key=lambda column: -sum(cell(row, column) is not None for row in rows))
+            names = list(dict.fromkeys(column.dataset for column in group if "mean_of" not in column.protocol))
+            tables.append((f"{group[0].label}, {names[0] if len(names) == 1 else f'{len(names)} data sets'}", group))
     return tables
 
 
@@ -206,10 +204,11 @@ def _by_data_set(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
 
 
 def _connected(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[Column]]:
-    """Columns in groups, such that no row has numbers in two groups, nor two groups one data set."""
+    """Columns in groups: no row has numbers in two groups, and where all are few no data set is in two."""
     groups: list[tuple[set[object], list[Column]]] = []
     for column in columns:
-        names: set[object] = {column.dataset, *(row.number for row in rows if cell(row, column) is not None)}
+        names: set[object] = {row.number for row in rows if cell(row, column) is not None}
+        names |= {column.dataset} if len(columns) <= NARROW else set()
         touching = [group for group in groups if group[0] & names]
         groups = [group for group in groups if not group[0] & names]
         merged = [member for group in touching for member in group[1]]
@@ -220,4 +219,4 @@ def _connected(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[Colu
 def _table(title: str, columns: list[Column], rows: Sequence[Row]) -> Table:
     cells = {row: [cell(row, column) for column in columns] for row in rows}
     kept = [row for row in rows if any(found is not None for found in cells[row])]
-    return Table(title, columns, kept, [cells[row] for row in kept])
+    return Table(title, with_words(columns), kept, [cells[row] for row in kept])
