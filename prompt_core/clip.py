@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from importlib import resources
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompt_core.errors import UserError, nearest
+from prompt_core.safe_load import first_sentence, read_state_dict
 
 # Integers that OpenAI's exported archives keep beside the weights; their presence tells such a file.
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
@@ -171,7 +171,7 @@ def load_clip(name: str | Path, pretrained: str | Path | None = None, device: st
     try:
         clip.model.to(device)
     except (AssertionError, RuntimeError) as error:
-        raise UserError(f"device {str(device)!r} cannot be used: {_reason(error)}; 'cpu' always can") from error
+        raise UserError(f"device {str(device)!r} cannot be used: {first_sentence(error)}; 'cpu' always can") from error
     return clip
 
 
@@ -186,7 +186,7 @@ def _from_name(name: str, pretrained: str | Path | None) -> Clip:
     if pretrained is None:
         warnings.warn(f"{name}: no pretrained weights given, the weights are random", stacklevel=3)
     options: dict[str, Any] = {"pretrained_image": False, "pretrained_text": False}
-    state = _read_state_dict(file) if file is not None else None
+    state = read_state_dict(file) if file is not None else None
     if state is not None and any(key in state for key in _OPENAI_EXTRAS) and not name.endswith("-quickgelu"):
         warnings.warn(f"{file}: OpenAI weights were trained with QuickGELU, {name} is built with it", stacklevel=3)
         options["force_quick_gelu"] = True
@@ -220,12 +220,12 @@ def _from_json(config: Path, weights: Path | None) -> Clip:
     if not {"embed_dim", "vision_cfg", "text_cfg"} <= settings.keys():
         raise UserError(f"{config} is not an open_clip configuration: embed_dim, vision_cfg and text_cfg are expected")
     builder = open_clip.CustomTextCLIP if settings.pop("custom_text", False) else open_clip.CLIP
-    state = _read_state_dict(weights) if weights is not None else None
+    state = read_state_dict(weights) if weights is not None else None
     try:
         model = builder(**settings)
         preprocess = _preprocess_cfg(model, preprocess)
     except TypeError as error:
-        raise UserError(f"{config} is not an open_clip configuration: {_reason(error)}") from error
+        raise UserError(f"{config} is not an open_clip configuration: {first_sentence(error)}") from error
     if weights is None or state is None:
         warnings.warn(f"{config}: no pretrained weights given, the weights are random", stacklevel=3)
     else:
@@ -239,7 +239,7 @@ def _from_openai_file(file: Path) -> Clip:
     import open_clip
     from open_clip.model import build_model_from_openai_state_dict
 
-    state = _read_state_dict(file)
+    state = read_state_dict(file)
     if "text_projection" not in state or "ln_final.weight" not in state:
         raise UserError(f"{file} is not an OpenAI CLIP state dict: text_projection and ln_final.weight are expected")
     precise = {key: value.clone() for key, value in state.items() if key not in _OPENAI_EXTRAS}
@@ -248,42 +248,8 @@ def _from_openai_file(file: Path) -> Clip:
         # The builder passes through half precision; files with finer weights keep them.
         model.load_state_dict(precise)
     except (KeyError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise UserError(f"{file} is not an OpenAI CLIP state dict: {_reason(error)}") from error
+        raise UserError(f"{file} is not an OpenAI CLIP state dict: {first_sentence(error)}") from error
     return Clip(model, "openai", str(file), _preprocess_cfg(model), open_clip.SimpleTokenizer())
-
-
-def _read_state_dict(file: Path) -> dict[str, Tensor]:
-    """Read tensors only: safetensors, a ``weights_only`` pickle, or the weights of a TorchScript archive."""
-    if not file.is_file():
-        raise UserError(f"no weights file at {file}")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(file)
-        elif _is_torchscript(file):
-            archive = torch.jit.load(str(file), map_location="cpu").state_dict()
-            # Tracing turns the causal mask, which every model makes itself, into a stored buffer.
-            state = {key: value for key, value in archive.items() if key.split(".")[-1] != "attn_mask"}
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has its own exception types for a damaged file
-        raise UserError(
-            f"{file} could not be read as a state dict ({_reason(error)}); "
-            "it may be truncated or hold more than tensors"
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{file} holds no state dict: a mapping of names to tensors is expected")
-    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any("/code/" in member for member in archive.namelist())
 
 
 def _load_weights(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
@@ -303,12 +269,6 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], file: Path) -> Non
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{file} does not fit the architecture: {reason}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of a library's message, on one line."""
-    text = " ".join(str(error).split()).split(". ")[0][:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @contextlib.contextmanager

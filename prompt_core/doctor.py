@@ -17,8 +17,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from prompt_core import files
 
 CORE = "pip install -e ."
 DETECTION = "pip install -e .[det]"
@@ -109,7 +110,7 @@ def devices() -> dict[str, Any]:
 
 def data_root() -> dict[str, Any]:
     """The folder for data sets (``POMP_DATA``, else ``datasets``): its path, state and free space in GiB."""
-    path = Path(os.environ.get("POMP_DATA") or "datasets")
+    path = files.data_root()
     state: dict[str, Any] = {"path": str(path), "from_environment": bool(os.environ.get("POMP_DATA"))}
     state.update(exists=path.is_dir(), writable=False, free_gib=None)
     if path.is_dir():

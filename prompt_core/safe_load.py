@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 import types
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prompt_core.errors import UserError
 
@@ -73,3 +75,47 @@ def load_restricted(path: str | Path) -> Any:
         raise UserError(
             f"{path} could not be read as a checkpoint ({type(error).__name__}); it may be truncated"
         ) from error
+
+
+def read_state_dict(file: Path) -> dict[str, Tensor]:
+    """Weights of a model: safetensors, a ``weights_only`` pickle, or the weights of a TorchScript archive.
+
+    Raises:
+        UserError: when the file is absent, truncated, or holds something else.
+    """
+    if not file.is_file():
+        raise UserError(f"no weights file at {file}")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(file)
+        elif _is_torchscript(file):
+            archive = torch.jit.load(str(file), map_location="cpu").state_dict()
+            # Tracing turns the causal mask, which every model makes itself, into a stored buffer.
+            state = {key: value for key, value in archive.items() if key.split(".")[-1] != "attn_mask"}
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format has its own exception types for a damaged file
+        raise UserError(
+            f"{file} could not be read as a state dict ({first_sentence(error)}); "
+            "it may be truncated or hold more than tensors"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{file} holds no state dict: a mapping of names to tensors is expected")
+    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _is_torchscript(file: Path) -> bool:
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any("/code/" in member for member in archive.namelist())
+
+
+def first_sentence(error: Exception) -> str:
+    """The first sentence of a library's message, on one line."""
+    text = " ".join(str(error).split()).split(". ")[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

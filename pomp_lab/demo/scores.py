@@ -15,7 +15,6 @@ from pomp_lab.shapes.options import ShapesOptions
 from prompt_core.data.catalog.hand_written import imagenet_templates
 from prompt_core.data.sources import open_images
 from prompt_core.evaluation.evaluate import TestSet, load_test_set, predict, score_classes
-from prompt_core.evaluation.protocol import protocol_of
 from prompt_core.files import read_json
 from prompt_core.prompt import SoftPrompt
 
@@ -184,7 +183,7 @@ def protocols(columns: Sequence[Column], shapes: ShapesOptions) -> dict[str, Any
     """The ``_protocol`` object."""
     return {
         column.key: {
-            **protocol_of(column.test_set, "val", True),
+            **column.test_set.protocol("val", True),
             "images_of": f"{column.group} classes",
             "candidate_names": column.among,
             "shapes_seed": shapes.seed,

@@ -6,8 +6,10 @@ that makes class features is scored here, in one way.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,8 @@ from prompt_core.data.encode_photos import ImageTower
 from prompt_core.data.feature_cache import CachedFeatures, cached_features
 from prompt_core.data.sources import data_set_name
 from prompt_core.data.splits import half_of
-from prompt_core.evaluation.protocol import base_novel_mean, protocol_of, selection_words
+from prompt_core.evaluation.protocol import base_novel_mean, selection_words
+from prompt_core.files import sha256_of_json
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.metrics import Accuracy, pooled_accuracy, zero_shot_accuracy
 from prompt_core.vocabulary import Vocabulary, vocabulary_of
@@ -106,6 +109,29 @@ class TestSet:
             self.source,
             self.rows[rows],
         )
+
+    def protocol(self, split: str, merge_namesakes: bool, part: str = "all") -> dict[str, Any]:
+        """The ``_protocol`` entry of numbers on this set.
+
+        Args:
+            part: of the classes, see :func:`prompt_core.evaluation.protocol.class_parts`.
+        """
+        from prompt_core import __version__
+
+        return {
+            "split": split,
+            **({} if part == "all" else {"images_of": f"{part} classes"}),
+            "metric": "top-1 over all images (micro)",
+            "candidates": len(self.candidates),
+            "namesakes": "merged" if merge_namesakes else "separate",
+            "images": len(self.labels),
+            "unreadable": list(self.unreadable),
+            "scorer": f"prompt_core {__version__}",
+            "images_sha256": self.images_sha256,
+            "annotation_sha256": sha256_of_json(self.labels.tolist()),
+            "vocabulary_sha256": self.candidates.sha256,
+            "source": self.source,
+        }
 
 
 def load_test_set(
@@ -231,7 +257,7 @@ def evaluate(
     cache: str | Path = "runs/cache",
     merge_namesakes: bool = True,
     learned_file: str | Path | None = None,
-    progress: Callable[[str], Any] | None = None,
+    progress: Callable[[str], AbstractContextManager[Progress | None]] = lambda text: nullcontext(),
 ) -> Iterator[Score]:
     """Score a method on each part of each data set.
 
@@ -240,27 +266,23 @@ def evaluate(
         split: that the images are of, for the protocol.
         parts: of the classes, see :func:`prompt_core.evaluation.protocol.class_parts`.
         learned_file: what the method was loaded from; it says by which images its epoch was chosen.
-        progress: a context manager around encoding, given a description (``counting`` of the command line).
+        progress: around encoding, given a description, such as :func:`prompt_core.command_line.counting`.
     """
     names: set[str] = set()
     for source, part in itertools.product(image_sets, parts):
         images = half_of(image_sets[source], part)
-        if progress is None:
-            test_set = load_test_set(image_tower(method), images, vocabulary, cache)
-        else:
-            with progress(f"encoding {source}") as count:
-                test_set = load_test_set(image_tower(method), images, vocabulary, cache, count)
+        with progress(f"encoding {source}") as count:
+            test_set = load_test_set(image_tower(method), images, vocabulary, cache, count)
         of_source = method.for_data_set(source)
         merge = merges_namesakes(method, merge_namesakes)
         accuracy = score(of_source, test_set, merge)
-        protocol = protocol_of(test_set, split, merge, part)
+        protocol = test_set.protocol(split, merge, part)
         if words := selection_words(learned_file, images):
             protocol["selection"] = words
         templates = getattr(of_source, "templates", None)
-        data_set = data_set_name(source)
-        result = Score(data_set, part, accuracy, protocol, class_rows(accuracy, test_set), templates)
+        result = Score(data_set_name(source), part, accuracy, protocol, class_rows(accuracy, test_set), templates)
         if result.name in names:  # two sources of one name
-            result = Score(source, part, accuracy, protocol, result.classes, templates)
+            result = dataclasses.replace(result, data_set=source)
         names.add(result.name)
         yield result
 

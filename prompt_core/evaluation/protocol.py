@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompt_core.errors import UserError
-from prompt_core.files import read_safetensors, sha256_of_json, write_json
+from prompt_core.files import read_safetensors, write_json
 from prompt_core.metrics import harmonic_mean
 
 if TYPE_CHECKING:
     from prompt_core.data.images import ImageSet
-    from prompt_core.evaluation.evaluate import TestSet
 
 # What the protocol of a number says whose own images chose the epoch.
 ON_REPORTED = "best checkpoint chosen on the reported images"
@@ -86,30 +85,6 @@ def class_parts(text: str) -> list[str]:
     if parts not in (["all"], ["base"], ["novel"], ["base", "novel"]):
         raise UserError(f"EVAL.CLASSES is {text!r}; expected all, base, new or base,new (novel may stand for new)")
     return parts
-
-
-def protocol_of(test_set: TestSet, split: str, merge_namesakes: bool, part: str = "all") -> dict[str, Any]:
-    """The ``_protocol`` entry of a test set.
-
-    Args:
-        part: of the classes, see :func:`class_parts`.
-    """
-    from prompt_core import __version__
-
-    return {
-        "split": split,
-        **({} if part == "all" else {"images_of": f"{part} classes"}),
-        "metric": "top-1 over all images (micro)",
-        "candidates": len(test_set.candidates),
-        "namesakes": "merged" if merge_namesakes else "separate",
-        "images": len(test_set.labels),
-        "unreadable": list(test_set.unreadable),
-        "scorer": f"prompt_core {__version__}",
-        "images_sha256": test_set.images_sha256,
-        "annotation_sha256": sha256_of_json(test_set.labels.tolist()),
-        "vocabulary_sha256": test_set.candidates.sha256,
-        "source": test_set.source,
-    }
 
 
 def base_novel_mean(

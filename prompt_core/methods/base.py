@@ -56,7 +56,7 @@ class Method(nn.Module):
 
     @dataclass(frozen=True)
     class Options:
-        """None."""
+        """No options."""
 
     section: ClassVar[str] = "OPTIONS"
     reads: ClassVar[Reads] = "features"
@@ -179,12 +179,12 @@ class Method(nn.Module):
         validation_labels: np.ndarray,
         report: Callable[[str], None] = print,
     ) -> dict[str, Any]:
-        """Learn at once.
+        """Learn at once, on features of the frozen tower.
 
         Args:
-            features: (n, ...) as :attr:`reads` says.
+            features: (n, E) as :attr:`reads` says.
             labels: (n,) rows of the method's classes.
-            validation_features: (m, ...).
+            validation_features: (m, E).
             validation_labels: (m,).
             report: told what is tried.
 

@@ -77,7 +77,7 @@ def write_fitted(folder: Path, cfg: CfgNode, method: Method, data: TrainingData,
     notes = {"vocabulary": vocabulary_note(data), "metrics": metrics, "versions": package_versions()}
     method.save(folder / METHOD_FILE, **notes, training={"images": len(data.batches), "source": data.source, **result})
     protocol = {
-        "metric": "top-1 on the images that C was chosen by",
+        "metric": f"top-1 on the images that {'C' if 'C' in result else 'the fit'} was chosen by",
         "split": method.validation_split,
         "vocabulary_sha256": data.vocabulary.sha256,
         "source": data.source,

@@ -13,6 +13,8 @@ import torch
 from prompt_core import SoftPrompt, load_clip
 from prompt_core.methods.registry import METHODS, load_method
 
+from ..support.tools import stop_after
+
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -82,20 +84,10 @@ def test_a_stopped_run_goes_on_to_the_same_method(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    import contextlib
-
     arguments = settings(tiny_model, picture_folder, name)
     assert call_tool("pretrain_prompt", "--output", "whole", *arguments)[0] == 0
-
-    class AfterTwoSteps:
-        asked = 0
-
-        def __bool__(self) -> bool:
-            self.asked += 1
-            return self.asked > 2
-
     with monkeypatch.context() as patch:
-        patch.setattr("prompt_core.training.recipe.asked_to_stop", lambda: contextlib.nullcontext(AfterTwoSteps()))
+        patch.setattr("prompt_core.training.recipe.asked_to_stop", stop_after(2))
         code, out, _ = call_tool("pretrain_prompt", "--output", "part", *arguments)
     assert (code, "stopped at epoch 1, step 2" in out) == (130, True)
     assert not (tmp_path / "part/method.safetensors").exists()
@@ -146,6 +138,7 @@ def test_towers_and_names_that_do_not_go_with_a_method(
     assert (code, "method zero_shot is done at once, there is nothing to resume" in error) == (2, True)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_smoke_run_of_the_benchmark(call_tool: Call, tmp_path: Path) -> None:
     code, out, error = call_tool(
         "benchmark_methods", "--smoke", "--threads", "1", "--rows", "coop,coop_77_tokens,vpt", "--output", "rows.json"
@@ -161,25 +154,19 @@ def test_a_smoke_run_of_the_benchmark(call_tool: Call, tmp_path: Path) -> None:
     assert "not measured" in out
 
 
-def test_a_full_softmax_on_all_tokens_is_scaled_from_its_first_names(
+@pytest.mark.usefixtures("in_this_process")
+def test_the_benchmark_scales_all_tokens_and_measures_vision_methods(
     call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path
 ) -> None:
     options = ["--clip", tiny_model[0], "--vocabularies", "coco", "--names", "6", "--repeats", "1", "--threads", "1"]
-    rows = ["--rows", "coop,coop_77_tokens,pomp_77_tokens", "--reference-names", "4"]
+    rows = ["--rows", "coop_77_tokens,pomp_77_tokens,vpt", "--reference-names", "4"]
     code, out, error = call_tool("benchmark_methods", *options, *rows, "--output", "rows.json")
     assert code == 0, error
-    coop, scaled, pomp = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert (coop["names"], pomp["names"], "scaled_seconds" in coop, "scaled_seconds" in pomp) == (6, 6, False, False)
+    scaled, pomp, vpt = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert (scaled["row"], scaled["names"], scaled["scaled_to_names"]) == ("coop_77_tokens, 6 names", 4, 6)
     assert scaled["scaled_seconds"] == pytest.approx(1.5 * scaled["seconds"]["median"])
     assert "scaled" in out
-
-
-def test_benchmark_of_a_vision_method(call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path) -> None:
-    options = ["--clip", tiny_model[0], "--vocabularies", "coco", "--names", "6", "--repeats", "2", "--threads", "1"]
-    code, _, error = call_tool("benchmark_methods", *options, "--rows", "vpt", "--output", "rows.json")
-    assert code == 0, error
-    (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert (row["learned_parameters"], row["images"], len(row["seconds"]["all"])) == (8 * 32, 4, 2)
+    assert (pomp["names"], "scaled_seconds" in pomp) == (6, False)
+    assert (vpt["learned_parameters"], vpt["images"], len(vpt["seconds"]["all"])) == (8 * 32, 4, 1)
     code, _, error = call_tool("benchmark_methods", *options, "--rows", "vptt")
     assert (code, "unknown row 'vptt'" in error, "nearest: 'vpt'" in error) == (2, True, True)

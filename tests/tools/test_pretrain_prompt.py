@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ import torch
 
 from prompt_core import SoftPrompt
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -39,10 +38,11 @@ def settings(model: tuple[Path, Path], pictures: Path, **more: object) -> list[s
 
 
 def test_writes_prompt_metrics_log_and_state(
-    run_tool: Run, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
 ) -> None:
-    result = run_tool("pretrain_prompt", "--output", "run", *settings(tiny_model, picture_folder), cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    options = settings(tiny_model, picture_folder)
+    code, _, error = call_tool("pretrain_prompt", "--output", "run", *options)
+    assert code == 0, error
     prompt = SoftPrompt.load(tmp_path / "run/prompt.safetensors")
     assert prompt.context.shape == (3, 32)
     assert prompt.metadata["K"] == 3
@@ -54,36 +54,33 @@ def test_writes_prompt_metrics_log_and_state(
     assert metrics["train/loss"] == lines[-1]["loss"]
     assert metrics["_run"]["images"] == 24
     assert list((tmp_path / "run/tensorboard").iterdir())
-    again = run_tool("pretrain_prompt", "--output", "run", *settings(tiny_model, picture_folder), cwd=tmp_path)
-    assert again.returncode == 2
-    assert "--resume" in again.stderr
+    code, _, error = call_tool("pretrain_prompt", "--output", "run", *options)
+    assert (code, "--resume" in error) == (2, True)
     # A second run finds the features and gives the same prompt.
-    run_tool("pretrain_prompt", "--output", "twin", *settings(tiny_model, picture_folder), cwd=tmp_path)
+    assert call_tool("pretrain_prompt", "--output", "twin", *options)[0] == 0
     assert torch.equal(SoftPrompt.load(tmp_path / "twin/prompt.safetensors").context, prompt.context)
 
 
-LONG = {"OPTIM.EPOCHS": 120, "LOG.CHECKPOINT_MINUTES": 0.0005}
+LONG = {"OPTIM.EPOCHS": 120, "LOG.CHECKPOINT_MINUTES": 0.0005, "LOG.TENSORBOARD": False}
 
 
-@pytest.fixture(scope="module")
-def whole_run(
-    run_tool: Run, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Folder of a run that nobody stopped."""
-    folder = tmp_path_factory.mktemp("whole")
-    result = run_tool("pretrain_prompt", "--output", "run", *settings(tiny_model, picture_folder, **LONG), cwd=folder)
-    assert result.returncode == 0, result.stderr
-    return folder / "run"
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the processes that are started here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_run_resumes_to_the_same_prompt(
-    run_tool: Run,
+    call_tool: Call,
     start_tool: Callable[..., subprocess.Popen[str]],
     tiny_model: tuple[Path, Path],
     picture_folder: Path,
     tmp_path: Path,
-    whole_run: Path,
+    one_thread: None,
     how: signal.Signals,
 ) -> None:
     options = settings(tiny_model, picture_folder, **LONG)
@@ -102,11 +99,12 @@ def test_stopped_run_resumes_to_the_same_prompt(
         assert process.returncode == 130
         assert "--resume" in out
     assert not (tmp_path / "cut/prompt.safetensors").exists()
-    resumed = run_tool("pretrain_prompt", "--output", "cut", "--resume", *options, cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    one, other = (SoftPrompt.load(folder / "prompt.safetensors") for folder in (whole_run, tmp_path / "cut"))
+    for arguments in (["cut", "--resume"], ["whole"]):
+        code, _, error = call_tool("pretrain_prompt", "--output", *arguments, *options)
+        assert code == 0, error
+    one, other = (SoftPrompt.load(tmp_path / name / "prompt.safetensors") for name in ("whole", "cut"))
     assert torch.equal(one.context, other.context)
-    assert (whole_run / "log.jsonl").read_text() == log.read_text()
+    assert (tmp_path / "whole/log.jsonl").read_text() == log.read_text()
 
 
 @pytest.mark.parametrize(

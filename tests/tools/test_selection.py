@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,6 +18,8 @@ from prompt_core.evaluation.protocol import ON_REPORTED, selection_words
 from prompt_core.methods.registry import load_method
 from prompt_core.safe_load import load_restricted
 from prompt_core.training.selection import Selection
+
+from ..support.tools import stop_after
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -49,17 +50,6 @@ def settings(model: tuple[Path, Path], root: Path, **more: object) -> list[str]:
         **more,
     }
     return [str(part) for pair in chosen.items() for part in pair]
-
-
-def stop_after(steps: int) -> Any:
-    class Asked:
-        count = 0
-
-        def __bool__(self) -> bool:
-            self.count += 1
-            return self.count > steps
-
-    return lambda: contextlib.nullcontext(Asked())
 
 
 @pytest.mark.parametrize("name", ["pomp", "vpt"])
