@@ -2,7 +2,7 @@
 
     python datasets/make_shapes.py --output datasets/shapes
 
-No photos and no downloads. What is written, and how, is described in ``pomp_lab/shapes/folder.py``. Variants
+No photos and no downloads. What is written, and how, is described in ``pomp_lab/shapes/generate.py``. Variants
 show the same scenes with the same labels in another look: blurred, sketch (lines on white paper; colours are lost),
 recoloured (hues turned, so colour words no longer fit) and small (detail of a third of the size).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.options import MASKS, PARTS, ShapesOptions
 from pomp_lab.shapes.variants import VARIANTS
 from prompt_core.command_line import ArgumentParser

@@ -198,7 +198,7 @@ def test_each_table_is_reproduced_by_a_command_at_both_scales() -> None:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the repository's, with small data where ``make demo`` leaves its own."""
-    from pomp_lab.shapes.folder import build_shapes
+    from pomp_lab.shapes.generate import build_shapes
     from pomp_lab.shapes.options import ShapesOptions
     from prompt_core import SoftPrompt
     from prompt_core.clip import load_clip

@@ -26,7 +26,7 @@ from pomp_lab.demo.scores import (
 from pomp_lab.demo.summary import DemoResult, demo_page
 from pomp_lab.report.page import render_html
 from pomp_lab.report.plots import require_matplotlib
-from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.options import ShapesOptions
 from prompt_core.classifier import TextClassifier
 from prompt_core.command_line import counting, load_model

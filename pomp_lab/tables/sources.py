@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pomp_lab.comparisons.prompts import base_novel_classes
 from pomp_lab.shapes.variants import VARIANTS
-from prompt_core.data.catalog.lookup import ENTRIES, classification_entry
+from prompt_core.data.catalog.entries import ENTRIES
+from prompt_core.data.catalog.lookup import classification_entry
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError

@@ -19,7 +19,7 @@ from pomp_det.data.registration import (
     register_datasets,
     registered_metadata,
 )
-from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.options import ShapesOptions
 from prompt_core.errors import UserError
 from prompt_core.files import data_root

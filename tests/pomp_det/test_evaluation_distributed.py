@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("detectron2")
 pytest.importorskip("hotcoco")
 
-from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.options import ShapesOptions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -26,7 +26,7 @@ from pomp_det.evaluation.prediction_files import (  # noqa: E402
     write_manifest,
 )
 from pomp_det.evaluation.scoring import score_predictions  # noqa: E402
-from pomp_lab.shapes.folder import build_shapes  # noqa: E402
+from pomp_lab.shapes.generate import build_shapes  # noqa: E402
 from pomp_lab.shapes.options import ShapesOptions  # noqa: E402
 from prompt_core.errors import UserError  # noqa: E402
 from prompt_core.vocabulary import Vocabulary  # noqa: E402

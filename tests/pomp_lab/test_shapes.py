@@ -18,7 +18,7 @@ from PIL import Image
 from pomp_lab.shapes import render as shapes_render
 from pomp_lab.shapes.annotations import semantic_map
 from pomp_lab.shapes.classes import class_names, long_tail, sample_classes, shape_classes
-from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.masks import encode_run_lengths, mask_box, mask_polygons
 from pomp_lab.shapes.options import (
     VAL_IMAGE_IDS,

@@ -427,7 +427,7 @@ def test_samples(shared: Path, tmp_path: Path) -> None:
 
 
 def test_shapes(tmp_path: Path) -> None:
-    from pomp_lab.shapes.folder import build_shapes
+    from pomp_lab.shapes.generate import build_shapes
     from pomp_lab.shapes.options import ShapesOptions
 
     build_shapes(

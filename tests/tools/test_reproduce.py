@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.options import ShapesOptions
 from pomp_lab.tables import command as tables
 from pomp_lab.tables.command import Request

@@ -1,7 +1,6 @@
-"""The classification data sets of POMP's tables by name: where each lies, how it is opened, and what it should hold.
+"""Data sets by their names and aliases, or by what a folder holds.
 
-One table serves :func:`prompt_core.data.sources.open_images`, templates and ``datasets/check.py``. Nothing is read
-here. Folders are those of CoOp's layout, and behind them those that torchvision's downloads make.
+Serves :func:`prompt_core.data.sources.open_images`, templates and ``datasets/check.py``.
 """
 
 from __future__ import annotations
@@ -9,16 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from prompt_core.data.catalog.benchmark_splits import Benchmark
-from prompt_core.data.catalog.benchmarks import BENCHMARKS
+from prompt_core.data.catalog.entries import ENTRIES
 from prompt_core.data.catalog.entry import ClassificationEntry
-from prompt_core.data.catalog.imagenet import TEST_SETS, TRAINING_SETS
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import is_folder, list_folders
 from prompt_core.data.readers.folder import WNID
 from prompt_core.data.readers.imagenet_1k import imagenet_classes
 from prompt_core.errors import UserError, nearest
 
-ENTRIES = (*TRAINING_SETS, *BENCHMARKS, *TEST_SETS)
 NAMES = tuple(entry.name for entry in ENTRIES)
 # What a prompt learned elsewhere is scored on: the ten data sets and the four domains of POMP's tables, in their order.
 CROSS_DATASET = (

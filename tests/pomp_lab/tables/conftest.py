@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pomp_lab.shapes.folder import build_shapes
+from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.options import ShapesOptions
 from pomp_lab.shapes.variants import VARIANTS
 

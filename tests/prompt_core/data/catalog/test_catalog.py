@@ -8,16 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prompt_core.data.catalog.entries import ENTRIES
 from prompt_core.data.catalog.entry import ClassificationEntry, Count
 from prompt_core.data.catalog.hand_written import SELECTED_TEMPLATES, imagenet_templates, selected_templates
-from prompt_core.data.catalog.lookup import (
-    CROSS_DATASET,
-    CROSS_DOMAIN,
-    ENTRIES,
-    NAMES,
-    classification_entry,
-    find_entry,
-)
+from prompt_core.data.catalog.lookup import CROSS_DATASET, CROSS_DOMAIN, NAMES, classification_entry, find_entry
 from prompt_core.data.check import MISSING, PRESENT, WRONG, check_entry, check_group, is_group
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import open_images
