@@ -1,13 +1,10 @@
-"""The benchmarks measure what they say, change no result, and derive their ratios from what they measured."""
+"""The detector benchmark measures what it says, changes no result, and derives its ratio from what it measured."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,41 +17,14 @@ pytest.importorskip("detectron2")
 
 from pomp_det.class_matrix import source_of
 from pomp_det.classifier import set_classifier, zero_shot_predictors
-from pomp_det.evaluation.backends import score
-from pomp_det.evaluation.metrics import detection_metrics
-from pomp_det.evaluation.protocol import Protocol
 from pomp_lab.benchmarks import detector as benchmark
-from pomp_lab.benchmarks import lvis_scoring as scoring_benchmark
 from pomp_lab.benchmarks.detector_inputs import matrices_by_count, matrices_by_vocabulary, random_inputs, read_inputs
-from pomp_lab.benchmarks.synthetic_lvis import synthetic_annotations, synthetic_detections
-from prompt_core.errors import UserError, run_command
+from prompt_core.errors import UserError
 
-from ..support.detector import TINY, write_config
+from ...support.detector import TINY, write_config
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 Call = Callable[..., tuple[int, str, str]]
 PARTS = {"backbone", "proposals", "box heads", "class scores", "masks", "pasting", "rest"}
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    """Run a tool in this process: its exit code, output and errors."""
-    threads = torch.get_num_threads()
-
-    def run(name: str, *arguments: str | Path) -> tuple[int, str, str]:
-        specification = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            run_command(module.main)
-        out, error = capsys.readouterr()
-        return int(stop.value.code or 0), out, error
-
-    yield run
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -79,12 +49,12 @@ def median(spread: dict[str, Any]) -> float:
     return float(np.median(spread["all"]))
 
 
-def test_detector_benchmark(call: Call, tiny_config: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_detector_benchmark(call_tool: Call, tiny_config: Path, photo_folder: Path, tmp_path: Path) -> None:
     import detectron2
 
     output = tmp_path / "results" / "detector.json"
     options = ["--classes", "20,1203,21843", "--repeats", "3", "--threads", "1", "--output", output]
-    code, out, error = call(
+    code, out, error = call_tool(
         "benchmark_detector", "--config", tiny_config, "--photos", photo_folder, *options, "MODEL.FPN.NORM", "BN"
     )
     assert code == 0, error
@@ -257,14 +227,19 @@ def test_inputs_are_resized_as_in_evaluation(tiny_config: Path, photo_folder: Pa
         (["MODEL.ROI_BOX_HEAD.USE_ZEROSHOT_CLS", "False"], "no zero-shot classifier"),
     ],
 )
-def test_bad_input_of_the_detector_benchmark(
-    call: Call, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+def test_bad_input(
+    call_tool: Call,
+    tiny_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
     output = tmp_path / "results.json"
-    code, _, error = call(
+    code, _, error = call_tool(
         "benchmark_detector", "--config", tiny_config, "--output", output, "--images", "1", *arguments
     )
     assert code == 2
@@ -272,173 +247,8 @@ def test_bad_input_of_the_detector_benchmark(
     assert not output.exists()
 
 
-def test_the_detector_benchmark_says_what_it_needs(call: Call, tiny_config: Path, tmp_path: Path) -> None:
+def test_the_detector_benchmark_says_what_it_needs(call_tool: Call, tiny_config: Path, tmp_path: Path) -> None:
     for given in (["--config", tiny_config], ["--output", tmp_path / "results.json"]):
-        code, _, error = call("benchmark_detector", *given)
+        code, _, error = call_tool("benchmark_detector", *given)
         assert code == 2
         assert "--config and --output are needed" in error
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scorers run here instead of in fresh processes, which take seconds to start."""
-    pytest.importorskip("hotcoco")
-    pytest.importorskip("lvis")
-    monkeypatch.setattr(np, "float", float, raising=False)  # undone after the test
-
-    def here(command: list[str], **options: Any) -> SimpleNamespace:
-        result = scoring_benchmark.score_once(*command[-4:])
-        return SimpleNamespace(returncode=0, stdout=json.dumps(result), stderr="")
-
-    monkeypatch.setattr(scoring_benchmark, "subprocess", SimpleNamespace(run=here))
-
-
-SMALL = ["--images", "15", "--classes", "24", "--detections", "40"]
-
-
-def test_scoring_benchmark(call: Call, tmp_path: Path) -> None:
-    pytest.importorskip("hotcoco")
-    pytest.importorskip("lvis")
-    had_alias = hasattr(np, "float")
-    output = tmp_path / "scoring.json"
-    code, out, error = call("benchmark_scoring", *SMALL, "--output", output)
-    assert code == 0, error
-    assert hasattr(np, "float") == had_alias  # lvis-api's shim stays in its own process
-    report = json.loads(output.read_text())
-    assert report["set_up"]["versions"]["hotcoco"] != "absent"
-    found = report["tasks"]["bbox"]
-    assert (found["images"], found["classes"], found["detections"]) == (15, 24, 15 * 40)
-    fast, reference = found["hotcoco"], found["lvis-api"]
-    assert len(fast["numbers"]) == 13
-    assert 0.05 < fast["numbers"]["AP"] < 0.9
-    assert fast["numbers"] == pytest.approx(reference["numbers"], abs=1e-9)
-    assert found["agree"]
-    assert found["ratio"] == pytest.approx(median(reference["seconds"]) / median(fast["seconds"]))
-    assert found["evaluate_ratio"] == pytest.approx(median(reference["evaluate"]) / median(fast["evaluate"]))
-    for side in (fast, reference):
-        assert side["seconds"]["median"] == pytest.approx(side["load"]["median"] + side["evaluate"]["median"])
-        assert side["processor_seconds"]["median"] > 0
-    (target,) = report["targets"]
-    assert (target["measured"], target["wanted"]) == (found["ratio"], "at least 10")
-    assert target["met"] == (found["ratio"] >= 10)
-    assert "bbox: all 13 numbers agree to 1e-9" in out
-
-
-@pytest.mark.usefixtures("in_this_process")
-@pytest.mark.parametrize("task", ["bbox", "segm"])
-def test_the_numbers_are_those_of_our_scoring(tmp_path: Path, task: str) -> None:
-    found = scoring_benchmark.compare_scorers(15, 24, 40, task, seed=3, repeats=2)
-    assert len(found["hotcoco"]["seconds"]["all"]) == len(found["lvis-api"]["seconds"]["all"]) == 2
-    assert found["agree"]
-    document = synthetic_annotations(15, 24, seed=3)
-    annotations, results = tmp_path / "annotations.json", tmp_path / "results.json"
-    annotations.write_text(json.dumps(document))
-    results.write_text(json.dumps(list(synthetic_detections(document, 40, task == "segm", seed=3))))
-    precision = score(annotations, results, task, Protocol("synthetic", "lvis"), "hotcoco")
-    letters = {
-        letter: [row for row, each in enumerate(document["categories"]) if each["frequency"] == letter]
-        for letter in "rcf"
-    }
-    for name, value in detection_metrics(precision, letters).items():
-        assert 100 * found["hotcoco"]["numbers"][name] == pytest.approx(value, abs=1e-7), name
-
-
-def test_numbers_that_differ_are_told(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(side: str, *files: Any) -> dict[str, Any]:
-        numbers = {"AP": 0.5 if side == "hotcoco" else 0.5 + 3e-9, "APr": None}
-        return {"seconds": 1.0, "load": 0.5, "evaluate": 0.5, "processor_seconds": 1.0, "numbers": numbers}
-
-    monkeypatch.setattr(scoring_benchmark, "_in_fresh_process", measured)
-    code, out, _ = call("benchmark_scoring", *SMALL, "--output", tmp_path / "scoring.json")
-    assert code == 1
-    assert "THE NUMBERS DIFFER" in out
-    found = json.loads((tmp_path / "scoring.json").read_text())
-    assert not found["tasks"]["bbox"]["agree"]
-    assert found["tasks"]["bbox"]["largest_difference"] == pytest.approx(3e-9, rel=1e-3)
-    assert not found["targets"][0]["met"]  # one second is not ten times as fast as one second
-
-
-def test_difference_of_numbers() -> None:
-    difference = scoring_benchmark.largest_difference
-    assert difference({"AP": 0.5, "APr": None}, {"AP": 0.25, "APr": None}) == 0.25
-    assert difference({"AP": None}, {"AP": 0.5}) == difference({"AP": 0.5}, {"AR": 0.5}) == float("inf")
-
-
-def test_synthetic_annotations_are_federated_with_a_long_tail() -> None:
-    document = synthetic_annotations(60, 100, seed=1)
-    assert document == synthetic_annotations(60, 100, seed=1)
-    assert document != synthetic_annotations(60, 100, seed=2)
-    assert {each["frequency"] for each in document["categories"]} == set("rcf")
-    present: dict[int, set[int]] = {image["id"]: set() for image in document["images"]}
-    count = np.zeros(101, dtype=int)
-    for annotation in document["annotations"]:
-        present[annotation["image_id"]].add(annotation["category_id"])
-        count[annotation["category_id"]] += 1
-        x, y, w, h = annotation["bbox"]
-        assert 0 <= x <= x + w <= 640.01
-        assert 0 <= y <= y + h <= 480.01
-        corners = np.array(annotation["segmentation"][0]).reshape(-1, 2)
-        shifted = np.roll(corners, -1, axis=0)
-        area = abs((corners[:, 0] * shifted[:, 1] - corners[:, 1] * shifted[:, 0]).sum()) / 2
-        assert area == pytest.approx(annotation["area"], rel=0.02)
-    for image in document["images"]:
-        assert not present[image["id"]] & set(image["neg_category_ids"])
-        assert set(image["not_exhaustive_category_ids"]) <= present[image["id"]]
-    assert any(image["not_exhaustive_category_ids"] for image in document["images"])
-    assert count[1:11].sum() > 2 * count[60:].sum() > 0
-    areas = np.array([annotation["area"] for annotation in document["annotations"]])
-    assert min((areas < 32**2).mean(), ((areas > 32**2) & (areas < 96**2)).mean(), (areas > 96**2).mean()) > 0.1
-
-
-@pytest.mark.parametrize("detections", [3, 50])
-def test_synthetic_detections_have_ties_hits_and_false_alarms(detections: int) -> None:
-    document = synthetic_annotations(40, 30, seed=1)
-    rows = list(synthetic_detections(document, detections, seed=1))
-    assert rows == list(synthetic_detections(document, detections, seed=1))
-    assert len(rows) == 40 * detections
-    assert {row["image_id"] for row in rows} == set(range(1, 41))
-    scores = [row["score"] for row in rows]
-    assert all(0 <= value <= 1 for value in scores)
-    assert len(set(scores)) < len(scores)
-    corners = np.array([row["bbox"] for row in rows])
-    assert (corners[:, :2] >= 0).all()
-    assert (corners[:, 2:] >= 0.99).all()
-    assert ((corners[:, :2] + corners[:, 2:]) <= [640.02, 480.02]).all()
-    known = {
-        image["id"]: {*image["neg_category_ids"]}
-        | {each["category_id"] for each in document["annotations"] if each["image_id"] == image["id"]}
-        for image in document["images"]
-    }
-    outside = [row["category_id"] not in known[row["image_id"]] for row in rows]
-    assert any(outside) == (detections == 50)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--tasks", "boxes"], "task 'boxes' is unknown"),
-        (["--classes", "11"], "11 classes are too few"),
-        (["--images", "0"], "above 0"),
-        (["--seed", "-1"], "--seed is -1"),
-        (["--backend", "x"], "--backend"),
-    ],
-)
-def test_bad_input_of_the_scoring_benchmark(call: Call, tmp_path: Path, arguments: list[str], message: str) -> None:
-    output = tmp_path / "scoring.json"
-    code, _, error = call("benchmark_scoring", *SMALL, "--output", output, *arguments)
-    assert code == 2
-    assert message in error
-    assert not output.exists()
-
-
-def test_a_scorer_that_fails_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("hotcoco")
-    with pytest.raises(UserError, match=r"hotcoco could not be measured: .*absent"):
-        scoring_benchmark._in_fresh_process("hotcoco", tmp_path / "absent.json", tmp_path / "absent.json", "bbox")
-
-
-def test_a_scorer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(np, "float", float, raising=False)
-    monkeypatch.setitem(sys.modules, "lvis", None)
-    with pytest.raises(UserError, match="lvis is not installed; run: pip install lvis"):
-        scoring_benchmark.score_once("lvis-api", "annotations.json", "results.json", "bbox")

