@@ -22,7 +22,7 @@ from fvcore.common.config import CfgNode
 
 from pomp_lab.report.published import load_published
 from pomp_lab.report.runs import Run, read_runs
-from pomp_lab.runs import mean_and_spread
+from pomp_lab.runs import mean_text
 from prompt_core.errors import UserError, nearest
 from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import read_json
@@ -271,6 +271,5 @@ def _numbers(runs: list[Run]) -> Iterator[str]:
             if metric in METRICS and math.isfinite(number):
                 values.setdefault(scores.dataset, {}).setdefault(metric, []).append(number)
     for dataset, numbers in values.items():
-        means = {metric: mean_and_spread(numbers[metric]) for metric in METRICS if metric in numbers}
-        several = {metric: f" ± {spread:.1f}" * (len(numbers[metric]) > 1) for metric, (_, spread) in means.items()}
-        yield f"`{dataset}` " + ", ".join(f"{METRICS[m]} {mean:.1f}{several[m]}" for m, (mean, _) in means.items())
+        means = [f"{name} {mean_text(numbers[metric])}" for metric, name in METRICS.items() if metric in numbers]
+        yield f"`{dataset}` {', '.join(means)}"

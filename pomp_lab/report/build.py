@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pomp_lab.report.page import Cell, Figure, Page, Section, render_html, render_markdown
 from pomp_lab.report.page import Table as PageTable
-from pomp_lab.report.plots import draw_curves, draw_gain, draw_pairs, draw_sweeps, require_matplotlib
+from pomp_lab.report.plots import draw_curves, draw_gain, draw_pairs, draw_sweeps, plot_style, require_matplotlib
 from pomp_lab.report.protocol import in_words
 from pomp_lab.report.published import PublishedTable, load_published, with_averages
 from pomp_lab.report.rows import CHOSEN, LOWER_IS_BETTER, Column, Row, build_columns, group_rows, number_text
@@ -103,7 +103,8 @@ def build_report(found: FoundRuns, baseline: str | None = None) -> Report:
     rows, columns = group_rows(runs), build_columns(runs)
     tables = build_tables(rows, columns)
     baselines = find_baselines(rows, baseline)
-    plots = _plots(rows, columns, baselines)
+    with plot_style():
+        plots = _plots(rows, columns, baselines)
     return Report(found, rows, columns, tables, [compare(table) for table in tables], plots, baselines)
 
 

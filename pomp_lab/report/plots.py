@@ -10,6 +10,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pomp_lab.report.page import Figure
@@ -56,6 +57,13 @@ def require_matplotlib() -> None:
         raise UserError(
             'the pictures need matplotlib, which is not installed; run: python -m pip install -e ".[demo]"'
         ) from error
+
+
+def plot_style() -> AbstractContextManager[None]:
+    """What all plots are drawn in."""
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
 
 
 def draw_curves(runs: Sequence[Run], title: str, axis: str) -> Figure:
@@ -112,10 +120,14 @@ def draw_pairs(pairs: Sequence[Pair]) -> Figure:
     """Base classes across, novel classes up, one point for each row, called by the row's number."""
     canvas, panels = _panels(min(len(pairs), MOST_PANELS), height=3.0)
     for panel, pair in zip(panels, pairs, strict=False):
+        named: list[tuple[float, float]] = []
+        widths = [max(axis) - min(axis) or 1.0 for axis in zip(*((x, y) for _, x, y in pair.points), strict=True)]
         for row, x, y in pair.points:
             style: dict[str, Any] = {"marker": "s", "markerfacecolor": "none"} if row.hand else {"marker": "o"}
             panel.plot([x], [y], linestyle="none", color=COLOURS[row.hand], **style)
-            panel.annotate(str(row.number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+            if all(abs(x - a) > 0.09 * widths[0] or abs(y - b) > 0.07 * widths[1] for a, b in named):
+                panel.annotate(str(row.number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+                named.append((x, y))
         panel.margins(0.12)
         several = pair.base.dataset != pair.novel.dataset
         panel.set_xlabel(pair.base.label + ", base classes" * several)
@@ -123,8 +135,9 @@ def draw_pairs(pairs: Sequence[Pair]) -> Figure:
         shared = [words for words in pair.base.words.split(", ") if words in pair.novel.words.split(", ")]
         panel.set_title(_wrapped(pair.base.dataset.replace("base", "base / novel"), ", ".join(shared)))
     caption = (
-        "One point for each row, by its number in the tables. Means over seeds; hollow squares are hand prompts. Up is "
-        "better on classes that were not learned from, right on those that were. No axis begins at zero."
+        "One point for each row, by its number in the tables where there is room. Means over seeds; hollow squares are "
+        "hand prompts. Up is better on classes that were not learned from, right on those that were. No axis begins at "
+        "zero."
     )
     return _figure(canvas, "Base against novel classes", caption)
 
@@ -158,24 +171,20 @@ def draw_gain(gain: Gain, left_out: int = 0) -> Figure:
 
 def _panels(count: int, height: float = 2.6, width: float = 3.3) -> tuple[Canvas, list[Axes]]:
     """A figure of its own canvas, in inches: pyplot's global state is never touched."""
-    import matplotlib
     from matplotlib.figure import Figure as Canvas
 
     across = min(count, ACROSS)
     down = -(-count // ACROSS)
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(max(width * across, 5.0), height * down + 0.5), layout="constrained")
-        return canvas, [canvas.add_subplot(down, across, place + 1) for place in range(count)]
+    canvas = Canvas(figsize=(max(width * across, 5.0), height * down + 0.5), layout="constrained")
+    return canvas, [canvas.add_subplot(down, across, place + 1) for place in range(count)]
 
 
 def _figure(canvas: Canvas, title: str, caption: str) -> Figure:
-    import matplotlib
-
     stream = io.BytesIO()
-    with warnings.catch_warnings(), matplotlib.rc_context(STYLE):
-        handles, labels = canvas.axes[0].get_legend_handles_labels()
-        if 1 < len(labels) <= 14:
-            canvas.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
+    handles, labels = canvas.axes[0].get_legend_handles_labels()
+    if 1 < len(labels) <= 14:
+        canvas.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
+    with warnings.catch_warnings():
         # Letters that matplotlib's own font lacks are drawn by the reader's.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         canvas.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
@@ -194,4 +203,4 @@ def _short(text: str, most: int = 44) -> str:
 
 
 def _wrapped(dataset: str, words: str) -> str:
-    return "\n".join(line for text in (dataset, words) for line in textwrap.wrap(text, 36)[:3])
+    return "\n".join(line for text in (dataset, words) for line in textwrap.wrap(text, 40)[:3])
