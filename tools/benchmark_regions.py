@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from pomp_lab.benchmarks.harness import positive
 from prompt_core.command_line import config_parser, parse_with_overrides, print_table
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import check_writable, write_json
@@ -69,17 +70,14 @@ def parse() -> argparse.Namespace:
     parser = config_parser(__doc__, output="JSON file")
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of the segmenter")
     parser.add_argument("--dataset", required=True, help="registered data set whose photos are taken")
-    parser.add_argument("--images", type=int, default=20, metavar="N")
+    parser.add_argument("--images", type=positive, default=20, metavar="N")
     parser.add_argument("--clip", default="mini", help="architectures, joined by commas")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="crops per pass")
-    parser.add_argument("--threads", type=int, default=1, metavar="N")
+    parser.add_argument("--repeats", type=positive, default=3, metavar="N")
+    parser.add_argument("--batch", type=positive, default=32, metavar="N", help="crops per pass")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N")
     options = parse_with_overrides(parser)
     if not options.config or not options.output:
         raise UserError("--config and --output are needed; see benchmark_regions.py --help")
-    for name in ("images", "repeats", "batch", "threads"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} is {getattr(options, name)}; a positive number is expected")
     return options
 
 

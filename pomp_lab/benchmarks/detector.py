@@ -12,14 +12,17 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from rich.table import Table
 from torch import nn
 
 from pomp_det.class_matrix import source_of
 from pomp_det.classifier import set_classifier, zero_shot_predictors
 from pomp_det.heads.inference import best_pairs
-from pomp_lab.benchmarks.text import spread
+from pomp_lab.benchmarks.harness import spread, target, tell
 from prompt_core.classifier import TextClassifier
+from prompt_core.command_line import print_table
 
+GROWTH = (1203, 21843, 1.5)  # the time per image may grow so much from the first to the second number of classes
 # Class scores are projection, product with the class matrix, choice and suppression; pasting brings boxes and masks to
 # the size of the photo. What belongs to no other part is the rest.
 PARTS = ("backbone", "proposals", "box heads", "class scores", "masks", "pasting", "rest")
@@ -97,7 +100,6 @@ def measure_classes(
     inputs: Sequence[Mapping[str, Any]],
     matrices: Sequence[TextClassifier],
     repeats: int,
-    progress: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Time per image with each class matrix.
 
@@ -140,7 +142,7 @@ def measure_classes(
                         with timer.part("rest"):
                             model([each])
                 parts[number].append({name: timer.seconds[name] / len(inputs) for name in PARTS})
-                progress(f"{len(matrix)} classes, {turn + 1} of {repeats}: {totals[number][-1]:.3g} s per image")
+                tell(f"{len(matrix)} classes, {turn + 1} of {repeats}: {totals[number][-1]:.3g} s per image")
     return [
         {
             "classes": len(matrix),
@@ -182,3 +184,37 @@ def growth(rows: Sequence[Mapping[str, Any]], low: int, high: int) -> float | No
     if low not in seconds or high not in seconds:
         return None
     return statistics.median(after / before for before, after in zip(seconds[low], seconds[high], strict=True))
+
+
+def classes_report(rows: Sequence[Mapping[str, Any]], set_up: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of :func:`measure_classes`' rows, with the growth that is bounded where it was measured."""
+    low, high, most = GROWTH
+    ratio = growth(rows, low, high)
+    bounded = None if ratio is None else {"from": low, "to": high, **target(ratio, high=most)}
+    return {"set_up": dict(set_up), "classes": list(rows), "growth": bounded}
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """A column for each number of classes, with milliseconds in all and of each part."""
+    rows = report["classes"]
+    table = Table("per image", *(f"{row['classes']:,} classes" for row in rows))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("all", *(_milliseconds(row["seconds"]) for row in rows))
+    for part in rows[0]["parts"]:
+        table.add_row(part, *(_milliseconds(row["parts"][part]) for row in rows))
+    for fact in ("proposals", "passing_pairs", "detections"):
+        table.add_row(fact.replace("_", " "), *("-" if row[fact] is None else f"{row[fact]:,.0f}" for row in rows))
+    print_table(table)
+    for row in rows:
+        print(f"{row['classes']:,} classes: {row['source']}")
+    if report["growth"]:
+        growth = report["growth"]
+        print(
+            f"{growth['to']:,} classes take {growth['measured']:.3f} times the time of {growth['from']:,}; wanted: "
+            f"{growth['wanted']}; {'met' if growth['met'] else 'missed'}"
+        )
+
+
+def _milliseconds(seconds: dict[str, Any]) -> str:
+    return "{:.1f} ms ({:.1f} to {:.1f})".format(*(1000 * seconds[key] for key in ("median", "min", "max")))

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from pomp_det.evaluation.prediction_files import write_results
 from pomp_det.evaluation.scoring import TASKS
 from pomp_det.evaluation.selection import LVIS_DETECTIONS
 from pomp_engine.data.derived_files import write_compact_json
+from pomp_lab.benchmarks.harness import spreads, take_turns, target
 from pomp_lab.benchmarks.synthetic_lvis import synthetic_annotations, synthetic_detections
-from pomp_lab.benchmarks.text import spread
-from prompt_core.errors import UserError, nearest, run_command
+from prompt_core.command_line import print_table
+from prompt_core.errors import UserError, nearest
 
 SIDES = ("hotcoco", "lvis-api")
+WANTED = 10.0  # times as fast as lvis-api
 TOLERANCE = 1e-9
 STEPS = ("load", "evaluate")
 
@@ -35,7 +35,6 @@ def compare_scorers(
     task: str,
     seed: int = 0,
     repeats: int = 1,
-    progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Score one synthetic data set by both.
 
@@ -60,17 +59,10 @@ def compare_scorers(
         document = synthetic_annotations(images, classes, seed)
         write_compact_json(annotations, document)
         total = write_results(results, synthetic_detections(document, detections, task == "segm", seed))
-        found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        for turn in range(repeats):
-            for side in SIDES:
-                found[side].append(_in_fresh_process(side, annotations, results, task))
-                seconds = found[side][-1]["seconds"]
-                progress(f"{task}, {side}, {turn + 1} of {repeats}: {seconds:.3g} s")
+        files = {"annotations": str(annotations), "results": str(results), "task": task}
+        measured = take_turns(score_once, {side: {"side": side, **files} for side in SIDES}, repeats)
     quantities = ("seconds", *STEPS, "processor_seconds")
-    sides = {
-        side: {"numbers": each[-1]["numbers"], **{name: spread([one[name] for one in each]) for name in quantities}}
-        for side, each in found.items()
-    }
+    sides = {side: {"numbers": turns[-1]["numbers"], **spreads(turns, quantities)} for side, turns in measured.items()}
     fast, reference = (sides[side] for side in SIDES)
     difference = largest_difference(fast["numbers"], reference["numbers"])
     return {
@@ -94,17 +86,6 @@ def largest_difference(first: dict[str, float | None], second: dict[str, float |
     if any((one is None) != (other is None) for one, other in pairs):
         return math.inf
     return max((abs(one - other) for one, other in pairs if one is not None and other is not None), default=0.0)
-
-
-def _in_fresh_process(side: str, annotations: Path, results: Path, task: str) -> dict[str, Any]:
-    module = "pomp_lab.benchmarks.lvis_scoring"
-    command = [sys.executable, "-W", "ignore", "-m", module, side, str(annotations), str(results), task]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}"])[-1]
-        raise UserError(f"{side} could not be measured: {last.removeprefix('error: ')}")
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return measured
 
 
 def score_once(side: str, annotations: str, results: str, task: str) -> dict[str, Any]:
@@ -166,5 +147,31 @@ def _run(evaluator: Any) -> dict[str, float]:
     return numbers
 
 
-if __name__ == "__main__":
-    run_command(lambda: print(json.dumps(score_once(*sys.argv[1:]))))
+def scoring_report(tasks: Mapping[str, Mapping[str, Any]], set_up: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of :func:`compare_scorers`' results of each task."""
+    targets = [
+        {"task": task, "meaning": "times as fast as lvis-api", **target(result["ratio"], low=WANTED)}
+        for task, result in tasks.items()
+    ]
+    return {"set_up": dict(set_up), "targets": targets, "tasks": dict(tasks)}
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Times of both scorers, their ratio, and whether their numbers agree."""
+    table = Table("task", "scorer", "seconds", "loading", "evaluation", "processor seconds")
+    for task, result in report["tasks"].items():
+        for side in SIDES:
+            times = (result[side][name]["median"] for name in ("seconds", "load", "evaluate", "processor_seconds"))
+            table.add_row(task, side, *(f"{seconds:.3g}" for seconds in times))
+    print_table(table)
+    for row in report["targets"]:
+        result = report["tasks"][row["task"]]
+        numbers = f"{result['images']:,} images, {result['classes']:,} classes, {result['detections']:,} detections"
+        print(
+            f"{row['task']}: {row['measured']:.1f} {row['meaning']} ({result['evaluate_ratio']:.1f} without "
+            f"loading) on {numbers}; wanted: {row['wanted']}; {'met' if row['met'] else 'missed'}"
+        )
+        if result["agree"]:
+            print(f"{row['task']}: all {len(result['hotcoco']['numbers'])} numbers agree to 1e-9")
+        else:
+            print(f"{row['task']}: THE NUMBERS DIFFER, by up to {result['largest_difference']}")

@@ -1,15 +1,8 @@
-"""What a step of each method costs: learned parameters, time and memory, each measured in a fresh process.
-
-See :mod:`pomp_lab.benchmarks.text` for why a fresh process, and for the measurement on CPUs. On a GPU the memory is
-torch's own peak.
-"""
+"""What a step of each method costs: learned parameters, time and memory, each measured in a fresh process."""
 
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pomp_lab.benchmarks.text import measure, spread
+from pomp_lab.benchmarks.harness import measure_gpu_memory, measure_memory, spreads, take_turns
 from prompt_core.clip import Clip, load_clip
 from prompt_core.config import load_config
-from prompt_core.errors import UserError, run_command
+from prompt_core.errors import UserError
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import build_method, method_class
 from prompt_core.negatives import UniformSampler
@@ -52,8 +45,8 @@ class Job:
     clip: str
     vocabulary: str
     names: int | None
-    method: str
-    images: int
+    method: str = ""
+    images: int = 32
     settings: dict[str, str] = field(default_factory=dict)
     reference: bool = False
     device: str = "cpu"
@@ -61,42 +54,27 @@ class Job:
 
 
 def measure_rows(jobs: Mapping[str, Job], repeats: int) -> list[dict[str, Any]]:
-    """Measure each job ``repeats`` times, in turns, so that a slow spell of the machine falls on all of them.
+    """Measure each job in fresh processes, see :func:`pomp_lab.benchmarks.harness.take_turns`.
 
     Returns:
         a row for each job: its settings and what :func:`run_job` returned, with the :func:`spread` of the times and
         of the memory; or ``not_measured`` with the reason, where its process failed.
     """
-    found: dict[str, list[dict[str, Any]]] = {row: [] for row in jobs}
     failed: dict[str, str] = {}
-    for turn in range(repeats):
-        for row, job in jobs.items():
-            if row in failed:
-                continue
-            command = [sys.executable, "-W", "ignore", "-m", "pomp_lab.benchmarks.methods", json.dumps(asdict(job))]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}"])[-1]
-                failed[row] = last.removeprefix("error: ")
-                print(f"  {row}: not measured, {failed[row]}", file=sys.stderr, flush=True)
-                continue
-            one = json.loads(done.stdout.splitlines()[-1])
-            found[row].append(one)
-            numbers = f"{one['seconds']:.3g} s, {one['extra_bytes'] / 2**20:.0f} MiB"
-            print(f"  {row}, {turn + 1} of {repeats}: {numbers}", file=sys.stderr, flush=True)
+    measured = take_turns(run_job, {row: asdict(job) for row, job in jobs.items()}, repeats, failed)
     rows = []
     for row, job in jobs.items():
         if row in failed:
             rows.append({"row": row, **asdict(job), "not_measured": failed[row]})
             continue
-        each = found[row]
-        spreads = {key: spread([one[key] for one in each]) for key in ("seconds", "prepare_seconds", "extra_bytes")}
-        rows.append({"row": row, **asdict(job), **each[-1], **spreads})
+        turns = measured[row]
+        quantities = spreads(turns, ("seconds", "prepare_seconds", "extra_bytes"))
+        rows.append({"row": row, **asdict(job), **turns[-1], **quantities})
     return rows
 
 
-def run_job(job: Job) -> dict[str, Any]:
-    """Load, warm up on two names, prepare, measure a step.
+def run_job(**settings: Any) -> dict[str, Any]:
+    """Load, warm up on two names, prepare, measure a step of a :class:`Job`.
 
     Returns:
         ``names`` and ``classes_in_step``, ``learned_parameters``, ``prepare_seconds`` (texts that stay the same),
@@ -106,6 +84,7 @@ def run_job(job: Job) -> dict[str, Any]:
     Raises:
         UserError: a method that does not go with the model, or too few names.
     """
+    job = Job(**settings)
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
     clip, vocabulary = load_clip(job.clip, device=job.device), load_names(job.vocabulary, job.names)
@@ -115,7 +94,8 @@ def run_job(job: Job) -> dict[str, Any]:
     method.prepare(vocabulary)
     _wait(job)
     prepare_seconds = time.perf_counter() - started
-    measured = measure_on_gpu(work) if job.device.startswith("cuda") else measure(work, warm=True, long=LONG)
+    on_gpu = job.device.startswith("cuda")
+    measured = measure_gpu_memory(work) if on_gpu else measure_memory(work, warm=True, long=LONG)
     loss, classes = measured.pop("result")
     return {
         "names": len(vocabulary),
@@ -182,26 +162,6 @@ def random_inputs(method: Method, count: int) -> Tensor:
     return F.normalize(features, dim=-1) if method.reads == "features" else features
 
 
-def measure_on_gpu(work: Callable[[], Any]) -> dict[str, Any]:
-    """The same as :func:`pomp_lab.benchmarks.text.measure`, by torch's account of GPU memory."""
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    result = work()
-    torch.cuda.synchronize()
-    peak = torch.cuda.max_memory_allocated()
-    started = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "extra_bytes": peak - before, "peak_bytes": peak, "result": result}
-
-
 def _wait(job: Job) -> None:
     if job.device.startswith("cuda"):
         torch.cuda.synchronize()
-
-
-if __name__ == "__main__":
-    run_command(lambda: print(json.dumps(run_job(Job(**json.loads(sys.argv[1]))))))

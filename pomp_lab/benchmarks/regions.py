@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pomp_lab.benchmarks.text import spread
+from pomp_lab.benchmarks.harness import spread
 from pomp_seg.regions.crops import distinct_masks
 from pomp_seg.regions.encode import RegionEncoder
 from pomp_seg.regions.single_pass import SinglePassEncoder

@@ -1,23 +1,11 @@
-"""Time and memory of the text side and of open_clip's own, each measured in a fresh process.
-
-Memory needs the fresh process: an allocator keeps freed pages, so that a second piece of work in the same process
-would find its memory already resident and seem to need none.
-"""
+"""Time and memory of the text side and of open_clip's own, each measured in a fresh process."""
 
 from __future__ import annotations
 
 import copy
-import ctypes
-import gc
-import json
 import math
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -26,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pomp_lab.benchmarks.harness import measure_memory, spread, spreads, take_turns, timed
 from prompt_core.classifier import TextClassifier
 from prompt_core.clip import Clip, load_clip
-from prompt_core.errors import UserError, run_command
+from prompt_core.errors import UserError
 from prompt_core.losses import local_contrast_logits
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
@@ -38,7 +27,6 @@ from prompt_core.vocabulary import Vocabulary
 CONTEXTS = 16  # context vectors of the prompt
 BATCH = 32  # images of a training step
 TEMPLATE = "a photo of a {}."
-PAGE = 4096  # bytes; less memory than this cannot be told from none
 
 # Class ids (K,) to what the work computed, by which two sides can be seen to agree.
 Work = Callable[[Tensor], Mapping[str, Any]]
@@ -70,8 +58,8 @@ class Job:
     warm: bool = False
 
 
-def take_turns(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, Any]]:
-    """Measure each job ``repeats`` times, in turns, so that a slow spell of the machine falls on all of them.
+def measure_sides(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, Any]]:
+    """Measure each job in fresh processes, see :func:`pomp_lab.benchmarks.harness.take_turns`.
 
     Returns:
         for each job its settings, the number of ``names``, the :func:`spread` of ``seconds``, ``extra_bytes`` and
@@ -80,32 +68,14 @@ def take_turns(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, Any
     Raises:
         UserError: with the last line of a process that fails.
     """
-    found: dict[str, list[dict[str, Any]]] = {side: [] for side in jobs}
-    for turn in range(repeats):
-        for side, job in jobs.items():
-            command = [sys.executable, "-W", "ignore", "-m", "pomp_lab.benchmarks.text", json.dumps(asdict(job))]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}"])[-1]
-                raise UserError(f"{side} could not be measured: {last.removeprefix('error: ')}")
-            one = json.loads(done.stdout.splitlines()[-1])
-            found[side].append(one)
-            numbers = f"{one['seconds']:.3g} s, {one['extra_bytes'] / 2**20:.0f} MiB"
-            print(f"  {side}, {turn + 1} of {repeats}: {numbers}", file=sys.stderr, flush=True)
+    sides = take_turns(run_job, {side: asdict(job) for side, job in jobs.items()}, repeats)
     quantities = ("seconds", "extra_bytes", "peak_bytes")
-    return {
-        side: {**asdict(jobs[side]), **each[-1], **{name: spread([one[name] for one in each]) for name in quantities}}
-        for side, each in found.items()
-    }
+    return {side: {**asdict(jobs[side]), **turns[-1], **spreads(turns, quantities)} for side, turns in sides.items()}
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, smallest, largest and all values."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": list(values)}
-
-
-def run_job(job: Job) -> dict[str, Any]:
-    """Load, warm up on two names, measure: what :func:`measure` returns, and the number of ``names``."""
+def run_job(**settings: Any) -> dict[str, Any]:
+    """Load, warm up on two names, measure a :class:`Job`: what :func:`measure_memory` returns, and ``names``."""
+    job = Job(**settings)
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
     clip, vocabulary = load_clip(job.clip), Vocabulary.load(job.vocabulary)
@@ -116,7 +86,7 @@ def run_job(job: Job) -> dict[str, Any]:
     ids = choose_names(vocabulary, job.names, at_random=job.work == "step")
     # Thread pools and the libraries' own buffers appear at the first call; they are no part of the work.
     work(ids[:2])
-    return {"names": len(ids), **measure(lambda: work(ids), job.warm)}
+    return {"names": len(ids), **measure_memory(lambda: work(ids), job.warm)}
 
 
 def choose_names(vocabulary: Vocabulary, count: int | None, at_random: bool) -> Tensor:
@@ -174,42 +144,6 @@ def classifier_build(clip: Clip, vocabulary: Vocabulary, work: str) -> Work:
     return build
 
 
-def measure(work: Callable[[], Any], warm: bool = False, long: float = math.inf) -> dict[str, Any]:
-    """``seconds`` of a call, how far it raised the resident memory, the peak itself, and its result.
-
-    Args:
-        warm: time a second call; the memory is that of the first.
-        long: seconds of a first call that need no second one.
-
-    Raises:
-        UserError: where the system does not tell the peak.
-    """
-    gc.collect()
-    try:
-        # Freed pages that stay resident would be used by the work without being counted.
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # peak := present
-    except (OSError, AttributeError) as error:
-        raise UserError(f"memory is measured through Linux's /proc and glibc; run it there ({error})") from error
-    before = _status_bytes("VmRSS")
-    result, seconds = _timed(work)
-    peak = _status_bytes("VmHWM")
-    if warm and seconds < long:
-        result, seconds = _timed(work)
-    return {"seconds": seconds, "extra_bytes": max(peak - before, PAGE), "peak_bytes": peak, "result": result}
-
-
-def _status_bytes(field: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    started = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - started
-
-
 def measure_crossover(
     vocabulary: Vocabulary, widths: Sequence[int], counts: Sequence[int], calls: int, most_work: float
 ) -> list[dict[str, Any]]:
@@ -238,12 +172,8 @@ def measure_crossover(
             for _ in range(calls + 1):  # the first is the warm-up
                 for minimum, times in seconds.items():
                     with patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", minimum):
-                        times.append(_timed(lambda: step(ids))[1])  # noqa: B023
+                        times.append(timed(lambda: step(ids))[1])  # noqa: B023
             packed, truncated = (spread(times[1:]) for times in seconds.values())
             row = {"width": width, "names": count, "work": work, "packed": packed, "truncated": truncated}
             rows.append(row | {"time_ratio": truncated["median"] / packed["median"]})
     return sorted(rows, key=lambda row: row["work"])
-
-
-if __name__ == "__main__":
-    run_command(lambda: print(json.dumps(run_job(Job(**json.loads(sys.argv[1]))))))

@@ -1,0 +1,209 @@
+"""What all benchmarks share: fresh processes in turns, time and memory, the spread of repeats, the machine.
+
+Memory needs the fresh process: an allocator keeps freed pages, so that a second piece of work in the same process
+would find its memory already resident and seem to need none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import importlib
+import importlib.metadata
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prompt_core.errors import UserError, run_command
+from prompt_core.evaluation.protocol import package_versions, processor_name
+
+PAGE = 4096  # bytes; less memory than this cannot be told from none
+
+# Keyword arguments, which JSON can hold, to what was measured, ``seconds`` and perhaps ``extra_bytes`` among it.
+Measure = Callable[..., dict[str, Any]]
+
+
+def take_turns(
+    measure: Measure,
+    jobs: Mapping[str, Mapping[str, Any]],
+    repeats: int,
+    failed: dict[str, str] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Measure each job ``repeats`` times, in turns, so that a slow spell of the machine falls on all of them.
+
+    Args:
+        measure: a function of a module, called in a process of its own for each measurement.
+        jobs: keyword arguments of each.
+        failed: gets the reason of each job whose process fails, which is then left out; None stops there.
+
+    Returns:
+        what was measured of each job, one for each turn.
+
+    Raises:
+        UserError: with the last line of a process that fails.
+    """
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    for turn in range(repeats):
+        for name, arguments in jobs.items():
+            if failed and name in failed:
+                continue
+            try:
+                result = in_fresh_process(measure, arguments)
+            except UserError as error:
+                if failed is None:
+                    raise UserError(f"{name} could not be measured: {error}") from None
+                failed[name] = str(error)
+                tell(f"{name}: not measured, {error}")
+                continue
+            measured[name].append(result)
+            memory = f", {result['extra_bytes'] / 2**20:.0f} MiB" if "extra_bytes" in result else ""
+            tell(f"{name}, {turn + 1} of {repeats}: {result['seconds']:.3g} s{memory}")
+    return measured
+
+
+def in_fresh_process(measure: Measure, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``measure(**arguments)`` returns in a process that has done nothing else.
+
+    Raises:
+        UserError: with the last line of a process that fails.
+    """
+    function = f"{measure.__module__}:{measure.__qualname__}"
+    command = [sys.executable, "-W", "ignore", "-m", __name__, function, json.dumps(dict(arguments))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}"])[-1]
+        raise UserError(last.removeprefix("error: "))
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def tell(line: str) -> None:
+    """A line about what is going on, on the error stream."""
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, smallest, largest and all values."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": list(values)}
+
+
+def spreads(turns: Sequence[Mapping[str, Any]], quantities: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """:func:`spread` of some quantities of a job's measurements."""
+    return {name: spread([turn[name] for turn in turns]) for name in quantities}
+
+
+def measure_memory(work: Callable[[], Any], warm: bool = False, long: float = math.inf) -> dict[str, Any]:
+    """``seconds`` of a call, how far it raised the resident memory, the peak itself, and its ``result``.
+
+    Args:
+        warm: time a second call; the memory is that of the first.
+        long: seconds of a first call that need no second one.
+
+    Raises:
+        UserError: where the system does not tell the peak.
+    """
+    gc.collect()
+    try:
+        # Freed pages that stay resident would be used by the work without being counted.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # peak := present
+    except (OSError, AttributeError) as error:
+        raise UserError(f"memory is measured through Linux's /proc and glibc; run it there ({error})") from error
+    before = _status_bytes("VmRSS")
+    result, seconds = timed(work)
+    peak = _status_bytes("VmHWM")
+    if warm and seconds < long:
+        result, seconds = timed(work)
+    return {"seconds": seconds, "extra_bytes": max(peak - before, PAGE), "peak_bytes": peak, "result": result}
+
+
+def measure_gpu_memory(work: Callable[[], Any]) -> dict[str, Any]:
+    """The same as :func:`measure_memory` of a warm call, by torch's account of GPU memory."""
+    import torch
+
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = work()
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated()
+
+    def waited() -> None:
+        work()
+        torch.cuda.synchronize()
+
+    return {"seconds": timed(waited)[1], "extra_bytes": peak - before, "peak_bytes": peak, "result": result}
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and its seconds."""
+    started = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - started
+
+
+def machine_description(*packages: str) -> dict[str, Any]:
+    """What times depend on: processor, cores, load, versions.
+
+    Args:
+        packages: whose versions are told besides the usual ones.
+
+    Returns:
+        ``cpu``, ``cores``, ``load_average`` (of the last minute; None where the system does not tell) and ``versions``.
+    """
+    return {
+        "cpu": processor_name(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "versions": package_versions() | {package: _version(package) for package in packages},
+    }
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is expected, given {text!r}")
+    return int(text)
+
+
+def positives(text: str) -> list[int]:
+    """Several of them, joined by commas."""
+    return [positive(part) for part in text.split(",")]
+
+
+def target(measured: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    """A number with its bound, and whether the bound is met."""
+    wanted = f"at least {low:g}" if high is None else f"at most {high:g}"
+    met = (low is None or measured >= low) and (high is None or measured <= high)
+    return {"measured": measured, "wanted": wanted, "met": met}
+
+
+def _status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # Detectron2 comes under several distribution names; once imported, it tells its version itself.
+        return str(getattr(sys.modules.get(package), "__version__", "absent"))
+
+
+def _main() -> None:
+    module, _, name = sys.argv[1].partition(":")
+    print(json.dumps(getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))))
+
+
+if __name__ == "__main__":
+    run_command(_main)

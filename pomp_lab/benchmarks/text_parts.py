@@ -1,0 +1,165 @@
+"""The parts of the benchmark of the text side, their targets, and the report that they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from pomp_lab.benchmarks.harness import target
+from pomp_lab.benchmarks.text import BATCH, CONTEXTS, Job, measure_crossover, measure_sides
+from prompt_core.command_line import print_table
+from prompt_core.errors import UserError
+from prompt_core.evaluation.protocol import package_versions, processor_name
+from prompt_core.files import check_writable, read_json
+from prompt_core.text.encoder import PACKED_MINIMUM_WORK
+from prompt_core.vocabulary import Vocabulary
+
+SMALL, LARGE = 128, 1000  # names of k128 and k1000
+REFERENCE_CHUNK = 128  # names per pass of 77 tokens
+WIDTHS, COUNTS = (32, 64, 96, 128, 256, 512), (3, 10, 30, 100, 300, 1000)
+CROSSOVER_WORK = 2e8  # per block; far beyond it packing wins on every tower, and a call takes seconds
+# Part, value, what the value says, lower and upper bound.
+TARGETS = (
+    ("k128", "time_ratio", "times as fast as all 77 tokens", 25.0, None),
+    ("k128", "memory_ratio", "times less extra memory", 12.0, None),
+    ("k1000", "time_ratio", "times as fast as 77 tokens in chunks", 10.0, None),
+    ("full", "peak_gib", "GiB of resident memory at the peak", None, 4.0),
+    ("full", "time_per_name_ratio", "times the time per name of 1,000 names", None, 1.25),
+    ("classifier", "template_ratio", "times as fast as open_clip, same template", 15.0, None),
+    ("classifier", "prompt_ratio", "times as fast as open_clip, behind a learned prompt", 15.0, None),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of the parts.
+
+    Attributes:
+        repeats: measurements of each side.
+        classifier_names: names that open_clip's classifier is timed on; None for all.
+        chunk_size: names per pass of part full.
+    """
+
+    repeats: int = 3
+    classifier_names: int | None = None
+    chunk_size: int = 256
+
+
+def k128(base: Job, options: Options) -> dict[str, Any]:
+    """A training step on few names, against all 77 tokens of each."""
+    ours = replace(base, names=SMALL, warm=True)
+    sides = measure_sides({"shared_prefix": ours, "full_context": replace(ours, reference=True)}, options.repeats)
+    memory = _median(sides["full_context"], "extra_bytes") / _median(sides["shared_prefix"], "extra_bytes")
+    return {
+        "time_ratio": _median(sides["full_context"]) / _median(sides["shared_prefix"]),
+        "memory_ratio": memory,
+        **sides,
+    }
+
+
+def k1000(base: Job, options: Options) -> dict[str, Any]:
+    """The same on more names, against 77 tokens in chunks."""
+    ours = replace(base, names=LARGE, warm=True)
+    theirs = replace(base, names=LARGE, reference=True, chunk_size=REFERENCE_CHUNK)
+    sides = measure_sides({"shared_prefix": ours, "full_context": theirs}, options.repeats)
+    return {"time_ratio": _median(sides["full_context"]) / _median(sides["shared_prefix"]), **sides}
+
+
+def full(base: Job, options: Options) -> dict[str, Any]:
+    """A step on every name in chunks: memory, and time per name against one pass over some."""
+    jobs = {
+        "one_pass": replace(base, names=LARGE, warm=True),
+        "every_name": replace(base, chunk_size=options.chunk_size),
+    }
+    sides = measure_sides(jobs, options.repeats)
+    one_pass, every_name = (_median(side) / side["names"] for side in sides.values())
+    peak = _median(sides["every_name"], "peak_bytes") / 2**30
+    return {"peak_gib": peak, "time_per_name_ratio": every_name / one_pass, **sides}
+
+
+def classifier(base: Job, options: Options) -> dict[str, Any]:
+    """A classifier file for every name, against open_clip's own."""
+    jobs = {"open_clip": replace(base, work="open_clip", names=options.classifier_names)}
+    jobs |= {work: replace(base, work=work) for work in ("template", "prompt")}
+    sides = measure_sides(jobs, options.repeats)
+    names, timed = sides["template"]["names"], sides["open_clip"]["names"]
+    theirs = _median(sides["open_clip"]) * names / timed
+    note = f"open_clip's time: first {timed} names, scaled by {names} / {timed}" if timed < names else "all names timed"
+    ratios = {f"{work}_ratio": theirs / _median(sides[work]) for work in ("template", "prompt")}
+    return {**ratios, "open_clip_seconds": theirs, "note": note, **sides}
+
+
+def crossover(base: Job, options: Options) -> dict[str, Any]:
+    """Packed against truncated suffixes on small towers."""
+    torch.set_num_threads(base.threads)
+    vocabulary = Vocabulary.load(base.vocabulary)
+    rows = measure_crossover(vocabulary, WIDTHS, COUNTS, 5 * options.repeats, CROSSOVER_WORK)
+    return {"packed_minimum_work": PACKED_MINIMUM_WORK, "rows": rows}
+
+
+PARTS: dict[str, Callable[[Job, Options], dict[str, Any]]] = {
+    part.__name__: part for part in (k128, k1000, full, classifier, crossover)
+}
+
+
+def _median(side: dict[str, Any], quantity: str = "seconds") -> float:
+    return float(side[quantity]["median"])
+
+
+def set_up(base: Job) -> dict[str, Any]:
+    """What parts must have in common to stand in one report."""
+    same = {"clip": base.clip, "vocabulary": base.vocabulary, "contexts": CONTEXTS, "images": BATCH}
+    return {**same, "versions": package_versions(), "cpu": processor_name(), "threads": base.threads}
+
+
+def load_parts(path: str, setting: dict[str, Any]) -> dict[str, Any]:
+    """Parts that an output file already holds; UserError when they were measured in another set-up."""
+    check_writable(path)
+    report = read_json(path) if Path(path).exists() else {"set_up": setting, "parts": {}}
+    before = report.get("set_up", {}) if isinstance(report, dict) else {}
+    differing = ", ".join(key for key in setting if before.get(key) != setting[key])
+    if differing:
+        raise UserError(f"{path} holds results of another set-up ({differing}); remove it or choose another --output")
+    return report["parts"]
+
+
+def check_targets(parts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each target of the parts at hand: what was measured, what is wanted, whether it is met."""
+    rows = []
+    for part, value, meaning, low, high in TARGETS:
+        if part in parts:
+            rows.append({"part": part, "value": value, "meaning": meaning, **target(parts[part][value], low, high)})
+    return rows
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The targets, the times and memory behind them as medians with their range, and the rows of the crossover."""
+    table = Table("part", "measured", "", "wanted", "met")
+    for row in report["targets"]:
+        table.add_row(
+            row["part"], f"{row['measured']:.3g}", row["meaning"], row["wanted"], "yes" if row["met"] else "no"
+        )
+    print_table(table)
+    for part, values in report["parts"].items():
+        for side, value in values.items():
+            if isinstance(value, dict):
+                seconds, extra = _range(value["seconds"], 1), _range(value["extra_bytes"], 2**20)
+                print(f"{part}, {side}, {value['names']} names: {seconds} s, {extra} MiB of extra memory")
+    if "classifier" in report["parts"]:
+        print(f"classifier: {report['parts']['classifier']['note']}")
+    if "crossover" in report["parts"]:
+        part = report["parts"]["crossover"]
+        title = f"PACKED_MINIMUM_WORK is {part['packed_minimum_work']:.3g}"
+        table = Table("width", "names", "work", "truncated / packed", title=title)
+        for row in part["rows"]:
+            table.add_row(str(row["width"]), str(row["names"]), f"{row['work']:.3g}", f"{row['time_ratio']:.2f}")
+        print_table(table)
+
+
+def _range(spread: dict[str, Any], unit: float) -> str:
+    return "{:.3g} ({:.3g} to {:.3g})".format(*(spread[key] / unit for key in ("median", "min", "max")))
