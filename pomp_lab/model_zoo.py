@@ -56,13 +56,13 @@ class Configuration:
 
     Attributes:
         name: path below the repository, with ``/``.
-        own: what the file itself sets.
+        written: what the file itself sets.
         settings: the same with all that it inherits.
         head: the comment that it begins with, without the marks.
     """
 
     name: str
-    own: dict[str, Any]
+    written: dict[str, Any]
     settings: dict[str, Any]
     head: str
 
@@ -113,11 +113,11 @@ def read_configurations(root: Path) -> dict[str, Configuration]:
     for path in sorted((root / "configs").rglob("*.yaml")):
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         try:
-            own, settings = yaml.safe_load(text) or {}, dict(CfgNode.load_yaml_with_base(str(path)))
+            written, settings = yaml.safe_load(text) or {}, dict(CfgNode.load_yaml_with_base(str(path)))
         except (yaml.YAMLError, OSError, AssertionError) as error:
             raise UserError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
         head = re.match(r"(#.*\n)*", text)
-        files[name] = Configuration(name, own, settings, re.sub(r"(?m)^#", "", head.group() if head else ""))
+        files[name] = Configuration(name, written, settings, re.sub(r"(?m)^#", "", head.group() if head else ""))
     if not files:
         raise UserError(f"no configuration below {root / 'configs'}; give the folder of the repository")
     return files
@@ -129,20 +129,20 @@ def commands(file: Configuration, files: Mapping[str, Configuration], root: Path
     Where none of them names the file, they only prepare. What follows are the commands in the docstring of the tool
     that the comment names, or that the comment of a file which it mentions names; else that of the task's own tool.
     """
-    own = _commands_in(file.head)
-    if any(f"{file.name} " in f"{line} " for line in own):
-        return own
+    lines = _commands_in(file.head)
+    if any(f"{file.name} " in f"{line} " for line in lines):
+        return lines
     heads = [file.head, *(other.head for other in files.values() if Path(other.name).name in file.head)]
-    tool = next((found.group() for head in heads if (found := re.search(r"(?<!python )\btools/\w+\.py\b", head))), None)
-    if tool is not None:
-        return own + _commands_in(ast.get_docstring(ast.parse((root / tool).read_text(encoding="utf-8"))) or "")
+    tools = re.findall(r"(?<!python )\btools/\w+\.py\b", "\n".join(heads))
+    if tools:
+        return lines + _commands_in(ast.get_docstring(ast.parse((root / tools[0]).read_text(encoding="utf-8"))) or "")
     if file.task == "classification":
-        return [*own, f"python tools/pretrain_prompt.py --config {file.name} --output runs/{Path(file.name).stem}"]
-    sets = file.own.get("DATASETS", {})
+        return [*lines, f"python tools/pretrain_prompt.py --config {file.name} --output runs/{Path(file.name).stem}"]
+    sets = file.written.get("DATASETS", {})
     # Other words for a model that is trained already.
-    only_tested = "TEST" in sets and "TRAIN" not in sets and "WEIGHTS" in file.own.get("MODEL", {})
+    only_tested = "TEST" in sets and "TRAIN" not in sets and "WEIGHTS" in file.written.get("MODEL", {})
     processes = "--num-gpus 0 --num-processes 2" if file.small else "--num-gpus 8"
-    return [*own, f"python tools/train_net.py --config {file.name} {processes}" + " --eval-only" * only_tested]
+    return [*lines, f"python tools/train_net.py --config {file.name} {processes}" + " --eval-only" * only_tested]
 
 
 def measured(root: Path, files: Mapping[str, Configuration]) -> dict[str, list[str]]:
@@ -229,9 +229,9 @@ def zoo_page(root: Path, folder: Path) -> str:
                 numbers = "<br>".join([*here.get(file.name, []), *elsewhere.get(file.name, [])]) or "not yet measured"
                 cells = [_link(file.name), file.about, how, numbers]
                 text += f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
-    others = [_link(name) for name, file in files.items() if not file.runnable]
-    if others:
-        text += f"\n## What others inherit from\n\nNot run by themselves: {', '.join(others)}.\n"
+    inherited = [_link(name) for name, file in files.items() if not file.runnable]
+    if inherited:
+        text += f"\n## What others inherit from\n\nNot run by themselves: {', '.join(inherited)}.\n"
     return re.sub(
         r"\]\(\{(.*?)\}\)", lambda link: f"]({Path(os.path.relpath(root / link[1], folder)).as_posix()})", text
     )

@@ -141,8 +141,8 @@ def claim_folder(output: str | os.PathLike[str], fresh: bool = False) -> Path:
     folder = make_output_folder(output)
     marker = folder / MARKER
     if any(folder.iterdir()):
-        found = read_json(marker) if marker.is_file() else None
-        if not isinstance(found, dict) or found.get("made_by") != "pomp_lab.demo.run":
+        mark = read_json(marker) if marker.is_file() else None
+        if not isinstance(mark, dict) or mark.get("made_by") != "pomp_lab.demo.run":
             raise UserError(f"{folder} holds files but no earlier demo; choose another --output, or an empty folder")
     if fresh:
         for file in [file for pattern in WRITTEN for file in folder.glob(pattern)]:

@@ -14,7 +14,7 @@ from pomp_lab.report.plots import draw_curves, draw_gain, draw_pairs, draw_sweep
 from pomp_lab.report.protocol import in_words
 from pomp_lab.report.published import PublishedTable, load_published, with_averages
 from pomp_lab.report.rows import CHOSEN, LOWER_IS_BETTER, Column, Row, build_columns, group_rows, number_text
-from pomp_lab.report.runs import FoundRuns, Run, find_runs
+from pomp_lab.report.runs import FoundRuns, Ignored, Run, find_runs
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
 from pomp_lab.report.tables import Comparison, Table, build_tables, compare, few
 from prompt_core.files import make_output_folder, write_text
@@ -28,12 +28,14 @@ class Report:
     """All that is told.
 
     Attributes:
+        runs, ignored: what was read, and the JSON files that were not.
         comparisons: of each table: published numbers below it, and which may not stand there.
         plots: title of a section → its figures.
         baselines: rows that others are compared with, the first that fits.
     """
 
-    found: FoundRuns
+    runs: list[Run]
+    ignored: list[Ignored]
     rows: list[Row]
     columns: list[Column]
     tables: list[Table]
@@ -45,26 +47,26 @@ class Report:
     def summary(self) -> str:
         """How much there is."""
         datasets = {c.dataset for c in self.columns if c.task != "training" and "mean_of" not in c.protocol}
-        runs, rows = _counted(len(self.found.runs), "run"), _counted(len(self.rows), "row")
+        runs, rows = _counted(len(self.runs), "run"), _counted(len(self.rows), "row")
         text = f"{runs} in {rows} on {_counted(len(datasets), 'data set')}, each protocol in columns of its own."
-        if self.found.ignored:
-            text += f" Not read as results: {_counted(len(self.found.ignored), 'other JSON file')} there."
+        if self.ignored:
+            text += f" Not read as results: {_counted(len(self.ignored), 'other JSON file')} there."
         return text
 
     @property
     def notes(self) -> list[str]:
         """What the reader must know first."""
         notes = []
-        if chosen := [run.name for run in self.found.runs if run.selected_on_test]:
+        if chosen := [run.name for run in self.runs if run.selected_on_test]:
             notes.append(
                 f"The checkpoint of {few(chosen)} was chosen on the very images that are reported: those numbers are "
                 "optimistic, and stand in columns of their own."
             )
         if split := list(dict.fromkeys(c.dataset for c in self.columns if c.words and c.task != "training")):
             notes.append(f"There are several protocols on {few(split)}: each has columns of its own.")
-        if unstated := [run.name for run in self.found.runs if any("protocol" in s.protocol for s in run.scores)]:
+        if unstated := [run.name for run in self.runs if any("protocol" in s.protocol for s in run.scores)]:
             notes.append(f"No protocol is stated by {few(unstated)}: such numbers stand alone.")
-        if damaged := [f"{file.path}: {file.reason}" for file in self.found.ignored if file.damaged]:
+        if damaged := [f"{file.path}: {file.reason}" for file in self.ignored if file.damaged]:
             notes.append(f"Could not be read and is left out: {few(damaged)}.")
         if not self.tables:
             notes.append("The runs hold no numbers that could be compared; learning curves, if any, are below.")
@@ -93,19 +95,20 @@ def write_report(
     return report
 
 
-def build_report(found: FoundRuns, baseline: str | None = None) -> Report:
+def build_report(files: FoundRuns, baseline: str | None = None) -> Report:
     """Arrange what was read.
 
     Raises:
         UserError: when ``baseline`` is not among the rows.
     """
-    runs = [with_averages(run) for run in found.runs]
+    runs = [with_averages(run) for run in files.runs]
     rows, columns = group_rows(runs), build_columns(runs)
     tables = build_tables(rows, columns)
     baselines = find_baselines(rows, baseline)
     with plot_style():
         plots = _plots(rows, columns, baselines)
-    return Report(found, rows, columns, tables, [compare(table) for table in tables], plots, baselines)
+    comparisons = [compare(table) for table in tables]
+    return Report(files.runs, files.ignored, rows, columns, tables, comparisons, plots, baselines)
 
 
 def report_page(report: Report) -> Page:
@@ -124,8 +127,8 @@ def report_page(report: Report) -> Page:
     facts = [_run_facts(run, row) for row in report.rows for run in row.runs]
     headings = ("run", "row", "seed", "file", "command", "device", "versions")
     sections.append(Section("Runs", [PageTable(headings, facts, numeric=False)], folded=len(facts) > 4))
-    if report.found.ignored:
-        files = [(str(file.path), file.reason) for file in report.found.ignored]
+    if report.ignored:
+        files = [(str(file.path), file.reason) for file in report.ignored]
         table = PageTable(("file", "reason"), files, numeric=False)
         sections.append(Section("JSON files that were not read as results", [table], level=3, folded=True))
     about = (
@@ -143,12 +146,12 @@ def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
     rows: list[list[Cell | str] | str] = []
     for row, cells in zip(table.rows, table.cells, strict=True):
         line: list[Cell | str] = [f"{row.number}. {row.marked}", str(row.seeds)]
-        for metric, highest, found in zip(metrics, best, cells, strict=True):
-            if found is None:
+        for metric, highest, cell in zip(metrics, best, cells, strict=True):
+            if cell is None:
                 line.append("")
             else:
-                bold = found.count > 0 and number_text(found.mean, metric) == highest
-                line.append(Cell(found.text(metric, row.seeds), _finite(found.mean), bold))
+                bold = cell.count > 0 and number_text(cell.mean, metric) == highest
+                line.append(Cell(cell.text(metric, row.seeds), _finite(cell.mean), bold))
         rows.append(line)
     refused = []
     for comparison in comparisons:
@@ -169,7 +172,7 @@ def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
 def _caption(table: Table, any_best: bool) -> str:
     """What the numbers of a table are."""
     percent = any(column.metric not in LOWER_IS_BETTER for column in table.columns)
-    several = any(found and found.count > 1 for cells in table.cells for found in cells)
+    several = any(cell and cell.count > 1 for cells in table.cells for cell in cells)
     text = "Percent; " if percent else "Lower is better; "
     text += "mean over seeds ± half the range." if several else "one run each."
     text += " Bold: the best mean of a column, whatever the spread." if any_best else ""

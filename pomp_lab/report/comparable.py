@@ -49,7 +49,7 @@ def why_not(
         runs: those whose mean is compared.
     """
     runs = [run for run in runs if column.scores(run) is not None]
-    models = [each.model or published.model for each in columns]
+    models = [other.model or published.model for other in columns]
     reasons = [_protocol_reason(published, columns, column, runs)]
     reasons += [_run_reason(published, models, run) for run in runs]
     return next(filter(None, reasons), None)
@@ -69,7 +69,7 @@ def _protocol_reason(
     if "mean_of" in column.protocol:
         return _member_reason(column.dataset, runs)
     if published.task == "classification":
-        names = (column.dataset, *(name for each in columns for name in each.datasets))
+        names = (column.dataset, *(name for other in columns for name in other.datasets))
         return _images_and_classes(names, column.protocol)
     return _dense_reason(published.task, column)
 
@@ -95,7 +95,7 @@ def _member_reason(dataset: str, runs: Sequence[Run]) -> str | None:
 
 
 def _images_and_classes(names: Sequence[str], protocol: Mapping[str, Any]) -> str | None:
-    entry = next((found for name in names if (found := find_entry(name)) is not None), None)
+    entry = next(filter(None, map(find_entry, names)), None)
     if entry is None:
         return "it is no published data set"
     # Where the set has no val of its own, that is another word for the test images.
@@ -158,8 +158,8 @@ def _run_reason(published: PublishedTable, models: Sequence[str], run: Run) -> s
         return _architecture_reason(published.settings, run)
     if not any(model and model_of(run) == (ARCHITECTURES[model], "openai") for model in models):
         known = " and ".join(", ".join(models).rsplit(", ", 1))
-        others = f"{'are' if len(models) > 1 else 'is'} {known} of OpenAI's" if known else "is no stated model"
-        return f"{_model_words(run)}; published {others}"
+        wanted = f"{'are' if len(models) > 1 else 'is'} {known} of OpenAI's" if known else "is no stated model"
+        return f"{_model_words(run)}; published {wanted}"
     changed = budget_changes(run)
     return f"it was run with {changed}, the published one was not" if changed else None
 
@@ -186,7 +186,7 @@ def budget_changes(run: Run) -> str:
     words = str(run.about.get("command") or "").split()
     if not words or not words[0].endswith("reproduce.py"):
         return ""
-    own = f"METHOD.{str(run.settings.get('method')).upper()}."
+    options = f"METHOD.{str(run.settings.get('method')).upper()}."
     changes = []
     for place, word in enumerate(words):
         key, equals, value = word.partition("=")
@@ -194,7 +194,7 @@ def budget_changes(run: Run) -> str:
             continue
         of_method = key.startswith("METHOD.") and key != "METHOD.NAME"
         # Hand prompts learn nothing, and methods read no keys of others.
-        if (run.hand and not of_method) or (of_method and not key.startswith(own)):
+        if (run.hand and not of_method) or (of_method and not key.startswith(options)):
             continue
         changes.append(f"{key} {value if equals else ' '.join(words[place + 1 : place + 2])}".strip())
     return " ".join(changes)

@@ -137,8 +137,8 @@ def number_text(value: float, metric: str, signed: bool = False) -> str:
 
 def cell(row: Row, column: Column) -> Cell | None:
     """The numbers of a row in a column, None when no run of the row has them."""
-    scores = [found for run in row.runs if (found := column.scores(run)) is not None]
-    values = [found.numbers[column.metric] for found in scores if column.metric in found.numbers]
+    members = [scores for run in row.runs if (scores := column.scores(run)) is not None]
+    values = [scores.numbers[column.metric] for scores in members if column.metric in scores.numbers]
     finite = [value for value in values if math.isfinite(value)]
     mean, spread = mean_and_spread(finite) if finite else (math.nan, 0.0)
     return Cell(mean, spread, len(finite), len(values) - len(finite)) if values else None
@@ -158,7 +158,7 @@ def build_columns(runs: Sequence[Run]) -> list[Column]:
 
 def with_words(columns: Sequence[Column]) -> list[Column]:
     """The columns, with how their protocols differ from those of the others here of the same data set."""
-    words = {}
+    words: dict[tuple[str, str], str] = {}
     for dataset in {column.dataset for column in columns}:
         protocols = {column.protocol_key: column.protocol for column in columns if column.dataset == dataset}
         texts = differences(list(protocols.values()))
@@ -175,22 +175,22 @@ def group_rows(runs: Sequence[Run]) -> list[Row]:
     settings = [without_seed(group[0]) for group in members]
     labels = [", ".join(dict.fromkeys(run.label for run in group)) for group in members]
     rows = []
-    for number, (group, own, label) in enumerate(zip(members, settings, labels, strict=True), 1):
+    for number, (group, stated, label) in enumerate(zip(members, settings, labels, strict=True), 1):
         alike = [other for other, name in zip(settings, labels, strict=True) if name == label]
         if len(alike) > 1:
-            words = told_apart(alike)[alike.index(own)]
+            words = told_apart(alike)[alike.index(stated)]
             label = f"{label} ({words if told_apart(alike).count(words) == 1 else group[0].name})"
-        rows.append(Row(number, label, tuple(group), own))
+        rows.append(Row(number, label, tuple(group), stated))
     return rows
 
 
 def told_apart(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each of several settings states that not all of them do; long values are left out."""
-    keys = sorted({key for each in settings for key in each})
-    keys = [key for key in keys if len({exact(each.get(key)) for each in settings}) > 1]
+    keys = sorted({key for group in settings for key in group})
+    keys = [key for key in keys if len({exact(group.get(key)) for group in settings}) > 1]
     texts = []
-    for each in settings:
-        stated = {key: each[key] for key in keys if key in each and len(str(each[key])) <= 24}
+    for group in settings:
+        stated = {key: group[key] for key in keys if key in group and len(str(group[key])) <= 24}
         # That the choice was not on the reported images goes without saying.
         texts.append(", ".join(f"{k} {v}" for k, v in stated.items() if (k, v) != ("SELECT_ON_TEST", False)))
     return texts

@@ -274,8 +274,8 @@ def _demo_prompts(run: Run) -> list[Run]:
     for key in sorted(keys - {"gain", "gain_margin"}, key=lambda key: (key == "learned", key != "chance", key)):
         members = []
         for scores in run.scores:
-            own = {m.removesuffix(f"_{key}"): value for m, value in scores.numbers.items() if m.endswith(f"_{key}")}
-            members.append(dataclasses.replace(scores, numbers=own))
+            numbers = {m.removesuffix(f"_{key}"): v for m, v in scores.numbers.items() if m.endswith(f"_{key}")}
+            members.append(dataclasses.replace(scores, numbers=numbers))
         name, history = f"{run.name}: {key}", run.history if key == "learned" else []
         runs.append(Run(name, run.file, name, members, {}, run.about, history, key not in ("learned", "chance")))
     return runs

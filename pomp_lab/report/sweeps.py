@@ -60,13 +60,13 @@ def sweeps(rows: Sequence[Row], columns: Sequence[Column], setting: str, baselin
         lines: dict[str, list[tuple[str, float, float]]] = {}
         steps = set()
         for label, group in zip(labels, members, strict=True):
-            points = [(_step(row, setting), found) for row in group if (found := cell(row, column)) and found.count]
+            points = [(_step(row, setting), means) for row in group if (means := cell(row, column)) and means.count]
             if len(points) > 1:
-                line = [(step[-1], found.mean, found.spread) for step, found in points]
+                line = [(step[-1], numbers.mean, numbers.spread) for step, numbers in points]
                 lines[label or "all else the same"] = line
                 steps |= {step for step, _ in points}
         if lines:
-            known = [found.mean for row in baselines if (found := cell(row, column)) and found.count]
+            known = [numbers.mean for row in baselines if (numbers := cell(row, column)) and numbers.count]
             swept.append(Sweep(column, [step[-1] for step in sorted(steps)], lines, known[0] if known else math.nan))
     return swept
 
@@ -132,7 +132,7 @@ def _class_means(row: Row, column: Column) -> dict[str, dict[str, float]]:
         for name, numbers in (scores.classes if scores is not None else {}).items():
             for metric, value in numbers.items():
                 values.setdefault(name, {}).setdefault(metric, []).append(value)
-    return {name: {key: sum(each) / len(each) for key, each in numbers.items()} for name, numbers in values.items()}
+    return {name: {metric: sum(v) / len(v) for metric, v in numbers.items()} for name, numbers in values.items()}
 
 
 # What base and novel classes differ in by nature, so that it need not agree.

@@ -218,5 +218,5 @@ def _connected(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[Colu
 
 def _table(title: str, columns: list[Column], rows: Sequence[Row]) -> Table:
     cells = {row: [cell(row, column) for column in columns] for row in rows}
-    kept = [row for row in rows if any(found is not None for found in cells[row])]
+    kept = [row for row in rows if any(numbers is not None for numbers in cells[row])]
     return Table(title, with_words(columns), kept, [cells[row] for row in kept])
