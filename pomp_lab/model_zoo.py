@@ -21,7 +21,7 @@ import yaml
 from fvcore.common.config import CfgNode
 
 from pomp_lab.report.published import load_published
-from pomp_lab.report.runs import Run, read_runs
+from pomp_lab.report.results import Run, read_runs
 from pomp_lab.runs import mean_text
 from prompt_core.errors import UserError, nearest
 from prompt_core.evaluation.protocol import ON_REPORTED

@@ -9,7 +9,7 @@ among up to 1,440 names, and writes pictures, metrics.json and one page, index.h
 
 from pathlib import Path
 
-from pomp_lab.demo.run import run_demo
+from pomp_lab.demo.make_demo import run_demo
 from pomp_lab.demo.scores import result_table
 from prompt_core.command_line import config_parser, parse_with_overrides, print_table
 from prompt_core.config import load_config

@@ -11,10 +11,10 @@ from pathlib import Path
 from pomp_lab.report.page import Cell, Figure, Page, Section, render_html, render_markdown
 from pomp_lab.report.page import Table as PageTable
 from pomp_lab.report.plots import draw_curves, draw_gain, draw_pairs, draw_sweeps, plot_style, require_matplotlib
-from pomp_lab.report.protocol import in_words
+from pomp_lab.report.protocol_text import in_words
 from pomp_lab.report.published import PublishedTable, load_published, with_averages
+from pomp_lab.report.results import FoundRuns, Ignored, Run, find_runs
 from pomp_lab.report.rows import CHOSEN, LOWER_IS_BETTER, Column, Row, build_columns, group_rows, number_text
-from pomp_lab.report.runs import FoundRuns, Ignored, Run, find_runs
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
 from pomp_lab.report.tables import Comparison, Table, build_tables, compare, few
 from prompt_core.files import make_output_folder, write_text
@@ -79,7 +79,7 @@ def write_report(
     """Read runs and write ``report.md`` and ``report.html`` to the folder ``output``.
 
     Args:
-        arguments: see :func:`pomp_lab.report.runs.find_runs`.
+        arguments: see :func:`pomp_lab.report.results.find_runs`.
         baseline: label of the row, or name of a run, that gains of classes are taken over; default a hand prompt.
 
     Raises:

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
+from pomp_lab.report.results import Run
 from pomp_lab.report.rows import Column
-from pomp_lab.report.runs import Run
 from prompt_core.config import default_config, flatten
 from prompt_core.data.catalog.benchmark_splits import Benchmark
 from prompt_core.data.catalog.entry import ClassificationEntry

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pomp_lab.report.page import Figure
-from pomp_lab.report.runs import Run
+from pomp_lab.report.results import Run
 from pomp_lab.report.sweeps import Gain, Pair, Sweep
 from prompt_core.errors import UserError
 

@@ -11,8 +11,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from pomp_lab.report.protocol import protocol_key
-from pomp_lab.report.runs import Run, Scores
+from pomp_lab.report.protocol_text import protocol_key
+from pomp_lab.report.results import Run, Scores
 from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import sha256_of_json
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pomp_lab.report.protocol import differences, protocol_key
+from pomp_lab.report.protocol_text import differences, protocol_key
+from pomp_lab.report.results import Run, Scores
 from pomp_lab.report.run_details import LEARNED_AS
-from pomp_lab.report.runs import Run, Scores
 from pomp_lab.runs import mean_and_spread
 
 # Behind the name of a row whose checkpoint was chosen on the reported images.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pomp_lab.report.protocol import protocol_key
+from pomp_lab.report.protocol_text import protocol_key
 from pomp_lab.report.rows import Column, Row, cell, exact, told_apart
 from prompt_core.errors import UserError, nearest
 

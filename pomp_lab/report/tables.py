@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pomp_lab.report.comparable import why_not
-from pomp_lab.report.protocol import in_brief
+from pomp_lab.report.protocol_text import in_brief
 from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
 from pomp_lab.report.rows import LOWER_IS_BETTER, Cell, Column, Row, cell, number_text, with_words
 

@@ -11,9 +11,9 @@ from typing import Any
 from pomp_lab.report.comparable import why_not
 from pomp_lab.report.page import markdown_table, plain
 from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published, with_averages
+from pomp_lab.report.results import Run, read_runs
 from pomp_lab.report.rows import CHOSEN, Column, build_columns, cell, number_text
 from pomp_lab.report.rows import Row as ReportRow
-from pomp_lab.report.runs import Run, read_runs
 from pomp_lab.report.tables import refusal_texts, same_numbers
 from pomp_lab.tables.plan import Published, Row, Table
 from prompt_core.evaluation.protocol import ON_REPORTED

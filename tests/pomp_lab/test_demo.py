@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from pomp_lab.demo.run import MARKER, claim_folder, run_demo
+from pomp_lab.demo.make_demo import MARKER, claim_folder, run_demo
 from pomp_lab.demo.scores import ATTRIBUTES, predictions, result_table
 from pomp_lab.demo.summary import DemoResult, finding
 from pomp_lab.shapes.options import ShapesOptions

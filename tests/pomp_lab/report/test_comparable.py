@@ -9,8 +9,8 @@ import pytest
 
 from pomp_lab.report.comparable import budget_changes, model_of, why_not
 from pomp_lab.report.published import load_published
+from pomp_lab.report.results import Run, Scores
 from pomp_lab.report.rows import Column
-from pomp_lab.report.runs import Run, Scores
 from pomp_lab.report.tables import same_numbers
 from prompt_core.data.catalog.lookup import classification_entry
 

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="drawings need matplotlib (extra `demo`)")
 
 from pomp_lab.report.build import Report, build_report
-from pomp_lab.report.runs import find_runs
+from pomp_lab.report.results import find_runs
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
 from prompt_core.errors import UserError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pomp_lab.report.build import Report, build_report
+from pomp_lab.report.results import Run, Scores, find_runs
 from pomp_lab.report.rows import build_columns, cell, group_rows, number_text
-from pomp_lab.report.runs import Run, Scores, find_runs
 from pomp_lab.report.tables import build_tables
 
 Write = Callable[..., Path]

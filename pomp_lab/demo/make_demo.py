@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pomp_lab.demo.pictures import draw_accuracy, draw_examples, draw_learning
+from pomp_lab.demo.drawings import draw_accuracy, draw_examples, draw_learning
 from pomp_lab.demo.scores import (
     PromptRow,
     attribute_shares,
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 SHAPES = ShapesOptions(parts=("classification",), val_images_per_class=10)
 MARKER = "demo.json"
+# In the marker of every demo, wherever the code lies.
+MADE_BY = "prompt_core.demo"
 # All that a demo writes beside the shapes, which know for themselves what is theirs: --fresh deletes nothing else.
 WRITTEN = (
     "index.html",
@@ -142,7 +144,7 @@ def claim_folder(output: str | os.PathLike[str], fresh: bool = False) -> Path:
     marker = folder / MARKER
     if any(folder.iterdir()):
         mark = read_json(marker) if marker.is_file() else None
-        if not isinstance(mark, dict) or mark.get("made_by") != "pomp_lab.demo.run":
+        if not isinstance(mark, dict) or mark.get("made_by") != MADE_BY:
             raise UserError(f"{folder} holds files but no earlier demo; choose another --output, or an empty folder")
     if fresh:
         for file in [file for pattern in WRITTEN for file in folder.glob(pattern)]:
@@ -150,7 +152,7 @@ def claim_folder(output: str | os.PathLike[str], fresh: bool = False) -> Path:
             # A folder that holds something else as well stays.
             with contextlib.suppress(OSError):
                 file.parent.rmdir()
-    write_json(marker, {"made_by": "pomp_lab.demo.run"})
+    write_json(marker, {"made_by": MADE_BY})
     return folder
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomp_lab.report.protocol import OUTCOMES, differences, in_words, protocol_key
+from pomp_lab.report.protocol_text import OUTCOMES, differences, in_words, protocol_key
+from pomp_lab.report.results import Run, Scores, find_runs
 from pomp_lab.report.rows import build_columns, cell, group_rows
-from pomp_lab.report.runs import Run, Scores, find_runs
 from pomp_lab.report.tables import build_tables
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)

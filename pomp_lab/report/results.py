@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pomp_lab.report.protocol import protocol_key
+from pomp_lab.report.protocol_text import protocol_key
 from pomp_lab.report.run_details import ClassNumbers, prompt_settings, read_classes, read_history
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import ON_REPORTED

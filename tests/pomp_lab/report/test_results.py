@@ -11,7 +11,7 @@ import pytest
 
 from pomp_lab.report.build import build_report, report_page
 from pomp_lab.report.page import render_markdown
-from pomp_lab.report.runs import FoundRuns, find_runs
+from pomp_lab.report.results import FoundRuns, find_runs
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import ON_REPORTED
 
