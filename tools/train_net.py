@@ -32,23 +32,25 @@ def main() -> int:
         overrides += ["MODEL.DEVICE", "cpu"]
     import pomp_det
     import pomp_seg
-
-    if pomp_seg.is_segmenter(arguments.config, overrides):
-        if arguments.oracle or arguments.eval_backend != BACKENDS[0]:
-            raise UserError("--oracle and --eval-backend are for detectors; leave them out for a segmenter")
-        cfg, task = pomp_seg.load_config(arguments.config, overrides), pomp_seg.segmentation_task()
-    else:
-        cfg = pomp_det.load_config(arguments.config, overrides)
-        task = pomp_det.detection_task(arguments.eval_backend, arguments.oracle)
     from pomp_engine.processes import run_processes
 
-    return run_processes(run, arguments.num_gpus, arguments.num_processes, (task, cfg, arguments))
+    segmenter = pomp_seg.is_segmenter(arguments.config, overrides)
+    if segmenter and (arguments.oracle or arguments.eval_backend != BACKENDS[0]):
+        raise UserError("--oracle and --eval-backend are for detectors; leave them out for a segmenter")
+    cfg = (pomp_seg if segmenter else pomp_det).load_config(arguments.config, overrides)
+    return run_processes(run, arguments.num_gpus, arguments.num_processes, (segmenter, cfg, arguments))
 
 
-def run(task: Any, cfg: Any, arguments: argparse.Namespace) -> int:
+def run(segmenter: bool, cfg: Any, arguments: argparse.Namespace) -> int:
     """What each process does."""
+    import pomp_det
+    import pomp_seg
     from pomp_engine.run import evaluate, score, train
 
+    if segmenter:
+        task = pomp_seg.segmentation_task()
+    else:
+        task = pomp_det.detection_task(arguments.eval_backend, arguments.oracle)
     if arguments.score_only:
         score(task, cfg)
     elif arguments.eval_only or arguments.oracle:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ..support.detector import make_tiny, photo
+from ..support.tools import call_tool
 
-__all__ = ["make_tiny", "photo"]
+__all__ = ["call_tool", "make_tiny", "photo"]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,12 +29,17 @@ from ..support.detector_run import make_config, make_data, tiny_settings
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Any:
-    make_data(tmp_path)
-    yield tmp_path
+@pytest.fixture(scope="module", autouse=True)
+def _data_set() -> Any:
+    yield
     DatasetCatalog.pop("tiny", None)
     MetadataCatalog.pop("tiny", None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_data(tmp_path)
+    return tmp_path
 
 
 def train(folder: Path, name: str = "run", resume: bool = False, **changed: Any) -> dict[str, torch.Tensor]:
@@ -41,25 +47,51 @@ def train(folder: Path, name: str = "run", resume: bool = False, **changed: Any)
     cfg = load_config(None, tiny_settings(folder, **{"OUTPUT_DIR": str(folder / name), **changed}))
     register_configured(cfg)
     torch.manual_seed(cfg.SEED)
-    model = build_detector(cfg)
-    training.train(detection_task(), cfg, model, resume)
+    training.train(detection_task(), cfg, build_detector(cfg), resume)
     return torch.load(folder / name / "model_final.pth", weights_only=True)["model"]
 
 
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with a run of 6 iterations beside it, which others are compared with; not to be changed."""
+    folder = tmp_path_factory.mktemp("whole")
+    make_data(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "LOG_PERIOD", 1)
+        train(folder)
+    return folder
 
 
-def test_a_run_learns_and_leaves_its_files(folder: Path) -> None:
-    weights = train(folder, **{"SOLVER.MAX_ITER": 40, "SOLVER.BASE_LR": 0.003})
-    assert "roi_heads.box_predictor.0.cls_score.zs_weight" in weights
-    assert {path.name for path in (folder / "run").iterdir()} == {
+@pytest.fixture
+def finished(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it that may be changed."""
+    return Path(shutil.copytree(whole, tmp_path / "finished"))
+
+
+def same(whole: Path, weights: dict[str, torch.Tensor]) -> bool:
+    """Whether a run came to the same weights as the whole one."""
+    expected = torch.load(whole / "run/model_final.pth", weights_only=True)["model"]
+    return expected.keys() == weights.keys() and all(torch.equal(expected[key], weights[key]) for key in expected)
+
+
+def test_a_run_leaves_its_files(whole: Path) -> None:
+    assert {path.name for path in (whole / "run").iterdir()} == {
         "config.yaml", "last_checkpoint", "log.jsonl", "model_final.pth", "tensorboard",
     }  # fmt: skip
+    weights = torch.load(whole / "run/model_final.pth", weights_only=True)["model"]
+    assert "roi_heads.box_predictor.0.cls_score.zs_weight" in weights
+    lines = [json.loads(line) for line in (whole / "run/log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == list(range(6))
+    assert all(line["total_loss"] > 0 for line in lines)
+    assert load_config(whole / "run/config.yaml").SOLVER.MAX_ITER == 6
+
+
+def test_a_run_learns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "LOG_PERIOD", 5)
+    train(folder, **{"SOLVER.MAX_ITER": 10, "SOLVER.BASE_LR": 0.01, "SOLVER.WARMUP_ITERS": 0})
     lines = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
     totals = [line["total_loss"] for line in lines if "total_loss" in line]
     assert totals[-1] < 0.8 * totals[0]
-    assert load_config(folder / "run/config.yaml").SOLVER.MAX_ITER == 40
 
 
 def stop_at(iteration: int, monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
@@ -74,8 +106,9 @@ def stop_at(iteration: int, monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
     monkeypatch.setattr(training, "stop_if_not_finite", checked)
 
 
-def test_a_stopped_run_resumes_to_the_same_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(folder, "whole", **{"SOLVER.MAX_ITER": 8})
+def test_a_stopped_run_resumes_to_the_same_weights(whole: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log has each iteration once."""
+    monkeypatch.setattr(training, "LOG_PERIOD", 1)
 
     def fail() -> None:
         raise RuntimeError("the machine goes away")
@@ -83,10 +116,14 @@ def test_a_stopped_run_resumes_to_the_same_weights(folder: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         stop_at(5, patch, fail)
         with pytest.raises(RuntimeError):
-            train(folder, **{"SOLVER.MAX_ITER": 8})
+            train(folder)
     assert (folder / "run/last_checkpoint").read_text() == "model_last.pth"
-    assert same(whole, train(folder, resume=True, **{"SOLVER.MAX_ITER": 8}))
+    with open(folder / "run/log.jsonl", "a", encoding="utf-8") as log:
+        log.write('{"iteration": 9, "lo')
+    assert same(whole, train(folder, resume=True))
     assert not (folder / "run/model_last.pth").exists()
+    numbers = [json.loads(line)["iteration"] for line in (folder / "run/log.jsonl").read_text().splitlines()]
+    assert numbers == list(range(6))
 
 
 KILLED = """
@@ -103,8 +140,7 @@ runpy.run_path(os.environ["TOOL"], run_name="__main__")
 """
 
 
-def test_a_killed_process_resumes_to_the_same_weights(folder: Path) -> None:
-    whole = train(folder, "whole")
+def test_a_killed_process_resumes_to_the_same_weights(whole: Path, folder: Path) -> None:
     config = make_config(folder)
     environment = {
         "PATH": "",
@@ -113,54 +149,29 @@ def test_a_killed_process_resumes_to_the_same_weights(folder: Path) -> None:
     }
     killed = subprocess.run([sys.executable, "-c", KILLED, str(config)], env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    leftovers = {path.name for path in (folder / "run").glob("*.pth")}
-    assert leftovers == {"model_last.pth"}
+    assert {path.name for path in (folder / "run").glob("*.pth")} == {"model_last.pth"}
     assert same(whole, train(folder, resume=True))
 
 
-def test_ctrl_c_saves_and_the_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(folder, "whole")
+def test_ctrl_c_saves_and_the_run_goes_on(whole: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stop_at(1, patch, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             train(folder)
-    saved = torch.load(folder / "run/model_last.pth", weights_only=True)
-    assert saved["iteration"] == 1
+    assert torch.load(folder / "run/model_last.pth", weights_only=True)["iteration"] == 1
     assert same(whole, train(folder, resume=True))
 
 
-def test_the_log_of_a_resumed_run_has_each_iteration_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "LOG_PERIOD", 1)
-
-    def fail() -> None:
-        raise RuntimeError
-
-    with monkeypatch.context() as patch:
-        stop_at(5, patch, fail)
-        with pytest.raises(RuntimeError):
-            train(folder, **{"SOLVER.MAX_ITER": 8})
-    with open(folder / "run/log.jsonl", "a", encoding="utf-8") as log:
-        log.write('{"iteration": 9, "lo')
-    train(folder, resume=True, **{"SOLVER.MAX_ITER": 8})
-    numbers = [json.loads(line)["iteration"] for line in (folder / "run/log.jsonl").read_text().splitlines()]
-    assert numbers == list(range(8))
-
-
-def test_a_folder_with_a_run_is_not_trained_over(folder: Path) -> None:
-    train(folder)
-    before = (folder / "run/model_final.pth").read_bytes()
+def test_a_folder_with_a_run_is_not_trained_over(finished: Path) -> None:
+    before = (finished / "run/model_final.pth").read_bytes()
     with pytest.raises(UserError, match="already holds a run; add --resume"):
-        train(folder)
-    assert (folder / "run/model_final.pth").read_bytes() == before
-    train(folder, resume=True)  # finished: nothing to do
-    assert (folder / "run/model_final.pth").read_bytes() == before
+        train(finished)
+    train(finished, resume=True)  # finished: nothing to do
+    assert (finished / "run/model_final.pth").read_bytes() == before
 
 
-def test_changed_settings_of_a_resumed_run_are_named(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    train(folder)
-    train(folder, resume=True, **{"SOLVER.MAX_ITER": 7, "DATALOADER.NUM_WORKERS": 1})
+def test_changed_settings_of_a_resumed_run_are_named(finished: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(finished, resume=True, **{"SOLVER.MAX_ITER": 7, "DATALOADER.NUM_WORKERS": 1})
     assert "SOLVER.MAX_ITER: 6 → 7" in caplog.text
     assert "NUM_WORKERS" not in caplog.text
 
@@ -168,11 +179,11 @@ def test_changed_settings_of_a_resumed_run_are_named(
 def test_a_run_without_a_seed_keeps_the_one_it_drew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.comm, "shared_random_seed", lambda: 77)
     with monkeypatch.context() as patch:
-        stop_at(4, patch, lambda: signal.raise_signal(signal.SIGINT))
+        stop_at(1, patch, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            train(folder, SEED=-1)
+            train(folder, SEED=-1, **{"SOLVER.MAX_ITER": 3})
     monkeypatch.setattr(training.comm, "shared_random_seed", lambda: 78)
-    train(folder, resume=True, SEED=-1)
+    train(folder, resume=True, SEED=-1, **{"SOLVER.MAX_ITER": 3})
     assert torch.load(folder / "run/model_final.pth", weights_only=True)["seed"] == 77
 
 
@@ -226,7 +237,7 @@ def test_images_without_masks_train_the_boxes_alone(folder: Path, caplog: pytest
         if each["image_id"] % 2:
             del each["segmentation"]
     path.write_text(json.dumps(document))
-    train(folder, **{"SOLVER.MAX_ITER": 3})
+    train(folder, **{"SOLVER.MAX_ITER": 2})
     assert "3 of 6 images have boxes and no masks" in caplog.text
 
 
