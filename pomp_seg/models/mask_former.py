@@ -70,7 +70,7 @@ class MaskFormer(Segmenter):
         proposals = self.sem_seg_head(features)
         if self.training:
             logits = self.class_logits(batch, [layer.classes for layer in proposals])
-            targets = [self._targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]
+            targets = [self.targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]
             return self.criterion(logits, [layer.masks for layer in proposals], targets)
         return self._predict(batch, proposals[-1], padded)
 
@@ -91,6 +91,12 @@ class MaskFormer(Segmenter):
         """Class scores (C, H, W) of the pixels of one image; arguments of :meth:`scores`."""
         return class_maps(*self.scores(example, logits, masks))
 
+    def targets(self, instances: Any, size: tuple[int, int]) -> Targets:
+        """The regions of one image, whose masks are padded to the batch's ``size`` (height, width)."""
+        masks: Tensor = getattr(instances.gt_masks, "tensor", instances.gt_masks).to(self.device)
+        spare = (0, size[1] - masks.shape[-1], 0, size[0] - masks.shape[-2])
+        return Targets(instances.gt_classes.to(self.device), F.pad(masks.bool(), spare))
+
     def _predict(
         self, batch: Sequence[dict[str, Any]], proposals: Proposals, padded: ImageList
     ) -> list[dict[str, Tensor]]:
@@ -108,11 +114,6 @@ class MaskFormer(Segmenter):
             wanted = example.get("height", height), example.get("width", width)
             results.append({"sem_seg": sem_seg_postprocess(maps, (height, width), *wanted)})
         return results
-
-    def _targets(self, instances: Any, size: tuple[int, int]) -> Targets:
-        masks: Tensor = getattr(instances.gt_masks, "tensor", instances.gt_masks).to(self.device)
-        spare = (0, size[1] - masks.shape[-1], 0, size[0] - masks.shape[-2])
-        return Targets(instances.gt_classes.to(self.device), F.pad(masks.bool(), spare))
 
 
 @META_ARCH_REGISTRY.register()

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..support.segmenter import tiny
+from ..support.tools import call_tool
 
-__all__ = ["golden_clip", "published", "tiny"]
+__all__ = ["call_tool", "golden_clip", "published", "tiny"]
 
 
 @pytest.fixture(scope="session")

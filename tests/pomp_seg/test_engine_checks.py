@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,6 @@ from ..support.segmenter_run import (
     unregister,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 LEARNER = "MODEL.CLIP_ADAPTER.PROMPT_LEARNER"
 PER_PIXEL = {
     "MODEL.META_ARCHITECTURE": "ZeroShotPerPixelModel",
@@ -170,23 +167,23 @@ def test_own_files_follow_the_data_root(folder: Path) -> None:
     assert len(DatasetCatalog.get("tiny")) == 5
 
 
-def tool(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: str) -> list[str]:
-    """The lines of errors of the training tool, which has to end with code 2."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["train_net.py", "--num-gpus", "0", *arguments])
+@pytest.fixture
+def last_error(call_tool: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs the training tool, which has to end with code 2: the last line of its errors."""
     monkeypatch.setattr(os, "environ", os.environ.copy())  # the tool hides the GPUs from what follows
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(ROOT / "tools/train_net.py"), run_name="__main__")
-    assert stopped.value.code == 2
-    errors: list[str] = capsys.readouterr().err.strip().splitlines()
-    return errors
+
+    def call(*arguments: str) -> str:
+        code, _, errors = call_tool("train_net", "--num-gpus", "0", *arguments)
+        assert code == 2
+        return str(errors.strip().splitlines()[-1])
+
+    return call
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stage", [1, 2])
-@pytest.mark.parametrize("mistake", ["value", "size"])
+@pytest.mark.parametrize(("stage", "mistake", "workers"), [(1, "value", 0), (1, "size", 2), (2, "value", 2),
+                                                           (2, "size", 0)])  # fmt: skip
 def test_labels_that_do_not_fit_are_told_where_they_are_read(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, workers: int, stage: int, mistake: str
+    folder: Path, last_error: Callable[..., str], workers: int, stage: int, mistake: str
 ) -> None:
     if mistake == "value":
         change_label(label(folder, 3), 7)
@@ -195,17 +192,14 @@ def test_labels_that_do_not_fit_are_told_where_they_are_read(
         Image.fromarray(np.zeros((48, 60), np.uint8)).save(label(folder, 3))
         message = f"is 60 x 48 pixels (width x height), its photo {folder}/shapes/scenes/train/3.png 64 x 48"
     config = make_config(folder, stage, **{"DATALOADER.NUM_WORKERS": workers, "DATASETS.SAMPLE_PER_CLASS": -1})
-    *_, last = tool(folder, monkeypatch, capsys, "--config", str(config))
+    last = last_error("--config", str(config))
     assert last.startswith(f"error: label file {label(folder, 3)} {message}")
     assert "Traceback" not in last
     assert not (folder / "run/model_final.pth").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("mistake", ["value", "size", "photo"])
-def test_test_data_that_does_not_fit(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, workers: int, mistake: str
-) -> None:
+@pytest.mark.parametrize(("mistake", "workers"), [("value", 2), ("size", 0), ("photo", 2), ("photo", 0)])
+def test_test_data_that_does_not_fit(folder: Path, last_error: Callable[..., str], workers: int, mistake: str) -> None:
     if mistake == "value":
         change_label(label(folder, 3, "val"), 7)
         message = f"error: label file {label(folder, 3, 'val')} has the value 7; expected 0..3, or 255"
@@ -218,7 +212,7 @@ def test_test_data_that_does_not_fit(
         message = f"error: cannot read image {photo}: "
     weights = save_segmenter(folder, load_config(None, tiny_settings(folder)))
     config = make_config(folder, **{"DATALOADER.NUM_WORKERS": workers})
-    *_, last = tool(folder, monkeypatch, capsys, "--config", str(config), "--eval-only", "MODEL.WEIGHTS", str(weights))
+    last = last_error("--config", str(config), "--eval-only", "MODEL.WEIGHTS", str(weights))
     assert last.startswith(message)
     assert "Traceback" not in last
     assert not (folder / "run/metrics.json").exists()

@@ -176,7 +176,7 @@ def test_matched_pairs(build: Any, golden: dict[str, Any]) -> None:
     with torch.no_grad():
         proposals = model.sem_seg_head(model.backbone(padded.tensor))
         logits = model.class_logits(batch, [each.classes for each in proposals])
-    targets = [model._targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]
+    targets = [model.targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]
     order = {"aux0": 0, "final": 1}
     for case in settings["matcher_pairs_query_target"]:
         layer = order[case["output"]]
@@ -185,7 +185,7 @@ def test_matched_pairs(build: Any, golden: dict[str, Any]) -> None:
         assert found == [sorted(tuple(pair) for pair in image) for image in case["per_image"]]
 
 
-def test_names_of_weights_at_full_size(golden: dict[str, Any], published: Path) -> None:
+def test_names_of_weights_at_full_size(golden: dict[str, Any], published: Path, no_initial_values: None) -> None:
     expected = json.loads((golden["folder"] / "state_dict_keys_full_size.json").read_text())
     overrides = {"MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": "", "MODEL.DEVICE": "cpu"}
     model = build_segmenter(load_config(published / YAML, overrides))

