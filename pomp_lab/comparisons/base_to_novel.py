@@ -6,11 +6,14 @@ are learned in equally many steps, whatever their number of photos.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pomp_lab.runs import Document, RunStore, mean_and_spread, mean_text, plain_command
+import numpy as np
+
+from pomp_lab.runs import Document, RunStore, mean_text, plain_command
 from pomp_lab.tables.jobs import Inputs, Job, make_jobs
 from pomp_lab.tables.plan import Row, Table
 from pomp_lab.tables.runner import TableRunner
@@ -90,7 +93,8 @@ class BaseToNovel:
 
 def table_rows(config: str, methods: Sequence[str], shots: Sequence[int]) -> tuple[Row, ...]:
     """Hand prompts, then each method with each number of photos of a class."""
-    zero_shot = {'"{}"': "{}", '"a photo of a {}."': "a photo of a {}."}
+    # As overrides are written: {} alone would be an empty dictionary.
+    zero_shot = {'"{}"': '"{}"', '"a photo of a {}."': "a photo of a {}."}
     hand = [
         Row(name, config, settings=(("METHOD.NAME", "zero_shot"), ("METHOD.ZERO_SHOT.TEMPLATE", template)))
         for name, template in zero_shot.items()
@@ -111,19 +115,22 @@ def _learned(method: str, shots: int) -> tuple[tuple[str, str], ...]:
     return (("METHOD.NAME", "pomp"), *loss, ("DATA.SHOTS", str(shots)))
 
 
-def table_cells(
-    rows: Sequence[str], documents: Sequence[Mapping[str, object]], questions: Sequence[Question]
-) -> list[list[str]]:
+def table_cells(rows: Sequence[str], documents: Sequence[Document], questions: Sequence[Question]) -> list[list[str]]:
     """Headings, then cells: top-1 as mean ± half the range over seeds; alignment and uniformity of novel classes."""
     datasets = {f"{_images(question)} / {len(question.candidates):,}": question.dataset for question in questions}
     table = [["prompt", "runs", *datasets, "alignment", "uniformity"]]
     for row in rows:
-        found: list[Document] = [dict(each) for each in documents if each["_run"]["row"] == row]  # type: ignore[index]
-        if found:
-            cells = [mean_text([each[f"{dataset}/top1"] for each in found]) for dataset in datasets.values()]
-            geometry = [[each[f"{TINY}_novel_of_own/{key}"] for each in found] for key in ("alignment", "uniformity")]
-            table.append([row, str(len(found)), *cells, *(f"{mean_and_spread(values)[0]:.3f}" for values in geometry)])
+        runs = [document for document in documents if document["_run"]["row"] == row]
+        if runs:
+            cells = [mean_text(_numbers(runs, f"{dataset}/top1")) for dataset in datasets.values()]
+            geometry = [_numbers(runs, f"{TINY}_novel_of_own/{metric}") for metric in ("alignment", "uniformity")]
+            table.append([row, str(len(runs)), *cells, *(f"{np.mean(values):.3f}" for values in geometry)])
     return table
+
+
+def _numbers(documents: Sequence[Document], key: str) -> list[float]:
+    """NaN for what is not defined."""
+    return [math.nan if (value := document.get(key)) is None else value for document in documents]
 
 
 def _images(question: Question) -> str:

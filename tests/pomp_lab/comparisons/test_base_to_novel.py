@@ -1,4 +1,4 @@
-"""The base-to-novel comparison: runs are done once, kept apart by their settings, and averaged over seeds."""
+"""The base-to-novel comparison: equally many steps, runs done once and kept apart by settings, means over seeds."""
 
 from __future__ import annotations
 
@@ -7,81 +7,74 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from pomp_lab.comparisons.base_to_novel import Experiment
-from prompt_core import PromptedTextEncoder
-from prompt_core.config import load_config
-from prompt_core.data.sources import open_images
-from prompt_core.evaluation.evaluate import TestSet
-from prompt_core.vocabulary import Vocabulary
+from pomp_lab.comparisons.base_to_novel import METHODS
 
-METHODS = {"POMP K=3": (3, "log10"), "full softmax": (0, None)}
+CallTool = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def open_tiny(
-    tiny_clip: Any, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Experiment]:
-    """An experiment on random pictures, three base classes and one novel one, negatives from nine names."""
-    monkeypatch.setattr("pomp_lab.comparisons.base_to_novel.METHODS", METHODS)
-    images = open_images(f"folder:{picture_folder}", "train")
-    vocabulary = Vocabulary([*images.names, "cat", "dog", "toy car", "dining table", "hare"])
-    random = np.random.default_rng(0)
-    features = random.standard_normal((40, 24)).astype(np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    labels = np.repeat(np.arange(4), 10)
-    columns = {
-        "base / 9": TestSet(features[:30], labels[:30], vocabulary),
-        "novel / 9": TestSet(features[30:], labels[30:], vocabulary),
-    }
+def compare(call_tool: CallTool, tiny_root: Path, tiny_model: tuple[Path, Path]) -> Callable[..., dict[str, object]]:
+    """Hand prompts and two methods with a random model, one epoch; returns the results file."""
 
-    def make(*overrides: Any) -> Experiment:
-        cfg = load_config(None, ["DATA.CACHE", str(tmp_path / "cache"), "PROMPT.N_CTX", 2, *overrides])
-        context = {"clip": tiny_clip.fingerprint, "half": "report"}
-        encoder = PromptedTextEncoder(tiny_clip)
-        rows = np.arange(4)
-        return Experiment(cfg, encoder, images, vocabulary, rows, rows[:3], columns, 2, context, tmp_path / "out")
+    def run(*more: str, methods: str = "POMP K=100;full softmax") -> dict[str, object]:
+        data = ["--tiny-imagenet", tiny_root / "tiny-imagenet-200", "--photos", tiny_root / "imagenet_samples"]
+        options = ["--output", "out", "--shots", "2", "--seeds", "0,1", "--methods", methods, "--updates", "2", *more]
+        model = ["MODEL.NAME", tiny_model[0], "MODEL.PRETRAINED", tiny_model[1], "PROMPT.N_CTX", "2"]
+        budget = ["DATA.CACHE", "cache", "OPTIM.EPOCHS", "1"]
+        code, _, error = call_tool("compare_prompts", *data, *options, *model, *budget)
+        assert code == 0, error
+        return json.loads(Path("out/table.json").read_text())["runs"]
 
-    return make
-
-
-def run(experiment: Experiment) -> None:
-    for seed in (0, 1):
-        for method in METHODS:
-            experiment.score_learned(method, 2, seed)
+    return run
 
 
 def test_rows_are_means_over_seeds_of_runs_with_the_same_settings(
-    open_tiny: Callable[..., Experiment], tmp_path: Path
+    compare: Callable[..., dict[str, dict[str, float]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, hard = open_tiny("OPTIM.LR", 0.01), open_tiny("OPTIM.LR", 5.0)
-    plain.score_hand_prompts()
-    run(plain)
-    run(hard)
-    found = [json.loads(path.read_text()) for path in (tmp_path / "out/runs").glob("*.json")]
-    assert len(found) == 3 + 2 * 4
-    for experiment, rate in ((plain, 0.01), (hard, 5.0)):
-        headings, rows = experiment.table()
-        assert [row[0] for row in rows][:2] == ['"{}"', '"a photo of a {}."']
-        assert {(row[0], row[1]) for row in rows[3:]} == {(f"{method}, 2 shots", "2") for method in METHODS}
-        for row in rows[3:]:
-            of_row = [each for each in found if each["name"] == row[0] and each["settings"]["learning_rate"] == rate]
-            assert sorted(each["seed"] for each in of_row) == [0, 1]
-            for column in ("base / 9", "novel / 9"):
-                one, other = (each["top1"][column] for each in of_row)
-                expected = f"{(one + other) / 2:.1f} ± {abs(one - other) / 2:.1f}"
-                assert row[headings.index(column)] == expected
+    from prompt_core.training import recipe
+
+    learned: list[int] = []
+    real = recipe.pretrain
+
+    def pretrain(cfg: Any, folder: Path, resume: bool) -> int:
+        learned.append(cfg.OPTIM.BATCH)
+        return real(cfg, folder, resume)
+
+    monkeypatch.setattr(recipe, "pretrain", pretrain)
+    runs = compare()
+    # Four base classes, two photos of each, two steps.
+    assert learned == [4, 4, 4, 4]
+    names = [f"{method}, 2 shots" for method in ("POMP K=100", "full softmax")]
+    hand = ['"{}"', '"a photo of a {}."', "80 templates"]
+    assert set(runs) == {*hand, *(f"{name}/seed {seed}" for name in names for seed in (0, 1))}
+    lines = [line.strip("|\n ").split(" | ") for line in Path("out/table.md").read_text().splitlines()]
+    headings, rows = lines[0], {line[0]: line for line in lines[2:]}
+    assert headings[:5] == ["prompt", "runs", "base / 4", "base / 5", "base / 9"]
+    assert headings[-4:] == ["photos / 4", "photos / 9", "alignment", "uniformity"]
+    assert list(rows) == [*hand, *names]
+    for name in names:
+        one, other = (runs[f"{name}/seed {seed}"]["tiny_imagenet_base_of_all/top1"] for seed in (0, 1))
+        expected = f"{(one + other) / 2:.1f} ± {abs(one - other) / 2:.1f}"
+        assert rows[name][1:5:3] == ["2", expected]
+    # Done: nothing is learned again, and other settings are other runs.
+    assert compare() == runs
+    assert len(learned) == 4
+    changed = compare("OPTIM.LR", "5.0", "--name", "table", methods="POMP K=100")
+    assert len(learned) == 6
+    assert {key for key in runs if runs[key] != changed[key]} == {f"POMP K=100, 2 shots/seed {seed}" for seed in (0, 1)}
+    assert changed["POMP K=100, 2 shots/seed 0"]["_run"]["settings"]["OPTIM.LR"] == 5.0
+    assert len(list(Path("out/runs").glob("*/metrics.json"))) == 3 + 4 + 2
+    # The other half of the photos is scored with what was learned.
+    tuned = compare("--half", "tune", methods="POMP K=100")
+    assert len(learned) == 6
+    for documents, half in ((runs, "report"), (tuned, "tune")):
+        protocol = documents["POMP K=100, 2 shots/seed 0"]["_protocol"]
+        assert {words["half"] for words in protocol.values()} == {half}
 
 
-def test_done_runs_are_not_done_again(open_tiny: Callable[..., Experiment], tmp_path: Path) -> None:
-    experiment = open_tiny()
-    experiment.score_learned("POMP K=3", 2, 0)
-    (file,) = (tmp_path / "out/runs").glob("*.json")
-    file.write_text(file.read_text().replace('"seed": 0', '"seed":  0'))
-    before = file.read_text()
-    experiment.score_learned("POMP K=3", 2, 0)
-    assert file.read_text() == before
-    experiment.score_learned("POMP K=3", 2, 1)
-    assert len(list((tmp_path / "out/runs").glob("*.json"))) == 2
+def test_unknown_rows(call_tool: CallTool) -> None:
+    code, _, error = call_tool("compare_prompts", "--tiny-imagenet", "x", "--methods", "POMP K=10")
+    assert (code, "nearest: 'POMP K=100'" in error) == (2, True)
+    assert len(METHODS) == 9
