@@ -49,7 +49,7 @@ def choose_records(dataset: str, images: str) -> list[dict[str, Any]]:
             raise UserError(f"--images is {count}; data set {dataset!r} has {len(records)}, expected 1..{len(records)}")
         keys = list(records)
         return [records[keys[(2 * place + 1) * len(keys) // (2 * count)]] for place in range(count)]
-    wanted = [each.strip() for each in images.split(",") if each.strip()]
+    wanted = [key.strip() for key in images.split(",") if key.strip()]
     for key in wanted:
         if key not in records:
             raise UserError(f"data set {dataset!r} has no image {key!r}{nearest(key, records)}")
@@ -76,11 +76,11 @@ def read_rows(dataset: str, records: Sequence[dict[str, Any]]) -> list[GridRow]:
 def add_predictions(rows: Sequence[GridRow], predictor: OpenVocabularySegmenter, dataset: str) -> list[GridRow]:
     """The rows with one more column: what a segmenter predicts among the classes of the data set."""
     predictor.set_dataset(dataset)
-    found = []
+    longer = []
     for row in rows:
         assert row.photo is not None
-        found.append(GridRow([*row.maps, predictor(row.photo).labels], row.photo))
-    return found
+        longer.append(GridRow([*row.maps, predictor(row.photo).labels], row.photo))
+    return longer
 
 
 def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
@@ -107,12 +107,12 @@ def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], class_names: Sequ
             raise UserError(f"a row of {len(cells)} pictures was given with {len(columns)} names of columns")
         lines.append(beside([*cells, _legend(row, class_names, len(cells[0]))], GAP))
     width = max(line.shape[1] for line in lines)
-    paper = np.full((sum(len(line) + GAP for line in lines) - GAP, width, 3), 255, dtype=np.uint8)
+    grid = np.full((sum(len(line) + GAP for line in lines) - GAP, width, 3), 255, dtype=np.uint8)
     top = 0
     for line in lines:
-        paper[top : top + len(line), : line.shape[1]] = line
+        grid[top : top + len(line), : line.shape[1]] = line
         top += len(line) + GAP
-    return paper
+    return grid
 
 
 def _legend(row: GridRow, class_names: Sequence[str], height: int) -> np.ndarray:
@@ -126,10 +126,10 @@ def _legend(row: GridRow, class_names: Sequence[str], height: int) -> np.ndarray
     return draw_legend(entries, class_names, LETTERS)
 
 
-def _resize(pixels: np.ndarray, how: Image.Resampling) -> np.ndarray:
+def _resize(pixels: np.ndarray, resampling: Image.Resampling) -> np.ndarray:
     """To the width of a cell."""
     height = max(1, round(pixels.shape[0] * CELL / pixels.shape[1]))
-    return np.asarray(Image.fromarray(pixels).resize((CELL, height), how))
+    return np.asarray(Image.fromarray(pixels).resize((CELL, height), resampling))
 
 
 def _headings(columns: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The demonstration, top to bottom: images, a learned prompt, a classifier, scores, pictures and one page.
 
-It needs no download, no photo and no GPU: the images are drawn, the model is the embedded one. What is found in the
-output folder and fits is used again; a run that was stopped goes on where it was.
+It needs no download, no photo and no GPU: the images are drawn, the model is the embedded one. Matching results in the
+output folder are reused; an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pomp_lab import runs
 from pomp_lab.demo.drawings import draw_accuracy, draw_examples, draw_learning
 from pomp_lab.demo.scores import (
     PromptRow,
@@ -35,16 +36,15 @@ from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import make_output_folder, read_json, write_json, write_text
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
-from prompt_core.training.recipe import pretrain
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
 SHAPES = ShapesOptions(parts=("classification",), val_images_per_class=10)
 MARKER = "demo.json"
-# In the marker of every demo, wherever the code lies.
+# The marker of every demo, wherever the code is installed.
 MADE_BY = "prompt_core.demo"
-# All that a demo writes beside the shapes, which know for themselves what is theirs: --fresh deletes nothing else.
+# Everything that a demo writes next to the shapes, which have a manifest of their own: --fresh deletes nothing else.
 WRITTEN = (
     "index.html",
     "metrics.json",
@@ -79,7 +79,7 @@ def run_demo(
 
     Raises:
         UserError: for a folder that holds something else, or an earlier demo with other settings.
-        KeyboardInterrupt: when learning was stopped; the next call goes on.
+        KeyboardInterrupt: when learning is interrupted; the next call continues.
     """
     require_matplotlib()
     folder = claim_folder(output, fresh)
@@ -149,7 +149,7 @@ def claim_folder(output: str | os.PathLike[str], fresh: bool = False) -> Path:
     if fresh:
         for file in [file for pattern in WRITTEN for file in folder.glob(pattern)]:
             file.unlink()
-            # A folder that holds something else as well stays.
+            # A folder that holds anything else as well stays.
             with contextlib.suppress(OSError):
                 file.parent.rmdir()
     write_json(marker, {"made_by": MADE_BY})
@@ -168,25 +168,25 @@ def with_shapes(cfg: CfgNode, folder: Path) -> CfgNode:
 
 
 def learn(cfg: CfgNode, folder: Path) -> None:
-    """Learn the prompt, or go on with it, or find that it is done.
+    """Learn the prompt, or resume learning it, or find that it is done.
 
     Raises:
         UserError: when the folder holds a run with other settings.
-        KeyboardInterrupt: when it was stopped.
+        KeyboardInterrupt: when it is interrupted.
     """
     going_on = (folder / "state.pt").exists()
     try:
-        stopped = pretrain(cfg, folder, resume=going_on)
+        runs.learn(cfg, folder)
     except UserError as error:
         raise UserError(f"{error}; --fresh starts the demo over") if going_on else error from error
-    if stopped:
+    except KeyboardInterrupt:
         print("run the demo again to go on")
-        raise KeyboardInterrupt
+        raise
 
 
 @contextlib.contextmanager
 def _phase(name: str, seconds: dict[str, float]) -> Iterator[Any]:
-    """Say what happens, and note how long it took."""
+    """Print what happens, and record how long it took."""
     print(f"{name} ...", flush=True)
     started = time.perf_counter()
     yield
