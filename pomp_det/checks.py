@@ -31,7 +31,7 @@ def register_configured(cfg: CfgNode) -> None:
         if (
             not isinstance(row, (list, tuple))
             or not 3 <= len(row) <= 5
-            or not all(isinstance(each, str) for each in row)
+            or not all(isinstance(text, str) for text in row)
         ):
             raise UserError(
                 f"DATASETS.FILES has the row {row!r}; expected [name, annotation file, folder of photos], and "
@@ -128,7 +128,7 @@ def check_names(dataset: str, names: list[str]) -> None:
     for row, name in enumerate(wanted):
         place = known.get(plain_name(name))
         if place is None:
-            missing = sum(plain_name(each) not in known for each in wanted)
+            missing = sum(plain_name(other) not in known for other in wanted)
             raise UserError(
                 f"data set {dataset!r}: {missing} of {len(wanted)} categories are missing from the classifier, the "
                 f"first is {name!r}{nearest(name, names)}; build it with the data set's vocabulary"

@@ -71,7 +71,7 @@ class RegionEmbedder:
         clip = self._loaded(image.device)
         crops = [region_crops(image, boxes, clip.image_size, enlargement) for enlargement in self.enlargements]
         pixels = torch.cat(crops) / 255  # (S * R, 3, size, size), one enlargement after the other
-        mean, std = (pixels.new_tensor(each).view(3, 1, 1) for each in (clip.image_mean, clip.image_std))
+        mean, std = (pixels.new_tensor(statistics).view(3, 1, 1) for statistics in (clip.image_mean, clip.image_std))
         with torch.autocast(image.device.type, torch.float16, enabled=self.half_precision and image.is_cuda):
             embeddings = clip.encode_image((pixels - mean) / std)  # (S * R, E)
         self._check_width(embeddings.shape[1])
@@ -84,10 +84,10 @@ class RegionEmbedder:
             self._clip = load_clip(self.name, self.pretrained, device)
         return self._clip
 
-    def _check_width(self, found: int) -> None:
-        if found != self.width:
+    def _check_width(self, width: int) -> None:
+        if width != self.width:
             raise UserError(
-                f"image tower {self.name} gives embeddings of width {found}, the classes have width {self.width}; "
+                f"image tower {self.name} gives embeddings of width {width}, the classes have width {self.width}; "
                 "use the image tower of the CLIP that the class matrix was made with"
             )
 

@@ -81,7 +81,7 @@ class CustomRCNN(GeneralizedRCNN):
             return self.inference(batched_inputs)
         images = self.preprocess_image(batched_inputs)
         kind = self._annotation_kind(batched_inputs)
-        targets = [each["instances"].to(self.device) for each in batched_inputs]
+        targets = [example["instances"].to(self.device) for example in batched_inputs]
         features = self.features(images.tensor)
         proposals, losses = self.proposal_generator(images, features, targets)
         captions, first = self._captions(kind, batched_inputs)
@@ -89,7 +89,7 @@ class CustomRCNN(GeneralizedRCNN):
         if kind != "box":
             # The losses must be there, with their graph, on every process; without boxes they mean nothing.
             losses = {name: loss * 0 for name, loss in losses.items()}
-            labels = [each.get("pos_category_ids", []) for each in batched_inputs]
+            labels = [example.get("pos_category_ids", []) for example in batched_inputs]
             weak_targets = WeakTargets(kind, labels, captions, first)
         extra: dict[str, Any] = {} if weak_targets is None else {"weak_targets": weak_targets}
         if self.region_embedder is not None and kind == "box":
@@ -111,14 +111,14 @@ class CustomRCNN(GeneralizedRCNN):
             proposals, _ = self.proposal_generator(images, features, None)
             results, _ = self.roi_heads(images, features, proposals, None)
         else:
-            detected = [each.to(self.device) for each in detected_instances]
+            detected = [image.to(self.device) for image in detected_instances]
             results = self.roi_heads.forward_with_given_boxes(features, detected)
         return self._postprocess(results, batched_inputs, images.image_sizes) if do_postprocess else results
 
     def _annotation_kind(self, batched_inputs: list[dict[str, Any]]) -> str:
         if not self.with_image_labels:
             return "box"
-        kinds = {each.get("ann_type", "box") for each in batched_inputs}
+        kinds = {example.get("ann_type", "box") for example in batched_inputs}
         if len(kinds) > 1 or not kinds <= set(ANNOTATIONS):
             raise UserError(
                 f"a batch mixes or misnames annotations: {sorted(kinds)}; one of {', '.join(ANNOTATIONS)} is expected, "
@@ -131,20 +131,20 @@ class CustomRCNN(GeneralizedRCNN):
     ) -> Distillation:
         """The best proposals of the photos as the network sees them, with their image embeddings."""
         regions = best_regions(proposals, self.distillation_proposals)
-        photos = [each["image"].to(self.device) for each in batched_inputs]
+        photos = [example["image"].to(self.device) for example in batched_inputs]
         if self.input_format == "BGR":
-            photos = [each.flip(0) for each in photos]
-        return Distillation(regions, embedder(photos, [each.proposal_boxes.tensor for each in regions]))
+            photos = [photo.flip(0) for photo in photos]
+        return Distillation(regions, embedder(photos, [image.proposal_boxes.tensor for image in regions]))
 
     def _captions(self, kind: str, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor | None, int]:
         """Features of the batch's captions, one drawn for each image; see :class:`CaptionEncoder`."""
         if self.caption_encoder is None:
             return None, 0
         texts = []
-        for each in batched_inputs if kind.startswith("caption") else []:
-            if not each.get("captions"):
-                raise UserError(f"image {each.get('file_name', '?')} of a caption batch has no captions")
-            texts.append(each["captions"][int(torch.randint(len(each["captions"]), ()))])
+        for example in batched_inputs if kind.startswith("caption") else []:
+            if not example.get("captions"):
+                raise UserError(f"image {example.get('file_name', '?')} of a caption batch has no captions")
+            texts.append(example["captions"][int(torch.randint(len(example["captions"]), ()))])
         return self.caption_encoder(texts, self.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
@@ -177,7 +177,7 @@ def _region_embedder(cfg: CfgNode, roi_heads: nn.Module) -> RegionEmbedder | Non
         )
     if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
         raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; regions are distilled from RGB or BGR photos")
-    classifier = next((each for each in roi_heads.modules() if isinstance(each, ZeroShotClassifier)), None)
+    classifier = next((module for module in roi_heads.modules() if isinstance(module, ZeroShotClassifier)), None)
     if classifier is None:
         raise UserError("MODEL.ROI_BOX_HEAD.DISTILLATION_WEIGHT needs the projection of USE_ZEROSHOT_CLS True")
     width = classifier.linear.out_features

@@ -198,7 +198,7 @@ def _with_true_vocabulary(
     heads: WeakHeads, features: dict[str, Tensor], proposals: list[Instances], truth: Sequence[Instances]
 ) -> list[Instances]:
     stages, boxes = heads.region_scores(features, proposals)
-    sizes = [len(each) for each in boxes]
+    sizes = [len(image_boxes) for image_boxes in boxes]
     found = []
     for image, stages_of_image in enumerate(zip(*(_split(stage, sizes) for stage in stages), strict=True)):
         classes = truth[image].gt_classes.unique()
@@ -212,5 +212,5 @@ def _with_true_vocabulary(
 def _split(stage: StageScores | Tensor, sizes: Sequence[int]) -> list[StageScores | Tensor]:
     """Scores of all images together as those of each image."""
     if isinstance(stage, StageScores):
-        return [stage._replace(projected=each) for each in stage.projected.split(sizes)]
+        return [stage._replace(projected=projected) for projected in stage.projected.split(sizes)]
     return list(stage.split(sizes))

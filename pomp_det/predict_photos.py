@@ -41,14 +41,14 @@ def detect_photos(
     names, results = predictor.class_names, []
     for photo in photos:
         pixels = read_photo(photo)
-        found = predictor(pixels)
-        found = found[found.scores >= threshold]
-        results.append((str(photo), (pixels.shape[0], pixels.shape[1]), found))
+        detections = predictor(pixels)
+        detections = detections[detections.scores >= threshold]
+        results.append((str(photo), (pixels.shape[0], pixels.shape[1]), detections))
         with atomic_path(folder / f"{len(results):04d}_{photo.stem}.png") as temporary:
             canvas = np.full_like(pixels, 235) if hide_photo else pixels
-            Image.fromarray(draw_detections(canvas, found, names)).save(temporary, format="PNG")
+            Image.fromarray(draw_detections(canvas, detections, names)).save(temporary, format="PNG")
     write_json(folder / "detections.json", coco_results(results, names))
-    total = sum(len(found) for _, _, found in results)
+    total = sum(len(detections) for _, _, detections in results)
     return f"{total} detections of {len(names)} classes in {len(photos)} photos, written to {folder}"
 
 

@@ -87,8 +87,8 @@ class OpenVocabularyPredictor:
         image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32))
         with torch.inference_mode():
             (output,) = self.model([{"image": image, "height": height, "width": width}])
-        found: Instances = output["instances"].to("cpu")
-        return found[found.scores.argsort(descending=True, stable=True)]
+        detections: Instances = output["instances"].to("cpu")
+        return detections[detections.scores.argsort(descending=True, stable=True)]
 
 
 def coco_results(photos: list[tuple[str, tuple[int, int], Instances]], class_names: list[str]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class ModelCheckpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         state = {"model": self.model.state_dict()} | {
-            key: each.state_dict() for key, each in self.checkpointables.items()
+            key: part.state_dict() for key, part in self.checkpointables.items()
         }
         target = Path(self.save_dir) / f"{name}.pth"
         logger.info("saving checkpoint %s", target)

@@ -201,7 +201,7 @@ def stop_if_not_finite(
         raise UserError(f"a loss of another process is not finite at iteration {iteration}; see its message")
     values = {name: float(loss.detach()) for name, loss in losses.items()}
     path = Path(folder) / f"not_finite_rank{comm.get_rank()}.json"
-    photos = [{key: each.get(key) for key in ("file_name", "image_id", "ann_type")} for each in batch]
+    photos = [{key: example.get(key) for key in ("file_name", "image_id", "ann_type")} for example in batch]
     # JSON has no word for NaN.
     shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
     write_json(path, {"iteration": iteration, "losses": shown, "images": photos})

@@ -33,12 +33,12 @@ def run_processes(main: Callable[..., int], gpus: int | None, processes: int, ar
         raise UserError(f"--num-gpus {gpus}, --num-processes {processes}: expected 0 or more, and 1 or more")
     if "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ):
         return _join_torchrun(main, arguments)
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpus is not None and gpus > found:
-        raise UserError(f"--num-gpus is {gpus}, {found} are usable here; --num-gpus 0 runs on the CPU")
+    usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus is not None and gpus > usable:
+        raise UserError(f"--num-gpus is {gpus}, {usable} are usable here; --num-gpus 0 runs on the CPU")
     count = gpus or 1
     if processes > 1:
-        if gpus or (gpus is None and found):
+        if gpus or (gpus is None and usable):
             raise UserError("--num-processes is for the CPU; add --num-gpus 0, or use --num-gpus N alone")
         count = processes
     if gpus == 0:

@@ -120,7 +120,7 @@ def _multiplier(cfg: CfgNode, name: str) -> float:
 
 def _clip_before_step(optimizer: torch.optim.Optimizer, norm: float) -> None:
     def clip(optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
-        parameters: Iterable[Any] = (each for group in optimizer.param_groups for each in group["params"])
+        parameters: Iterable[Any] = (parameter for group in optimizer.param_groups for parameter in group["params"])
         nn.utils.clip_grad_norm_(parameters, norm)
 
     hook: Callable[..., None] = clip

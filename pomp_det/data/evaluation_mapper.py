@@ -77,7 +77,7 @@ def _instances(annotations: Sequence[Mapping[str, Any]], transform: T.Transform,
         for annotation in annotations
         if not annotation.get("iscrowd", 0)
     ]
-    moved = [detection_utils.transform_instance_annotations(each, transform, shape) for each in kept]
+    moved = [detection_utils.transform_instance_annotations(annotation, transform, shape) for annotation in kept]
     return detection_utils.filter_empty_instances(detection_utils.annotations_to_instances(moved, shape))
 
 

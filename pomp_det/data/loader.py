@@ -64,11 +64,13 @@ def training_records(cfg: CfgNode) -> tuple[Records, list[int]]:
 
 def _check_masks(name: str, records: Records, mask_format: str) -> None:
     """Images without masks train the boxes alone; a data set without any is a mistake, as is another mask format."""
-    annotated = [[each for each in record["annotations"] if not each.get("iscrowd", 0)] for record in records]
+    annotated = [
+        [annotation for annotation in record["annotations"] if not annotation.get("iscrowd", 0)] for record in records
+    ]
     without = [
         record["image_id"]
         for record, instances in zip(records, annotated, strict=True)
-        if any("segmentation" not in each for each in instances)
+        if any("segmentation" not in annotation for annotation in instances)
     ]
     with_boxes = sum(bool(instances) for instances in annotated)
     if without and len(without) == with_boxes:
@@ -81,7 +83,7 @@ def _check_masks(name: str, records: Records, mask_format: str) -> None:
     if mask_format != "polygon":
         return
     for record, instances in zip(records, annotated, strict=True):
-        if any(isinstance(each.get("segmentation"), dict) for each in instances):
+        if any(isinstance(annotation.get("segmentation"), dict) for annotation in instances):
             raise UserError(
                 f"data set {name!r} has run-length masks (image {record['image_id']}), but INPUT.MASK_FORMAT is "
                 "'polygon'; set it to 'bitmask'"

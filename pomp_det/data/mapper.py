@@ -51,7 +51,9 @@ class MixedDatasetMapper(DatasetMapper):
             use_instance_mask=use_instance_mask,
             instance_mask_format=instance_mask_format,
         )
-        self.augmentations_per_dataset = [T.AugmentationList(list(each)) for each in augmentations_per_dataset]
+        self.augmentations_per_dataset = [
+            T.AugmentationList(list(augmentations)) for augmentations in augmentations_per_dataset
+        ]
         self.annotation_kinds = list(annotation_kinds)
 
     @classmethod
@@ -144,8 +146,8 @@ def augmentations_of_config(cfg: CfgNode) -> list[list[Any]]:
         check_per_dataset("DATALOADER.DATASET_MAX_SIZES", loader.DATASET_MAX_SIZES, count)
         ranges = zip(loader.DATASET_MIN_SIZES, loader.DATASET_MAX_SIZES, strict=False)
         return [shortest_edge(short, longest, style) for short, longest in ranges][:count]
-    own: list[Any] = detection_utils.build_augmentation(cfg, is_train=True)
-    return [own] * count
+    configured: list[Any] = detection_utils.build_augmentation(cfg, is_train=True)
+    return [configured] * count
 
 
 def check_per_dataset(key: str, values: Sequence[Any], count: int) -> None:

@@ -127,11 +127,11 @@ def _mask_problem(segmentation: Any, width: int, height: int) -> str | None:
     return None
 
 
-def _all_masks_or_none(found: list[Mapping[str, Any]], problems: Problems) -> list[Mapping[str, Any]]:
-    with_mask = [annotation for annotation in found if annotation.get("segmentation")]
-    if len(with_mask) in (0, len(found)):
-        return found
-    for annotation in found:
+def _all_masks_or_none(annotations: list[Mapping[str, Any]], problems: Problems) -> list[Mapping[str, Any]]:
+    with_mask = [annotation for annotation in annotations if annotation.get("segmentation")]
+    if len(with_mask) in (0, len(annotations)):
+        return annotations
+    for annotation in annotations:
         if not annotation.get("segmentation"):
             place = f"annotation {annotation['id']} of image {annotation['image_id']}"
             problems.add("annotations dropped (no mask, while others of the image have one)", place)

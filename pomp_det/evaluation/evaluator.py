@@ -57,9 +57,9 @@ class DetectionEvaluator(DatasetEvaluator):
         groups = dict(metadata.get("class_groups") or {})
         kind = metadata.get("evaluator_type", "coco")
         Protocol(dataset, kind, detections, fixed_ap, masks_without_ground_truth, groups)
-        own = dataset_vocabulary(dataset)
-        assert own.ids is not None
-        self._category_ids = [int(category) for category in own.ids]
+        data_set = dataset_vocabulary(dataset)
+        assert data_set.ids is not None
+        self._category_ids = [int(category) for category in data_set.ids]
         self._folder = Path(folder)
         self._tasks = list(tasks) if tasks is not None else None
         self._manifest = {
@@ -67,7 +67,7 @@ class DetectionEvaluator(DatasetEvaluator):
             "kind": kind,
             "annotations": str(Path(metadata.json_file).absolute()),
             "class_groups": groups,
-            "vocabulary_sha256": (vocabulary or own).sha256,
+            "vocabulary_sha256": (vocabulary or data_set).sha256,
             "detections_per_image": detections_per_image,
         }
         self._options: dict[str, Any] = {

@@ -167,7 +167,10 @@ def _score_tasks(
             letter: [place for place, category in enumerate(categories) if category["frequency"] == letter]
             for letter in "rcf"
         }
-    groups = {name: [position[each] for each in ids if each in position] for name, ids in protocol.class_groups.items()}
+    groups = {
+        name: [position[category] for category in ids if category in position]
+        for name, ids in protocol.class_groups.items()
+    }
     chosen = _fixed_ap_choice(index) if protocol.fixed_ap else None
     for task in tasks:
         with tempfile.TemporaryDirectory(prefix=".scoring.", dir=folder) as scratch:

@@ -52,8 +52,10 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
         options = super()._init_box_head(without_classes(cfg), input_shape)
         weights = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
         options["box_predictors"] = [
-            DeticFastRCNNOutputLayers(cfg, head.output_shape, box2box_transform=Box2BoxTransform(weights=tuple(each)))
-            for head, each in zip(options["box_heads"], weights, strict=True)
+            DeticFastRCNNOutputLayers(
+                cfg, head.output_shape, box2box_transform=Box2BoxTransform(weights=tuple(regression))
+            )
+            for head, regression in zip(options["box_heads"], weights, strict=True)
         ]
         return options
 
@@ -66,7 +68,7 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
 
     def stage_features(self, features: Sequence[Tensor], proposals: Sequence[Instances], stage: int) -> Tensor:
         """Region features (R, D) of a stage, for the proposals of all images."""
-        pooled = self.box_pooler(features, [each.proposal_boxes for each in proposals])
+        pooled = self.box_pooler(features, [image.proposal_boxes for image in proposals])
         if self.training:
             # The stages' losses add up; the shared features below them see the mean.
             pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
@@ -75,7 +77,7 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
     def _refined(self, stage: int, shifts: Tensor, proposals: list[Instances]) -> list[Instances]:
         """The boxes that a stage's shifts (R, 4) make of its proposals: proposals of the next stage."""
         boxes = self.box_predictor[stage].predict_boxes((None, shifts), proposals)
-        return self._create_proposals_from_boxes(boxes, [each.image_size for each in proposals])
+        return self._create_proposals_from_boxes(boxes, [image.image_size for image in proposals])
 
     def _box_losses(
         self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances], has_masks: bool
@@ -132,5 +134,5 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
         if predictor.scores_fast:
             stages = self.shared_classes(stages)
         if not refine:
-            return stages, [each.proposal_boxes.tensor for each in proposals]
+            return stages, [image.proposal_boxes.tensor for image in proposals]
         return stages, predictor.predict_boxes((None, shifts), refined)

@@ -33,18 +33,18 @@ def best_regions(proposals: Sequence[Instances], limit: int) -> list[Instances]:
         limit: regions of an image.
     """
     chosen = []
-    for each in proposals:
-        boxes = clip_boxes(each.proposal_boxes.tensor.detach(), each.image_size)
+    for image in proposals:
+        boxes = clip_boxes(image.proposal_boxes.tensor.detach(), image.image_size)
         usable = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_SIDE).all(dim=1)
-        chosen.append(Instances(each.image_size, proposal_boxes=Boxes(boxes[usable][:limit])))
+        chosen.append(Instances(image.image_size, proposal_boxes=Boxes(boxes[usable][:limit])))
     return chosen
 
 
 def no_regions(proposals: Sequence[Instances]) -> Distillation:
     """Of a batch that nothing is distilled from: its losses are there, and 0."""
-    boxes = [each.proposal_boxes.tensor.detach()[:0] for each in proposals]
+    boxes = [image.proposal_boxes.tensor.detach()[:0] for image in proposals]
     regions = [
-        Instances(each.image_size, proposal_boxes=Boxes(none)) for each, none in zip(proposals, boxes, strict=True)
+        Instances(image.image_size, proposal_boxes=Boxes(none)) for image, none in zip(proposals, boxes, strict=True)
     ]
     return Distillation(regions, boxes[0].new_zeros(0, 0))
 

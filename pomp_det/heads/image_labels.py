@@ -83,7 +83,7 @@ def image_label_loss(
     Returns:
         The loss, and for each image the proposal chosen for each label.
     """
-    total = torch.stack([each.sum() * 0 for each in logits]).sum()
+    total = torch.stack([image_logits.sum() * 0 for image_logits in logits]).sum()
     chosen: list[list[int]] = []
     for image_logits, image_areas, image_labels in zip(logits, areas, labels, strict=True):
         ids = torch.as_tensor(list(image_labels), dtype=torch.long, device=image_logits.device)

@@ -80,9 +80,9 @@ def reference_detections(
     boxes = clip_boxes(boxes, image_size)
     regions, classes = ((scores > score_threshold) & usable[:, None]).nonzero(as_tuple=True)
     chosen = []
-    for each in classes.unique():
-        of_class = (classes == each).nonzero().squeeze(1)
-        kept = nms(boxes[regions[of_class]], scores[regions[of_class], each], nms_threshold)
+    for class_id in classes.unique():
+        of_class = (classes == class_id).nonzero().squeeze(1)
+        kept = nms(boxes[regions[of_class]], scores[regions[of_class], class_id], nms_threshold)
         chosen.append(of_class[kept])
     keep = torch.cat(chosen) if chosen else classes
     keep = keep[scores[regions[keep], classes[keep]].sort(descending=True, stable=True).indices]
@@ -149,7 +149,7 @@ class SharedClasses:
         """The stages, with the first one's matrix in the place of equal ones."""
         first = stages[0].weight
         # Tensors made in inference mode cannot change, and do not count their versions.
-        seen = [(each.weight, -1 if each.weight.is_inference() else each.weight._version) for each in stages]
+        seen = [(stage.weight, -1 if stage.weight.is_inference() else stage.weight._version) for stage in stages]
         known = len(seen) == len(self._seen) and all(
             now is before and version == old for (now, version), (before, old) in zip(seen, self._seen, strict=True)
         )
@@ -202,13 +202,13 @@ def best_pairs(
     width = chunk if limit < 0 else min(chunk, max(2 * limit, 64))
     while start < num_classes:
         stop = min(start + width, num_classes)
-        found = _pairs_above(parts, objectness, bar, start, stop)
-        passing = found.scores > score_threshold
-        kept = Pairs(*(torch.cat((old, new[passing])) for old, new in zip(kept, found, strict=True)))
-        best.scatter_reduce_(0, found.classes[passing], found.scores[passing], "amax")
+        above = _pairs_above(parts, objectness, bar, start, stop)
+        passing = above.scores > score_threshold
+        kept = Pairs(*(torch.cat((old, new[passing])) for old, new in zip(kept, above, strict=True)))
+        best.scatter_reduce_(0, above.classes[passing], above.scores[passing], "amax")
         if 0 < limit <= stop:
             bar = max(bar, float(best[:stop].topk(limit).values[-1]))
-            kept = Pairs(*(each[kept.scores >= bar] for each in kept))
+            kept = Pairs(*(part[kept.scores >= bar] for part in kept))
         start, width = stop, min(2 * width, chunk)
     regions = rows[kept.regions]
     order = (kept.classes * len(boxes) + regions).argsort()
@@ -244,7 +244,7 @@ def _pairs_above(stages: Sequence[StageScores], objectness: Tensor | None, bar: 
     objectness = None if objectness is None else objectness[:count]
     needed = _needed_logit(bar, objectness, count, highest)
     regions, classes = (highest > needed[:, None]).nonzero(as_tuple=True)
-    probabilities = [each[regions, classes].sigmoid() for each in logits]
+    probabilities = [stage_logits[regions, classes].sigmoid() for stage_logits in logits]
     scores = mixed_scores(probabilities, None if objectness is None else objectness[regions])
     return Pairs(regions, classes + start, scores)
 
@@ -256,7 +256,10 @@ def _logits(stages: Sequence[StageScores], count: int, start: int, stop: int) ->
         logits = list((together @ stages[0].weight[:, start:stop]).split(count))
     else:
         logits = [stage.projected[:count] @ stage.weight[:, start:stop] for stage in stages]
-    return [each if stage.bias is None else each + stage.bias for each, stage in zip(logits, stages, strict=True)]
+    return [
+        stage_logits if stage.bias is None else stage_logits + stage.bias
+        for stage_logits, stage in zip(logits, stages, strict=True)
+    ]
 
 
 def _needed_logit(threshold: float, proposal_scores: Tensor | None, regions: int, like: Tensor) -> Tensor:
@@ -295,7 +298,7 @@ def _standing(boxes: Tensor, pairs: Pairs, nms_threshold: float, limit: int) -> 
     total = len(pairs.scores)
     taken = total if limit < 0 else min(total, 4 * limit)
     while True:
-        regions, classes, scores = (each[:taken] for each in pairs)
+        regions, classes, scores = (column[:taken] for column in pairs)
         keep = classwise_nms(boxes[regions], scores, classes, nms_threshold)
         if taken == total or len(keep) >= limit:
             return keep if limit < 0 else keep[:limit]

@@ -56,7 +56,7 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
         box_features = self._region_maps(features, proposals).mean(dim=[2, 3])
         scores, shifts = (predictor.stage_scores if predictor.scores_fast else predictor)(box_features)
         if not refine:
-            return [scores], [each.proposal_boxes.tensor for each in proposals]
+            return [scores], [image.proposal_boxes.tensor for image in proposals]
         return [scores], predictor.predict_boxes((None, shifts), proposals)
 
     def _box_losses(
@@ -67,7 +67,7 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
         losses = self.box_predictor.losses(predictions, proposals) | zero_weak_losses(predictions, self.weak)
         if has_masks:
             foreground, chosen = select_foreground_proposals(proposals, self.num_classes)
-            masked = [each & image.has("gt_masks") for each, image in zip(chosen, foreground, strict=True)]
+            masked = [rows & image.has("gt_masks") for rows, image in zip(chosen, foreground, strict=True)]
             losses |= self.mask_head(maps[torch.cat(masked)], with_masks_only(foreground))
         return losses
 
@@ -80,5 +80,5 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
 
     def _region_maps(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
         """Region features (R, C, h, w) after the fifth stage."""
-        boxes = [each.proposal_boxes for each in proposals]
+        boxes = [image.proposal_boxes for image in proposals]
         return self._shared_roi_transform([features[name] for name in self.in_features], boxes)

@@ -83,16 +83,16 @@ class WeakTargets(NamedTuple):
 def top_proposals(proposals: Sequence[Instances], options: WeakOptions) -> list[Instances]:
     """The best proposals of each image, clipped to it, without gradient, and where asked for the whole image last."""
     result = []
-    for each in proposals:
-        height, width = each.image_size
-        chosen = Instances(each.image_size)
-        chosen.proposal_boxes = Boxes(each.proposal_boxes.tensor[: options.num_proposals].detach().clone())
-        chosen.objectness_logits = each.objectness_logits[: options.num_proposals].detach()
-        chosen.proposal_boxes.clip(each.image_size)
+    for image in proposals:
+        height, width = image.image_size
+        chosen = Instances(image.image_size)
+        chosen.proposal_boxes = Boxes(image.proposal_boxes.tensor[: options.num_proposals].detach().clone())
+        chosen.objectness_logits = image.objectness_logits[: options.num_proposals].detach()
+        chosen.proposal_boxes.clip(image.image_size)
         if options.add_image_box:
             margin_x, margin_y = width * (1 - options.image_box_size) / 2, height * (1 - options.image_box_size) / 2
             whole = chosen.proposal_boxes.tensor.new_tensor([[margin_x, margin_y, width - margin_x, height - margin_y]])
-            image_box = Instances(each.image_size)
+            image_box = Instances(image.image_size)
             image_box.proposal_boxes = Boxes(whole)
             image_box.objectness_logits = chosen.objectness_logits.new_ones(1)
             chosen = Instances.cat([chosen, image_box])
@@ -131,7 +131,7 @@ def weak_losses(
     if options.with_captions:
         losses["caption_loss"] = predictions[0].sum() * 0
     if options.with_captions and targets.kind != "image" and targets.captions is not None:
-        counts = torch.tensor([len(each) for each in proposals], device=box_features.device)
+        counts = torch.tensor([len(image) for image in proposals], device=box_features.device)
         whole_images = box_features[counts.cumsum(0) - 1].flatten(start_dim=1)  # (B, D)
         logits = predictor.cls_score(whole_images, targets.captions)  # (B, N)
         loss = caption_loss(logits, targets.first_caption, options.negative_weight)
@@ -153,7 +153,7 @@ def zero_mask_loss(mask_head: nn.Module) -> dict[str, Tensor]:
 
 def with_masks_only(proposals: Sequence[Instances]) -> list[Instances]:
     """Proposals for the mask loss: none of images that have boxes and no masks."""
-    return [each if each.has("gt_masks") else each[:0] for each in proposals]
+    return [image if image.has("gt_masks") else image[:0] for image in proposals]
 
 
 def without_classes(cfg: CfgNode) -> CfgNode:

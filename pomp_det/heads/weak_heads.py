@@ -58,15 +58,15 @@ class WeakHeads(ROIHeads):
             distillation: image embeddings of regions; None for a batch that nothing is distilled from.
         """
         if not self.training:
-            found = self._detect(features, proposals)
-            return self.forward_with_given_boxes(features, found), {}
+            detections = self._detect(features, proposals)
+            return self.forward_with_given_boxes(features, detections), {}
         extra = self._distillation_losses(features, proposals, distillation)
         if weak_targets is not None:
             proposals = top_proposals(proposals, self.weak)
             return proposals, self._weak_losses(features, proposals, weak_targets) | self._no_mask_loss() | extra
         assert targets is not None, "training needs targets"
         proposals = self.label_and_sample_proposals(proposals, targets)
-        has_masks = self.mask_on and any(each.has("gt_masks") for each in targets)
+        has_masks = self.mask_on and any(image.has("gt_masks") for image in targets)
         losses = self._box_losses(features, proposals, targets, has_masks) | extra
         return proposals, losses if has_masks else losses | self._no_mask_loss()
 

@@ -66,7 +66,7 @@ class CenterNet(nn.Module):
         self.centernet_head = head
         self.in_features = list(in_features)
         self.strides = list(strides)
-        self.size_ranges = [tuple(each) for each in size_ranges]
+        self.size_ranges = [tuple(limits) for limits in size_ranges]
         self.score_threshold = score_threshold
         self.nms_thresholds = nms_thresholds
         self.limits_per_level = limits_per_level
@@ -129,15 +129,15 @@ class CenterNet(nn.Module):
         if not self.training:
             return proposals, {}
         assert gt_instances is not None, "training needs gt_instances"
-        return proposals, self.losses(heatmaps, sides, [each.gt_boxes.tensor for each in gt_instances])
+        return proposals, self.losses(heatmaps, sides, [image.gt_boxes.tensor for image in gt_instances])
 
     def losses(self, heatmaps: list[Tensor], sides: list[Tensor], boxes: list[Tensor]) -> dict[str, Tensor]:
         """Losses of the head's outputs, with the ``boxes`` (N_i, 4) of each image."""
-        shapes = [(int(each.shape[2]), int(each.shape[3])) for each in heatmaps]
+        shapes = [(int(heatmap.shape[2]), int(heatmap.shape[3])) for heatmap in heatmaps]
         grid = make_grid(shapes, self.strides, self.size_ranges, heatmaps[0].device)
         targets = batch_targets(grid, boxes, self.min_overlap, self.min_radius)
-        logits = torch.cat([each.flatten() for each in heatmaps])  # (M,) level, image, row, column
-        predicted = torch.cat([each.permute(0, 2, 3, 1).reshape(-1, 4) for each in sides])  # (M, 4)
+        logits = torch.cat([heatmap.flatten() for heatmap in heatmaps])  # (M,) level, image, row, column
+        predicted = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, 4) for level in sides])  # (M, 4)
 
         positive, negative = heatmap_focal_loss(logits, targets.heatmap, targets.positives, **self.focal)
         regressed = targets.sides.max(dim=1).values >= 0
@@ -159,8 +159,8 @@ class CenterNet(nn.Module):
         """Proposals of each image from the head's outputs."""
         phase = 0 if self.training else 1
         points = [
-            level_points(int(each.shape[2]), int(each.shape[3]), stride, each.device)
-            for each, stride in zip(heatmaps, self.strides, strict=True)
+            level_points(int(heatmap.shape[2]), int(heatmap.shape[3]), stride, heatmap.device)
+            for heatmap, stride in zip(heatmaps, self.strides, strict=True)
         ]
         result = []
         for image, size in enumerate(image_sizes):

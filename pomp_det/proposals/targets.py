@@ -65,7 +65,7 @@ def make_grid(
     sizes = [height * width for height, width in shapes]
     counts = torch.tensor(sizes, device=device)
     per_level = torch.tensor(list(strides), device=device, dtype=torch.float32)
-    limits = torch.tensor([list(each) for each in ranges], device=device, dtype=torch.float32)
+    limits = torch.tensor([list(level) for level in ranges], device=device, dtype=torch.float32)
     points = [level_points(*shape, stride, device) for shape, stride in zip(shapes, strides, strict=True)]
     return Grid(
         torch.cat(points),
@@ -92,8 +92,8 @@ def image_targets(grid: Grid, boxes: Tensor, min_overlap: float, min_radius: flo
     x, y = grid.points[:, :1], grid.points[:, 1:]  # (L, 1)
     sides = torch.stack((x - boxes[:, 0], y - boxes[:, 1], boxes[:, 2] - x, boxes[:, 3] - y), dim=2)  # (L, N, 4)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2  # (N, 2)
-    own = (centres[None] / strides[:, :, None]).long() * strides[:, :, None] + strides[:, :, None] / 2  # (L, N, 2)
-    offset = grid.points[:, None] - own  # (L, N, 2)
+    cell = (centres[None] / strides[:, :, None]).long() * strides[:, :, None] + strides[:, :, None] / 2  # (L, N, 2)
+    offset = grid.points[:, None] - cell  # (L, N, 2)
     distance = (grid.points[:, None] - centres).square().sum(dim=2)  # (L, N)
     distance = distance.masked_fill((offset == 0).all(dim=2), 0)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -112,7 +112,7 @@ def image_targets(grid: Grid, boxes: Tensor, min_overlap: float, min_radius: flo
 
 def batch_targets(grid: Grid, boxes: Sequence[Tensor], min_overlap: float, min_radius: float) -> Targets:
     """Targets of a batch of images, each with its ``boxes`` (N_i, 4)."""
-    images = [image_targets(grid, each, min_overlap, min_radius) for each in boxes]
+    images = [image_targets(grid, image_boxes, min_overlap, min_radius) for image_boxes in boxes]
     heatmaps = [heatmap.split(grid.sizes) for heatmap, _ in images]
     sides = [side.split(grid.sizes) for _, side in images]
     levels = range(len(grid.sizes))

@@ -119,14 +119,14 @@ def backbone_weights(
         network = timm.create_model(name).state_dict()
     shapes = [tuple(value.shape) for value in network.values()]
     if [tuple(value.shape) for value in state.values()] == shapes:
-        found = dict(zip(network, state.values(), strict=True))
+        translated = dict(zip(network, state.values(), strict=True))
     elif network.keys() <= state.keys():
-        found = {key: state[key] for key in network}
+        translated = {key: state[key] for key in network}
     else:
         return None
     unused = ("conv_head.", "bn2.", "classifier.")  # behind the last stage
     prefix = f"{place}.base." if place else "base."
-    return {prefix + key: value for key, value in found.items() if not key.startswith(unused)}
+    return {prefix + key: value for key, value in translated.items() if not key.startswith(unused)}
 
 
 @BACKBONE_REGISTRY.register()

@@ -133,14 +133,14 @@ def measure_classes(
             for number, matrix in enumerate(matrices):
                 set_classifier(model, matrix)
                 started = clock(device)
-                for each in inputs:
-                    model([each])
+                for example in inputs:
+                    model([example])
                 totals[number].append((clock(device) - started) / len(inputs))
                 timer = PartTimer(device)
                 with timer.watching(model):
-                    for each in inputs:
+                    for example in inputs:
                         with timer.part("rest"):
-                            model([each])
+                            model([example])
                 parts[number].append({name: timer.seconds[name] / len(inputs) for name in PARTS})
                 tell(f"{len(matrix)} classes, {turn + 1} of {repeats}: {totals[number][-1]:.3g} s per image")
     return [
@@ -149,7 +149,7 @@ def measure_classes(
             "source": source_of(matrix),
             **facts[number],
             "seconds": spread(totals[number]),
-            "parts": {name: spread([each[name] for each in parts[number]]) for name in PARTS},
+            "parts": {name: spread([turn_parts[name] for turn_parts in parts[number]]) for name in PARTS},
         }
         for number, matrix in enumerate(matrices)
     ]
@@ -160,19 +160,19 @@ def _observe(model: nn.Module, inputs: Sequence[Mapping[str, Any]]) -> dict[str,
     from pomp_det.heads import box_predictor
 
     original = box_predictor.fast_detections
-    found: dict[str, list[int]] = {"detections": [], "proposals": [], "passing_pairs": []}
+    counts: dict[str, list[int]] = {"detections": [], "proposals": [], "passing_pairs": []}
 
     def counting(stages: Any, proposal_scores: Any, boxes: Any, size: Any, threshold: float, *options: Any) -> Any:
         every = best_pairs(stages, proposal_scores, boxes, threshold, limit=-1)
-        found["passing_pairs"].append(len(every.scores))
-        found["proposals"].append(len(boxes))
+        counts["passing_pairs"].append(len(every.scores))
+        counts["proposals"].append(len(boxes))
         return original(stages, proposal_scores, boxes, size, threshold, *options)
 
     with patch.object(box_predictor, "fast_detections", counting):
-        for each in inputs:
-            (output,) = model([each])
-            found["detections"].append(len(output["instances"]))
-    return {name: statistics.fmean(values) if values else None for name, values in found.items()}
+        for example in inputs:
+            (output,) = model([example])
+            counts["detections"].append(len(output["instances"]))
+    return {name: statistics.fmean(values) if values else None for name, values in counts.items()}
 
 
 def growth(rows: Sequence[Mapping[str, Any]], low: int, high: int) -> float | None:

@@ -62,17 +62,17 @@ def matrices_by_count(model: nn.Module, counts: Sequence[int], seed: int = 0) ->
         UserError: when the detector has no zero-shot classifier.
     """
     classifier = _classifier(model)
-    own = classifier.zs_weight[:, :-1].T.float().cpu()  # (C, E)
+    rows = classifier.zs_weight[:, :-1].T.float().cpu()  # (C, E)
     generator = torch.Generator().manual_seed(seed)
     matrices: list[TextClassifier] = []
     for count in counts:
-        if count <= len(own):
-            weight, source = own[:count], f"the first {count} of {len(own)} classes of {classifier.source}"
-        elif classifier.source == "random" or len(own) == 1:
-            weight = torch.randn(count, own.shape[1], generator=generator)
+        if count <= len(rows):
+            weight, source = rows[:count], f"the first {count} of {len(rows)} classes of {classifier.source}"
+        elif classifier.source == "random" or len(rows) == 1:
+            weight = torch.randn(count, rows.shape[1], generator=generator)
             source = f"{count} random directions"
         else:
-            weight = _alike(own, count, generator)
+            weight = _alike(rows, count, generator)
             source = f"{count} random rows with the mean and covariance of {classifier.source}"
         matrices.append(ClassMatrix(weight, [f"class {row}" for row in range(count)], source))
     return matrices
@@ -111,10 +111,10 @@ def matrices_by_vocabulary(
         vocabulary = Vocabulary.load(name)
         encoder = encoder or load_clip(clip, pretrained)
         # One name tells the width before thousands are encoded.
-        found = TextClassifier.build(encoder, vocabulary.names[:1], prompt).weight.shape[1]
-        if found != width:
+        given = TextClassifier.build(encoder, vocabulary.names[:1], prompt).weight.shape[1]
+        if given != width:
             raise UserError(
-                f"the detector compares features of width {width}, CLIP {clip}'s are {found} wide; choose another "
+                f"the detector compares features of width {width}, CLIP {clip}'s are {given} wide; choose another "
                 "--clip, or --classes instead of --vocabularies"
             )
         weight = TextClassifier.build(encoder, vocabulary, prompt).weight

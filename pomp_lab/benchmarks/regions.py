@@ -31,11 +31,11 @@ class Regions:
 @torch.no_grad()
 def predicted_regions(model: Any, examples: Sequence[dict[str, Any]]) -> list[Regions]:
     """The regions that a :class:`pomp_seg.models.mask_former.ZeroShotMaskFormer` would hand to CLIP."""
-    found: list[Regions] = []
+    proposed: list[Regions] = []
     kept = model.scores
 
     def keep(example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        found.append(Regions(example["image"].to(masks.device), masks))
+        proposed.append(Regions(example["image"].to(masks.device), masks))
         return logits[:, :-1], masks
 
     model.eval().scores = keep
@@ -44,7 +44,7 @@ def predicted_regions(model: Any, examples: Sequence[dict[str, Any]]) -> list[Re
             model([example])
     finally:
         model.scores = kept
-    return found
+    return proposed
 
 
 def disjoint_regions(height: int, width: int, count: int, seed: int = 0, device: str = "cpu") -> Regions:
@@ -77,34 +77,34 @@ def region_costs(
         SINGLE_PASS: SinglePassEncoder(clip, threshold),
     }
     difference = 0.0
-    for each in regions[:2]:  # also a warm-up
-        plain = ways[REFERENCE](each.image, each.masks)[0]
-        difference = max(difference, _largest(ways[CROPS](each.image, each.masks)[0], plain))
-        ways[SINGLE_PASS](each.image, each.masks)
+    for image in regions[:2]:  # also a warm-up
+        plain = ways[REFERENCE](image.image, image.masks)[0]
+        difference = max(difference, _largest(ways[CROPS](image.image, image.masks)[0], plain))
+        ways[SINGLE_PASS](image.image, image.masks)
     ratios: dict[str, list[float]] = {CROPS: [], SINGLE_PASS: []}
     for _ in range(repeats):
         seconds = {name: _seconds(way, regions) for name, way in ways.items()}
         for name, values in ratios.items():
             values.append(seconds[REFERENCE] / seconds[name])
-    counts = [_counts(each, threshold) for each in regions]
+    counts = [_counts(image, threshold) for image in regions]
     return {
         "images": len(regions),
-        "proposals": statistics.fmean(each[0] for each in counts),
-        "not_empty": statistics.fmean(each[1] for each in counts),
-        "distinct": statistics.fmean(each[2] for each in counts),
+        "proposals": statistics.fmean(count[0] for count in counts),
+        "not_empty": statistics.fmean(count[1] for count in counts),
+        "distinct": statistics.fmean(count[2] for count in counts),
         "faster": {name: spread(values) for name, values in ratios.items()},
         "largest_difference": difference,
     }
 
 
-def _largest(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max()) if found.numel() else 0.0
+def _largest(features: Tensor, expected: Tensor) -> float:
+    return float((features - expected).abs().max()) if features.numel() else 0.0
 
 
 def _seconds(way: Callable[[Tensor, Tensor], Any], regions: Sequence[Regions]) -> float:
     start = time.perf_counter()
-    for each in regions:
-        way(each.image, each.masks)
+    for image in regions:
+        way(image.image, image.masks)
     if regions and regions[0].masks.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -35,8 +35,8 @@ def synthetic_annotations(images: int, classes: int, seed: int = 0) -> dict[str,
         "info": {"description": f"synthetic, seed {seed}"},
         "licenses": [],
         "categories": [
-            {"id": int(each), "name": f"class_{each}", "frequency": str(letter), "synset": f"class_{each}.n.01"}
-            for each, letter in zip(ids, letters, strict=True)
+            {"id": int(number), "name": f"class_{number}", "frequency": str(letter), "synset": f"class_{number}.n.01"}
+            for number, letter in zip(ids, letters, strict=True)
         ],
         "images": [],
         "annotations": [],
@@ -90,17 +90,17 @@ def synthetic_detections(
     ids = np.array([category["id"] for category in document["categories"]])
     for image in document["images"]:
         truths = of_image[image["id"]]
-        found = np.repeat(np.arange(len(truths)), rng.choice([0, 1, 2], len(truths), p=[0.25, 0.5, 0.25]))[:detections]
-        real = np.array([truth["bbox"] for truth in truths])[found]  # (n, 4)
+        chosen = np.repeat(np.arange(len(truths)), rng.choice([0, 1, 2], len(truths), p=[0.25, 0.5, 0.25]))[:detections]
+        real = np.array([truth["bbox"] for truth in truths])[chosen]  # (n, 4)
         moved = real + rng.normal(0, 0.08, real.shape) * real[:, [2, 3, 2, 3]]
-        alarms = detections - len(found)
+        alarms = detections - len(chosen)
         boxes = _inside(np.concatenate((moved, _boxes(rng, alarms))))
         named = np.array([truth["category_id"] for truth in truths])
         spoken_of = np.concatenate((named, image["neg_category_ids"]))
         alarm_classes = np.where(rng.random(alarms) < 0.5, rng.choice(spoken_of, alarms), rng.choice(ids, alarms))
-        confused = rng.random(len(found)) < 0.15
-        hit_classes = np.where(confused, rng.choice(spoken_of, len(found)), named[found])
-        scores = np.concatenate((rng.beta(4, 3, len(found)), rng.beta(1, 8, alarms))).round(3)
+        confused = rng.random(len(chosen)) < 0.15
+        hit_classes = np.where(confused, rng.choice(spoken_of, len(chosen)), named[chosen])
+        scores = np.concatenate((rng.beta(4, 3, len(chosen)), rng.beta(1, 8, alarms))).round(3)
         order = rng.permutation(detections)
         categories = np.concatenate((hit_classes, alarm_classes))[order]
         yield from _rows(image["id"], categories, boxes[order], scores[order], masks)
@@ -114,7 +114,7 @@ def _rows(
         from pycocotools import mask as mask_utils
 
         encoded = mask_utils.frPyObjects([_octagon(box) for box in boxes.tolist()], HEIGHT, WIDTH)
-        shapes = [{"segmentation": {"size": each["size"], "counts": each["counts"].decode()}} for each in encoded]
+        shapes = [{"segmentation": {"size": mask["size"], "counts": mask["counts"].decode()}} for mask in encoded]
     for category, shape, score in zip(categories.tolist(), shapes, scores.tolist(), strict=True):
         yield {"image_id": image_id, "category_id": category, **shape, "score": score}
 

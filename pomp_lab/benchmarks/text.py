@@ -117,11 +117,11 @@ def training_step(clip: Clip, vocabulary: Vocabulary, chunk_size: int | None = N
     def step(ids: Tensor) -> dict[str, float]:
         names = [vocabulary.names[row] for row in ids.tolist()]
         features = encoder(prompt, names, chunk_size, reference)  # (K, E)
-        own = torch.arange(BATCH) % len(ids)
+        labels = torch.arange(BATCH) % len(ids)
         logits = local_contrast_logits(
-            images, features[own], features, ids[own], ids, size, clip.logit_scale, name_groups=groups
+            images, features[labels], features, ids[labels], ids, size, clip.logit_scale, name_groups=groups
         )  # (B, 1 + K)
-        loss = F.cross_entropy(logits, torch.zeros_like(own))
+        loss = F.cross_entropy(logits, torch.zeros_like(labels))
         (gradient,) = torch.autograd.grad(loss, prompt.context)
         return {"loss": float(loss.detach()), "gradient_norm": float(gradient.norm())}
 
