@@ -135,13 +135,13 @@ class TextClassifier:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"classifier file {path} does not exist")
-        chosen = [str(name) for name in class_names(names)] if names is not None else None
+        given = [str(name) for name in class_names(names)] if names is not None else None
         if path.suffix == ".npy":
-            weight, found, metadata = load_matrix(path)
+            weight, stored, metadata = load_matrix(path)
         else:
-            weight, found, metadata = _load_safetensors(path)
+            weight, stored, metadata = _load_safetensors(path)
         try:
-            return cls(weight, chosen if chosen is not None else found, metadata)
+            return cls(weight, given if given is not None else stored, metadata)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 

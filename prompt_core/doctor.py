@@ -90,22 +90,22 @@ def version_of(component: Component) -> str | None:
 
 def devices() -> dict[str, Any]:
     """CUDA devices with their memory in GiB, MPS, and CPU threads; ``error`` says why torch could not be asked."""
-    found: dict[str, Any] = {"cpu_count": os.cpu_count(), "cpu_threads": None, "cuda": [], "mps": False, "error": None}
+    facts: dict[str, Any] = {"cpu_count": os.cpu_count(), "cpu_threads": None, "cuda": [], "mps": False, "error": None}
     try:
         import torch
 
-        found["cpu_threads"] = torch.get_num_threads()
-        found["cuda_version"] = torch.version.cuda
-        found["mps"] = torch.backends.mps.is_available()
+        facts["cpu_threads"] = torch.get_num_threads()
+        facts["cuda_version"] = torch.version.cuda
+        facts["mps"] = torch.backends.mps.is_available()
         for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
             properties = torch.cuda.get_device_properties(index)
             memory = round(properties.total_memory / 2**30, 1)
-            found["cuda"].append({"index": index, "name": properties.name, "memory_gib": memory})
+            facts["cuda"].append({"index": index, "name": properties.name, "memory_gib": memory})
     # A torch that is broken (a missing shared library, a driver that is too old) fails in many ways; the doctor
     # has to report each of them and go on.
     except Exception as error:
-        found["error"] = f"{type(error).__name__}: {error}"
-    return found
+        facts["error"] = f"{type(error).__name__}: {error}"
+    return facts
 
 
 def data_root() -> dict[str, Any]:
@@ -138,9 +138,9 @@ def examine() -> dict[str, Any]:
         elif not is_tested(component, version):
             tested = f"at least {component.lowest} and below {component.below}"
             warnings.append(f"{component.module} {version} is outside the tested range: {tested}")
-    found = devices()
-    if found["error"] and packages["torch"] is not None:
-        warnings.append(f"torch is installed but cannot be used ({found['error']})")
+    hardware = devices()
+    if hardware["error"] and packages["torch"] is not None:
+        warnings.append(f"torch is installed but cannot be used ({hardware['error']})")
     root = data_root()
     if not root["exists"]:
         warnings.append(f"data root {root['path']} does not exist; create it, or set POMP_DATA to your data folder")
@@ -150,7 +150,7 @@ def examine() -> dict[str, Any]:
         "python": python,
         "platform": platform.platform(),
         "packages": packages,
-        "devices": found,
+        "devices": hardware,
         "data_root": root,
         "missing": missing,
         "warnings": warnings,
@@ -160,19 +160,19 @@ def examine() -> dict[str, Any]:
 def render(findings: dict[str, Any]) -> str:
     """The findings as plain text."""
     required = {component.module for component in COMPONENTS if component.required}
-    found, root = findings["devices"], findings["data_root"]
+    hardware, root = findings["devices"], findings["data_root"]
     lines = [f"python        {findings['python']}  ({findings['platform']})"]
     for optional in (False, True):
         lines += ["", "optional parts" if optional else "packages"]
         for name, version in findings["packages"].items():
             if (name not in required) is optional:
                 lines.append(f"  {name:<12}{version or 'missing'}")
-    lines += ["", "devices", f"  cpu         {found['cpu_count']} cores, {found['cpu_threads']} torch threads"]
-    for card in found["cuda"]:
+    lines += ["", "devices", f"  cpu         {hardware['cpu_count']} cores, {hardware['cpu_threads']} torch threads"]
+    for card in hardware["cuda"]:
         lines.append(f"  cuda:{card['index']:<7}{card['name']}, {card['memory_gib']} GiB")
-    if not found["cuda"]:
+    if not hardware["cuda"]:
         lines.append("  cuda        none")
-    if found["mps"]:
+    if hardware["mps"]:
         lines.append("  mps         available")
     state = "writable" if root["writable"] else "not writable" if root["exists"] else "absent"
     space = f", {root['free_gib']} GiB free" if root["exists"] else ""

@@ -156,15 +156,15 @@ class SoftPrompt(nn.Module):
 def _published_context(path: Path) -> Tensor:
     checkpoint = load_restricted(path)
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
-    found: dict[str, Tensor] = {}
+    contexts: dict[str, Tensor] = {}
     if isinstance(state, Mapping):
-        found = {
+        contexts = {
             str(key): value
             for key, value in state.items()
             if str(key).split(".")[-1] == "ctx" and isinstance(value, Tensor) and value.dim() in (2, 3)
         }
-    if len(found) != 1:
+    if len(contexts) != 1:
         raise UserError(
-            f"{path} holds {len(found)} context tensors named 'ctx' of shape (L, D) or (N, L, D); one was expected"
+            f"{path} holds {len(contexts)} context tensors named 'ctx' of shape (L, D) or (N, L, D); one was expected"
         )
-    return next(iter(found.values())).float()
+    return next(iter(contexts.values())).float()

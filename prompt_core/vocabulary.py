@@ -54,7 +54,7 @@ class Vocabulary:
             if values is None:
                 continue
             values = [values] if isinstance(values, str) else _plain_list(values)
-            if name == "synonyms" and any(isinstance(each, str) for each in values):
+            if name == "synonyms" and any(isinstance(names, str) for names in values):
                 raise UserError("vocabulary synonyms: a list of names for each class is expected, given a text")
             object.__setattr__(self, name, values)
             if len(values) != len(self.names):
@@ -100,7 +100,7 @@ class Vocabulary:
     def sha256(self) -> str:
         """Hash of names, ids and synonyms: what decides the class features and their order."""
         ids = None if self.ids is None else list(self.ids)
-        synonyms = None if self.synonyms is None else [list(each) for each in self.synonyms]
+        synonyms = None if self.synonyms is None else [list(names) for names in self.synonyms]
         return sha256_of_json({"names": list(self.names), "ids": ids, "synonyms": synonyms})
 
     @cached_property
@@ -203,10 +203,10 @@ def _imagenet(which: str) -> Vocabulary:
     synsets = [info.index_to_label_name(index) for index in range(info.num_classes())]
     lemmas = [[part.strip() for part in info.label_name_to_description(synset).split(",")] for synset in synsets]
     return Vocabulary(
-        [each[0] for each in lemmas],
+        [names[0] for names in lemmas],
         ids=synsets,
         synsets=synsets,
-        synonyms=[each[1:] for each in lemmas],
+        synonyms=[names[1:] for names in lemmas],
         source=f"{which}: synsets and WordNet lemmas as listed in timm",
     )
 
@@ -242,10 +242,10 @@ def _from_csv(path: Path) -> Vocabulary:
 
     synonyms, ids = column("synonyms"), column("id")
     # COCO's and LVIS's category ids are integers in every results file.
-    whole = ids is not None and all(each.isdecimal() and str(int(each)) == each for each in ids)
+    whole = ids is not None and all(identity.isdecimal() and str(int(identity)) == identity for identity in ids)
     return Vocabulary(
         column("name") or [],
-        ids=[int(each) for each in ids or []] if whole else ids,
+        ids=[int(identity) for identity in ids or []] if whole else ids,
         synsets=column("synset"),
         synonyms=None if synonyms is None else [_split_synonyms(cell) for cell in synonyms],
         frequency=column("frequency"),

@@ -62,7 +62,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Example:
-    """A validation image and what two prompts said of it among all names."""
+    """A validation image and the answers of two prompts among all names."""
 
     file: Path
     group: str
@@ -84,19 +84,19 @@ def hand_prompts() -> list[PromptRow]:
 def load_columns(
     clip: Clip, shapes: Path, cache: str | Path, progress: Callable[[int, int], None] | None = None
 ) -> list[Column]:
-    """Encode the validation images once, and ask of each of base and novel: among its own, the pictured, all names."""
+    """Encode the validation images once; score base and novel ones among their own, the pictured and all names."""
     images = open_images(f"folder:{shapes / 'classification'}", "val")
     everything = load_test_set(clip, images, str(shapes / "class_names.txt"), cache, progress)
-    kept = [key for key in images.keys if key not in set(everything.unreadable)]
-    files = [images.root / key for key in kept]
+    readable = [key for key in images.keys if key not in set(everything.unreadable)]
+    files = [images.root / key for key in readable]
     novel = np.array([row["split"] == "novel" for row in read_json(shapes / "classes.json")["classes"]])
     pictured = np.unique(everything.labels)
     columns = []
     for among in ("own", "pictured", "all"):
         for group in ("base", "novel"):
             mine = np.flatnonzero(novel[everything.labels] == (group == "novel"))
-            own = pictured[novel[pictured] == (group == "novel")]
-            rows = {"own": own, "pictured": pictured, "all": np.arange(len(everything.candidates))}[among]
+            group_rows = pictured[novel[pictured] == (group == "novel")]
+            rows = {"own": group_rows, "pictured": pictured, "all": np.arange(len(everything.candidates))}[among]
             text = {"own": f"the {len(rows)} {group} names", "pictured": f"the {len(rows)} pictured names"}
             columns.append(
                 Column(
@@ -147,7 +147,7 @@ def attribute_shares(columns: Sequence[Column], weights: Mapping[str, Tensor], s
         labels = column.labels
         for attribute in ATTRIBUTES:
             values = np.array([row[attribute] for row in classes])
-            # A model that answers at random is right as often as the attribute's values agree between two names.
+            # A random answer is right as often as two names agree in this attribute.
             metrics[f"{column.key}/{attribute}_chance"] = 100 * float(
                 np.mean([np.mean(values == values[label]) for label in labels])
             )
@@ -164,18 +164,18 @@ def _widest(columns: Sequence[Column]) -> list[Column]:
 def chosen_examples(
     columns: Sequence[Column], weights: Mapping[str, Tensor], before: str, after: str, count: int = 12
 ) -> list[Example]:
-    """``count`` images each of base and novel classes, drawn at random whatever was said of them; one per class."""
+    """``count`` images each of base and novel classes, drawn at random whatever the answers; one per class."""
     examples = []
     for column in _widest(columns):
         rng = np.random.default_rng(0)
         names = column.test_set.candidates.names
         labels = column.labels
-        told = [predictions(column, weights[key]) for key in (before, after)]
+        answers = [predictions(column, weights[key]) for key in (before, after)]
         order = rng.permutation(len(labels))
         _, first = np.unique(labels[order], return_index=True)
         for index in order[np.sort(first)[:count]]:
-            said = [names[int(answer[index])] for answer in told]
-            examples.append(Example(column.files[index], column.group, names[int(labels[index])], *said))
+            answer_names = [names[int(answer[index])] for answer in answers]
+            examples.append(Example(column.files[index], column.group, names[int(labels[index])], *answer_names))
     return examples
 
 
@@ -193,7 +193,7 @@ def protocols(columns: Sequence[Column], shapes: ShapesOptions) -> dict[str, Any
 
 
 def result_table(columns: Sequence[Column], rows: Sequence[PromptRow], metrics: Mapping[str, float]) -> Table:
-    """Top-1 with top-5 behind it, one line per prompt, for a terminal."""
+    """Top-1 with top-5 in parentheses, one line per prompt, for a terminal."""
     from rich.table import Table
 
     table = Table(title="validation images right, in %: top-1 (top-5)", show_lines=False)

@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pomp_lab.comparisons.base_to_novel import NOVEL_CLASSES, SPLIT_SEED
-from pomp_lab.comparisons.prompts import base_novel_classes
+from pomp_lab.tables.sources import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes
 from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import counting
 from prompt_core.data.images import ImageSet
@@ -38,14 +37,14 @@ MIX = 0.5  # share of the adapted layer in the average
 def pooled_features(clip: Clip, images: ImageSet, progress: Callable[[int, int], None] | None = None) -> Tensor:
     """Trunk features (N, 1280) of images, with the model's own preprocessing."""
     trunk: Any = clip.model.visual.trunk  # type: ignore[union-attr]
-    found = []
+    features = []
     for start in range(0, len(images), 32):
         rows = range(start, min(start + 32, len(images)))
         batch = torch.stack([clip.preprocess(images.read(row)) for row in rows])  # (B, 3, S, S)
-        found.append(trunk(batch.contiguous(memory_format=torch.channels_last)))
+        features.append(trunk(batch.contiguous(memory_format=torch.channels_last)))
         if progress is not None:
             progress(start + len(batch), len(images))
-    return torch.cat(found)
+    return torch.cat(features)
 
 
 def adapted_layer(

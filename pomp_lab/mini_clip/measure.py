@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from pomp_lab.comparisons.base_to_novel import NOVEL_CLASSES, SPLIT_SEED
-from pomp_lab.comparisons.prompts import base_novel_classes, class_features, evaluate_columns, halves_by_key
 from pomp_lab.mini_clip.templates import UNSEEN_TEMPLATES, training_templates
+from pomp_lab.runs import Document
+from pomp_lab.tables.sources import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes, halves_by_key
+from prompt_core.classifier import TextClassifier
 from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import counting
 from prompt_core.data.feature_cache import cached_features
@@ -19,7 +21,7 @@ from prompt_core.data.images import ImageSet
 from prompt_core.data.readers.imagenet import tiny_imagenet
 from prompt_core.data.readers.table import photo_list
 from prompt_core.errors import UserError
-from prompt_core.evaluation.evaluate import TestSet
+from prompt_core.evaluation.evaluate import TestSet, score_classes
 from prompt_core.evaluation.protocol import run_description
 from prompt_core.files import sha256_of_file
 from prompt_core.prompt import SoftPrompt
@@ -131,14 +133,20 @@ def measure(
     prompts: Mapping[str, Sequence[Subject]],
 ) -> dict[str, dict[str, float]]:
     """Top-1 in percent of each row of ``prompts`` in each column; classes that share a name count as one."""
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     for label, subjects in prompts.items():
-        found = [evaluate_columns(class_features(encoder, vocabulary, subject), columns) for subject in subjects]
-        results[label] = {column: float(np.mean([each[column] for each in found])) for column in columns}
+        right: dict[str, list[float]] = {name: [] for name in columns}
+        for subject in subjects:
+            features = TextClassifier.build(encoder.clip, vocabulary, subject, encoder=encoder).weight
+            for name, column in columns.items():
+                right[name].append(100 * score_classes(column, features[torch.from_numpy(column.rows)]).top1)
+        results[label] = {name: float(np.mean(values)) for name, values in right.items()}
     return results
 
 
-def evaluate(folder: Path, tiny_root: Path, photos_root: Path | None, half: str, cache: Path) -> dict[str, Any]:
+def evaluate(
+    folder: Path, tiny_root: Path, photos_root: Path | None, half: str, cache: Path
+) -> dict[str, dict[str, Document]]:
     """Measure every variant found in ``folder``.
 
     Args:
@@ -148,44 +156,49 @@ def evaluate(folder: Path, tiny_root: Path, photos_root: Path | None, half: str,
         cache: folder of image features.
 
     Returns:
-        ``half``, ``models`` (variant to hash, numbers, and sizes of the columns) and ``_run``, ready for JSON.
+        variant → prompt → ``metrics.json`` document with one data set for each column.
 
     Raises:
         UserError: when there is no model, or the images do not fit.
     """
-    found = [name for name in VARIANTS if (folder / f"{name}.safetensors").is_file()]
-    if not found:
+    built = [name for name in VARIANTS if (folder / f"{name}.safetensors").is_file()]
+    if not built:
         raise UserError(f"no {' or '.join(f'{name}.safetensors' for name in VARIANTS)} in {folder}; build one first")
     which = HALVES.index(half)
     tiny = halves_by_key(tiny_imagenet(tiny_root, "val"))[which]
     photos = halves_by_key(photo_list(photos_root))[which] if photos_root is not None else None
-    models = {}
-    for name in found:
+    documents: dict[str, dict[str, Document]] = {}
+    for name in built:
         weights = folder / f"{name}.safetensors"
         clip = load_clip(folder / f"{name}.json", weights)
         encoder = PromptedTextEncoder(clip)
         vocabulary, columns = card_columns(clip, tiny, photos, held_out_classes(weights), cache)
-        models[name] = {
-            "weights_sha256": sha256_of_file(weights),
-            "columns": {
-                key: {"images": len(column.labels), "candidates": len(column.rows)} for key, column in columns.items()
-            },
-            "top1": measure(encoder, vocabulary, columns, card_prompts(encoder.tower.width)),
+        protocol = {
+            key: {"images": len(column.labels), "candidates": len(column.rows), "half": half}
+            for key, column in columns.items()
         }
-    return {"half": half, "models": models, "_run": run_description()}
+        about = {**run_description(), "clip": name, "weights_sha256": sha256_of_file(weights)}
+        documents[name] = {}
+        for prompt, top1 in measure(encoder, vocabulary, columns, card_prompts(encoder.tower.width)).items():
+            hand = {} if "random vectors" in prompt else {"hand_prompt": True}
+            run = {"row": f"{name}: {prompt}", **about, "prompt": prompt, **hand}
+            numbers = {f"{column}/top1": value for column, value in top1.items()}
+            documents[name][prompt] = {**numbers, "_run": run, "_protocol": protocol}
+    return documents
 
 
-def result_tables(results: Mapping[str, Any]) -> list[Table]:
+def result_tables(documents: Mapping[str, Mapping[str, Document]], half: str) -> list[Table]:
     """What :func:`evaluate` returns, as one table for each model."""
     from rich.table import Table
 
     tables = []
-    for name, model in results["models"].items():
-        table = Table(title=f"{name}: zero-shot top-1 %, {results['half']} half", title_justify="left")
+    for name, prompts in documents.items():
+        table = Table(title=f"{name}: zero-shot top-1 %, {half} half", title_justify="left")
         table.add_column("prompt")
-        for column in model["columns"]:
+        columns = next(iter(prompts.values()))["_protocol"]
+        for column in columns:
             table.add_column(column, justify="right")
-        for prompt, numbers in model["top1"].items():
-            table.add_row(prompt, *(f"{numbers[column]:.1f}" for column in model["columns"]))
+        for prompt, document in prompts.items():
+            table.add_row(prompt, *(f"{document[f'{column}/top1']:.1f}" for column in columns))
         tables.append(table)
     return tables

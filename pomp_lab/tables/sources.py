@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pomp_lab.comparisons.prompts import base_novel_classes
+import numpy as np
+
 from pomp_lab.shapes.variants import VARIANTS
 from prompt_core.data.catalog.entries import ENTRIES
 from prompt_core.data.catalog.lookup import classification_entry
@@ -20,7 +22,7 @@ SHAPES = tuple("shapes" if variant == "plain" else f"shapes_{variant}" for varia
 # The wide vocabulary of Tiny-ImageNet and of photos of the ImageNet classes.
 WIDE = "imagenet21k"
 # 40 of Tiny-ImageNet's 200 classes are novel.
-NOVEL_SHARE, SPLIT_SEED = 5, 0
+NOVEL_CLASSES, NOVEL_SHARE, SPLIT_SEED = 40, 5, 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,18 @@ def training_settings(name: str, wide: bool, folders: DataFolders, lists: Path) 
             write_text(path, "".join(f"{identity}\n" for identity in ids))
         vocabulary, classes = WIDE, str(path)
     return ["DATA.TRAIN", train, "DATA.CLASSES", classes, "DATA.VOCABULARY", vocabulary if wide else ""]
+
+
+def base_novel_classes(count: int, novel: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted labels of base and novel classes: the first ``novel`` of ``default_rng(seed).permutation(count)``."""
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[novel:]), np.sort(order[:novel])
+
+
+def halves_by_key(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Two halves of an image set by the parity of the sha256 of the file name: even to tune on, odd to report."""
+    parity = np.array([hashlib.sha256(key.rsplit("/", 1)[-1].encode()).digest()[-1] & 1 for key in images.keys])
+    return images.subset(np.flatnonzero(parity == 0)), images.subset(np.flatnonzero(parity == 1))
 
 
 def tiny_base_novel(images: ImageSet) -> tuple[list[int], list[int]]:

@@ -47,8 +47,8 @@ def package_versions() -> dict[str, str]:
 def processor_name() -> str:
     """The processor as the system calls it."""
     file = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.*)", file.read_text(encoding="utf-8")) if file.is_file() else None
-    return found.group(1) if found else platform.processor()
+    match = re.search(r"model name\s*:\s*(.*)", file.read_text(encoding="utf-8")) if file.is_file() else None
+    return match.group(1) if match else platform.processor()
 
 
 def run_description(

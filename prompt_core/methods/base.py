@@ -247,9 +247,9 @@ class Method(nn.Module):
         Raises:
             UserError: tensors of other names or shapes, or that are not finite.
         """
-        own = self.state_module.state_dict()
-        wrong = sorted({key for key in {*own, *tensors} if key not in own or key not in tensors})
-        wrong += [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
+        expected = self.state_module.state_dict()
+        wrong = sorted({key for key in {*expected, *tensors} if key not in expected or key not in tensors})
+        wrong += [key for key in expected if key in tensors and expected[key].shape != tensors[key].shape]
         if wrong:
             raise UserError(
                 f"{origin} does not hold the tensors of method {self.name} for {self.clip.name} ({', '.join(wrong)} "

@@ -125,6 +125,6 @@ class LASP(Method):
             targets = F.normalize(targets + self.options.noise * noise, dim=-1)
         groups = torch.from_numpy(vocabulary.name_groups).to(targets.device)
         groups = groups if rows is None else groups[rows]
-        own = torch.arange(targets.shape[1], device=targets.device).repeat(len(targets))  # (T n,)
-        logits = full_softmax_logits(targets.flatten(0, 1), class_features, own, self.logit_scale, groups)
-        return self.options.text_weight * F.cross_entropy(logits, own)
+        labels = torch.arange(targets.shape[1], device=targets.device).repeat(len(targets))  # (T n,)
+        logits = full_softmax_logits(targets.flatten(0, 1), class_features, labels, self.logit_scale, groups)
+        return self.options.text_weight * F.cross_entropy(logits, labels)

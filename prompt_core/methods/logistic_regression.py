@@ -101,9 +101,9 @@ class LogisticRegression(LinearProbe):
         def accuracy(strength: float) -> float:
             if strength not in fitted:
                 fitted[strength] = _fit(features, labels, strength, self.search.iterations, self.options.seed)
-                found = float((fitted[strength].predict(validation_features) == validation_labels).mean())
-                tried.append((strength, found))
-                report(f"C {strength:.3g}: {100 * found:.1f} % of the validation images")
+                share = float((fitted[strength].predict(validation_features) == validation_labels).mean())
+                tried.append((strength, share))
+                report(f"C {strength:.3g}: {100 * share:.1f} % of the validation images")
             return dict(tried)[strength]
 
         best = search_strength(accuracy, self.search.halvings)

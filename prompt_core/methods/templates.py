@@ -51,13 +51,13 @@ class TemplateMethod(Method):
 
     def __init__(self, clip: Clip, name: str = "zero_shot", **options: Any) -> None:
         super().__init__(clip, name, **options)
-        given = self.options.templates
-        if not given:
+        templates = self.options.templates
+        if not templates:
             raise UserError("no template was given; give at least one with {} in the name's place")
-        for template in given:
+        for template in templates:
             if template != OWN and "{}" not in template:
                 raise UserError(f"template {template!r} has no {{}} in the place of the class name")
-        self.templates = [PHOTO if template == OWN else template for template in given]
+        self.templates = [PHOTO if template == OWN else template for template in templates]
         self.texts = TemplateFeatures(self.templates)
 
     @classmethod
@@ -87,12 +87,12 @@ class TemplateMethod(Method):
             source: how the data set was opened: its name, ``KIND:PATH`` or a path.
         """
         own, imagenet = own_template(source)
-        given = [own if template == OWN else template for template in self.options.templates]
+        templates = [own if template == OWN else template for template in self.options.templates]
         if self.options.own_unless_imagenet and not imagenet:
-            given.append(own)
-        if given == self.templates:
+            templates.append(own)
+        if templates == self.templates:
             return self
-        other = TemplateMethod(self.clip, self.name, templates=given)
+        other = TemplateMethod(self.clip, self.name, templates=templates)
         other.__dict__["encoder"] = self.encoder
         return other
 

@@ -81,8 +81,8 @@ def vision_prompts(clip: Clip, tokens: Tensor) -> Iterator[None]:
     count = tokens.shape[1]
 
     def behind(states: Tensor, index: int) -> Tensor:
-        own = tokens[index].to(states).expand(len(states), -1, -1)
-        return torch.cat([states, own], dim=1)  # (B, 1 + P + M, W)
+        new = tokens[index].to(states).expand(len(states), -1, -1)
+        return torch.cat([states, new], dim=1)  # (B, 1 + P + M, W)
 
     def append(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (behind(inputs[0], 0), *inputs[1:])
@@ -124,8 +124,8 @@ class VisionNorms(nn.Module):
         if not all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for pair in norms for norm in pair):
             raise UserError(f"{clip.name}: the blocks of its vision tower have no layer norms {' and '.join(NORMS)}")
         for part in ("weight", "bias"):
-            own = [torch.stack([getattr(norm, part).detach() for norm in pair]) for pair in norms]
-            setattr(self, part, nn.Parameter(torch.stack(own).clone()))
+            values = [torch.stack([getattr(norm, part).detach() for norm in pair]) for pair in norms]
+            setattr(self, part, nn.Parameter(torch.stack(values).clone()))
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit-norm features (B, E) of preprocessed images (B, 3, S, S), differentiable in the norms."""

@@ -154,8 +154,9 @@ class PromptedTextEncoder:
         first, inverse = _unique(names)
         sequences = self.tokenizer.prompts(names, contexts.shape[1], position).select(first)
         if reference or self.tower.sharing_obstacle is not None:
-            each = [self._encode(sequences, None, one, None, chunk_size, reference) for one in contexts]
-            features = torch.stack(each)
+            features = torch.stack(
+                [self._encode(sequences, None, context, None, chunk_size, reference) for context in contexts]
+            )
         else:
             features = self._encode(sequences, None, contexts, None, chunk_size, False)
         return features[:, torch.from_numpy(inverse).to(features.device)]
@@ -226,7 +227,8 @@ class PromptedTextEncoder:
         suffixes = sequences.lengths - sequences.prefix_length
         tokens = [sequences.prefix_length + int(suffixes[chunk].sum()) for chunk in chunks]
         sizes = [
-            KeptStates.size(self.tower, prefixes, each, len(chunk)) for each, chunk in zip(tokens, chunks, strict=True)
+            KeptStates.size(self.tower, prefixes, count, len(chunk))
+            for count, chunk in zip(tokens, chunks, strict=True)
         ]
         element = torch.finfo(self.tower.dtype).bits // 8
         kept = int((np.cumsum(sizes) * element <= self.kept_bytes).sum())
@@ -303,12 +305,12 @@ class PromptedTextEncoder:
         slots = np.flatnonzero(ids < 0)
         if contexts is None or not len(slots):
             return embedded
-        chosen = torch.from_numpy(-1 - ids[slots]).to(device)
+        vector_rows = torch.from_numpy(-1 - ids[slots]).to(device)
         contexts = contexts.to(device=device, dtype=embedded.dtype)
         if rows is None:
-            vectors = contexts[:, chosen]  # (B, slots, D)
+            vectors = contexts[:, vector_rows]  # (B, slots, D)
         else:
-            vectors = contexts[:, torch.from_numpy(rows[slots]).to(device), chosen]
+            vectors = contexts[:, torch.from_numpy(rows[slots]).to(device), vector_rows]
         places = torch.from_numpy(slots).to(device)
         return embedded.expand(len(vectors), -1, -1).index_copy(1, places, vectors)
 

@@ -46,8 +46,8 @@ class _ChunkedFeatures(torch.autograd.Function):
         for index, part in enumerate(grads[0].split(ctx.sizes, dim=ctx.dim)):
             with torch.enable_grad():
                 features = ctx.encode(index, *tensors)
-            found = torch.autograd.grad(features, learned, part, allow_unused=True)
-            for total, gradient in zip(totals, found, strict=True):
+            gradients = torch.autograd.grad(features, learned, part, allow_unused=True)
+            for total, gradient in zip(totals, gradients, strict=True):
                 if gradient is not None:
                     total += gradient
         remaining = iter(totals)
@@ -118,8 +118,8 @@ class _KeptBlocks(torch.autograd.Function):
             with torch.enable_grad():
                 last = index == len(blocks) - 1
                 reached = attend_and_expand(blocks[index], states, ctx.tower.heads, ctx.common, ctx.pack, last)
-            given = (gradient, contract_gradient(blocks[index], gradient))
-            (gradient,) = torch.autograd.grad(reached, states, given)
+            reached_gradients = (gradient, contract_gradient(blocks[index], gradient))
+            (gradient,) = torch.autograd.grad(reached, states, reached_gradients)
             if deep is not None and 1 <= index <= len(deep):
                 replaced = slice(1, 1 + deep.shape[1])
                 deep[index - 1] = gradient[:, replaced].sum(dim=0)

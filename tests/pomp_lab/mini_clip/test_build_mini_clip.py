@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pomp_lab.comparisons.prompts import base_novel_classes
 from pomp_lab.mini_clip import teacher
 from pomp_lab.mini_clip.domains import DOMAINS, dead_leaves
 from pomp_lab.mini_clip.names import Corpus, kernel_ridge, make_corpus, text_targets
@@ -23,6 +22,7 @@ from pomp_lab.mini_clip.synsets import HOLDOUT_SIZE, TINY_NOVEL, Synsets, holdou
 from pomp_lab.mini_clip.templates import HELD_OUT_WORDS, UNSEEN_TEMPLATES, training_templates
 from pomp_lab.mini_clip.trunk import load_trunk
 from pomp_lab.mini_clip.visual_space import CONSTANT, VisualSpace, fit_visual_space
+from pomp_lab.tables.sources import base_novel_classes
 from prompt_core.errors import UserError
 from prompt_core.files import sha256_of_file
 

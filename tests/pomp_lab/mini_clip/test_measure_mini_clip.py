@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pomp_lab.comparisons.prompts import class_features, evaluate_columns, halves_by_key
 from pomp_lab.mini_clip.measure import card_columns, card_prompts, held_out_classes, measure
+from pomp_lab.tables.sources import halves_by_key
 from prompt_core import Clip, PromptedTextEncoder, SoftPrompt, UserError, Vocabulary, load_clip
+from prompt_core.classifier import TextClassifier
 from prompt_core.data.images import ImageSet
 from prompt_core.data.readers.imagenet import tiny_imagenet
 from prompt_core.data.readers.table import photo_list
@@ -103,7 +104,7 @@ def test_columns_without_photos_or_held_out_classes(tiny_clip: Clip, tiny_root: 
 
 def test_rows_are_means_over_their_prompts(tiny_clip: Clip) -> None:
     encoder, vocabulary = PromptedTextEncoder(tiny_clip), Vocabulary(["cat", "old oak", "red", "house", "bird"])
-    own = class_features(encoder, vocabulary, ["{}"]).numpy()
+    own = TextClassifier.build(tiny_clip, vocabulary, "{}").weight.numpy()
     columns = {
         "all 5": TestSet(own, np.arange(5), vocabulary),
         "some 2": TestSet(own[3:], np.arange(3, 5), vocabulary).among(np.arange(3, 5)),
@@ -111,9 +112,9 @@ def test_rows_are_means_over_their_prompts(tiny_clip: Clip) -> None:
     subjects = [["this is one {} of many."], SoftPrompt.random(32, 4, std=2.0, seed=1), ["{}"]]
     results = measure(encoder, vocabulary, columns, {"own": [["{}"]], "several": subjects})
     assert results["own"] == {"all 5": 100.0, "some 2": 100.0}
-    each = [evaluate_columns(class_features(encoder, vocabulary, subject), columns) for subject in subjects]
-    assert len({one["all 5"] for one in each}) > 1
-    assert results["several"]["all 5"] == pytest.approx(sum(one["all 5"] for one in each) / 3)
+    alone = [measure(encoder, vocabulary, columns, {"one": [subject]})["one"]["all 5"] for subject in subjects]
+    assert len(set(alone)) > 1
+    assert results["several"]["all 5"] == pytest.approx(sum(alone) / 3)
 
 
 def test_random_prompts_have_their_spread() -> None:
@@ -142,25 +143,26 @@ def test_tool_measures_what_is_built(
     code, out, error = call_tool("build_mini_clip", "--evaluate", "built", *options, "--threads", "1")
     assert code == 0, error
     results = json.loads((tmp_path / "out.json").read_text())
-    assert "--half tune" in results["_run"]["command"]
-    assert results["_run"]["versions"]["torch"] == torch.__version__
-    assert list(results["models"]) == ["mini"]
-    model = results["models"]["mini"]
-    assert model["weights_sha256"] == sha256_of_file(weights)
+    assert "--half tune" in results["about"]["command"]
+    runs = results["runs"]
+    assert {document["_run"]["row"] for document in runs.values()} == set(runs)
+    first = runs["mini: {}"]
+    assert first["_run"]["versions"]["torch"] == torch.__version__
+    assert (first["_run"]["clip"], first["_run"]["weights_sha256"]) == ("mini", sha256_of_file(weights))
 
     clip = load_clip(tmp_path / "built" / "mini.json", weights)
     images = halves_by_key(tiny_imagenet(tiny_root, "val"))[0]
-    assert model["columns"]["tiny 42"] == {"images": len(images), "candidates": CLASSES}
+    assert first["_protocol"]["tiny 42"] == {"images": len(images), "candidates": CLASSES, "half": "tune"}
     pixels = torch.stack([clip.preprocess(images.read(row)) for row in range(len(images))])
     features = clip.encode_image(pixels).half().float()  # as the feature cache keeps them
     for template in ("{}", "a photo of a {}."):
         classes = PromptedTextEncoder(clip).encode_texts([template.format(name) for name in images.names])
         right = (features @ classes.T).argmax(1).numpy() == images.labels
         assert right.any()
-        assert model["top1"][template]["tiny 42"] == pytest.approx(100 * right.mean(), abs=1e-3)
-    for prompt, numbers in model["top1"].items():
-        row = next(line for line in out.splitlines() if prompt in line)
-        assert f"{numbers['novel 40']:.1f}" in row
+        assert runs[f"mini: {template}"]["tiny 42/top1"] == pytest.approx(100 * right.mean(), abs=1e-3)
+    for name, document in runs.items():
+        row = next(line for line in out.splitlines() if name.removeprefix("mini: ") in line)
+        assert f"{document['novel 40/top1']:.1f}" in row
 
 
 def test_tool_refuses_in_one_line(
