@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from prompt_core.data.findings import Finding
+from prompt_core.data.check import Finding
 from prompt_core.errors import UserError, nearest
 
 
