@@ -1,7 +1,7 @@
-"""The model zoo page: what each configuration file is, how it is run, and which numbers there are of it.
+"""The model zoo page: what each configuration file is, how to run it, and its measured and published numbers.
 
-The page is made from the files themselves: head comments of ``configs``, results files in ``docs/results``, published
-tables. ``assets/zoo.json`` says which published row belongs to which file.
+The page is generated from the files themselves: head comments of ``configs``, results files in ``docs/results``,
+published tables. ``assets/zoo.json`` maps configuration files to published rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from prompt_core.files import read_json
 
 TASKS = ("classification", "detection", "segmentation")
 RESULTS = "docs/results"
-# What the page shows of a data set, and how it calls it.
+# The metrics that the page shows of a data set, and their labels.
 METRICS = {"top1": "top-1", "box_AP": "box AP", "box_APr": "box APr", "mask_AP": "mask AP", "mask_APr": "mask APr"}
 METRICS |= {"hIoU": "hIoU", "mIoU-seen": "seen mIoU", "mIoU-unseen": "unseen mIoU", "mIoU": "mIoU"}
 _INTRODUCTION = """\
@@ -37,16 +37,16 @@ _INTRODUCTION = """\
 
 <!-- Written by tools/model_zoo.py; edit the head comments of the configurations, docs/results or the tool instead. -->
 
-Every configuration that is run, with its commands and the numbers that there are of it. The page is made from the files
-themselves: `python tools/model_zoo.py --output docs/model_zoo.md`.
+Every runnable configuration, with its commands and its numbers. The page is generated from the files themselves:
+`python tools/model_zoo.py --output docs/model_zoo.md`.
 
-- **measured here**: by these commands, or as the line says; the results file says seed, versions and protocol.
-- **published**: by others, with their code; the source is named. That the file gives the same is not measured, unless a
-  number beside it says so. In percent.
-- **not yet measured**: it loads, and what it builds is tested on small data; nothing more is known.
+- **measured here**: with these commands, or as the line says; the results file has seed, versions and protocol.
+- **published**: by others, with their code; the source is named. Whether this file reproduces the number has not been
+  measured, unless a measured number stands next to it. In percent.
+- **not yet measured**: the configuration loads, and what it builds is tested on small data; nothing more is known.
 
-Weights are not shipped, but for the embedded `mini`. {count} configurations: {measured} measured here, {published} with
-published numbers, {neither} with neither.
+Weights are not shipped, except for the embedded `mini`. {count} configurations: {measured} measured here, {published}
+with published numbers, {neither} with neither.
 """
 
 
@@ -57,8 +57,8 @@ class Configuration:
     Attributes:
         name: path below the repository, with ``/``.
         written: what the file itself sets.
-        settings: the same with all that it inherits.
-        head: the comment that it begins with, without the marks.
+        settings: the same with everything that it inherits.
+        head: the comment at its top, without the ``#`` marks.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Configuration:
 
     @property
     def small(self) -> bool:
-        """Whether it is for a laptop: such files, or their folders, are called ``mini``."""
+        """Whether it is for a laptop: ``mini`` is a word of such a path."""
         return "mini" in re.split(r"[/_.]", self.name)
 
     @property
     def runnable(self) -> bool:
-        """Whether it is run by itself: files that are called base, or name no data, are only inherited from."""
+        """Whether it can be run: files called base, or without data, are only inherited from."""
         words = Path(self.name).stem.split("_")
         sets = self.settings.get("DATASETS", {})
         data = [self.settings.get("DATA", {}).get("TRAIN"), sets.get("TRAIN"), sets.get("TEST")]
@@ -98,13 +98,13 @@ class Configuration:
         text = " ".join(line for line in lines if line and not line.startswith(("python ", "--")))
         if not text:
             raise UserError(f"{self.name} does not begin with a comment that says what it is; write one")
-        # A full stop ends the sentence where a capital follows, also behind a quotation mark or a bracket.
+        # A full stop ends the sentence where a capital follows, also after a quotation mark or a bracket.
         sentence = re.match(r"(.*?[^.\s][.:]?[\")]*\.[\")]*)\s+(?=[A-Z\"`])", text)
         return sentence.group(1) if sentence else text
 
 
 def read_configurations(root: Path) -> dict[str, Configuration]:
-    """All files below ``root/configs`` by name, sorted.
+    """All files below ``root/configs`` by name, in sorted order.
 
     Raises:
         UserError: when there are none, or one cannot be read.
@@ -124,10 +124,10 @@ def read_configurations(root: Path) -> dict[str, Configuration]:
 
 
 def commands(file: Configuration, files: Mapping[str, Configuration], root: Path) -> list[str]:
-    """What to type to run a file, in order: the commands of its head comment.
+    """The commands that run a file, in order: those of its head comment.
 
-    Where none of them names the file, they only prepare. What follows are the commands in the docstring of the tool
-    that the comment names, or that the comment of a file which it mentions names; else that of the task's own tool.
+    Where none of them names the file, they only prepare it; then follow the commands in the docstring of the tool that
+    the comment (or the comment of a file that it mentions) names, or else the command of the task's own tool.
     """
     lines = _commands_in(file.head)
     if any(f"{file.name} " in f"{line} " for line in lines):
@@ -139,7 +139,7 @@ def commands(file: Configuration, files: Mapping[str, Configuration], root: Path
     if file.task == "classification":
         return [*lines, f"python tools/pretrain_prompt.py --config {file.name} --output runs/{Path(file.name).stem}"]
     sets = file.written.get("DATASETS", {})
-    # Other words for a model that is trained already.
+    # A model that is already trained is only evaluated.
     only_tested = "TEST" in sets and "TRAIN" not in sets and "WEIGHTS" in file.written.get("MODEL", {})
     processes = "--num-gpus 0 --num-processes 2" if file.small else "--num-gpus 8"
     return [*lines, f"python tools/train_net.py --config {file.name} {processes}" + " --eval-only" * only_tested]
@@ -149,19 +149,19 @@ def measured(root: Path, files: Mapping[str, Configuration]) -> dict[str, list[s
     """Lines of numbers by configuration, from the results files in ``root/docs/results``; means over seeds.
 
     Raises:
-        UserError: for results that cannot be read, and rows of ``assets/zoo.json`` that are not there.
+        UserError: for results that cannot be read, and rows of ``assets/zoo.json`` that do not exist.
     """
     rows: dict[tuple[str, str], list[Run]] = {}
     for path in sorted((root / RESULTS).glob("*.json")):
         document = read_json(path)
-        # Benchmarks of costs are no results of configurations.
+        # Benchmarks of costs are not results of configurations.
         for run in read_runs(path, document, path.stem) if isinstance(document.get("runs"), dict) else ():
             rows.setdefault((path.relative_to(root).as_posix(), run.label), []).append(run)
     notes = {}
     for entry in load_mapping()["measured"] if rows else ():
         key = entry["file"], entry["row"]
         if key not in rows:
-            raise UserError(f"{key[0]} has no row {key[1]!r}{nearest(key[1], [row for _, row in rows])}; {_MEND}")
+            raise UserError(f"{key[0]} has no row {key[1]!r}{nearest(key[1], [row for _, row in rows])}; {_ADVICE}")
         notes[key] = entry
     lines: dict[str, list[str]] = {}
     for key, runs in rows.items():
@@ -179,10 +179,10 @@ def measured(root: Path, files: Mapping[str, Configuration]) -> dict[str, list[s
 
 
 def published(files: Mapping[str, Configuration]) -> dict[str, list[str]]:
-    """Lines of published numbers by configuration, by ``assets/zoo.json``.
+    """Lines of published numbers by configuration, as ``assets/zoo.json`` maps them.
 
     Raises:
-        UserError: for a configuration, table, row or column that is not there.
+        UserError: for a configuration, table, row or column that does not exist.
     """
     tables = {table.name: table for table in load_published()}
     lines: dict[str, list[str]] = {}
@@ -210,13 +210,16 @@ def zoo_page(root: Path, folder: Path) -> str:
         root: the repository.
 
     Raises:
-        UserError: for files that cannot be read, and mappings to what is not there.
+        UserError: for files that cannot be read, and mappings to what does not exist.
     """
     files = read_configurations(root)
-    here, elsewhere = measured(root, files), published(files)
+    ours, theirs = measured(root, files), published(files)
     runs = [file for file in files.values() if file.runnable]
-    counts = {"measured": sum(f.name in here for f in runs), "published": sum(f.name in elsewhere for f in runs)}
-    neither = sum(file.name not in here and file.name not in elsewhere for file in runs)
+    counts = {
+        "measured": sum(f.name in ours for f in runs),
+        "published": sum(f.name in theirs for f in runs),
+    }
+    neither = sum(file.name not in ours and file.name not in theirs for file in runs)
     text = _INTRODUCTION.format(count=len(runs), neither=neither, **counts)
     for task in TASKS:
         for small in (False, True):
@@ -226,18 +229,18 @@ def zoo_page(root: Path, folder: Path) -> str:
                 text += "| configuration | what | commands | numbers |\n|---|---|---|---|\n"
             for file in members:
                 how = "<br>".join(f"`{command}`" for command in commands(file, files, root))
-                numbers = "<br>".join([*here.get(file.name, []), *elsewhere.get(file.name, [])]) or "not yet measured"
+                numbers = "<br>".join([*ours.get(file.name, []), *theirs.get(file.name, [])]) or "not yet measured"
                 cells = [_link(file.name), file.about, how, numbers]
                 text += f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
     inherited = [_link(name) for name, file in files.items() if not file.runnable]
     if inherited:
-        text += f"\n## What others inherit from\n\nNot run by themselves: {', '.join(inherited)}.\n"
+        text += f"\n## Bases\n\nOther configurations inherit from these; they cannot be run: {', '.join(inherited)}.\n"
     return re.sub(
         r"\]\(\{(.*?)\}\)", lambda link: f"]({Path(os.path.relpath(root / link[1], folder)).as_posix()})", text
     )
 
 
-_MEND = "mend pomp_lab/assets/zoo.json"
+_ADVICE = "correct pomp_lab/assets/zoo.json"
 
 
 def load_mapping() -> dict[str, Any]:
@@ -247,9 +250,9 @@ def load_mapping() -> dict[str, Any]:
     return mapping
 
 
-def _known(name: str, known: Mapping[str, Any], what: str) -> str:
+def _known(name: str, known: Mapping[str, Any], kind: str) -> str:
     if name not in known:
-        raise UserError(f"no {what} is called {name!r}{nearest(name, known)}; {_MEND}")
+        raise UserError(f"no {kind} is called {name!r}{nearest(name, known)}; {_ADVICE}")
     return name
 
 
@@ -258,13 +261,13 @@ def _link(name: str) -> str:
 
 
 def _commands_in(text: str) -> list[str]:
-    """Lines of a text that begin with ``python``, those that a backslash continues joined."""
+    """Lines of a text that begin with ``python``; lines that a backslash continues are joined."""
     joined = re.sub(r"\s*\\\n\s*", " ", text)
     return [re.sub(r" {2,}", " ", line.strip()) for line in joined.splitlines() if line.strip().startswith("python ")]
 
 
 def _numbers(runs: list[Run]) -> Iterator[str]:
-    """For each data set the mean of each number, with half the range over several runs."""
+    """For each data set the mean of each number, with half the range where there are several runs."""
     values: dict[str, dict[str, list[float]]] = {}
     for scores in (scores for run in runs for scores in run.scores):
         for metric, number in scores.numbers.items():

@@ -1,7 +1,7 @@
 """Pictures of the demo, as PNG: images with answers, the learning curve, bars of base and novel classes.
 
-Right and wrong are told apart by sign, word and line style, not by colour alone; the colours are those of Okabe and
-Ito, which colour-blind readers can tell apart.
+Right and wrong differ in sign, word and line style, not in colour alone; the colours are those of Okabe and Ito, which
+colour-blind readers can distinguish.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def draw_examples(path: str | Path, examples: Sequence[Example], subtitle: str) 
                 edge.set_linestyle("-" if right else (0, (3, 2)))
             axes.set_title(f"{example.name}\n({example.group})", fontweight="bold")
             answers = (("hand", example.before), ("learned", example.after))
-            lines = [f"{RIGHT if said == example.name else WRONG} {who}: {said}" for who, said in answers]
+            lines = [f"{RIGHT if answer == example.name else WRONG} {prompt}: {answer}" for prompt, answer in answers]
             axes.set_xlabel("\n".join(lines), fontsize=7.5, loc="left")
 
 
@@ -71,7 +71,7 @@ def draw_learning(path: str | Path, history: Sequence[Mapping[str, float]]) -> N
 def draw_accuracy(
     path: str | Path, columns: Sequence[Column], rows: Sequence[PromptRow], metrics: Mapping[str, float]
 ) -> None:
-    """Top-1 of each prompt, bars side by side for each protocol, one panel for base and one for novel images."""
+    """Top-1 of each prompt: bars grouped by protocol, one panel for base and one for novel images."""
     bars = [("chance", "chance"), *((row.key, row.label) for row in rows)]
     with _drawn(path, 9, 3.8) as figure:
         panels = figure.subplots(1, 2, sharey=True)

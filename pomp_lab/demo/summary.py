@@ -1,4 +1,4 @@
-"""What a demo came out with, and its page: findings, scores, examples, learning, protocols, and what to try next."""
+"""The result of a demo, and its page: findings, scores, examples, learning, protocols, and what to try next."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from prompt_core.prompt import SoftPrompt
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What a demo came out with.
+    """The result of a demo.
 
     Attributes:
         folder: where everything lies.
         columns: the protocols: whose images, among which names.
         rows: the prompts that were compared, the learned one last.
         metrics: ``"column/metric of prompt"`` to percent.
-        examples: some validation images with what was said of them.
+        examples: some validation images with the answers to them.
         history: loss and accuracy of each epoch.
         seconds: how long each phase took.
     """
@@ -48,7 +48,7 @@ class DemoResult:
 
 
 def demo_page(result: DemoResult, run: Mapping[str, Any], protocol: Mapping[str, Any]) -> Page:
-    """The page that shows it all.
+    """The page with all results.
 
     Args:
         run: the ``_run`` object of ``metrics.json``.
@@ -58,15 +58,15 @@ def demo_page(result: DemoResult, run: Mapping[str, Any], protocol: Mapping[str,
     names = f"{protocol[result.columns[-1].key]['candidates']:,} names"
     base, novel = (protocol[f"shapes_{group}_of_own"]["candidates"] for group in ("base", "novel"))
     introduction = (
-        f"A frozen vision-language model reads class names behind a prompt. Here {about['training']['images']} drawn "
-        f"images of {base} base classes taught it a prompt of {result.prompt.n_ctx} vectors; nothing else was changed. "
-        "It is then asked about images that it did not learn from, of base classes and of "
+        f"A frozen vision-language model reads class names with a prompt. Here {about['training']['images']} drawn "
+        f"images of {base} base classes taught it a prompt of {result.prompt.n_ctx} vectors; nothing else changed. "
+        "It is then tested on images that it did not learn from, of base classes and of "
         f"{novel} novel ones: combinations of colour, pattern and shape that no training image showed."
     )
     verdicts = [finding(column, result.metrics) for column in result.columns]
     doubt = (
         "“Not clearly different” means that the 95 % interval of the difference over these images includes zero. It "
-        "tells nothing about other seeds, images or models."
+        "says nothing about other seeds, images or models."
     )
     curve = f"Means over each epoch's training batches, each image among {about['K'] or 'all'} sampled names of "
     curve += f"{about['vocabulary']['size']:,}. Loss from {result.history[0]['loss']:.2f} to "
@@ -77,7 +77,7 @@ def demo_page(result: DemoResult, run: Mapping[str, Any], protocol: Mapping[str,
         Section("Which part of the name is right?", [_attributes(result, names)]),
         Section("Before and after", _before_and_after(result, names)),
         Section("Learning", [_picture(result, "learning.png", "Training", curve)]),
-        Section("What each number follows", [_protocols(result, protocol)]),
+        Section("Protocol of each number", [_protocols(result, protocol)]),
         Section("This run", [_facts(result, run)]),
         Section("The whole configuration", [Code(str(run["config"]))], folded=True),
         Section("What next", [*_next_commands(result.folder), _FILES.format(names=names)]),
@@ -86,13 +86,13 @@ def demo_page(result: DemoResult, run: Mapping[str, Any], protocol: Mapping[str,
 
 
 _FILES = (
-    "Beside this page: metrics.json with every number, classifier.safetensors with the class features of {names}, "
+    "Next to this page: metrics.json with every number, classifier.safetensors with the class features of {names}, "
     "prompt/prompt.safetensors, the drawn images in shapes."
 )
 
 
 def finding(column: Column, metrics: Mapping[str, float]) -> str:
-    """One sentence: the learned prompt against the hand-written one, and whether the images decide."""
+    """One sentence: the learned prompt against the hand-written one, and whether the difference is significant."""
     gain, margin = metrics[f"{column.key}/top1_gain"], metrics[f"{column.key}/top1_gain_margin"]
     verdict = "better" if gain > margin else "worse" if gain < -margin else "not clearly different"
     before, after, chance = (metrics[f"{column.key}/top1_{key}"] for key in (BASELINE, "learned", "chance"))
@@ -131,7 +131,7 @@ def _attributes(result: DemoResult, names: str) -> Table:
 
 def _before_and_after(result: DemoResult, names: str) -> list[str | Table | Figure]:
     rows = [
-        (e.name, e.group, *(f"{'✓' if said == e.name else '✗'} {said}" for said in (e.before, e.after)))
+        (e.name, e.group, *(f"{'✓' if answer == e.name else '✗'} {answer}" for answer in (e.before, e.after)))
         for e in result.examples
     ]
     table = Table(("image", "classes", "hand-written", "learned"), rows, "✓ is right, ✗ is wrong.", numeric=False)
@@ -172,15 +172,15 @@ def _picture(result: DemoResult, name: str, title: str, caption: str = "") -> Fi
 
 
 def _next_commands(folder: Path) -> list[str | Code]:
-    """What to try next, with the command for it."""
+    """What to try next, with its command."""
     prompt, shapes = folder / "prompt" / "prompt.safetensors", folder / "shapes"
     images = f"--datasets folder:{shapes / 'classification'} --vocabulary {shapes / 'class_names.txt'}"
     return [
         "Change the words: score a sentence of your own on the same images.",
         Code(f'python tools/evaluate_prompt.py --clip mini --template "a picture of a {{}}" {images}'),
-        "Change the names: a classifier for your own list, one name a line.",
+        "Change the names: a classifier for your own list, one name per line.",
         Code(f"python tools/build_classifier.py --vocabulary names.txt --prompt {prompt} --output names.safetensors"),
-        "Evaluate on your photos: a folder with one subfolder per class, called by its name.",
+        "Evaluate on your photos: a folder with one subfolder per class, named after it.",
         Code(f"python tools/evaluate_prompt.py --prompt {prompt} --datasets folder:photos"),
         "Learn from your photos: subfolders train and val, with one folder per class in each.",
         Code(

@@ -1,4 +1,4 @@
-"""A report from runs to files: read, arrange, compare, plot, write; both files or none."""
+"""A report from runs to files: read, arrange, compare, plot, write both files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from pomp_lab.report.page import Cell, Figure, Page, Section, render_html, render_markdown
 from pomp_lab.report.page import Table as PageTable
 from pomp_lab.report.plots import draw_curves, draw_gain, draw_pairs, draw_sweeps, plot_style, require_matplotlib
-from pomp_lab.report.protocol_text import in_words
+from pomp_lab.report.protocol_text import phrases
 from pomp_lab.report.published import PublishedTable, load_published, with_averages
 from pomp_lab.report.results import FoundRuns, Ignored, Run, find_runs
 from pomp_lab.report.rows import CHOSEN, LOWER_IS_BETTER, Column, Row, build_columns, group_rows, number_text
@@ -25,13 +25,13 @@ _VERSIONS = ("prompt_core", "torch", "detectron2", "open_clip_torch")
 
 @dataclass(frozen=True)
 class Report:
-    """All that is told.
+    """Everything that the page shows.
 
     Attributes:
-        runs, ignored: what was read, and the JSON files that were not.
-        comparisons: of each table: published numbers below it, and which may not stand there.
+        runs, ignored: the runs that were read, and the JSON files that hold none.
+        comparisons: for each table, the published numbers below it, and those that cannot be compared.
         plots: title of a section → its figures.
-        baselines: rows that others are compared with, the first that fits.
+        baselines: rows that others are compared with; the first that fits is taken.
     """
 
     runs: list[Run]
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """How much there is."""
+        """The numbers of runs, rows and data sets, in a sentence."""
         datasets = {c.dataset for c in self.columns if c.task != "training" and "mean_of" not in c.protocol}
         runs, rows = _counted(len(self.runs), "run"), _counted(len(self.rows), "row")
         text = f"{runs} in {rows} on {_counted(len(datasets), 'data set')}, each protocol in columns of its own."
@@ -55,21 +55,21 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What the reader must know first."""
+        """Sentences that the reader must know first."""
         notes = []
         if chosen := [run.name for run in self.runs if run.selected_on_test]:
             notes.append(
                 f"The checkpoint of {few(chosen)} was chosen on the very images that are reported: those numbers are "
-                "optimistic, and stand in columns of their own."
+                "optimistic, and have columns of their own."
             )
-        if split := list(dict.fromkeys(c.dataset for c in self.columns if c.words and c.task != "training")):
+        if split := list(dict.fromkeys(c.dataset for c in self.columns if c.difference and c.task != "training")):
             notes.append(f"There are several protocols on {few(split)}: each has columns of its own.")
         if unstated := [run.name for run in self.runs if any("protocol" in s.protocol for s in run.scores)]:
-            notes.append(f"No protocol is stated by {few(unstated)}: such numbers stand alone.")
+            notes.append(f"No protocol is stated by {few(unstated)}: such numbers have columns of their own.")
         if damaged := [f"{file.path}: {file.reason}" for file in self.ignored if file.damaged]:
-            notes.append(f"Could not be read and is left out: {few(damaged)}.")
+            notes.append(f"Could not be read and was left out: {few(damaged)}.")
         if not self.tables:
-            notes.append("The runs hold no numbers that could be compared; learning curves, if any, are below.")
+            notes.append("The runs have no numbers to compare; learning curves, if any, are below.")
         return notes
 
 
@@ -80,7 +80,7 @@ def write_report(
 
     Args:
         arguments: see :func:`pomp_lab.report.results.find_runs`.
-        baseline: label of the row, or name of a run, that gains of classes are taken over; default a hand prompt.
+        baseline: label of the row, or name of a run, that gains of classes are computed against; default a hand prompt.
 
     Raises:
         UserError: when the runs cannot be read, ``baseline`` is not among them, or ``output`` cannot be written.
@@ -96,7 +96,7 @@ def write_report(
 
 
 def build_report(files: FoundRuns, baseline: str | None = None) -> Report:
-    """Arrange what was read.
+    """Arrange, compare and plot what was read.
 
     Raises:
         UserError: when ``baseline`` is not among the rows.
@@ -120,7 +120,7 @@ def report_page(report: Report) -> Page:
     sections += [Section(title, figures) for title, figures in report.plots.items()]
     sections += [Section("More metrics", []), *other] if other else []
     protocols = {(column.dataset, column.protocol_key): column for column in report.columns}
-    lines = [(column.dataset, "; ".join(in_words(column.protocol))) for column in protocols.values()]
+    lines = [(column.dataset, "; ".join(phrases(column.protocol))) for column in protocols.values()]
     sections.append(
         Section("Protocols", [PageTable(("data set", "protocol"), lines, numeric=False)], folded=len(lines) > 4)
     )
@@ -132,8 +132,8 @@ def report_page(report: Report) -> Page:
         table = PageTable(("file", "reason"), files, numeric=False)
         sections.append(Section("JSON files that were not read as results", [table], level=3, folded=True))
     about = (
-        "For reference, whole. Below a table of ours stand those of the same images, candidates and metric, for rows "
-        "of the same model. Percent where a column says nothing else."
+        "The complete published tables, for reference. Below our own tables are only the numbers of the same images, "
+        "candidates, metric and model. In percent unless a column says otherwise."
     )
     sections.append(Section("Published numbers", [about]))
     sections += [_published_section(published) for published in load_published()]
@@ -162,7 +162,7 @@ def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
             rows.append([f"{row.marked} − {reference}", "", *_numbers(gaps, metrics, signed=True)])
         if comparison.refused:
             reasons = "; ".join(comparison.refused)
-            refused.append(f"Not compared with “{name}”, which stands whole below: {reasons}.")
+            refused.append(f"Not compared with “{name}” (complete below): {reasons}.")
     mark = any(row.marked != row.label for row in table.rows)
     refused += [f"{CHOSEN} checkpoint chosen on the reported images."] if mark else []
     page_table = PageTable(("row", "seeds", *table.headings), rows, _caption(table, any(best)))
@@ -170,12 +170,12 @@ def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
 
 
 def _caption(table: Table, any_best: bool) -> str:
-    """What the numbers of a table are."""
+    """Unit, averaging and common protocol of a table's numbers."""
     percent = any(column.metric not in LOWER_IS_BETTER for column in table.columns)
     several = any(cell and cell.count > 1 for cells in table.cells for cell in cells)
     text = "Percent; " if percent else "Lower is better; "
     text += "mean over seeds ± half the range." if several else "one run each."
-    text += " Bold: the best mean of a column, whatever the spread." if any_best else ""
+    text += " Bold: the best mean of a column, regardless of the spread." if any_best else ""
     return f"{text} Protocol: {table.common_protocol}." if table.common_protocol else text
 
 
@@ -204,9 +204,9 @@ def _run_facts(run: Run, row: Row) -> tuple[str, ...]:
     stated = run.about.get("versions")
     versions = stated if isinstance(stated, dict) else {}
     seed = run.settings.get("seed", run.about.get("seed"))
-    told = [str(run.about.get(key) or "") for key in ("command", "device")]
+    details = [str(run.about.get(key) or "") for key in ("command", "device")]
     packages = ", ".join(f"{name} {versions[name]}" for name in _VERSIONS if name in versions)
-    return run.name, str(row.number), "" if seed is None else str(seed), str(run.file), *told, packages
+    return run.name, str(row.number), "" if seed is None else str(seed), str(run.file), *details, packages
 
 
 def _plots(rows: Sequence[Row], columns: Sequence[Column], baselines: Sequence[Row]) -> dict[str, list[Figure]]:

@@ -1,7 +1,7 @@
-"""Whether a number of ours may stand beside a published one, and if not, why, in words.
+"""Whether a number of ours is comparable with a published one, and if not, why.
 
-It may where both are of the same images, candidates and metric, of the same architecture and weights, and where the run
-was not given another budget than its own. What a run does not state counts as another.
+It is where both have the same images, candidates and metric, the same architecture and weights, and where the run kept
+the budget of its row. Whatever a run does not state counts as different.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from prompt_core.data.catalog.benchmark_splits import Benchmark
 from prompt_core.data.catalog.entry import ClassificationEntry
 from prompt_core.data.catalog.lookup import find_entry
 
-# Published name of a backbone of OpenAI's CLIP → the architecture that its weights are of.
+# Published name of a backbone of OpenAI's CLIP → the architecture of its weights.
 ARCHITECTURES = {"RN50": "RN50-quickgelu", "ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu"}
-# Images of the whole data set, where detectors and segmenters are compared.
+# Number of images of the complete data set, for comparisons of detectors and segmenters.
 IMAGES = {
     "lvis_v1_val": 19_809,
     "coco_generalized_zeroshot_val": 4_836,
@@ -32,8 +32,8 @@ IMAGES = {
     "voc_sem_seg_test": 1_449,
     "ade20k_sem_seg_val": 2_000,
 }
-# Overrides of a command that make it no other run: where and how fast, what the protocol says, the model, which is
-# compared by itself, and the choice of the epoch, which is told beside each number.
+# Overrides of a command that do not make it a different run: where and how fast it ran, what the protocol states, the
+# model, which is compared by itself, and the choice of the epoch, which is marked at each number.
 _NO_BUDGET = ["OUTPUT", "DEVICE", "SEED", "LOG.", "EVAL.", "MODEL.", "SELECT.", "SELECT_ON_TEST"]
 _NO_BUDGET += ["DATA.CACHE", "DATA.WORKERS", "DATA.ENCODE_BATCH", "LOSS.CHUNK"]
 
@@ -41,11 +41,11 @@ _NO_BUDGET += ["DATA.CACHE", "DATA.WORKERS", "DATA.ENCODE_BATCH", "LOSS.CHUNK"]
 def why_not(
     published: PublishedTable, columns: Sequence[PublishedColumn], column: Column, runs: Sequence[Run]
 ) -> str | None:
-    """Why numbers of runs must not be set against published ones; None where they may.
+    """Why numbers of runs cannot be compared with published ones; None where they can.
 
     Args:
-        columns: of the published table; with several, the same of several backbones, it is enough to fit one.
-        column: of ours.
+        columns: of the published table; of several (one per backbone), matching one is enough.
+        column: ours.
         runs: those whose mean is compared.
     """
     runs = [run for run in runs if column.scores(run) is not None]
@@ -58,10 +58,10 @@ def why_not(
 def _protocol_reason(
     published: PublishedTable, columns: Sequence[PublishedColumn], column: Column, runs: Sequence[Run]
 ) -> str | None:
-    """Which word of a protocol is another than the published one's.
+    """Which entry of a protocol differs from the published one.
 
-    Images and classes are counted: an official or generated division into splits has other test images than the
-    published one, and a part of a data set is another data set.
+    Images and classes are counted: an official or generated division into splits has different test images from the
+    published one, and a part of a data set is a different data set.
     """
     metric = column.protocol.get("metric")
     if metric not in published.metrics:
@@ -75,7 +75,7 @@ def _protocol_reason(
 
 
 def _member_reason(dataset: str, runs: Sequence[Run]) -> str | None:
-    """Of an average: its members alone matter, whatever else a run was scored on."""
+    """For an average: only its members matter, whatever else a run was scored on."""
     members = [
         table.columns[place]
         for table in load_published()
@@ -98,7 +98,7 @@ def _images_and_classes(names: Sequence[str], protocol: Mapping[str, Any]) -> st
     entry = next(filter(None, map(find_entry, names)), None)
     if entry is None:
         return "it is no published data set"
-    # Where the set has no val of its own, that is another word for the test images.
+    # Where the set has no val split, val means the test images.
     splits = ("test",) if "val" in entry.splits else ("test", "val")
     if protocol.get("split") not in splits:
         return f"its split is {protocol.get('split', 'not stated')}, published is test"
@@ -128,24 +128,24 @@ def _division_reason(entry: ClassificationEntry, source: str) -> str | None:
     return None if "published split" in source else "which division into splits it is of is not stated"
 
 
-def _count_reason(protocol: Mapping[str, Any], key: str, more: int, expected: int, what: str) -> str | None:
+def _count_reason(protocol: Mapping[str, Any], key: str, more: int, expected: int, things: str) -> str | None:
     number = protocol.get(key)
     if isinstance(number, bool) or not isinstance(number, int):
-        return f"its number of {what} is not stated"
-    return None if number + more == expected else f"{number + more:,} {what}, published are {expected:,}"
+        return f"its number of {things} is not stated"
+    return None if number + more == expected else f"{number + more:,} {things}, published are {expected:,}"
 
 
 def _dense_reason(task: str, column: Column) -> str | None:
-    """Of detectors and segmenters."""
+    """For detectors and segmenters."""
     protocol = column.protocol
     known = IMAGES.get(column.dataset)
     if known is not None and (reason := _count_reason(protocol, "images", 0, known, "images")):
         return reason
     if protocol.get("oracle"):
         return f"an oracle gives {protocol['oracle']}"
-    kept = str(protocol.get("detections", "not stated"))
-    if task == "detection" and column.dataset.startswith("lvis") and not kept.startswith("300 of an image"):
-        return f"its detections are {kept}, published are 300 of an image"
+    detections = str(protocol.get("detections", "not stated"))
+    if task == "detection" and column.dataset.startswith("lvis") and not detections.startswith("300 of an image"):
+        return f"its detections are {detections}, published are 300 of an image"
     if "IoU" in column.metric and column.metric != "fwIoU" and protocol.get("miou_denominator") != "union":
         stated = str(protocol.get("miou_denominator", "not stated")).replace("_", " ")
         return f"mIoU divides by classes with {stated}, published with ground truth or predictions"
@@ -153,13 +153,13 @@ def _dense_reason(task: str, column: Column) -> str | None:
 
 
 def _run_reason(published: PublishedTable, models: Sequence[str], run: Run) -> str | None:
-    """Why a run is of another model than all of those, or of another budget than its row's own."""
+    """Why a run's model is none of ``models``, or its budget is not that of its row."""
     if published.settings:
         return _architecture_reason(published.settings, run)
     if not any(model and model_of(run) == (ARCHITECTURES[model], "openai") for model in models):
         known = " and ".join(", ".join(models).rsplit(", ", 1))
         wanted = f"{'are' if len(models) > 1 else 'is'} {known} of OpenAI's" if known else "is no stated model"
-        return f"{_model_words(run)}; published {wanted}"
+        return f"{_model_text(run)}; published {wanted}"
     changed = budget_changes(run)
     return f"it was run with {changed}, the published one was not" if changed else None
 
@@ -174,7 +174,7 @@ def model_of(run: Run) -> tuple[str | None, str | None]:
     return None if name is None else str(name), str(weights) if weights else None
 
 
-def _model_words(run: Run) -> str:
+def _model_text(run: Run) -> str:
     name, weights = model_of(run)
     if name is None or name == "mini":
         return f"its model is {name or 'not stated'}"
@@ -182,7 +182,7 @@ def _model_words(run: Run) -> str:
 
 
 def budget_changes(run: Run) -> str:
-    """``KEY VALUE`` of a ``reproduce.py`` command that make a run another one than its row is; empty without."""
+    """The ``KEY VALUE`` overrides of a ``reproduce.py`` command that make a run differ from its row; else empty."""
     words = str(run.about.get("command") or "").split()
     if not words or not words[0].endswith("reproduce.py"):
         return ""
@@ -206,7 +206,7 @@ def _known_keys() -> frozenset[str]:
 
 
 def _architecture_reason(settings: Mapping[str, Any], run: Run) -> str | None:
-    """Of a detector or segmenter, from its configuration."""
+    """For a detector or segmenter, from its configuration."""
     stated = dict(flatten(_configuration(str(run.about.get("config") or ""))))
     for key, expected in settings.items():
         if stated.get(key) != expected:
@@ -217,7 +217,7 @@ def _architecture_reason(settings: Mapping[str, Any], run: Run) -> str | None:
 
 @lru_cache(maxsize=256)
 def _configuration(dump: str) -> dict[str, Any]:
-    """A resolved configuration; the name of a file, or what is none, is empty."""
+    """A resolved configuration; empty for a file's name or anything else."""
     if ":" not in dump or not re.search(r"^\s*MODEL:", dump, re.MULTILINE):
         return {}
     try:

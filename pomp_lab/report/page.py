@@ -20,7 +20,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below headings; a row that is a text stands across all columns and says what follows.
+    """Rows below headings; a row that is a text spans all columns and says what follows.
 
     The first column holds names, the others numbers, or texts where ``numeric`` is false.
     """
@@ -34,7 +34,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture in a file format that browsers show, with what it shows and what must be known to read it."""
+    """A picture in a format that browsers show, with a title and a caption that explains how to read it."""
 
     data: bytes
     media: Literal["svg+xml", "png"]
@@ -58,7 +58,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands below it.
+    """A heading with its content.
 
     Attributes:
         blocks: in order; a text is a paragraph.
@@ -74,7 +74,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A title, paragraphs, what must be read first, and sections."""
+    """A title, paragraphs, notes to read first, and sections."""
 
     title: str
     introduction: Sequence[str]
@@ -83,7 +83,7 @@ class Page:
 
 
 def render_html(page: Page) -> str:
-    """One file without script that asks no network; every number carries its full value."""
+    """One file without scripts or network requests; every number carries its full value."""
     from jinja2 import Environment, StrictUndefined
 
     source = resources.files("pomp_lab") / "assets" / "templates" / "report.html.j2"
@@ -125,7 +125,7 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[Cell | str] 
 
 
 def plain(text: str) -> str:
-    """Text in which nothing is markup: on one line, with what Markdown and HTML would read escaped."""
+    """Text on one line without markup: what Markdown and HTML would interpret is escaped."""
     escaped = re.sub(r"([\\|*`\[\]])", r"\\\1", " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

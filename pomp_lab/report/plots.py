@@ -1,6 +1,6 @@
 """Plots of a report: training curves, sweeps of K and the margin, base against novel, gains of classes; each an SVG.
 
-Series are told apart by marker and dash besides colour.
+Series differ in marker and dash as well as colour.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "legend.frameon": False,
-    # Names of runs are no formulas.
+    # Names of runs are not formulas.
     "text.parse_math": False,
 }
 
 
 def require_matplotlib() -> None:
-    """Ask for the optional part before any long work.
+    """Check for the optional dependency before any long work.
 
     Raises:
         UserError: when matplotlib is not installed.
@@ -60,7 +60,7 @@ def require_matplotlib() -> None:
 
 
 def plot_style() -> AbstractContextManager[None]:
-    """What all plots are drawn in."""
+    """The style of all plots."""
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
@@ -86,15 +86,15 @@ def draw_curves(runs: Sequence[Run], title: str, axis: str) -> Figure:
         if name == "loss" and min(losses) > 0 and max(losses) / min(losses) > 30:
             panel.set_yscale("log")
     caption = (
-        f"Over the training batches of each {axis}. Losses of runs with other numbers of classes, other losses or "
-        "other data are not on one scale."
+        f"Over the training batches of each {axis}. Losses of runs with different numbers of classes, losses or data "
+        "are not on the same scale."
     )
     return _figure(canvas, f"{title}: learning curves", caption)
 
 
 def draw_sweeps(swept: Sequence[Sweep], setting: str) -> Figure:
     """Accuracy against K or the margin, one panel for each column."""
-    what = "K" if setting == "K" else "the margin"
+    quantity = "K" if setting == "K" else "the margin"
     labels = list(dict.fromkeys(label for sweep in swept for label in sweep.lines))
     canvas, panels = _panels(min(len(swept), MOST_PANELS))
     for panel, sweep in zip(panels, swept, strict=False):
@@ -108,16 +108,16 @@ def draw_sweeps(swept: Sequence[Sweep], setting: str) -> Figure:
         panel.set_xticks(range(len(sweep.values)), sweep.values)
         panel.set_xlabel({"K": "K, classes in a step"}.get(setting, "margin added to the logits of negatives"))
         panel.set_ylabel(f"{sweep.column.label}, %")
-        panel.set_title(_wrapped(sweep.column.dataset, sweep.column.words))
+        panel.set_title(_wrapped(sweep.column.dataset, sweep.column.difference))
     caption = (
-        f"Runs that differ in {what} and the seed alone; whiskers are half the range over seeds, the dashed line is "
-        "the hand prompt. Steps of the axis are not to scale, and no axis begins at zero."
+        f"Runs that differ only in {quantity} and the seed; whiskers are half the range over seeds, the dashed line "
+        "is the hand prompt. The steps of the axis are not to scale, and no axis starts at zero."
     )
-    return _figure(canvas, f"Accuracy against {what}", caption)
+    return _figure(canvas, f"Accuracy against {quantity}", caption)
 
 
 def draw_pairs(pairs: Sequence[Pair]) -> Figure:
-    """Base classes across, novel classes up, one point for each row, called by the row's number."""
+    """Base classes on x, novel classes on y, one point for each row, labelled with the row's number."""
     canvas, panels = _panels(min(len(pairs), MOST_PANELS), height=3.0)
     for panel, pair in zip(panels, pairs, strict=False):
         named: list[tuple[float, float]] = []
@@ -132,11 +132,11 @@ def draw_pairs(pairs: Sequence[Pair]) -> Figure:
         several = pair.base.dataset != pair.novel.dataset
         panel.set_xlabel(pair.base.label + ", base classes" * several)
         panel.set_ylabel(pair.novel.label + ", novel classes" * several)
-        shared = [words for words in pair.base.words.split(", ") if words in pair.novel.words.split(", ")]
+        shared = [text for text in pair.base.difference.split(", ") if text in pair.novel.difference.split(", ")]
         panel.set_title(_wrapped(pair.base.dataset.replace("base", "base / novel"), ", ".join(shared)))
     caption = (
         "One point for each row, by its number in the tables where there is room. Means over seeds; hollow squares are "
-        "hand prompts. Up is better on classes that were not learned from, right on those that were. No axis begins at "
+        "hand prompts. Up is better on classes that were not learned from, right on those that were. No axis starts at "
         "zero."
     )
     return _figure(canvas, "Base against novel classes", caption)
@@ -146,7 +146,7 @@ def draw_gain(gain: Gain, left_out: int = 0) -> Figure:
     """The classes that gain and lose most against the hand prompt.
 
     Args:
-        left_out: rows that are not drawn after this one.
+        left_out: number of further comparisons that are not drawn.
     """
     whole = len(gain.classes) <= 2 * SHOWN_CLASSES
     shown = gain.classes if whole else [*gain.classes[:SHOWN_CLASSES], *gain.classes[-SHOWN_CLASSES:]]
@@ -185,7 +185,7 @@ def _figure(canvas: Canvas, title: str, caption: str) -> Figure:
     if 1 < len(labels) <= 14:
         canvas.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
     with warnings.catch_warnings():
-        # Letters that matplotlib's own font lacks are drawn by the reader's.
+        # Letters that matplotlib's font lacks are drawn with the reader's.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         canvas.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return Figure(stream.getvalue(), "svg+xml", title, caption)
@@ -202,5 +202,5 @@ def _short(text: str, most: int = 44) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _wrapped(dataset: str, words: str) -> str:
-    return "\n".join(line for text in (dataset, words) for line in textwrap.wrap(text, 40)[:3])
+def _wrapped(dataset: str, difference: str) -> str:
+    return "\n".join(line for text in (dataset, difference) for line in textwrap.wrap(text, 40)[:3])

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# What came out of a run, not what it followed.
+# Outcomes of a run, not part of its protocol.
 OUTCOMES = frozenset({"total_detections"})
-# The most telling first. {} is the value in words.
+# The most informative first. {} is the value as text.
 _PHRASES = {
     "selection": "{}",
     "split": "split {}",
@@ -32,8 +32,8 @@ _PHRASES = {
     "source": "from {}",
 }
 _ORDER = list(_PHRASES)
-_IN_BRIEF = ["selection", "protocol", "split", "metric", "candidate_names", "candidates", "half", "detections"]
-_IN_BRIEF += ["miou_denominator", "evaluation_set", "images"]
+_SHARED = ["selection", "protocol", "split", "metric", "candidate_names", "candidates", "half", "detections"]
+_SHARED += ["miou_denominator", "evaluation_set", "images"]
 _VALUES = {
     ("miou_denominator", "ground_truth"): "classes with ground truth",
     ("miou_denominator", "union"): "classes with ground truth or predictions",
@@ -41,26 +41,26 @@ _VALUES = {
 
 
 def protocol_key(protocol: Mapping[str, Any]) -> str:
-    """The same text for two protocols exactly when they agree in every word."""
+    """A text that two protocols share exactly when they agree in every entry."""
     return json.dumps({key: protocol[key] for key in protocol if key not in OUTCOMES}, sort_keys=True, default=str)
 
 
-def in_words(protocol: Mapping[str, Any]) -> list[str]:
-    """Each word of a protocol as a phrase, the most telling first; hashes last, shortened."""
+def phrases(protocol: Mapping[str, Any]) -> list[str]:
+    """Each entry of a protocol as a phrase, the most informative first; hashes last, shortened."""
     return [_phrase(key, protocol[key]) for key in sorted(protocol, key=_place) if key not in OUTCOMES]
 
 
-def in_brief(protocols: Sequence[Mapping[str, Any]], dataset: str) -> str:
-    """What several protocols share, as far as a reader of a table must know it."""
-    shared = [key for key in _IN_BRIEF if len({_exact(protocol, key) for protocol in protocols}) == 1]
+def shared_phrases(protocols: Sequence[Mapping[str, Any]], dataset: str) -> str:
+    """The shared entries of several protocols that a reader of a table must know."""
+    shared = [key for key in _SHARED if len({_exact(protocol, key) for protocol in protocols}) == 1]
     first = protocols[0]
     return "; ".join(_phrase(key, first[key]) for key in shared if key in first and first[key] != dataset)
 
 
 def differences(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each of several protocols, all that does not hold for all of them; texts differ where protocols do.
+    """For each of several protocols, the entries that are not the same in all; texts differ where protocols do.
 
-    Hashes are told only where nothing else tells two protocols apart.
+    Hashes are shown only where nothing else distinguishes two protocols.
     """
     keys = sorted({key for protocol in protocols for key in protocol} - OUTCOMES, key=_place)
     keys = [key for key in keys if len({_exact(protocol, key) for protocol in protocols}) > 1]
@@ -68,8 +68,8 @@ def differences(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
     distinct = len({protocol_key(protocol) for protocol in protocols})
     texts: list[str] = []
     # Two values may read the same: a number and its text, or two long lists.
-    for told, say in ((plain, _stated), (keys, _stated), (keys, _exactly)):
-        texts = [", ".join(say(protocol, key) for key in told) for protocol in protocols]
+    for shown_keys, phrase in ((plain, _stated), (keys, _stated), (keys, _exactly)):
+        texts = [", ".join(phrase(protocol, key) for key in shown_keys) for protocol in protocols]
         if len(set(texts)) == distinct:
             break
     return texts

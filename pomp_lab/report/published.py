@@ -1,4 +1,4 @@
-"""Published numbers: tables, columns, which data set and metric each is of, and the averages that they print."""
+"""Published numbers: tables, columns, the data set and metric of each, and the averages that they print."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class PublishedColumn:
         datasets: names in ``metrics.json`` of the data set, or of an average; empty for costs.
         metric: its name in ``metrics.json``.
         model: the backbone, where the columns of a table have different ones.
-        means: places of the columns that it is the mean of.
-        harmonic: places of the two columns that it is the harmonic mean of.
+        means: indices of the columns that it is the mean of.
+        harmonic: indices of the two columns that it is the harmonic mean of.
     """
 
     name: str
@@ -52,11 +52,11 @@ class PublishedTable:
     """A published table.
 
     Attributes:
-        protocol: what its numbers follow, in words.
-        metrics: what a run's protocol may call the metric, when it calls it anything; Fixed AP is not AP.
-        reference: name of the row that differences are taken to.
+        protocol: the protocol of its numbers, as text.
+        metrics: names that a run's protocol may give the metric, where it names one; Fixed AP is not AP.
+        reference: name of the row that differences are computed to.
         model: the backbone of OpenAI's CLIP of all columns that name none; empty where it is not known.
-        settings: what the configuration of a detector or segmenter says of the published architecture.
+        settings: configuration values of a detector or segmenter with the published architecture.
         rows: name and one number for each column, NaN where none is given.
     """
 
@@ -88,7 +88,7 @@ def load_published() -> tuple[PublishedTable, ...]:
 
 
 def with_averages(run: Run) -> Run:
-    """The run with scores for each published average over data sets all of which it has once.
+    """The run, with scores for each published average whose data sets it all has exactly once.
 
     An average follows the protocols of all its members, so that averages of different protocols share no column.
     """

@@ -19,17 +19,17 @@ from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import read_json
 
 METRICS = "metrics.json"
-# Files beside runs may be anything, predictions of a whole data set included; results are small.
+# Other files in a run's folder may be anything, even predictions of a whole data set; results are small.
 LARGEST_RESULT = 5_000_000
-# Settings that have another name here.
+# Settings that reports call by another name.
 _SETTING_NAMES = {"LOSS.NUM_CLASSES": "K", "num_classes": "K", "LOSS.CORRECTION": "correction"}
-# A run may say it in its configuration instead of its protocol.
+# A run may state it in its configuration instead of its protocol.
 _SELECTION = re.compile(r"^\s*(?:\w+\.)?SELECT_ON_TEST:\s*true\b", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a run says of one data set under one protocol.
+    """A run's numbers on one data set under one protocol.
 
     Attributes:
         numbers: metric → value; NaN where it is not defined.
@@ -43,7 +43,7 @@ class Scores:
 
     @cached_property
     def key(self) -> tuple[str, str]:
-        """Data set and protocol: what numbers must share to stand in one column."""
+        """Data set and protocol, which all numbers of a column share."""
         return self.dataset, protocol_key(self.protocol)
 
 
@@ -54,11 +54,11 @@ class Run:
     Attributes:
         name: unique in a report.
         label: of its row; runs with one label and settings that differ in the seed alone share a row.
-        settings: what tells runs apart, ``seed`` included; ``K`` and ``correction`` where they are known. Empty where
+        settings: what distinguishes runs, ``seed`` included; ``K`` and ``correction`` where they are known. Empty where
             the file does not say: such a run has a row of its own.
-        about: ``_run``.
+        about: the ``_run`` object.
         history: one entry per epoch or logged iteration.
-        hand: whether the class names stood in a hand-written template.
+        hand: whether the prompt is a hand-written template.
     """
 
     name: str
@@ -96,15 +96,15 @@ class FoundRuns:
 def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> FoundRuns:
     """Read the runs in files and folders.
 
-    A file that is named must hold results; of what only lies below a named folder, other files are ``ignored``.
+    A file that is named must hold results; below a named folder, other files are ``ignored``.
 
     Args:
         arguments: each a file of results, a folder with a ``metrics.json``, or a folder to look for both in; with
             ``NAME=`` before it a run is called NAME, and several are called NAME/….
 
     Raises:
-        UserError: when there is nothing to read, a named file is no JSON or holds no results, or two runs have one
-            name.
+        UserError: when there is nothing to read, a named file is not JSON or holds no results, or two runs have the
+            same name.
     """
     if not arguments:
         raise UserError("no runs; give files with results, or folders with a metrics.json")
@@ -128,7 +128,7 @@ def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> FoundRuns:
 
 
 def _joined(runs: Sequence[Run]) -> list[Run]:
-    """Runs that several tables hold, known by their ``id``, once, with all labels and all data sets."""
+    """Runs with the same ``id`` in several tables merged into one, with all labels and all data sets."""
     by_id: dict[str, Run] = {}
     for run in runs:
         key = str(run.about.get("id") or f"{run.name}/")
@@ -145,7 +145,7 @@ def read_runs(path: Path, document: Any, name: str) -> list[Run]:
     """The runs of a JSON document: a ``metrics.json``, or a results file with many of them.
 
     Raises:
-        UserError: when it holds no results, or a number is none.
+        UserError: when it holds no results, or a value is not a number.
     """
     if _is_metrics(document):
         run = _read_metrics(path, document, name)
@@ -165,7 +165,7 @@ def read_runs(path: Path, document: Any, name: str) -> list[Run]:
 
 
 def _renamed(run: Run, name: str) -> Run:
-    """A run whose row was called by its name is called by the new one; a row that has a label of its own keeps it."""
+    """The run under another name; its label changes too where it was the old name."""
     return dataclasses.replace(run, name=name, label=name if run.label == run.name else run.label)
 
 
@@ -206,7 +206,7 @@ def _read_folder(folder: Path, ignored: list[Ignored]) -> list[Run]:
 
 
 def _json_files(folder: Path) -> Iterator[Path]:
-    """In natural order; of a folder with a ``metrics.json`` that alone, since its parts are in that file."""
+    """In natural order; a folder with a ``metrics.json`` has only that one, which includes its parts."""
     for where, folders, files in os.walk(folder):
         if METRICS in files:
             folders.clear()
@@ -225,7 +225,7 @@ def _natural(text: str) -> list[tuple[float, str]]:
 def _is_metrics(document: Any) -> bool:
     if not isinstance(document, dict) or not any(isinstance(document.get(key), dict) for key in ("_run", "_protocol")):
         return False
-    # Benchmarks of costs describe their run too, but have no flat numbers.
+    # Benchmarks of costs have a _run object too, but no flat numbers.
     numbers = [key for key in document if not key.startswith("_")]
     return not numbers or any("/" in key for key in numbers)
 
@@ -243,12 +243,12 @@ def _read_metrics(path: Path, document: Mapping[str, Any], name: str) -> Run:
     classes = read_classes(path.parent) if path.name == METRICS else {}
     scores = []
     for dataset, values in numbers.items():
-        # Two protocols that nobody stated are not known to be the same.
+        # Two unstated protocols are not known to be the same.
         protocol = protocols.get(dataset) or {"protocol": f"not stated by {name}"}
         protocol = {**protocol, "selection": ON_REPORTED} if selected else protocol
         scores.append(Scores(dataset, protocol, values, classes.get(dataset, {})))
     prompt = str(about.get("prompt") or "")
-    # A template, several, or the name of published ones; not the file of what was learned.
+    # A template, several, or the name of published ones; not the file of a learned prompt.
     template = bool(prompt) and not prompt.endswith((".safetensors", ".tar", ".pth", ".pt"))
     settings = _settings(about, path) or ({} if template else prompt_settings(prompt, path.parent))
     history = read_history(path, about)

@@ -1,4 +1,4 @@
-"""Rows and columns: runs that differ in the seed alone share a row, numbers of two protocols never share a column."""
+"""Rows and columns: runs that differ only in the seed share a row, numbers of two protocols never share a column."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pomp_lab.report.results import Run, Scores
 from pomp_lab.report.run_details import LEARNED_AS
 from pomp_lab.runs import mean_and_spread
 
-# Behind the name of a row whose checkpoint was chosen on the reported images.
+# Appended to the name of a row whose checkpoint was chosen on the reported images.
 CHOSEN = "†"
-# In no unit or another one than percent; shown with three digits, and the lowest is the best.
+# Not in percent; shown with three digits, and the lowest is the best.
 LOWER_IS_BETTER = frozenset({"alignment", "uniformity", "loss"})
-# Other names of numbers that are there already.
+# Other names of numbers that are already present.
 ALIASES = {"mIoU-base": "mIoU-seen", "mIoU-unbase": "mIoU-unseen", "hIoU-base": "hIoU"}
 _LABELS = {"top1": "top-1", "top5": "top-5", "per_class": "top-1, mean of classes", "top1_gain": "top-1 gain"}
 _ORDER = ["top1", "top5", "per_class", "AP", "APr", "APc", "APf", "AP50", "AP75", "APs", "APm", "APl"]
@@ -32,17 +32,17 @@ class Column:
     """One data set, one metric, one protocol.
 
     Attributes:
-        words: how the protocol differs from those of the other columns of this data set in a table; empty for one.
+        difference: how the protocol differs from those of the other columns of this data set; empty for one column.
     """
 
     dataset: str
     metric: str
     protocol: dict[str, Any]
-    words: str = ""
+    difference: str = ""
 
     @cached_property
     def protocol_key(self) -> str:
-        """The same for columns of one protocol."""
+        """A text that is the same for columns of one protocol."""
         return protocol_key(self.protocol)
 
     @property
@@ -66,7 +66,7 @@ class Column:
         return self.metric.startswith("mask_"), _ORDER.index(bare) if bare in _ORDER else len(_ORDER), self.metric
 
     def scores(self, run: Run) -> Scores | None:
-        """What the run says of this data set under this protocol."""
+        """The run's numbers on this data set under this protocol."""
         key = (self.dataset, self.protocol_key)
         return next((scores for scores in run.scores if scores.key == key), None)
 
@@ -76,7 +76,7 @@ class Row:
     """Runs of one label and the same settings.
 
     Attributes:
-        number: in the report, from 1; plots call the row by it.
+        number: in the report, from 1; plots label the row with it.
         settings: those of the runs, without the seed.
     """
 
@@ -87,7 +87,7 @@ class Row:
 
     @property
     def hand(self) -> bool:
-        """Whether the class names stood in a hand-written template."""
+        """Whether the prompt is a hand-written template."""
         return self.runs[0].hand
 
     @property
@@ -108,8 +108,8 @@ class Cell:
     Attributes:
         mean: over the runs that have a number; NaN when none has.
         spread: half the range of those.
-        count: of those.
-        undefined: runs that have the metric without a number.
+        count: number of those runs.
+        undefined: number of runs where the metric is NaN.
     """
 
     mean: float
@@ -145,7 +145,7 @@ def cell(row: Row, column: Column) -> Cell | None:
 
 
 def build_columns(runs: Sequence[Run]) -> list[Column]:
-    """All columns: data sets in the order in which they come, of each the metrics, of these the protocols."""
+    """All columns, ordered by data set (as they first occur), metric and protocol."""
     columns: dict[tuple[str, str, str], Column] = {}
     for scores in (scores for run in runs for scores in run.scores):
         for metric in scores.numbers:
@@ -153,21 +153,23 @@ def build_columns(runs: Sequence[Run]) -> list[Column]:
                 columns.setdefault((*scores.key, metric), Column(scores.dataset, metric, dict(scores.protocol)))
     datasets = list(dict.fromkeys(column.dataset for column in columns.values()))
     ordered = sorted(columns.values(), key=lambda column: (datasets.index(column.dataset), column.order))
-    return with_words(ordered)
+    return with_differences(ordered)
 
 
-def with_words(columns: Sequence[Column]) -> list[Column]:
-    """The columns, with how their protocols differ from those of the others here of the same data set."""
-    words: dict[tuple[str, str], str] = {}
+def with_differences(columns: Sequence[Column]) -> list[Column]:
+    """The columns, each with how its protocol differs from those of the others of the same data set."""
+    texts_by_key: dict[tuple[str, str], str] = {}
     for dataset in {column.dataset for column in columns}:
         protocols = {column.protocol_key: column.protocol for column in columns if column.dataset == dataset}
         texts = differences(list(protocols.values()))
-        words |= {(dataset, key): text for key, text in zip(protocols, texts, strict=True)}
-    return [dataclasses.replace(column, words=words[column.dataset, column.protocol_key]) for column in columns]
+        texts_by_key |= {(dataset, key): text for key, text in zip(protocols, texts, strict=True)}
+    return [
+        dataclasses.replace(column, difference=texts_by_key[column.dataset, column.protocol_key]) for column in columns
+    ]
 
 
 def group_rows(runs: Sequence[Run]) -> list[Row]:
-    """Rows in the order in which their first runs come; rows of one label are told apart by what differs."""
+    """Rows in the order of their first runs; rows of the same label are distinguished by what differs."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(_identity(run), []).append(run)
@@ -178,14 +180,14 @@ def group_rows(runs: Sequence[Run]) -> list[Row]:
     for number, (group, stated, label) in enumerate(zip(members, settings, labels, strict=True), 1):
         alike = [other for other, name in zip(settings, labels, strict=True) if name == label]
         if len(alike) > 1:
-            words = told_apart(alike)[alike.index(stated)]
-            label = f"{label} ({words if told_apart(alike).count(words) == 1 else group[0].name})"
+            text = distinguishing_settings(alike)[alike.index(stated)]
+            label = f"{label} ({text if distinguishing_settings(alike).count(text) == 1 else group[0].name})"
         rows.append(Row(number, label, tuple(group), stated))
     return rows
 
 
-def told_apart(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each of several settings states that not all of them do; long values are left out."""
+def distinguishing_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each of several settings, the entries that are not the same in all; long values are left out."""
     keys = sorted({key for group in settings for key in group})
     keys = [key for key in keys if len({exact(group.get(key)) for group in settings}) > 1]
     texts = []
@@ -197,7 +199,7 @@ def told_apart(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def without_seed(run: Run) -> dict[str, Any]:
-    """Settings without the seed, and without where it was scored, which columns say."""
+    """Settings without the seed, and without the evaluation's, which columns show."""
     return {key: value for key, value in run.settings.items() if key != "seed" and not key.startswith("EVAL.")}
 
 
@@ -209,12 +211,12 @@ def exact(value: Any) -> str:
 def _identity(run: Run) -> str:
     if run.label != run.name:
         return exact([run.label, without_seed(run)])
-    # A metrics.json does not say all that decided it, unless the training of the scored prompt lies beside that.
+    # A metrics.json does not hold everything that decided it, unless the training of the prompt is next to it.
     return exact([without_seed(run)]) if LEARNED_AS in run.settings else exact([run.name])
 
 
 def _distinct_seeds(group: list[Run]) -> list[list[Run]]:
-    """Scored prompts of which two have one seed differ in something else, or are one prompt twice: each by itself."""
+    """Scored prompts with a repeated seed differ in something else, or are the same prompt twice: one row each."""
     by_name = any(run.label == run.name for run in group)
     seeds = {exact(run.settings.get("seed")) for run in group}
     return [[run] for run in group] if by_name and len(seeds) < len(group) else [group]

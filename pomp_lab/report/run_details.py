@@ -1,4 +1,4 @@
-"""What a run's folder holds beside ``metrics.json``: the log, numbers of each class, and the prompt that was scored."""
+"""Other files of a run next to ``metrics.json``: the log, numbers of each class, and the prompt that was scored."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from prompt_core.config import flatten
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, read_safetensors, sha256_of_json
 
-# The setting that says what all but the seed of a learned prompt was.
+# The setting that identifies how a prompt was learned, apart from the seed.
 LEARNED_AS = "training_sha256"
-# Keys of a training's configuration that are settings by themselves, or that decide nothing.
+# Keys of a training configuration that are settings by themselves, or that do not affect the result.
 _NOT_LEARNED = ("SEED", "OUTPUT", "DEVICE", "LOSS.NUM_CLASSES", "LOSS.CORRECTION", "DATA.CACHE", "DATA.WORKERS")
 _CURVES = {"total_loss": "loss", "loss": "loss", "accuracy": "accuracy", "epoch": "epoch", "iteration": "iteration"}
 ClassNumbers = dict[str, dict[str, float]]
 
 
 def read_history(metrics: Path, about: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Loss, accuracy and epoch or iteration, from ``_run.history`` or else from ``log.jsonl`` beside the file."""
+    """Loss, accuracy and epoch or iteration, from ``_run.history`` or else from ``log.jsonl`` next to the file."""
     history = about.get("history")
     entries: list[Any] = history if isinstance(history, list) else []
     log = metrics.parent / "log.jsonl"
@@ -35,25 +35,25 @@ def read_history(metrics: Path, about: Mapping[str, Any]) -> list[dict[str, floa
                 entries.append(json.loads(line))
             except ValueError:
                 continue  # the last line of a run that is going on or was killed
-    kept = []
+    curve = []
     for entry in filter(lambda entry: isinstance(entry, dict), entries):
         numbers = {name: float(entry[key]) for key, name in _CURVES.items() if _is_finite(entry.get(key))}
         if "loss" in numbers and ("epoch" in numbers or "iteration" in numbers):
-            kept.append(numbers)
-    return kept
+            curve.append(numbers)
+    return curve
 
 
 def read_classes(folder: Path) -> dict[str, ClassNumbers]:
     """Data set → class → metric → value, from ``per_class.json`` in the folder and its ``inference_*`` folders.
 
-    Numbers that are not defined are left out. Classes are called by their name, those that share one by name and id.
+    Undefined numbers are left out. Classes go by their name, those that share one by name and id.
 
     Raises:
-        UserError: when such a file is no JSON.
+        UserError: when such a file is not JSON.
     """
     by_dataset: dict[str, ClassNumbers] = {}
     for path in [folder / "per_class.json", *sorted(folder.glob("inference_*/per_class.json"))]:
-        # An oracle's numbers have the data set's name, and are not the model's.
+        # An oracle's numbers bear the data set's name, but are not the model's.
         if not path.is_file() or "_oracle_" in path.parent.name:
             continue
         document = read_json(path)
@@ -73,7 +73,7 @@ def prompt_settings(prompt: str, folder: Path) -> dict[str, Any]:
     """How a scored prompt was learned, from the metadata of its file; empty where the file is gone or says nothing.
 
     Args:
-        prompt: path as the run was given it, from the working folder or from ``folder``.
+        prompt: path as given to the run, relative to the working folder or to ``folder``.
     """
     path = next((path for path in (Path(prompt), folder / prompt) if path.is_file()), None)
     if path is None or path.suffix != ".safetensors":
@@ -91,13 +91,13 @@ def prompt_settings(prompt: str, folder: Path) -> dict[str, Any]:
     settings["names"] = vocabulary.get("size") if isinstance(vocabulary, dict) else None
     configuration = _training_configuration(path, metadata)
     if configuration is not None:
-        kept = {key: value for key, value in configuration.items() if key not in _NOT_LEARNED}
-        settings[LEARNED_AS] = sha256_of_json({k: v for k, v in kept.items() if not k.startswith(("LOG.", "EVAL."))})
+        keys = [k for k in configuration if k not in _NOT_LEARNED and not k.startswith(("LOG.", "EVAL."))]
+        settings[LEARNED_AS] = sha256_of_json({key: configuration[key] for key in keys})
     return settings
 
 
 def _training_configuration(prompt: Path, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a prompt was learned with, from the ``metrics.json`` that its training left beside it.
+    """The configuration that a prompt was learned with, from the ``metrics.json`` next to it.
 
     None where there is none, or where its numbers are not those in the prompt's file.
     """

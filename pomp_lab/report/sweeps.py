@@ -1,4 +1,4 @@
-"""What can be drawn: K or the margin alone varied, base against novel classes, classes against the hand prompt."""
+"""Data of the plots: sweeps of K or the margin, base against novel classes, gains of classes over the hand prompt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pomp_lab.report.protocol_text import protocol_key
-from pomp_lab.report.rows import Column, Row, cell, exact, told_apart
+from pomp_lab.report.rows import Column, Row, cell, distinguishing_settings, exact
 from prompt_core.errors import UserError, nearest
 
 
@@ -18,7 +18,7 @@ class Sweep:
 
     Attributes:
         values: of the setting, in the order of the axis.
-        lines: what its rows share and other lines do not → (value, mean, spread) in order.
+        lines: what distinguishes a line from the others → (value, mean, spread) in order.
         baseline: mean of the first baseline that has one, NaN without.
     """
 
@@ -30,7 +30,7 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two columns that are one measure of base and of novel classes, with (row, x, y)."""
+    """Two columns with the same measure of base and of novel classes, with (row, x, y)."""
 
     base: Column
     novel: Column
@@ -49,12 +49,12 @@ class Gain:
 
 
 def sweeps(rows: Sequence[Row], columns: Sequence[Column], setting: str, baselines: Sequence[Row] = ()) -> list[Sweep]:
-    """For each column with rows that differ in ``setting`` (``K`` or ``correction``) and the seed alone."""
+    """For each column, the rows that differ only in ``setting`` (``K`` or ``correction``) and the seed."""
     groups: dict[str, list[Row]] = {}
     for row in sorted((row for row in rows if setting in row.settings), key=lambda row: _step(row, setting)):
         groups.setdefault(exact(_others(row, setting)), []).append(row)
     members = sorted((group for group in groups.values() if len(group) > 1), key=lambda group: group[0].number)
-    labels = told_apart([_others(group[0], setting) for group in members])
+    labels = distinguishing_settings([_others(group[0], setting) for group in members])
     swept = []
     for column in columns:
         lines: dict[str, list[tuple[str, float, float]]] = {}
@@ -72,7 +72,7 @@ def sweeps(rows: Sequence[Row], columns: Sequence[Column], setting: str, baselin
 
 
 def base_novel_pairs(rows: Sequence[Row], columns: Sequence[Column]) -> list[Pair]:
-    """Columns of base (seen, frequent) and of novel (unseen, rare) classes that agree in all else that matters."""
+    """Columns of base (seen, frequent) and of novel (unseen, rare) classes with otherwise equal protocols."""
     pairs = []
     for base, novel in [(base, novel) for base in columns for novel in columns if _is_pair(base, novel)]:
         points = []
@@ -86,9 +86,7 @@ def base_novel_pairs(rows: Sequence[Row], columns: Sequence[Column]) -> list[Pai
 
 
 def class_gains(rows: Sequence[Row], columns: Sequence[Column], baselines: Sequence[Row]) -> list[Gain]:
-    """Classes of each row against those of the first baseline that has some on the same data set under the same
-    protocol; means over runs.
-    """
+    """Classes of each row against those of the first baseline with the same data set and protocol; means over runs."""
     gains = []
     for column in {(column.dataset, column.protocol_key): column for column in columns}.values():
         known = [(row, means) for row in baselines if (means := _class_means(row, column))]
@@ -109,11 +107,10 @@ def class_gains(rows: Sequence[Row], columns: Sequence[Column], baselines: Seque
 
 
 def find_baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
-    """Rows to compare with: the one called ``name``, else those of hand prompts, of which “a photo of a {}.” comes
-    first.
+    """Rows to compare with: the one called ``name``, else those of hand prompts, “a photo of a {}.” first.
 
     Raises:
-        UserError: when no row is called so.
+        UserError: when no row has this name.
     """
     if name is None:
         hand = [row for row in rows if row.hand]
@@ -135,7 +132,7 @@ def _class_means(row: Row, column: Column) -> dict[str, dict[str, float]]:
     return {name: {metric: sum(v) / len(v) for metric, v in numbers.items()} for name, numbers in values.items()}
 
 
-# What base and novel classes differ in by nature, so that it need not agree.
+# Entries that necessarily differ between base and novel classes.
 _OF_THE_CLASSES = {"images", "images_of", "candidates", "candidate_names", "source", "unreadable"}
 _PAIRED = {"mIoU-seen": "mIoU-unseen", "box_APf": "box_APr", "mask_APf": "mask_APr"}
 _PAIRED |= {f"{task}_AP50-seen": f"{task}_AP50-unseen" for task in ("box", "mask")}
@@ -151,8 +148,8 @@ def _is_pair(base: Column, novel: Column) -> bool:
 
 
 def _rest(column: Column) -> str:
-    kept = column.protocol.keys() - _OF_THE_CLASSES
-    return protocol_key({key: column.protocol[key] for key in kept if not key.endswith("sha256")})
+    keys = column.protocol.keys() - _OF_THE_CLASSES
+    return protocol_key({key: column.protocol[key] for key in keys if not key.endswith("sha256")})
 
 
 def _others(row: Row, setting: str) -> dict[str, Any]:
@@ -169,5 +166,5 @@ def _step(row: Row, setting: str) -> tuple[int, float, str]:
     try:
         return 0, float(value), f"{float(value):g}"
     except (TypeError, ValueError):
-        # log10 before ln, which is larger: the margin of one K grows.
+        # log10 before ln, whose margin is larger for the same K.
         return 1, {"log10": 1.0, "ln": 2.0}.get(str(value), 3.0), str(value)

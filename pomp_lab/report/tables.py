@@ -1,4 +1,4 @@
-"""Tables: which columns stand side by side, over which rows, and published numbers below them where they may stand."""
+"""Tables: which columns and rows belong together, and the published numbers below them where they are comparable."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pomp_lab.report.comparable import why_not
-from pomp_lab.report.protocol_text import in_brief
+from pomp_lab.report.protocol_text import shared_phrases
 from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
-from pomp_lab.report.rows import LOWER_IS_BETTER, Cell, Column, Row, cell, number_text, with_words
+from pomp_lab.report.rows import LOWER_IS_BETTER, Cell, Column, Row, cell, number_text, with_differences
 
 # A data set with more columns has a table of boxes and one of masks.
 NARROW = 12
@@ -20,7 +20,7 @@ class Table:
     """Numbers of one kind.
 
     Attributes:
-        rows: those with a number in it.
+        rows: those with at least one number.
         cells: one for each row and column, None where there is none.
     """
 
@@ -31,32 +31,32 @@ class Table:
 
     @property
     def task(self) -> str:
-        """That of its columns."""
+        """The task of its columns."""
         return self.columns[0].task
 
     @property
     def main(self) -> bool:
-        """Whether it holds what is looked at first."""
+        """Whether it holds the main metrics of its task."""
         return self.task != "classification" or self.columns[0].metric in ("top1", "accuracy")
 
     @property
     def common_protocol(self) -> str:
-        """What the protocols of all columns share, in words."""
-        return in_brief([column.protocol for column in self.columns], self.columns[0].dataset)
+        """What the protocols of all columns share, as text."""
+        return shared_phrases([column.protocol for column in self.columns], self.columns[0].dataset)
 
     @property
     def headings(self) -> list[str]:
-        """Data set, metric and what is special in the protocol, as far as the title does not say it."""
+        """Data set, metric and what distinguishes the protocol, as far as the title does not say it."""
         several = len({column.dataset for column in self.columns}) > 1
         metrics = len({column.metric for column in self.columns}) > 1 or not several
         texts = []
         for column in self.columns:
             names = [column.dataset] * several + [column.label] * metrics
-            texts.append(": ".join([", ".join(names), *([column.words] if column.words else [])]))
+            texts.append(": ".join([", ".join(names), *([column.difference] if column.difference else [])]))
         return texts
 
     def best(self, place: int) -> str | None:
-        """How the best mean of a column reads; None where fewer than two different means can be compared."""
+        """The best mean of a column as text; None where fewer than two different means can be compared."""
         metric = self.columns[place].metric
         means = {row[place].mean for row in self.cells if (row[place] or NO_NUMBER).count}  # type: ignore[union-attr]
         best = min if metric in LOWER_IS_BETTER else max
@@ -68,10 +68,10 @@ NO_NUMBER = Cell(math.nan, 0.0, 0, 0)
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published table beside one of ours.
+    """A published table compared with one of ours.
 
     Attributes:
-        rows: label and one number for each column of our table, NaN where none may stand there; empty where none of our
+        rows: label and one number for each column of our table, NaN where none is comparable; empty where none of our
             numbers can be compared.
         gaps: row of ours, label of the published row, and mean minus published number for each column.
         refused: which of our numbers are not compared, and why.
@@ -84,7 +84,7 @@ class Comparison:
 
 
 def build_tables(rows: Sequence[Row], columns: Sequence[Column]) -> list[Table]:
-    """Tables by task, what is looked at first before other metrics."""
+    """Tables by task, main metrics before others."""
     tables = []
     for task in ("classification", "detection", "segmentation"):
         members = [column for column in columns if column.task == task]
@@ -97,12 +97,12 @@ def build_tables(rows: Sequence[Row], columns: Sequence[Column]) -> list[Table]:
 def compare(table: Table) -> list[Comparison]:
     """Published tables with numbers of the table's data sets and metrics.
 
-    A published number stands in a column when at least one row of ours can be compared with it there.
+    A published number appears in a column when at least one row of ours can be compared with it there.
     """
     comparisons = []
     for published in load_published():
         refusals: list[tuple[str, str, str]] = []
-        # backbone → column of ours → place of the published column, and the rows of ours that are compared there
+        # backbone → our column → index of the published column, and our rows that are compared there
         allowed: dict[str, dict[int, tuple[int, list[Row]]]] = {}
         for number, column in enumerate(table.columns):
             places = [place for place, other in enumerate(published.columns) if same_numbers(other, column)]
@@ -144,7 +144,7 @@ def refusal_texts(refusals: Sequence[tuple[str, str, str]]) -> list[str]:
 
 
 def few(names: Sequence[str], most: int = 5) -> str:
-    """The first names and the number of the others."""
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -188,9 +188,7 @@ def _by_metric(rows: Sequence[Row], columns: Sequence[Column]) -> list[tuple[str
 
 
 def _by_data_set(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
-    """One table for each data set, or one of boxes and one of masks where that would be wide; all metrics of one
-    protocol before those of the next.
-    """
+    """One table for each data set, split into boxes and masks where it would be wide; columns ordered by protocol."""
     tables = []
     for dataset in dict.fromkeys(column.dataset for column in columns):
         members = [column for column in columns if column.dataset == dataset]
@@ -204,7 +202,7 @@ def _by_data_set(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
 
 
 def _connected(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[Column]]:
-    """Columns in groups: no row has numbers in two groups, and where all are few no data set is in two."""
+    """Columns in groups: no row has numbers in two groups; with few columns no data set is in two either."""
     groups: list[tuple[set[object], list[Column]]] = []
     for column in columns:
         names: set[object] = {row.number for row in rows if cell(row, column) is not None}
@@ -218,5 +216,5 @@ def _connected(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[Colu
 
 def _table(title: str, columns: list[Column], rows: Sequence[Row]) -> Table:
     cells = {row: [cell(row, column) for column in columns] for row in rows}
-    kept = [row for row in rows if any(numbers is not None for numbers in cells[row])]
-    return Table(title, with_words(columns), kept, [cells[row] for row in kept])
+    filled = [row for row in rows if any(numbers is not None for numbers in cells[row])]
+    return Table(title, with_differences(columns), filled, [cells[row] for row in filled])

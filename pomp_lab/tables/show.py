@@ -110,7 +110,7 @@ def _text(row: ReportRow, column: Column) -> str:
 
 def _heading(column: Column, columns: Sequence[Column]) -> str:
     parts = [column.dataset, *([column.label] if len({each.metric for each in columns}) > 1 else [])]
-    return ": ".join([", ".join(parts), *([column.words] if column.words else [])])
+    return ": ".join([", ".join(parts), *([column.difference] if column.difference else [])])
 
 
 def _beside(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[list[tuple[str, ...]], list[str]]:

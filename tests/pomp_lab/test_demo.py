@@ -177,11 +177,11 @@ def test_verdict_follows_the_interval(demo: DemoResult, gain: float, verdict: st
 
 
 def test_again_uses_what_is_there(demo: DemoResult, tiny_files: tuple[Path, Path]) -> None:
-    kept = [*(demo.folder / "shapes").rglob("*.png"), *(demo.folder / "cache").rglob("features.npy")]
-    before = {file: file.stat().st_mtime_ns for file in kept}
+    reused = [*(demo.folder / "shapes").rglob("*.png"), *(demo.folder / "cache").rglob("features.npy")]
+    before = {file: file.stat().st_mtime_ns for file in reused}
     context = SoftPrompt.load(demo.folder / "prompt" / "prompt.safetensors").context
     again = run_demo(demo.folder, settings(tiny_files), SHAPES, workers=1)
-    assert {file: file.stat().st_mtime_ns for file in kept} == before
+    assert {file: file.stat().st_mtime_ns for file in reused} == before
     assert torch.equal(SoftPrompt.load(demo.folder / "prompt" / "prompt.safetensors").context, context)
     assert again.metrics == demo.metrics
 
@@ -248,6 +248,6 @@ def test_page_in_a_browser(demo: DemoResult, tmp_path: Path) -> None:
         text=True,
         timeout=120,
     )
-    found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))  # type: ignore[union-attr]
-    assert found == {"tables": 5, "broken": 0, "requests": 0, "wider": False}
+    measured = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))  # type: ignore[union-attr]
+    assert measured == {"tables": 5, "broken": 0, "requests": 0, "wider": False}
     assert "CONSOLE" not in done.stderr

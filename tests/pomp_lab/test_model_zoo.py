@@ -72,24 +72,24 @@ def test_first_sentences_tasks_and_sizes(tree: Path) -> None:
     assert files["prompt/mini_three.yaml"].about == "Three is (small)."
     assert files["seg.yaml"].about == "All are seen."
     assert files["mini/stage.yaml"].about == "Stage 1 of configs/mini/scenes.yaml."
-    told = {name: (file.task, file.small) for name, file in files.items()}
-    assert told["prompt/two.yaml"] == ("classification", False)
-    assert told["prompt/mini_three.yaml"] == ("classification", True)
-    assert told["mini/scenes.yaml"] == ("detection", True)
-    assert told["seg_elsewhere.yaml"] == ("segmentation", False)
+    tasks = {name: (file.task, file.small) for name, file in files.items()}
+    assert tasks["prompt/two.yaml"] == ("classification", False)
+    assert tasks["prompt/mini_three.yaml"] == ("classification", True)
+    assert tasks["mini/scenes.yaml"] == ("detection", True)
+    assert tasks["seg_elsewhere.yaml"] == ("segmentation", False)
 
 
 def test_commands(tree: Path) -> None:
     files = read_configurations(tree)
-    own = {name.removeprefix("configs/"): commands(file, files, tree) for name, file in files.items()}
-    assert own["prompt/one.yaml"] == [LEARN]
-    assert own["prompt/two.yaml"] == [
+    lines = {name.removeprefix("configs/"): commands(file, files, tree) for name, file in files.items()}
+    assert lines["prompt/one.yaml"] == [LEARN]
+    assert lines["prompt/two.yaml"] == [
         "python tools/pretrain_prompt.py --config configs/prompt/two.yaml --output runs/two"
     ]
-    assert own["mini/scenes.yaml"] == ["python tools/many.py --shapes shapes --output runs/many"]
-    assert own["mini/stage.yaml"] == own["mini/scenes.yaml"]
-    assert own["seg.yaml"] == ["python tools/train_net.py --config configs/seg.yaml --num-gpus 8"]
-    assert own["seg_elsewhere.yaml"] == [
+    assert lines["mini/scenes.yaml"] == ["python tools/many.py --shapes shapes --output runs/many"]
+    assert lines["mini/stage.yaml"] == lines["mini/scenes.yaml"]
+    assert lines["seg.yaml"] == ["python tools/train_net.py --config configs/seg.yaml --num-gpus 8"]
+    assert lines["seg_elsewhere.yaml"] == [
         "python tools/train_net.py --config configs/seg_elsewhere.yaml --num-gpus 8 --eval-only"
     ]
 
@@ -172,7 +172,7 @@ def test_mappings_to_what_is_not_there(tree: Path, mapping: Any, change: dict[st
 
 
 def test_the_committed_page_is_what_the_files_say() -> None:
-    """Mend it by: python tools/model_zoo.py --output docs/model_zoo.md"""
+    """To update it: python tools/model_zoo.py --output docs/model_zoo.md"""
     page = zoo_page(ROOT, ROOT / "docs")
     assert page == (ROOT / "docs/model_zoo.md").read_text(encoding="utf-8")
     linked = re.findall(r"\]\(\.\./(configs/[^)]+)\)", page)

@@ -45,8 +45,8 @@ def base_novel_writer(root: Path) -> Write:
         path = root / "base_novel.json"
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else {}
         numbers, protocol = {}, {}
-        for group, value, own in (("base", base, 160), ("novel", novel, 40)):
-            for among, less, count in (("own", 0, own), ("both", 5, 200)):
+        for group, value, classes in (("base", base, 160), ("novel", novel, 40)):
+            for among, less, count in (("own", 0, classes), ("both", 5, 200)):
                 name = f"tiny_{group}_of_{among}"
                 numbers[f"{name}/top1"] = value - less
                 protocol[name] = {"candidate_names": among, "candidates": count, "half": half}

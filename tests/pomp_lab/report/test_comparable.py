@@ -25,7 +25,7 @@ MASKS = {"config": "MODEL:\n  RESNETS:\n    DEPTH: 101\n  CLIP_ADAPTER:\n    CLI
 def refusal(table: str, dataset: str, metric: str, protocol: dict[str, Any], about: dict[str, Any]) -> str | None:
     run = Run("run", Path("run"), "run", [Scores(dataset, protocol, {metric: 50.0})], {"method": "pomp"}, about)
     column = Column(dataset, metric, protocol)
-    return why_not(TABLES[table], [each for each in TABLES[table].columns if same_numbers(each, column)], column, [run])
+    return why_not(TABLES[table], [c for c in TABLES[table].columns if same_numbers(c, column)], column, [run])
 
 
 def classification(name: str, **words: Any) -> dict[str, Any]:
@@ -58,8 +58,10 @@ def classification(name: str, **words: Any) -> dict[str, Any]:
     ],
 )
 def test_images_and_classes(name: str, words: dict[str, Any], reason: str | None) -> None:
-    found = refusal("Cross-dataset and cross-domain transfer", name, "top1", classification(name, **words), OPENAI)
-    assert found is None if reason is None else reason in str(found)
+    reason_given = refusal(
+        "Cross-dataset and cross-domain transfer", name, "top1", classification(name, **words), OPENAI
+    )
+    assert reason_given is None if reason is None else reason in str(reason_given)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +78,13 @@ def test_images_and_classes(name: str, words: dict[str, Any], reason: str | None
     ],
 )
 def test_models(about: dict[str, Any], reason: str) -> None:
-    found = refusal("Cross-dataset and cross-domain transfer", "dtd", "top1", classification("dtd"), about)
-    assert reason in str(found)
+    reason_given = refusal("Cross-dataset and cross-domain transfer", "dtd", "top1", classification("dtd"), about)
+    assert reason in str(reason_given)
 
 
 def test_a_table_without_a_model_is_not_compared_with() -> None:
-    found = refusal("Cost of tuning on ImageNet-1K", "imagenet", "top1", classification("imagenet"), OPENAI)
-    assert found == "its model is ViT-B-16-quickgelu with OpenAI weights; published is no stated model"
+    reason_given = refusal("Cost of tuning on ImageNet-1K", "imagenet", "top1", classification("imagenet"), OPENAI)
+    assert reason_given == "its model is ViT-B-16-quickgelu with OpenAI weights; published is no stated model"
 
 
 def test_the_model_in_a_configuration() -> None:
@@ -113,8 +115,8 @@ def test_budgets_are_read_from_commands_of_tables_alone() -> None:
     ],
 )
 def test_detectors(words: dict[str, Any], about: dict[str, Any], reason: str | None) -> None:
-    found = refusal("Open-vocabulary LVIS", "lvis_v1_val", "box_AP", {**LVIS, **words}, about)
-    assert found is None if reason is None else reason in str(found)
+    reason_given = refusal("Open-vocabulary LVIS", "lvis_v1_val", "box_AP", {**LVIS, **words}, about)
+    assert reason_given is None if reason is None else reason in str(reason_given)
 
 
 @pytest.mark.parametrize(
@@ -128,5 +130,5 @@ def test_detectors(words: dict[str, Any], about: dict[str, Any], reason: str | N
 )
 def test_segmenters(metric: str, words: dict[str, Any], about: dict[str, Any], reason: str | None) -> None:
     dataset = "coco_2017_test_stuff_sem_seg"
-    found = refusal("Segmentation across data sets", dataset, metric, {**STUFF, **words}, about)
-    assert found is None if reason is None else reason in str(found)
+    reason_given = refusal("Segmentation across data sets", dataset, metric, {**STUFF, **words}, about)
+    assert reason_given is None if reason is None else reason in str(reason_given)

@@ -152,8 +152,8 @@ def test_one_run(write_run: Write, tmp_path: Path) -> None:
 def test_many_runs(write_run: Write, tmp_path: Path) -> None:
     for number in range(60):
         history = [{"loss": 1.0 + number, "accuracy": 0.5}] * 3
-        numbers = {f"set{each}/top1": float(number) for each in range(12)}
-        write_run(f"run{number}", numbers, {f"set{each}": {"split": "val"} for each in range(12)}, history=history)
+        numbers = {f"set{index}/top1": float(number) for index in range(12)}
+        write_run(f"run{number}", numbers, {f"set{index}": {"split": "val"} for index in range(12)}, history=history)
     report = write_report([tmp_path], tmp_path / "out")
     assert [row.label for row in report.rows][:3] == ["run0", "run1", "run2"]
     assert len(report.tables[0].columns) == 12
@@ -169,7 +169,7 @@ def test_runs_without_numbers(write_run: Write, tmp_path: Path) -> None:
     assert not re.search(r"\bnan\b", (tmp_path / "out/report.md").read_text(encoding="utf-8"), re.IGNORECASE)
     alone = write_report([nothing], tmp_path / "alone")
     assert alone.tables == []
-    assert any("no numbers that could be compared" in note for note in alone.notes)
+    assert any("no numbers to compare" in note for note in alone.notes)
     assert len(report.rows) == 2
 
 
@@ -199,7 +199,7 @@ def test_a_choice_on_the_reported_images_is_marked(write_run: Write, tmp_path: P
     write_run("plain", {"set/top1": 1.0}, protocol)
     write_run("chosen", {"set/top1": 2.0}, protocol, config="SELECT_ON_TEST: true\n")
     report = write_report([tmp_path], tmp_path / "out")
-    assert [column.words for column in report.columns] == [
+    assert [column.difference for column in report.columns] == [
         "best checkpoint chosen on the reported images",
         "selection not stated",
     ]
@@ -222,7 +222,7 @@ def test_files_that_were_not_read_are_told(write_run: Write, tmp_path: Path) -> 
     write_run("many/ours", {"set/top1": 1.0}, {"set": {"split": "val"}})
     (tmp_path / "many/x.json").write_text('{"a": ')
     report = write_report([tmp_path / "many"], tmp_path / "out")
-    assert any("Could not be read and is left out" in note and "x.json" in note for note in report.notes)
+    assert any("Could not be read and was left out" in note and "x.json" in note for note in report.notes)
     for name in ("report.html", "report.md"):
         assert "x.json" in (tmp_path / "out" / name).read_text(encoding="utf-8")
 
@@ -282,7 +282,7 @@ def test_page_in_a_browser(all_kinds: Path, tmp_path: Path, width: int) -> None:
         text=True,
         timeout=120,
     )
-    found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))  # type: ignore[union-attr]
+    measured = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))  # type: ignore[union-attr]
     figures = sum(map(len, report.plots.values()))
-    assert found == {"tables": len(report.tables) + 2 + 12, "figures": figures, "requests": 0, "wider": False}
+    assert measured == {"tables": len(report.tables) + 2 + 12, "figures": figures, "requests": 0, "wider": False}
     assert "CONSOLE" not in done.stderr

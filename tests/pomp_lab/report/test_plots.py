@@ -29,8 +29,8 @@ def reported(path: Path, baseline: str | None = None) -> Report:
 
 def test_lines_over_k_differ_in_nothing_else(all_kinds_report: Report) -> None:
     report = all_kinds_report
-    found = sweeps(report.rows, report.columns, "K", report.baselines)
-    first = next(sweep for sweep in found if sweep.column.metric == "top1")
+    swept = sweeps(report.rows, report.columns, "K", report.baselines)
+    first = next(sweep for sweep in swept if sweep.column.metric == "top1")
     assert first.values == ["100", "1000"]
     line = [("100", pytest.approx(41.35), pytest.approx(0.25)), ("1000", 42.25, 0.25)]
     assert first.lines == {"correction none": line, "correction log10": line}
@@ -80,12 +80,12 @@ def test_all_classes_stand_right_of_every_number(write_base_novel: Write, tmp_pa
 def test_base_and_novel_columns_are_paired_by_their_candidates(all_kinds_report: Report) -> None:
     report = all_kinds_report
     pairs = base_novel_pairs(report.rows, report.columns)
-    told = [
+    summary = [
         (pair.base.dataset, pair.base.protocol.get("candidates"), pair.novel.protocol.get("candidates"))
         for pair in pairs
     ]
     # One segmenter alone is no picture.
-    assert told == [("tiny_base_of_own", 160, 40), ("tiny_base_of_both", 200, 200)]
+    assert summary == [("tiny_base_of_own", 160, 40), ("tiny_base_of_both", 200, 200)]
     row, x, y = pairs[0].points[0]
     assert (row.hand, x, y) == (True, 41.4, 32.9)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomp_lab.report.protocol_text import OUTCOMES, differences, in_words, protocol_key
+from pomp_lab.report.protocol_text import OUTCOMES, differences, phrases, protocol_key
 from pomp_lab.report.results import Run, Scores, find_runs
 from pomp_lab.report.rows import build_columns, cell, group_rows
 from pomp_lab.report.tables import build_tables
@@ -32,7 +32,7 @@ def run_of(name: str, protocol: dict[str, Any], value: float = 1.0, metric: str 
 @settings(max_examples=40)
 @given(PROTOCOLS, WORDS, VALUES | st.just(ABSENT))
 def test_one_other_word_is_another_column(protocol: dict[str, Any], word: str, value: Any) -> None:
-    other = {key: each for key, each in protocol.items() if key != word} | ({} if value is ABSENT else {word: value})
+    other = {key: entry for key, entry in protocol.items() if key != word} | ({} if value is ABSENT else {word: value})
     same = protocol_key(protocol) == protocol_key(other)
     # The key is exact: it is the same for what JSON cannot tell apart, and for nothing else.
     if same:
@@ -41,11 +41,11 @@ def test_one_other_word_is_another_column(protocol: dict[str, Any], word: str, v
     columns, rows = build_columns(runs), group_rows(runs)
     assert len(columns) == (1 if same else 2)
     for column in columns:
-        held = [found.mean for row in rows if (found := cell(row, column)) is not None]
+        held = [mean_cell.mean for row in rows if (mean_cell := cell(row, column)) is not None]
         assert len(held) == (2 if same else 1)
     (table,) = build_tables(rows, columns)
     if not same:
-        assert len({column.words for column in columns}) == 2, "the headings say how they differ"
+        assert len({column.difference for column in columns}) == 2, "the headings say how they differ"
         assert [cells for cells in table.cells if None not in cells] == []
 
 
@@ -91,16 +91,19 @@ def test_outcomes_are_no_protocol() -> None:
         ({"images": 5, "x_sha256": "a"}, {"images": 6, "x_sha256": "b"}, ["5 images", "6 images"]),
     ],
 )
-def test_differences_in_words(first: dict[str, Any], second: dict[str, Any], told: list[str]) -> None:
+def test_differences_in_words(first: dict[str, Any], second: dict[str, Any], expected: list[str]) -> None:
     common = {"metric": "top-1", "images": 7} if "images" not in first else {}
-    assert differences([{**common, **first}, {**common, **second}]) == told
+    assert differences([{**common, **first}, {**common, **second}]) == expected
 
 
 def test_words_come_in_a_fixed_order_with_hashes_last() -> None:
-    words = in_words({"a_sha256": "0" * 64, "zebra": 1, "images": 1000, "split": "val", "total_detections": 3})
+    words = phrases({"a_sha256": "0" * 64, "zebra": 1, "images": 1000, "split": "val", "total_detections": 3})
     assert words == ["split val", "1,000 images", "zebra 1", "a sha256 000000000000"]
 
 
 def test_unstated_protocols_are_not_the_same(write_run: Callable[..., Path]) -> None:
     runs = find_runs([write_run("a", {"set/top1": 1.0}), write_run("b", {"set/top1": 2.0}, {"set": {}})]).runs
-    assert [column.words for column in build_columns(runs)] == ["protocol not stated by a", "protocol not stated by b"]
+    assert [column.difference for column in build_columns(runs)] == [
+        "protocol not stated by a",
+        "protocol not stated by b",
+    ]

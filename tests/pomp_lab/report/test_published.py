@@ -106,7 +106,7 @@ def test_printed_means_are_those_of_the_printed_numbers_but_for_these() -> None:
 
 def test_some_figures_by_hand() -> None:
     def value(table: str, row: str, column: str) -> float:
-        names = [each.heading for each in TABLES[table].columns]
+        names = [heading_column.heading for heading_column in TABLES[table].columns]
         return dict(TABLES[table].rows)[row][names.index(column)]
 
     assert value("ImageNet-21K", "POMP", "top-1, ViT-B/16") == 25.3
@@ -122,7 +122,7 @@ def test_some_figures_by_hand() -> None:
     assert value("Segmentation across data sets", "ZSSeg", "PASCAL-Context pACC") == 75.7
 
 
-def beside(folder: Path) -> dict[str, Any]:
+def comparisons_of(folder: Path) -> dict[str, Any]:
     report = build_report(find_runs([folder]))
     return {block.published.name: block for blocks in report.comparisons for block in blocks}
 
@@ -130,7 +130,7 @@ def beside(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["caltech101", "Caltech101", "caltech-101"])
 def test_differences_to_the_reference(write_run: Write, name: str) -> None:
     numbers = {f"{name}/top1": 94.5, f"{name}/top5": 99.0}
-    blocks = beside(write_run("run", numbers, {name: as_published(name)}, config=VIT))
+    blocks = comparisons_of(write_run("run", numbers, {name: as_published(name)}, config=VIT))
     assert list(blocks) == ["Cross-dataset and cross-domain transfer"]
     block = blocks["Cross-dataset and cross-domain transfer"]
     assert dict(block.rows)["CoOp"] == [93.7]
@@ -147,7 +147,7 @@ def test_each_run_is_set_against_the_row_of_its_own_backbone(
 ) -> None:
     words = as_published("imagenet21k")
     folder = write_run("run", {"imagenet21k/top1": 25.0}, {"imagenet21k": words}, config=model(ARCHITECTURES[name]))
-    block = beside(folder)["ImageNet-21K"]
+    block = comparisons_of(folder)["ImageNet-21K"]
     assert dict(block.rows)[f"POMP, {name}"] == [published]
     assert all(label.endswith(f", {name}") for label, _ in block.rows)
     assert [(reference, numbers) for _, reference, numbers in block.gaps] == [(f"POMP, {name}", [pytest.approx(gap)])]
@@ -160,7 +160,7 @@ def test_several_backbones_share_a_column_with_a_reference_each(write_run: Write
         config = model(ARCHITECTURES[name])
         write_run(f"run{number}", {"imagenet21k/top1": 20.0}, protocol, config=config)
     write_run("small", {"imagenet21k/top1": 3.0}, {"imagenet21k": as_published("imagenet21k")}, config=model("mini"))
-    block = beside(tmp_path)["ImageNet-21K"]
+    block = comparisons_of(tmp_path)["ImageNet-21K"]
     assert [(row.label, reference) for row, reference, _ in block.gaps] == [
         ("run0", "POMP, RN50"),
         ("run1", "POMP, ViT-B/16"),
@@ -176,7 +176,7 @@ def test_what_cannot_be_compared_stands_in_no_column(write_run: Write, tmp_path:
     part = as_published("eurosat", split="val", candidates=21_843, images=50)
     write_run("part", {"eurosat/top1": 40.0}, {"eurosat": part}, config=VIT)
     write_run("small", {"eurosat/top1": 30.0}, {"eurosat": as_published("eurosat")}, config=model("mini", ""))
-    block = beside(tmp_path)["Cross-dataset and cross-domain transfer"]
+    block = comparisons_of(tmp_path)["Cross-dataset and cross-domain transfer"]
     assert (block.rows, block.gaps) == ([], [])
     assert block.refused == [
         "eurosat (row 1): its split is val, published is test",
@@ -194,15 +194,15 @@ def test_only_the_same_data_set_and_metric(write_run: Write) -> None:
     numbers = {"coco_small_val/box_AP": 6.9, "lvis_v1_minival/box_AP": 40.0, "caltech101/per_class": 90.0}
     protocol = {"coco_small_val": {"metric": "COCO AP"}, "lvis_v1_minival": LVIS}
     protocol["caltech101"] = as_published("caltech101")
-    assert beside(write_run("run", numbers, protocol, config=VIT + RESNET.removeprefix("MODEL:\n"))) == {}
+    assert comparisons_of(write_run("run", numbers, protocol, config=VIT + RESNET.removeprefix("MODEL:\n"))) == {}
 
 
 def test_fixed_ap_is_another_metric(write_run: Write) -> None:
-    plain = beside(write_run("plain", {"lvis_v1_val/box_AP": 36.0}, {"lvis_v1_val": LVIS}, config=RESNET))
+    plain = comparisons_of(write_run("plain", {"lvis_v1_val/box_AP": 36.0}, {"lvis_v1_val": LVIS}, config=RESNET))
     assert list(plain) == ["Open-vocabulary LVIS", "Detection across data sets"]
     assert plain["Detection across data sets"].gaps[0][2] == [pytest.approx(-1.2)]
     words = {**LVIS, "metric": "LVIS Fixed AP"}
-    fixed = beside(write_run("fixed", {"lvis_v1_val/box_AP": 36.0}, {"lvis_v1_val": words}, config=RESNET))
+    fixed = comparisons_of(write_run("fixed", {"lvis_v1_val/box_AP": 36.0}, {"lvis_v1_val": words}, config=RESNET))
     assert [block.rows for block in fixed.values()] == [[], []]
     assert fixed["Open-vocabulary LVIS"].refused == [
         "lvis_v1_val (row 1): its metric is LVIS Fixed AP, not LVIS AP (federated)"
@@ -211,7 +211,7 @@ def test_fixed_ap_is_another_metric(write_run: Write) -> None:
 
 def test_undefined_numbers_have_no_difference(write_run: Write) -> None:
     numbers = {"lvis_v1_val/box_AP": math.nan, "lvis_v1_val/mask_AP": 30.0, "lvis_v1_val/mask_APr": None}
-    block = beside(write_run("run", numbers, {"lvis_v1_val": LVIS}, config=RESNET))["Open-vocabulary LVIS"]
+    block = comparisons_of(write_run("run", numbers, {"lvis_v1_val": LVIS}, config=RESNET))["Open-vocabulary LVIS"]
     gaps = block.gaps[0][2]
     assert [math.isnan(gap) for gap in gaps] == [True, False, True]
     assert gaps[1] == pytest.approx(30.0 - 32.7)
@@ -250,10 +250,10 @@ def test_averages_of_runs_with_every_data_set(write_run: Write, tmp_path: Path) 
     report = build_report(find_runs([tmp_path]))
     averages = [column for column in report.columns if column.dataset == "Avg10"]
     # One other protocol among ten makes another average, in words that tell them apart.
-    assert len(averages) == len({column.words for column in averages}) == 2
+    assert len(averages) == len({column.difference for column in averages}) == 2
     held = [[part.numbers["top1"] for run in row.runs if (part := averages[0].scores(run))] for row in report.rows]
     assert sorted(held) == [[], [], [pytest.approx(67.01)]]
-    block = next(each for blocks in report.comparisons for each in blocks if each.published is table)
+    block = next(comparison for blocks in report.comparisons for comparison in blocks if comparison.published is table)
     shown = [
         values
         for values, column in zip(dict(block.rows)["POMP"], report.tables[0].columns, strict=True)
@@ -263,7 +263,9 @@ def test_averages_of_runs_with_every_data_set(write_run: Write, tmp_path: Path) 
     assert 67.0 in shown
     reason = "a member is another (EuroSAT: 50 test images, published are 8,100)"
     assert any(text.startswith("Avg10 (row ") and text.endswith(reason) for text in block.refused)
-    assert "Number of classes K" in {each.published.name for blocks in report.comparisons for each in blocks}
+    assert "Number of classes K" in {
+        comparison.published.name for blocks in report.comparisons for comparison in blocks
+    }
     assert report.tables[0].title == "top-1, 11 data sets"
 
 

@@ -27,9 +27,9 @@ def test_a_folder_a_file_and_a_folder_of_folders(write_run: Write, tmp_path: Pat
     (tmp_path / "many/.half.json").write_text("{")
     assert [run.name for run in find_runs([first]).runs] == ["a"]
     assert [run.name for run in find_runs([first / "metrics.json"]).runs] == ["a"]
-    found = find_runs([tmp_path / "many"])
-    assert [run.name for run in found.runs] == ["a", "deep/b"]
-    assert [(each.path.name, each.reason, each.damaged) for each in found.ignored] == [
+    files = find_runs([tmp_path / "many"])
+    assert [run.name for run in files.runs] == ["a", "deep/b"]
+    assert [(file.path.name, file.reason, file.damaged) for file in files.ignored] == [
         ("notes.json", "it holds no results", False)
     ]
 
@@ -44,8 +44,8 @@ def test_a_run_can_be_given_a_name(write_run: Write, tmp_path: Path) -> None:
     first, second = write_run("x/run", {"set/top1": 1.0}), write_run("y/run", {"set/top1": 2.0})
     with pytest.raises(UserError, match=r"two runs are called 'run': .*x/run/metrics.json and .*y/run.*NAME="):
         find_runs([first, second])
-    found = find_runs([first, f"other={second}"]).runs
-    assert [(run.name, run.label) for run in found] == [("run", "run"), ("other", "other")]
+    runs = find_runs([first, f"other={second}"]).runs
+    assert [(run.name, run.label) for run in runs] == [("run", "run"), ("other", "other")]
     assert [run.name for run in find_runs([f"all={tmp_path}"]).runs] == ["all/x/run", "all/y/run"]
     with pytest.raises(UserError, match="two runs are called 'run'"):
         find_runs([first, first])
@@ -95,9 +95,9 @@ def test_foreign_and_broken_files_below_a_folder_are_listed(write_run: Write, tm
         (tmp_path / "many" / name).parent.mkdir()
         (tmp_path / "many" / name).write_text(text)
     (tmp_path / "many/gone.json").symlink_to(tmp_path / "absent.json")
-    found = find_runs([tmp_path / "many"])
-    assert [run.name for run in found.runs] == ["ours"]
-    assert {each.path.relative_to(tmp_path / "many").as_posix(): each.damaged for each in found.ignored} == {
+    files = find_runs([tmp_path / "many"])
+    assert [run.name for run in files.runs] == ["ours"]
+    assert {file.path.relative_to(tmp_path / "many").as_posix(): file.damaged for file in files.ignored} == {
         "detectron2/metrics.json": True,
         "short/metrics.json": False,
         "broken/x.json": True,
@@ -203,9 +203,9 @@ def test_how_a_scored_prompt_was_learned_is_read_from_its_file(write_run: Write,
         "seed": 5,
         "names": 1000,
     }
-    gone = find_runs([write_run("gone", {"set/top1": 1.0}, prompt="elsewhere.safetensors")]).runs[0]
+    lost = find_runs([write_run("gone", {"set/top1": 1.0}, prompt="elsewhere.safetensors")]).runs[0]
     hand = find_runs([write_run("hand", {"set/top1": 1.0}, prompt="a photo of a {}.")]).runs[0]
-    assert (gone.settings, gone.hand, hand.settings, hand.hand) == ({}, False, {}, True)
+    assert (lost.settings, lost.hand, hand.settings, hand.hand) == ({}, False, {}, True)
     ensemble = find_runs([write_run("ensemble", {"set/top1": 1.0}, prompt="selected_own")]).runs[0]
     published = find_runs([write_run("published", {"set/top1": 1.0}, prompt="ctx.pth.tar")]).runs[0]
     assert (ensemble.hand, published.hand) == (True, False)

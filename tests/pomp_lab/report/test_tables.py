@@ -30,10 +30,10 @@ def tables_of(*runs: Run) -> Any:
 def test_seeds_share_a_row_as_mean_and_half_the_range() -> None:
     runs = [run_of(f"r{seed}", "POMP", seed=seed, top1=value) for seed, value in enumerate((40.0, 41.0, 44.0))]
     rows, (table,) = tables_of(*runs)
-    found = cell(rows[0], table.columns[0])
-    assert found is not None
-    assert (found.mean, found.spread, found.count, rows[0].seeds) == (125 / 3, 2.0, 3, 3)
-    assert found.text("top1", rows[0].seeds) == "41.7 ± 2.0"
+    numbers = cell(rows[0], table.columns[0])
+    assert numbers is not None
+    assert (numbers.mean, numbers.spread, numbers.count, rows[0].seeds) == (125 / 3, 2.0, 3, 3)
+    assert numbers.text("top1", rows[0].seeds) == "41.7 ± 2.0"
 
 
 def test_undefined_numbers_stay_out_of_means_and_are_told() -> None:
@@ -41,7 +41,7 @@ def test_undefined_numbers_stay_out_of_means_and_are_told() -> None:
     rows, tables = tables_of(*runs, run_of("none", top1=math.nan), run_of("other", top5=1.0))
     table = next(table for table in tables if table.columns[0].metric == "top1")
     cells = [cell(row, table.columns[0]) for row in rows]
-    texts = [found.text("top1", 1) if found else "" for found in cells]
+    texts = [numbers.text("top1", 1) if numbers else "" for numbers in cells]
     assert texts == ["40.0 (1 of 2 runs defined)", "–", ""]
     assert table.best(0) is None
 
@@ -50,9 +50,9 @@ def test_a_metric_that_some_seeds_lack_is_told() -> None:
     rows, (table, _) = tables_of(
         run_of("r0", "POMP", seed=0, top1=40.0, top5=70.0), run_of("r1", "POMP", seed=1, top5=72.0)
     )
-    found = cell(rows[0], table.columns[0])
-    assert found is not None
-    assert found.text("top1", rows[0].seeds) == "40.0 (n=1)"
+    numbers = cell(rows[0], table.columns[0])
+    assert numbers is not None
+    assert numbers.text("top1", rows[0].seeds) == "40.0 (n=1)"
 
 
 def test_rows_of_one_label_are_told_apart_by_what_differs(write_run: Write) -> None:
@@ -80,7 +80,7 @@ def test_labels_say_what_a_row_has_and_not_what_it_lacks() -> None:
 
 def test_rows_that_words_do_not_tell_apart_are_called_by_their_runs() -> None:
     settings = [{"clip": "ab" * 32}, {"clip": "cd" * 32}]
-    runs = [Run(f"r{number}", Path("f"), "CoOp", [], each) for number, each in enumerate(settings)]
+    runs = [Run(f"r{number}", Path("f"), "CoOp", [], stated) for number, stated in enumerate(settings)]
     assert [row.label for row in group_rows(runs)] == ["CoOp (r0)", "CoOp (r1)"]
 
 
@@ -109,9 +109,9 @@ def test_scored_prompts_that_differ_in_the_seed_alone_share_a_row(write_run: Wri
     (row,) = group_rows(find_runs(folders).runs)
     column = build_columns(row.runs)[0]
     assert (row.label, row.seeds) == ("s0, s1, s2", 3)
-    found = cell(row, column)
-    assert found is not None
-    assert found.text("top1", row.seeds) == "43.0 ± 3.5"
+    numbers = cell(row, column)
+    assert numbers is not None
+    assert numbers.text("top1", row.seeds) == "43.0 ± 3.5"
     # Another rate, another training beside the prompt, or the same seed again: rows of their own.
     for name, seed, rate, changes in (
         ("rate", 3, 0.2, {}),
@@ -139,7 +139,7 @@ def test_halves_of_the_photos_are_two_columns_of_one_table(write_run: Write) -> 
         folders.append(write_run(half, numbers, protocol, row="POMP", settings={"K": 100}))
     report = build_report(find_runs(folders))
     table = report.tables[0]
-    assert [column.words for column in table.columns] == ["report half", "tune half"] * 2
+    assert [column.difference for column in table.columns] == ["report half", "tune half"] * 2
     assert len(report.rows) == 1
     assert any("several protocols on base of own classes, base of base and novel" in note for note in report.notes)
 
