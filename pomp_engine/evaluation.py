@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,22 @@ def inference_folder(cfg: CfgNode, dataset: str, variant: Mapping[str, str] | No
             (``inference_NAME_oracle_boxes``, ``metrics_oracle_boxes.json``) and stands in the protocols.
     """
     return Path(cfg.OUTPUT_DIR) / f"inference_{dataset}{_ending(variant)}"
+
+
+def flat_metrics(results: Results, kinds: Mapping[str, str] | None = None) -> dict[str, float]:
+    """``{"lvis_v1_val/box_AP": …}`` of the numbers of data sets, without undefined ones.
+
+    Args:
+        kinds: names of what evaluators call their results, such as ``box`` for ``bbox``; others stand without one.
+    """
+    kinds = kinds or {}
+    return {
+        f"{dataset}/{kinds[kind]}_{name}" if kind in kinds else f"{dataset}/{name}": value
+        for dataset, numbers_of_kind in results.items()
+        for kind, numbers in numbers_of_kind.items()
+        for name, value in numbers.items()
+        if math.isfinite(value)
+    }
 
 
 def run_entry(cfg: CfgNode) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from pomp_engine import loop
+from pomp_engine.evaluation import flat_metrics
 from pomp_engine.run_folder import start_log, weights_to_evaluate
 from pomp_engine.task import Results, Task
 from prompt_core.errors import UserError
@@ -68,14 +68,7 @@ def score(task: Task, cfg: CfgNode) -> Results:
 
 def _numbers(task: Task, cfg: CfgNode, model: nn.Module) -> dict[str, float]:
     """The numbers of an evaluation amid the training, for its log."""
-    results = task.evaluate(cfg, model.eval())
-    return {
-        f"{dataset}/{task.kinds[kind]}_{name}" if kind in task.kinds else f"{dataset}/{name}": value
-        for dataset, kinds in results.items()
-        for kind, numbers in kinds.items()
-        for name, value in numbers.items()
-        if math.isfinite(value)
-    }
+    return flat_metrics(task.evaluate(cfg, model.eval()), task.kinds)
 
 
 def _evaluate(task: Task, cfg: CfgNode, model: nn.Module) -> Results:

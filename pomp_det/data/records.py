@@ -1,4 +1,8 @@
-"""Annotation files as Detectron2's dataset dictionaries, with contiguous class indices."""
+"""Annotation files as Detectron2's dataset dictionaries, with contiguous class indices.
+
+Detectron2's own loaders of COCO and LVIS files assert or pass over what is wrong with a file, and the one of LVIS needs
+lvis-api, which NumPy 1.24 stopped; these name what is wrong and count what is left out.
+"""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from pomp_det.evaluation.prediction_files import PredictionIndex, read_manifest,
 from pomp_det.evaluation.protocol import Protocol, check_backend
 from pomp_det.evaluation.selection import top_of_class, top_of_image
 from pomp_engine.data.derived_files import write_compact_json
+from pomp_engine.evaluation import flat_metrics
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import atomic_path, sha256_of_file, write_json
@@ -49,12 +50,7 @@ class Scores:
 
     def flat(self) -> dict[str, float]:
         """``{"lvis_v1_val/mask_APr": …}``, without undefined numbers."""
-        return {
-            f"{self.dataset}/{TASKS[task]}_{name}": value
-            for task, numbers in self.results.items()
-            for name, value in numbers.items()
-            if math.isfinite(value)
-        }
+        return flat_metrics({self.dataset: self.results}, TASKS)
 
 
 def score_predictions(

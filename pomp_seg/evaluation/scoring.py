@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pomp_engine.evaluation import flat_metrics
 from pomp_seg.data.label_maps import check_label_values, read_label_map
 from pomp_seg.evaluation.metrics import (
     ClassScores,
@@ -56,8 +57,7 @@ class Scores:
 
     def flat(self) -> dict[str, float]:
         """``{"voc_sem_seg_test/mIoU": …}``, without undefined numbers."""
-        numbers = self.results["sem_seg"]
-        return {f"{self.dataset}/{name}": value for name, value in numbers.items() if math.isfinite(value)}
+        return flat_metrics({self.dataset: self.results})
 
 
 def prediction_file(folder: Path, key: str) -> Path:
