@@ -116,10 +116,7 @@ class RunStore:
         """
         with self.claim("results", wait=True):
             self.__dict__.pop("_results", None)
-            runs = {**self._results, **documents}
-            lines = [f"    {_compact(key)}: {_compact(document)}" for key, document in runs.items()]
-            text = f'{{\n  "about": {_compact(dict(about))},\n  "runs": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
-            write_text(self.results, text)
+            write_results(self.results, about, {**self._results, **documents})
             self.__dict__.pop("_results", None)
 
     def tell(self, line: str) -> None:
@@ -300,9 +297,15 @@ def _with_parent(target: Callable[..., None], arguments: tuple[Any, ...]) -> Non
     target(*arguments)
 
 
+def write_results(path: Path, about: Mapping[str, Any], runs: Mapping[str, Document]) -> None:
+    """Write a results file, one run a line."""
+
+    def compact(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    lines = ",\n".join(f"    {compact(key)}: {compact(document)}" for key, document in runs.items())
+    write_text(path, f'{{\n  "about": {compact(dict(about))},\n  "runs": {{\n{lines}\n  }}\n}}\n')
+
+
 def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -20,9 +20,10 @@ import torch
 from pomp_lab.mini_clip.adapt import adapt
 from pomp_lab.mini_clip.build import build
 from pomp_lab.mini_clip.measure import HALVES, evaluate, result_tables
+from pomp_lab.runs import plain_command, write_results
 from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.errors import UserError, run_command
-from prompt_core.files import check_writable, write_json
+from prompt_core.files import check_writable
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "prompt_core" / "assets"
 
@@ -59,13 +60,14 @@ def main() -> None:
     if arguments.json is not None:
         check_writable(arguments.json)
     features = arguments.cache / "features"
-    results = evaluate(
-        arguments.evaluate, arguments.tiny_imagenet, arguments.imagenet_samples, arguments.half, features
-    )
-    for table in result_tables(results):
+    half = arguments.half
+    documents = evaluate(arguments.evaluate, arguments.tiny_imagenet, arguments.imagenet_samples, half, features)
+    for table in result_tables(documents, half):
         print_table(table)
     if arguments.json is not None:
-        write_json(arguments.json, results)
+        runs = {document["_run"]["row"]: document for prompts in documents.values() for document in prompts.values()}
+        about = {"command": plain_command(), "title": "Zero-shot accuracy of the embedded models"}
+        write_results(arguments.json, about, runs)
 
 
 if __name__ == "__main__":

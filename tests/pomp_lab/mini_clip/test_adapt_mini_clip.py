@@ -46,8 +46,13 @@ def run(task: dict[str, Tensor], seed: int = 0) -> tuple[Tensor, Tensor]:
     )
 
 
-def test_small_photos_gain_and_large_ones_keep(task: dict[str, Tensor]) -> None:
-    weight, bias = run(task)
+@pytest.fixture(scope="module")
+def adapted(task: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return run(task)
+
+
+def test_small_photos_gain_and_large_ones_keep(task: dict[str, Tensor], adapted: tuple[Tensor, Tensor]) -> None:
+    weight, bias = adapted
     half = len(task["labels"]) // 2
     held_out = {**task, "labels": task["labels"][half:]}
     before = right(task["weight"], task["bias"], task["small"][half:], held_out)
@@ -56,15 +61,17 @@ def test_small_photos_gain_and_large_ones_keep(task: dict[str, Tensor]) -> None:
     assert right(weight, bias, task["large"], task) > right(task["weight"], task["bias"], task["large"], task) - 0.05
 
 
-def test_result_is_the_average_of_start_and_end(task: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    half = run(task)
+def test_result_is_the_average_of_start_and_end(
+    task: dict[str, Tensor], adapted: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(adapt, "MIX", 1.0)
     whole = run(task)
-    for start, middle, end in zip((task["weight"], task["bias"]), half, whole, strict=True):
+    for start, middle, end in zip((task["weight"], task["bias"]), adapted, whole, strict=True):
         torch.testing.assert_close(middle, (start + end) / 2)
 
 
-def test_seed_decides(task: dict[str, Tensor]) -> None:
+def test_seed_decides(task: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapt, "STEPS", 5)
     first, again, other = run(task, 1), run(task, 1), run(task, 2)
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], other[0])
