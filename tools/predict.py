@@ -53,7 +53,7 @@ def detector(cfg: object, arguments: argparse.Namespace, photos: list[Path]) -> 
     """A detector, loaded."""
     if arguments.background:
         raise UserError("--background is for segmenters; a detector leaves out what it does not find")
-    from pomp_det.predict_photos import detect_photos
+    from pomp_det.pictures import detect_photos
     from pomp_det.predictor import OpenVocabularyPredictor
 
     predictor = OpenVocabularyPredictor.load(cfg)

@@ -34,7 +34,7 @@ def score(annotations: Path, results: Path, task: str, protocol: Protocol, backe
 
     Args:
         annotations: ground truth.
-        results: detections, already capped by :mod:`pomp_det.evaluation.selection`; mask results hold no boxes.
+        results: detections, already capped by :mod:`pomp_det.evaluation.protocol`; mask results hold no boxes.
         task: ``bbox`` or ``segm``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a number means: the protocol that it was computed by, written beside it."""
+"""What a number means: the protocol that it was computed by, and which detections it lets count."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pomp_det.evaluation.selection import COCO_DETECTIONS, FIXED_AP_DETECTIONS, LVIS_DETECTIONS
+import numpy as np
+
 from prompt_core.errors import UserError, nearest
 
 BACKENDS = ("hotcoco", "reference")
 MASKS_WITHOUT_GROUND_TRUTH = ("evaluate", "skip")
+# Of an image over all classes, of an image and class, and of a class over the whole set.
+LVIS_DETECTIONS, COCO_DETECTIONS, FIXED_AP_DETECTIONS = 300, 100, 10_000
 
 
 @dataclass(frozen=True)
@@ -96,3 +99,36 @@ def check_backend(backend: str) -> None:
     """
     if backend not in BACKENDS:
         raise UserError(f"evaluation backend {backend!r} is unknown{nearest(backend, BACKENDS)}; expected {BACKENDS}")
+
+
+def top_of_image(instances: Sequence[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The detections of one image with the highest scores, over all classes and before any matching.
+
+    As in lvis-api: images within the limit keep their order, others are sorted by score and ties keep theirs. A cap
+    inside the matching, as COCO has it, counts each class alone and lets more through.
+    """
+    if len(instances) <= limit:
+        return list(instances)
+    return sorted(instances, key=lambda instance: -float(instance["score"]))[:limit]
+
+
+def top_of_class(categories: np.ndarray, scores: np.ndarray, limit: int = FIXED_AP_DETECTIONS) -> np.ndarray:
+    """Which of n detections are among the ``limit`` best of their class over the whole set; ties keep their order.
+
+    Fixed AP (Dave et al. 2021, "Evaluating large-vocabulary object detectors: the devil is in the details"): no cap
+    for an image, so that classes do not compete for places.
+
+    Args:
+        categories: (n,) category ids.
+        scores: (n,).
+
+    Returns:
+        (n,) bool.
+    """
+    order = np.lexsort((np.arange(len(scores)), -scores, categories))
+    ordered = categories[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=int)
+    rank = np.arange(len(ordered)) - np.repeat(first, np.diff(np.r_[first, len(ordered)]))
+    kept = np.zeros(len(scores), dtype=bool)
+    kept[order[rank < limit]] = True
+    return kept

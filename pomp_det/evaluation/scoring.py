@@ -17,8 +17,7 @@ from pomp_det.data.annotation_files import read_annotation_file
 from pomp_det.evaluation.backends import complete_annotations, score, scorer_version
 from pomp_det.evaluation.metrics import class_average_precision, detection_metrics
 from pomp_det.evaluation.prediction_files import PredictionIndex, read_manifest, write_results
-from pomp_det.evaluation.protocol import Protocol, check_backend
-from pomp_det.evaluation.selection import top_of_class, top_of_image
+from pomp_det.evaluation.protocol import Protocol, check_backend, top_of_class, top_of_image
 from pomp_engine.data.derived_files import write_compact_json
 from pomp_engine.evaluation import flat_metrics
 from prompt_core.errors import UserError

@@ -14,8 +14,8 @@ import numpy as np
 from rich.table import Table
 
 from pomp_det.evaluation.prediction_files import write_results
+from pomp_det.evaluation.protocol import LVIS_DETECTIONS
 from pomp_det.evaluation.scoring import TASKS
-from pomp_det.evaluation.selection import LVIS_DETECTIONS
 from pomp_engine.data.derived_files import write_compact_json
 from pomp_lab.benchmarks.harness import spreads, take_turns, target
 from pomp_lab.benchmarks.synthetic_lvis import synthetic_annotations, synthetic_detections

@@ -22,9 +22,8 @@ from pomp_det.evaluation.metrics import (
     detection_metrics,
 )
 from pomp_det.evaluation.prediction_files import PredictionWriter, write_manifest
-from pomp_det.evaluation.protocol import Protocol
+from pomp_det.evaluation.protocol import Protocol, top_of_class, top_of_image
 from pomp_det.evaluation.scoring import score_predictions
-from pomp_det.evaluation.selection import top_of_class, top_of_image
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
