@@ -88,9 +88,9 @@ class RunStore:
         """The numbers of this very run, None where it is not done."""
         path = self.folder_of(run) / METRICS_FILE
         document, reason = _read(path)
-        for found in (document, self._results.get(run.key)):
-            if found is not None and found["_run"].get("id") == run.id:
-                return found
+        for candidate in (document, self._results.get(run.key)):
+            if candidate is not None and candidate["_run"].get("id") == run.id:
+                return candidate
         if reason:
             self._tell_damaged(str(path), reason)
         return None

@@ -74,11 +74,11 @@ class BaseToNovel:
         store = RunStore(self.output / "runs", self.results, lambda line: print(line, flush=True))
         runner = TableRunner(table, inputs, store, self.output / "learned", lambda line: print(line, flush=True))
         runner.run(jobs, targets)
-        documents = {runner.run_of(job).key: runner.document(job, targets) for job in jobs}
-        found = {key: document for key, document in documents.items() if document is not None}
-        store.write_results({"command": plain_command(), "title": table.title}, found)
+        scored = ((runner.run_of(job).key, runner.document(job, targets)) for job in jobs)
+        documents = {key: document for key, document in scored if document is not None}
+        store.write_results({"command": plain_command(), "title": table.title}, documents)
         questions = [question for name in targets for question in inputs.target(name).questions]
-        return table_cells([row.name for row in rows], list(found.values()), questions)
+        return table_cells([row.name for row in rows], list(documents.values()), questions)
 
     def _with_updates(self, job: Job, inputs: Inputs) -> Job:
         """The batch that makes all epochs together :attr:`updates` steps."""

@@ -102,8 +102,8 @@ def reproduce(request: Request, dry_run: bool = False) -> list[Block]:
     for row in rows:
         of_row = [job for job in jobs if job.row == row]
         reason = runner.impossible(of_row[0])
-        found = [documents[key] for job in of_row if (key := runner.run_of(job).key) in documents]
-        lines.append(read_line(row, found, f"not possible here: {reason}" if reason else ""))
+        of_seeds = [documents[key] for job in of_row if (key := runner.run_of(job).key) in documents]
+        lines.append(read_line(row, of_seeds, f"not possible here: {reason}" if reason else ""))
     blocks = table_blocks(table, lines)
     print_blocks(blocks)
     write_blocks(blocks, results.with_suffix(".md"))

@@ -91,8 +91,8 @@ class TableRunner:
         if document is None or not done:
             return None
         columns = [question.dataset for name in done for question in self.inputs.target(name).questions]
-        found = part_of(document, columns)
-        return {**found, "_run": {**found["_run"], "row": job.row.name, "targets": done}}
+        part = part_of(document, columns)
+        return {**part, "_run": {**part["_run"], "row": job.row.name, "targets": done}}
 
     def missing(self, job: Job, targets: Sequence[str]) -> list[str]:
         """Names of the targets that a row has no numbers on yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,75 +33,56 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A row of the table with its runs, each with the numbers of all targets."""
+    """A row of the table with its numbers.
+
+    Attributes:
+        numbers: its runs, one of each seed, as reports read them.
+        note: why it has none.
+    """
 
     row: Row
-    runs: tuple[Run, ...]
+    numbers: ReportRow
     note: str = ""
-
-    @property
-    def as_report_row(self) -> ReportRow:
-        """What cells are taken of."""
-        return ReportRow(0, self.row.name, self.runs, {})
-
-    @property
-    def chosen_on_test(self) -> bool:
-        """Whether epochs were chosen on the reported images."""
-        return any(run.selected_on_test for run in self.runs)
 
 
 def read_line(row: Row, documents: Sequence[Mapping[str, Any]], note: str = "") -> Line:
     """A row from its ``metrics.json`` documents, one of each seed."""
-    runs = []
+    runs: list[Run] = []
     for number, document in enumerate(documents):
         named = {**document, "_run": {**document["_run"], "row": row.name}}
         runs += read_runs(Path("results"), named, f"{row.name} {number}")
-    return Line(row, tuple(map(with_averages, runs)), note)
+    return Line(row, ReportRow(0, row.name, tuple(map(with_averages, runs)), {}), note)
 
 
 def table_blocks(table: Table, lines: Sequence[Line]) -> list[Block]:
     """Ours, ours beside the published numbers where both follow one protocol, and the published tables."""
-    runs = [run for line in lines for run in line.runs]
+    runs = [run for line in lines for run in line.numbers.runs]
     columns = [column for column in build_columns(runs) if column.metric in table.metrics]
-    notes = [table.note, _unit(table, lines)]
+    what = "Top-1 in percent" if table.metrics == ("top1",) else "Lower is better"
+    several = any(len(line.numbers.runs) > 1 for line in lines)
+    notes = [table.note, f"{what}; mean over seeds ± half the range." if several else f"{what}; one run each."]
     notes += [f"{line.row.name}: {line.note}" for line in lines if line.note]
     skipped = {
         f"{line.row.name}: nothing for {dataset}: {reason}": None
         for line in lines
-        for run in line.runs
+        for run in line.numbers.runs
         for dataset, reason in run.about.get("skipped", {}).items()
     }
     notes += skipped
-    if any(line.chosen_on_test for line in lines):
+    if any(run.selected_on_test for run in runs):
         notes.append(f"{CHOSEN} the epoch was chosen on the reported images, as published: these are optimistic.")
-    rows = [_cells(line, columns) for line in lines]
     headings = ("row", "runs", *(_heading(column, columns) for column in columns))
-    blocks = [Block(table.title, tuple(note for note in notes if note), headings, tuple(rows))]
+    rows = [
+        (line.numbers.marked, str(len(line.numbers.runs)), *(_text(line.numbers, column) for column in columns))
+        for line in lines
+    ]
+    blocks = [Block(table.title, tuple(filter(None, notes)), headings, tuple(rows))]
     beside, reasons = _beside(lines, columns)
     if beside or reasons:
-        blocks.append(
-            Block(
-                "Beside the published numbers",
-                tuple(reasons),
-                ("row", "data set", "ours", "published", "difference") if beside else (),
-                tuple(beside),
-            )
-        )
+        headings = ("row", "data set", "ours", "published", "difference") if beside else ()
+        blocks.append(Block("Beside the published numbers", tuple(reasons), headings, tuple(beside)))
     known = {published.name: published for published in load_published()}
-    for name in table.published:
-        blocks.append(_published_block(known[name], table))
-    return blocks
-
-
-def _unit(table: Table, lines: Sequence[Line]) -> str:
-    several = any(len(line.runs) > 1 for line in lines)
-    what = "Top-1 in percent" if table.metrics == ("top1",) else "Lower is better"
-    return f"{what}; mean over seeds ± half the range." if several else f"{what}; one run each."
-
-
-def _cells(line: Line, columns: Sequence[Column]) -> tuple[str, ...]:
-    own = line.as_report_row
-    return (own.marked, str(len(line.runs)), *(_text(own, column) for column in columns))
+    return [*blocks, *(_published_block(known[name], table) for name in table.published)]
 
 
 def _text(row: ReportRow, column: Column) -> str:
@@ -109,46 +91,44 @@ def _text(row: ReportRow, column: Column) -> str:
 
 
 def _heading(column: Column, columns: Sequence[Column]) -> str:
-    parts = [column.dataset, *([column.label] if len({each.metric for each in columns}) > 1 else [])]
-    return ": ".join([", ".join(parts), *([column.difference] if column.difference else [])])
+    metrics = {column.metric for column in columns}
+    name = f"{column.dataset}, {column.label}" if len(metrics) > 1 else column.dataset
+    return f"{name}: {column.difference}" if column.difference else name
 
 
 def _beside(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[list[tuple[str, ...]], list[str]]:
     """Rows of row, data set, ours, published, difference; and which numbers may not stand there, and why."""
-    found: list[tuple[str, ...]] = []
+    rows: list[tuple[str, ...]] = []
     refusals: list[tuple[str, str, str]] = []
     for line in lines:
-        own = line.as_report_row
-        for published in line.row.published:
-            for column in columns:
-                place, ours = published_number(published, column), cell(own, column)
-                if place is None or ours is None or not math.isfinite(ours.mean):
-                    continue
-                table, each, value = place
-                if reason := why_not(table, [each], column, line.runs):
-                    refusals.append((f"not compared, {reason}", column.dataset, line.row.name))
-                    continue
-                gap = number_text(ours.mean - value, column.metric, signed=True)
-                texts = (ours.text(column.metric, own.seeds), number_text(value, column.metric), gap)
-                name = line.row.name + (f" {CHOSEN}" if ON_REPORTED in column.protocol.values() else "")
-                found.append((name, column.dataset, *texts))
-    return found, refusal_texts(refusals)
+        for published, column in itertools.product(line.row.published, columns):
+            place, ours = published_number(published, column), cell(line.numbers, column)
+            if place is None or ours is None or not math.isfinite(ours.mean):
+                continue
+            table, published_column, value = place
+            if reason := why_not(table, [published_column], column, line.numbers.runs):
+                refusals.append((f"not compared, {reason}", column.dataset, line.row.name))
+                continue
+            gap = number_text(ours.mean - value, column.metric, signed=True)
+            texts = (ours.text(column.metric, line.numbers.seeds), number_text(value, column.metric), gap)
+            name = line.row.name + (f" {CHOSEN}" if ON_REPORTED in column.protocol.values() else "")
+            rows.append((name, column.dataset, *texts))
+    return rows, refusal_texts(refusals)
 
 
 def published_number(published: Published, column: Column) -> tuple[PublishedTable, PublishedColumn, float] | None:
     """The published number of a row that belongs to a column, with its table and column, or None."""
-    table = next(each for each in load_published() if each.name == published.table)
+    table = next(table for table in load_published() if table.name == published.table)
     values = dict(table.rows)[published.row]
-    for place, each in enumerate(table.columns):
-        if _is_of(each, published, column) and math.isfinite(values[place]):
-            return table, each, values[place]
+    for candidate, value in zip(table.columns, values, strict=True):
+        if published.column:
+            measured = (column.dataset, column.metric) == (published.dataset, "top1")
+            fits = candidate.name == published.column and measured
+        else:
+            fits = candidate.model == published.model and same_numbers(candidate, column)
+        if fits and math.isfinite(value):
+            return table, candidate, value
     return None
-
-
-def _is_of(each: PublishedColumn, published: Published, column: Column) -> bool:
-    if published.column:
-        return each.name == published.column and (column.dataset, column.metric) == (published.dataset, "top1")
-    return each.model == published.model and same_numbers(each, column)
 
 
 def _published_block(published: PublishedTable, table: Table) -> Block:

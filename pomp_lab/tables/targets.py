@@ -68,12 +68,12 @@ class Target:
             "rows": sha256_of_json(self.rows.tolist()),
             "questions": [
                 [
-                    each.dataset,
-                    None if each.asked is None else sha256_of_json(each.asked.tolist()),
-                    sha256_of_json(each.candidates.tolist()),
-                    each.words,
+                    question.dataset,
+                    None if question.asked is None else sha256_of_json(question.asked.tolist()),
+                    sha256_of_json(question.candidates.tolist()),
+                    question.words,
                 ]
-                for each in self.questions
+                for question in self.questions
             ],
         }
 
@@ -106,7 +106,9 @@ def open_target(name: str, folders: DataFolders, half: str = "report") -> Target
         question = Question(name, None, np.arange(len(names)), geometry=True)
         return Target(name, name, "test", images, names, rows, (question,))
     target = _tiny(folders) if source == TINY else _photos(name, folders)
-    questions = tuple(dataclasses.replace(each, words={**each.words, "half": half}) for each in target.questions)
+    questions = tuple(
+        dataclasses.replace(question, words={**question.words, "half": half}) for question in target.questions
+    )
     images = halves_by_key(target.images)[HALVES.index(half)]
     return dataclasses.replace(target, images=images, questions=questions)
 
