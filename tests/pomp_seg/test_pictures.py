@@ -159,7 +159,7 @@ def test_grid_tool(run_folder: Path, call_tool: Callable[..., tuple[int, str, st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--weights", "nowhere"], "--weights nowhere is no folder of a run; give --config"),
+        (["--weights", "nowhere"], "--weights nowhere is not the folder of a run; give --config"),
         (["--weights", "ours=photos"], "--weights photos holds no run"),
         (["--weights", "run", "--images", "9"], "--images is 9; data set 'own' has 5"),
         (["--weights", "run", "--images", "p9"], "data set 'own' has no image 'p9'; nearest: 'p"),

@@ -218,7 +218,7 @@ def test_a_changed_source_is_made_anew(stuff: Path) -> None:
 
 def test_values_that_are_no_class_are_named(stuff: Path) -> None:
     path = save(stuff / "coco/stuffthingmaps/train2017/2.png", label(1, 11))  # 11 is one of the removed ids
-    with pytest.raises(UserError, match=rf"{path} has the value 11, which is none of the data set's"):
+    with pytest.raises(UserError, match=rf"{path} has the value 11, which is not one of the data set's"):
         prepare_coco_stuff(stuff)
     # What was begun is not taken for a data set.
     register_datasets(stuff)

@@ -80,6 +80,8 @@ def test_masks_follow_the_photo(rows: int, columns: int, seed: int) -> None:
     of_class = (pixels == COLOURS[category]).all(axis=2)
     mask = example["sem_seg"].numpy()
     compared = interior(mask, 7, beyond="same")
+    # A sliver of another class at the window's border is mixed into the photo's border, and no pixel of the mask.
+    compared[:2] = compared[-2:] = compared[:, :2] = compared[:, -2:] = False
     assert compared.any()
     assert np.array_equal(of_class[compared], mask[compared])
 

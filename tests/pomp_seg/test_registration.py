@@ -231,7 +231,7 @@ def test_unknown_names() -> None:
         registered_metadata("coco_2014_val")
     with pytest.raises(UserError, match=r"data set 'voc' is unknown"):
         segmentation_entry("voc")
-    with pytest.raises(UserError, match=r"'voc_sg' is no group of data sets; nearest: 'voc_seg'"):
+    with pytest.raises(UserError, match=r"'voc_sg' is not a group of data sets; nearest: 'voc_seg'"):
         entries_of("voc_sg")
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
     assert {entry.group for entry in entries_of("all")} == {
