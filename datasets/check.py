@@ -1,15 +1,15 @@
-"""Say what is there of the data sets, what is missing or wrong, where it has to be and how to get it.
+"""Check data sets: what is present, missing or wrong, where it belongs and how to get it.
 
     python datasets/check.py lvis
     python datasets/check.py caltech101
     python datasets/check.py folder:/data/my_photos
     python datasets/check.py all --root /data
 
---help lists the groups of each task; "classification" looks at all sets of that task, "all" at those of all tasks, both
+--help lists the groups of each task; "classification" checks all sets of that task, "all" those of all tasks, both
 without the small ones. The root is --root, else POMP_DATA, else datasets. Any other source of labelled photos (a path,
-KIND:PATH, NAME:PATH or package.module:function, as datasets/README.md says) is counted too.
-The exit code is 0 when everything is there and right, 1 when something is missing or differs, and 2 when a data set is
-broken, so that it cannot be opened.
+KIND:PATH, NAME:PATH or package.module:function, see datasets/README.md) is counted too.
+The exit code is 0 when everything is present and correct, 1 when something is missing or differs, and 2 when a data set
+is broken and cannot be opened.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from prompt_core.files import data_root
 
 
 def check_group(group: str, root: Path) -> list[Finding]:
-    """Look at the data sets of a group, of any task, or at one source of labelled photos.
+    """Check the data sets of a group of any task, or one source of labelled photos.
 
     Raises:
         UserError: for an unknown group, and for a source that cannot be opened.
@@ -40,9 +40,9 @@ def check_group(group: str, root: Path) -> list[Finding]:
     if group not in known and not is_group(group):
         if any(sign in group for sign in ":/#") or is_folder(Path(group)) or is_file(Path(group)):
             return check_source(group, root)
-        raise UserError(f"{group!r} is no group of data sets{nearest(group, known)}; expected {', '.join(known)}")
+        raise UserError(f"{group!r} is not a group of data sets{nearest(group, known)}; expected {', '.join(known)}")
     findings: list[Finding] = []
-    # each task is imported when it is asked for: classification needs no detectron2
+    # tasks are imported on demand: classification does not need detectron2
     if group in (*detection.GROUPS, "all"):
         from pomp_det.data.check_files import check_group as check_detection
 
@@ -57,7 +57,7 @@ def check_group(group: str, root: Path) -> list[Finding]:
 
 
 def show(findings: list[Finding]) -> None:
-    """One row for each file or folder; then how to get what is not there, each way once."""
+    """One row for each file or folder; then how to get what is missing, each instruction once."""
     from rich.table import Table
     from rich.text import Text
 

@@ -2,9 +2,9 @@
 
     python datasets/make_shapes.py --output datasets/shapes
 
-No photos and no downloads. What is written, and how, is described in ``pomp_lab/shapes/generate.py``. Variants
-show the same scenes with the same labels in another look: blurred, sketch (lines on white paper; colours are lost),
-recoloured (hues turned, so colour words no longer fit) and small (detail of a third of the size).
+It needs no photos and no downloads. ``pomp_lab/shapes/generate.py`` describes the files. Variants show the same scenes
+with the same labels in another look: blurred, sketch (lines on white paper; colours are lost), recoloured (hues
+rotated, so colour words no longer fit) and small (detail of a third of the size).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from prompt_core.errors import run_command
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line to values; defaults are those of :class:`ShapesOptions`."""
+    """The command line; defaults are those of :class:`ShapesOptions`."""
     default = ShapesOptions()
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--overwrite", action="store_true", help="replace shapes that were made with other options")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the result is the same")
     for name, text in (
-        ("seed", "which random images, and which classes are rare"),
+        ("seed", "seed of the random images and of the choice of rare classes"),
         ("classes", "size of the vocabulary"),
         ("classification-classes", "how many classes have classification images (200, or all when fewer)"),
         ("train-images-per-class", "classification images of each base class for training"),
@@ -47,7 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make the data set, or say that it is there."""
+    """Make the data set, unless it is already there."""
     values = vars(parse_arguments(arguments))
     output, overwrite, workers = values.pop("output"), values.pop("overwrite"), values.pop("workers")
     values["parts"] = tuple(part.strip() for part in values["parts"].split(",") if part.strip())

@@ -1,11 +1,11 @@
-"""Make the files of a data set that are derived from what was downloaded.
+"""Make the derived files of a data set from its downloaded files.
 
     python datasets/prepare.py coco
     python datasets/prepare.py voc_seg --root /data
     python datasets/prepare.py imagenet_lvis --help
 
-What each data set needs is said by python datasets/check.py NAME. Files and labels that are there with the same content
-are left alone; others are named, and replaced only with --overwrite.
+python datasets/check.py NAME says what each data set needs. Existing files and labels with the same content are left
+alone; others are reported, and replaced only with --overwrite.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, nearest, run_command
 from prompt_core.files import data_root, read_json
 
-# Name: what is made, and the function of (root, overwrite) that makes it and says what was done for each file. It is
-# imported when it runs: each task has imports of its own.
+# Name: what is made, and the function of (root, overwrite) that makes it and returns what was done for each file. It is
+# imported on demand: each task has its own dependencies.
 _DETECTION, _SEGMENTATION = "pomp_det.data.prepare", "pomp_seg.data.prepare"
 PREPARATIONS = {
     "ade20k": ("labels of ADE20K with 150 classes", f"{_SEGMENTATION}.remapped:prepare_ade20k"),
@@ -71,24 +71,24 @@ PREPARATIONS = {
 
 def make_parser() -> ArgumentParser:
     """One subcommand for each data set."""
-    names = "\n".join(f"  {name:<16}{what}" for name, (what, _) in PREPARATIONS.items())
+    names = "\n".join(f"  {name:<16}{product}" for name, (product, _) in PREPARATIONS.items())
     parser = ArgumentParser(
         description=(__doc__ or "").partition("\n")[0],
         epilog=f"data sets:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     choices = parser.add_subparsers(dest="name", metavar="NAME", required=True, help="one of the data sets below")
-    for name, (what, _) in PREPARATIONS.items():
-        options = choices.add_parser(name, description=f"Make {what}.")
+    for name, (product, _) in PREPARATIONS.items():
+        options = choices.add_parser(name, description=f"Make {product}.")
         options.add_argument("--root", metavar="DIR", help="data root (default: POMP_DATA, else datasets)")
-        options.add_argument("--overwrite", action="store_true", help="replace files that were made otherwise")
+        options.add_argument("--overwrite", action="store_true", help="replace files that were made differently")
         add = partial(options.add_argument, metavar="FILE")
         if name == "ade20k_full":
             add("--classes", type=Path, help="JSON with names and ADE20K's numbers (ids), in the wanted order")
         if name == "imagenet_lvis":
             add("--photos", type=Path, metavar="DIR", help="folder with WNID/ or WNID.tar")
-            add("--wnids", help="take only the WordNet ids listed here, one a line")
-            add("--wordnet", help="index.noun of WordNet 3.0 to derive the mapping from; else the package has it")
+            add("--wnids", help="take only the WordNet ids listed here, one per line")
+            add("--wordnet", help="index.noun of WordNet 3.0 to derive the mapping from (default: packaged mapping)")
             add("--mapping", help='another mapping of WordNet ids to synsets, lines "n02084071 dog.n.01"')
             add("--workers", type=int, default=8, metavar="N", help="threads that read photo headers")
     return parser
@@ -135,12 +135,12 @@ def _imagenet_lvis_options(values: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prepare one data set, and say what was done."""
+    """Prepare one data set, and print what was done."""
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else ""
     if name and not name.startswith("-") and name not in PREPARATIONS:
         known = ", ".join(PREPARATIONS)
-        raise UserError(f"{name!r} is no data set that is prepared{nearest(name, PREPARATIONS)}; expected {known}")
+        raise UserError(f"{name!r} is not a data set to prepare{nearest(name, PREPARATIONS)}; expected {known}")
     made, notes = prepare(make_parser().parse_args(arguments))
     for path, outcome in made.items():
         print(f"{path}: {outcome}")

@@ -80,7 +80,8 @@ class Catalog(Generic[Entry]):
             return [entry for entry in self.entries if entry.group not in self._small_groups]
         if group not in self.groups:
             known = (*self.groups, "all")
-            raise UserError(f"{group!r} is no group of data sets{nearest(group, known)}; expected {', '.join(known)}")
+            hint = nearest(group, known)
+            raise UserError(f"{group!r} is not a group of data sets{hint}; expected {', '.join(known)}")
         return [entry for entry in self.entries if entry.group == group]
 
     def check(self, group: str, root: Path, check_entry: Callable[[Entry, Path], list[Finding]]) -> list[Finding]:

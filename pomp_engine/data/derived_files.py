@@ -1,8 +1,8 @@
-"""Derived files: made from their inputs, never remade without need, never by name alone.
+"""Derived files: made from their inputs, and remade only when these or the recipe change.
 
-Beside each derived file or folder lies ``NAME.source.json``, the one manifest of what it was made from: the recipe, and
-sha256 of every input and of the result. The same inputs and recipe again mean that there is nothing to do. A file
-without this record (made by another tool) is compared by content. Folders of labels keep a record of each file:
+Next to each derived file or folder is ``NAME.source.json``, the manifest of what it was made from: the recipe, and the
+sha256 of every input and of the result. With the same inputs and recipe there is nothing to do. A file without this
+record (made by another tool) is compared by content. Folders of labels keep a record of each file:
 :mod:`pomp_seg.data.prepare.label_folders`.
 """
 
@@ -31,12 +31,12 @@ class Outcome(Enum):
 
 
 def source_record(output: Path) -> Path:
-    """The file that says what ``output`` was made from."""
+    """The path of the record of what ``output`` was made from."""
     return output.with_name(output.name + ".source.json")
 
 
 def read_record(output: Path) -> dict[str, Any] | None:
-    """What ``output`` was made from; None when nothing is known of it, or the record is damaged."""
+    """The record of what ``output`` was made from; None when there is none, or it is damaged."""
     path = source_record(output)
     try:
         record = read_json(path) if path.is_file() else None
@@ -52,15 +52,15 @@ def derive_json(
     build: Callable[[], Any],
     overwrite: bool = False,
 ) -> Outcome:
-    """Write ``build()`` as compact JSON to ``output``, unless it is there already.
+    """Write ``build()`` as compact JSON to ``output``, unless it exists and is up to date.
 
     Args:
-        inputs: what the result depends on: a name and a sha256 each (:func:`file_inputs`).
+        inputs: name → sha256 of everything that the result depends on (:func:`file_inputs`).
         recipe: name and version of what ``build`` does; a new version remakes the file.
         overwrite: also replace a file that this function did not write.
 
     Raises:
-        UserError: when a file of other content is there that was not made here, and ``overwrite`` is False.
+        UserError: when a file with other content exists that was not made here, and ``overwrite`` is False.
     """
     target = Path(output)
     wanted = {"recipe": recipe, "inputs": dict(inputs)}
@@ -85,7 +85,7 @@ def derive_json(
 
 
 def state_of(output: Path, inputs: Mapping[str, str] | None = None) -> str | None:
-    """Why a derived file is out of date, or None when it is not (or nothing is known of how it was made)."""
+    """Why a derived file is out of date, or None when it is up to date or has no record."""
     record = read_record(output)
     if record is None:
         return None

@@ -1,4 +1,4 @@
-"""Photos as arrays: of files that a user names, and of records, in the direction they were taken."""
+"""Photos as arrays, from files that a user names and from records, in their Exif orientation."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def read_record_photo(record: dict[str, Any], image_format: str) -> np.ndarray:
     """The photo of a record, (H, W, 3) uint8, from its file or its archive.
 
     Args:
-        record: with ``file_name``; ``tar`` where the photo is inside an archive. It gets ``width`` and ``height`` where
-            it has none.
+        record: with ``file_name``; ``tar`` where the photo is inside an archive. Missing ``width`` and ``height`` are
+            added to it.
         image_format: order of the channels, as ``INPUT.FORMAT``.
 
     Raises:

@@ -20,9 +20,9 @@ def index_tar(path: str | Path) -> list[tuple[str, int, int]]:
     """Photos in an archive as (member name, offset, size) in bytes, sorted by name.
 
     Raises:
-        UserError: when it is no uncompressed tar archive, or truncated.
+        UserError: when it is not an uncompressed tar archive, or truncated.
     """
-    found: list[tuple[str, int, int]] = []
+    members: list[tuple[str, int, int]] = []
     try:
         total = Path(path).stat().st_size
         with tarfile.open(path, mode="r:") as archive:
@@ -31,10 +31,10 @@ def index_tar(path: str | Path) -> list[tuple[str, int, int]]:
                     continue
                 if member.offset_data + member.size > total:
                     raise UserError(f"archive {path} is truncated inside {member.name}; copy it again")
-                found.append((member.name, member.offset_data, member.size))
+                members.append((member.name, member.offset_data, member.size))
     except (OSError, tarfile.TarError, EOFError) as error:
         raise UserError(f"cannot read archive {path}: {error}; expected an uncompressed tar file") from error
-    return sorted(found)
+    return sorted(members)
 
 
 def read_tar_bytes(path: str | Path, offset: int, size: int) -> bytes:
@@ -50,7 +50,7 @@ def decode_image(content: bytes, image_format: str) -> np.ndarray:
     The same as :func:`detectron2.data.detection_utils.read_image`, from bytes.
 
     Raises:
-        OSError: when the bytes are no image.
+        OSError: when the bytes are not an image.
     """
     from detectron2.data import detection_utils
 
@@ -64,7 +64,7 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
     """Width and height as :func:`decode_image` returns them; reads the header only.
 
     Raises:
-        OSError: when it is no image.
+        OSError: when it is not an image.
     """
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         width, height = image.size

@@ -84,7 +84,7 @@ def _member_reason(dataset: str, runs: Sequence[Run]) -> str | None:
         for place in column.means
     ]
     if not members:
-        return "it is no published average"
+        return "it is not a published average"
     for scores in (scores for run in runs for scores in run.scores):
         for member in members:
             if member.metric in scores.numbers and member.is_of(scores.dataset):
@@ -97,7 +97,7 @@ def _member_reason(dataset: str, runs: Sequence[Run]) -> str | None:
 def _images_and_classes(names: Sequence[str], protocol: Mapping[str, Any]) -> str | None:
     entry = next(filter(None, map(find_entry, names)), None)
     if entry is None:
-        return "it is no published data set"
+        return "it is not a published data set"
     # Where the set has no val split, val means the test images.
     splits = ("test",) if "val" in entry.splits else ("test", "val")
     if protocol.get("split") not in splits:
@@ -158,7 +158,7 @@ def _run_reason(published: PublishedTable, models: Sequence[str], run: Run) -> s
         return _architecture_reason(published.settings, run)
     if not any(model and model_of(run) == (ARCHITECTURES[model], "openai") for model in models):
         known = " and ".join(", ".join(models).rsplit(", ", 1))
-        wanted = f"{'are' if len(models) > 1 else 'is'} {known} of OpenAI's" if known else "is no stated model"
+        wanted = f"{'are' if len(models) > 1 else 'is'} {known} of OpenAI's" if known else "states no model"
         return f"{_model_text(run)}; published {wanted}"
     changed = budget_changes(run)
     return f"it was run with {changed}, the published one was not" if changed else None

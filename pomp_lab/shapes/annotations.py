@@ -1,8 +1,8 @@
 """Annotations of the embedded data set's scenes in the formats of COCO and LVIS v1.
 
-LVIS is *federated*: of each image it is known only for some classes whether they are there. ``neg_category_ids`` were
-looked for and are absent, ``not_exhaustive_category_ids`` are present with some instances left out, all classes
-without an annotation that are in neither list are unknown and are not scored (Gupta et al., 2019, section 3).
+LVIS is *federated*: for each image, the presence of only some classes is known. ``neg_category_ids`` were looked for
+and are absent, ``not_exhaustive_category_ids`` are present with some instances left out; classes without an annotation
+that are in neither list are unknown and not scored (Gupta et al., 2019, section 3).
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def semantic_map(scene: Scene, class_count: int) -> np.ndarray:
 def federated_fields(
     scene: Scene, classes: Sequence[ShapeClass], rng: np.random.Generator
 ) -> tuple[list[int], list[int], list[int]]:
-    """What an annotator of LVIS would have looked for, and left out, in a scene.
+    """The classes that an annotator of LVIS would have looked for, and the instances left out, in a scene.
 
-    Half of the negatives resemble a present class (two of colour, pattern and shape agree), half are any. In half of
-    the images where a class is there more than once, that class is not exhaustive: its last instance is left out.
+    Half of the negatives resemble a present class (two of colour, pattern and shape agree), half are arbitrary. Half of
+    the classes that occur more than once in an image are not exhaustive: their last instance is left out.
 
     Returns:
         negative: category ids (class id + 1) that are absent, sorted.
@@ -78,8 +78,8 @@ def federated_fields(
     return sorted(negative), sorted(scene.objects[i].shape_class.id + 1 for i in incomplete), sorted(incomplete)
 
 
-def _agreements(one: ShapeClass, other: ShapeClass) -> int:
-    return (one.colour == other.colour) + (one.pattern == other.pattern) + (one.shape == other.shape)
+def _agreements(first: ShapeClass, second: ShapeClass) -> int:
+    return (first.colour == second.colour) + (first.pattern == second.pattern) + (first.shape == second.shape)
 
 
 def coco_categories(classes: Sequence[ShapeClass]) -> list[dict[str, Any]]:

@@ -1,9 +1,9 @@
 """The embedded data set's classes: "red striped star" and 1,439 more, with a long tail like that of LVIS.
 
-Every class is a colour, a pattern and a shape, so its English name says all there is to see, and a model that has
-learned the words can recognise combinations that it never met. Like LVIS v1 (Gupta et al., 2019) the classes fall
-into frequent, common and rare ones in the proportion 405 : 461 : 337; the rare classes are the novel ones of the
-zero-shot split, the others are the base classes.
+Every class is a colour, a pattern and a shape, so its English name describes it completely, and a model that has
+learned the words can recognise combinations that it never saw. Like those of LVIS v1 (Gupta et al., 2019) the classes
+are frequent, common and rare in the proportion 405 : 461 : 337; the rare classes are the novel ones of the zero-shot
+split, the others are the base classes.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _FREQUENT_SHARE, _COMMON_SHARE = 405 / 1203, 461 / 1203
 
 @dataclass(frozen=True)
 class ShapeClass:
-    """One class: what it looks like and how often it is met.
+    """One class: what it looks like and how frequent it is.
 
     Attributes:
         id: position in the vocabulary in use, which is sorted by name: 0 .. N-1.
-        key: position among all the class names, whatever part of them is in use; it seeds the class's images.
+        key: position among all the class names, whichever are in use; it seeds the class's images.
         frequency: ``"f"``, ``"c"`` or ``"r"`` as in LVIS.
         weight: how often the class is drawn for a training scene, relative to the others.
     """
@@ -67,12 +67,12 @@ class ShapeClass:
 
     @property
     def folder(self) -> str:
-        """The name as a folder is called: underscores for spaces."""
+        """The name as a folder name: underscores for spaces."""
         return self.name.replace(" ", "_")
 
     @property
     def synonyms(self) -> list[str]:
-        """The name first, then the name with one word exchanged."""
+        """The name first, then the name with one word replaced by its synonym."""
         parts = (self.colour, self.pattern, self.shape)
         others = [
             " ".join((*parts[:place], _SYNONYMS[part], *parts[place + 1 :]))
@@ -149,7 +149,7 @@ def sample_classes(classes: list[ShapeClass], count: int, seed: int, renumber: b
         renumber: give ids 0 .. count-1 instead of keeping the ids that the classes have.
 
     Raises:
-        UserError: when there are not so many.
+        UserError: when there are fewer.
     """
     if not 1 <= count <= len(classes):
         raise UserError(f"{count} classes were asked for; expected 1 to {len(classes)}")

@@ -2,7 +2,7 @@
 
 ::
 
-    shapes.json                            options and version; the same again means that there is nothing to do
+    shapes.json                            options and version; if they match there is nothing to do
     classes.json, class_names.txt          every class: id, name, split, frequency
     classification/{train,val}/CLASS/N.png one folder per class; novel classes only under val
     scenes/{train,val}/ID.png
@@ -11,7 +11,7 @@
     annotations/lvis_{train,val}.json      LVIS v1, federated
     annotations/lvis_train_norare.json     the same images without annotations of rare classes
 
-The bytes depend on the options and on the versions of numpy and Pillow alone.
+The bytes depend only on the options and on the versions of numpy and Pillow.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MANIFEST = "shapes.json"
 def build_shapes(
     output: str | os.PathLike[str], options: ShapesOptions, overwrite: bool = False, workers: int = 1
 ) -> bool:
-    """Write the data set to the folder ``output``: as a whole or not at all.
+    """Write the data set to the folder ``output``, completely or not at all.
 
     Returns:
         False when the folder already holds exactly this data set and nothing was done.
@@ -63,7 +63,7 @@ def build_shapes(
     """
     chosen = classification_classes(options)
     target = Path(os.path.realpath(output))
-    if _is_there(target, options.manifest(), overwrite):
+    if _is_made(target, options.manifest(), overwrite):
         return False
     with _replaced_folder(target) as folder:
         _write_classes(folder, options, chosen)
@@ -75,7 +75,7 @@ def build_shapes(
     return True
 
 
-def _is_there(target: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
+def _is_made(target: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
     if not target.exists():
         return False
     if not target.is_dir():
@@ -108,7 +108,7 @@ def _difference(present: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _replaced_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``target`` that takes its place on success and is deleted on any error."""
+    """Yield a temporary folder next to ``target`` that replaces it on success and is deleted on any error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
@@ -208,10 +208,10 @@ def _write_scenes(folder: Path, options: ShapesOptions, workers: int) -> None:
             {"info": info, "licenses": [], **lvis[split], "categories": categories},
         )
     rare = {item.id + 1 for item in classes if item.novel}
-    kept = [annotation for annotation in lvis["train"]["annotations"] if annotation["category_id"] not in rare]
+    not_rare = [annotation for annotation in lvis["train"]["annotations"] if annotation["category_id"] not in rare]
     _write_json_line(
         folder / "annotations" / "lvis_train_norare.json",
-        {"info": info, "licenses": [], **lvis["train"], "annotations": kept, "categories": categories},
+        {"info": info, "licenses": [], **lvis["train"], "annotations": not_rare, "categories": categories},
     )
 
 
@@ -226,7 +226,7 @@ def _write_one_scene(folder: Path, options: ShapesOptions, split: str, index: in
     polygons = scene_annotations(drawn, "polygons")
     return {
         "image": {"id": image_id, "file_name": name, "width": options.scene_size, "height": options.scene_size},
-        # Readers of LVIS take folder and file name from the end of this address.
+        # Readers of LVIS take folder and file name from the end of this URL.
         "coco_url": f"scenes/{split}/{name}",
         "neg_category_ids": negative,
         "not_exhaustive_category_ids": not_exhaustive,

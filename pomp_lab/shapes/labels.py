@@ -14,13 +14,13 @@ from prompt_core.files import read_json
 
 
 def prepare_image_labels(shapes: Path) -> tuple[Path, Outcome]:
-    """Write ``annotations/image_labels.json``: pictures of single objects as photos whose classes are known and no box.
+    """Write ``annotations/image_labels.json``: pictures of single objects with their classes and without boxes.
 
-    The validation pictures of ``classification`` are taken. The training pictures show base classes alone; those of
-    validation show every class, as ImageNet's photos do for LVIS, and no scene is among them.
+    The validation pictures of ``classification`` are used. The training pictures show only base classes; those of
+    validation show every class, as ImageNet's photos do for LVIS, and none of them is a scene.
 
     Args:
-        shapes: a folder that ``datasets/make_shapes.py`` wrote, with both parts.
+        shapes: a folder written by ``datasets/make_shapes.py``, with both parts.
 
     Raises:
         UserError: when a part is missing.

@@ -1,8 +1,8 @@
-"""Binary masks as the JSON of COCO and LVIS writes them: boxes, run lengths and polygons, all exact to the pixel.
+"""Binary masks in the JSON formats of COCO and LVIS: boxes, run lengths and polygons, all exact to the pixel.
 
-Polygons run along pixel edges at whole coordinates. Rasterised by the COCO tools they give back the mask bit for bit,
-and unlike run lengths they are what LVIS files hold and what the LVIS reader of detectron2 expects. No library does it:
-contours of OpenCV run through pixel centres, pycocotools has no polygons of masks and compresses its run lengths.
+Polygons run along pixel edges at integer coordinates. Rasterised by the COCO tools they reproduce the mask bit for bit,
+and they, not run lengths, are what LVIS files hold and the LVIS reader of detectron2 expects. No library does this:
+contours of OpenCV run through pixel centres, and pycocotools makes no polygons and compresses its run lengths.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What the embedded data set is to contain, and each of its images by number.
+"""The options of the embedded data set, and each of its images by index.
 
 Each image has its own random numbers, seeded by (seed, part, split, class or nothing, index): a set with more images
-or more classification classes begins with the images of the smaller one. Training scenes draw classes with the long
-tail's weights, validation scenes all classes alike, so that a few scenes are enough to measure rare ones. Distractors
-of training images are base classes.
+or more classification classes starts with the images of the smaller one. Training scenes draw classes with the weights
+of the long tail, validation scenes uniformly, so that a few scenes are enough to measure rare ones. Distractors of
+training images are base classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prompt_core.errors import UserError, nearest
 VERSION = 1
 PARTS = ("classification", "scenes")
 MASKS = ("polygons", "rle")
-# Image ids of the validation scenes begin here, so that both splits can be merged.
+# Image ids of the validation scenes start here, so that both splits can be merged.
 VAL_IMAGE_IDS = 1_000_000
 SPLITS = {"train": 0, "val": 1}
 _CLASSIFICATION, _SCENES, _FEDERATED = 10, 11, 12
@@ -128,6 +128,6 @@ def scene(options: ShapesOptions, split: str, index: int) -> Scene:
 
 
 def federated(options: ShapesOptions, split: str, index: int, drawn: Scene) -> tuple[list[int], list[int], list[int]]:
-    """:func:`pomp_lab.shapes.annotations.federated_fields` of scene ``index``, which ``drawn`` is."""
+    """:func:`pomp_lab.shapes.annotations.federated_fields` of scene ``index``, already rendered as ``drawn``."""
     rng = np.random.default_rng([options.seed, _FEDERATED, SPLITS[split], index])
     return federated_fields(drawn, vocabulary(options.classes, options.seed), rng)

@@ -1,8 +1,8 @@
 """Outlines of the embedded data set's shapes as signed distance fields.
 
-A field is negative inside, zero on the outline and positive outside, in units in which a shape about fills the
-circle of radius 1; x grows to the right and y upwards. Unions are minima, intersections maxima (constructive solid
-geometry), and near the outline the values are distances, which is what antialiasing and borders need.
+A field is negative inside, zero on the outline and positive outside, in units in which a shape roughly fills the circle
+of radius 1; x grows to the right and y upwards. Unions are minima, intersections maxima (constructive solid geometry),
+and near the outline the values are distances, which antialiasing and borders need.
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ import numpy as np
 from pomp_lab.shapes.classes import COLOURS, ShapeClass
 from pomp_lab.shapes.outlines import OUTLINES
 
-# Red, green, blue in 0..1: the colour itself, then what its pattern is drawn in.
+# Red, green, blue in 0..1: the colour itself, then that of its pattern.
 _PAINTS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "black": ((0.05, 0.05, 0.06), (0.97, 0.97, 0.97)),
     "blue": ((0.10, 0.26, 0.90), (0.97, 0.97, 0.97)),
     "brown": ((0.43, 0.24, 0.09), (0.97, 0.97, 0.97)),
     "green": ((0.07, 0.58, 0.15), (0.97, 0.97, 0.97)),
-    # Not white for grey and light grey for white, or their patterns could not be told from those of black.
+    # Not white for grey and light grey for white, or their patterns could not be distinguished from those of black.
     "grey": ((0.53, 0.53, 0.54), (0.14, 0.14, 0.15)),
     "orange": ((1.00, 0.50, 0.03), (0.97, 0.97, 0.97)),
     "pink": ((1.00, 0.47, 0.73), (0.97, 0.97, 0.97)),
@@ -33,7 +33,7 @@ _PAINTS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]
 }
 assert tuple(sorted(_PAINTS)) == COLOURS
 
-# An object of a scene stays only when it shows this share of the image and of itself.
+# An object stays in a scene only if at least this share of the image and of the object is visible.
 MIN_VISIBLE_SHARE_OF_IMAGE = 0.001
 MIN_VISIBLE_SHARE_OF_OBJECT = 0.2
 
@@ -56,8 +56,8 @@ class Scene:
 
     Attributes:
         image: (S, S, 3) uint8 RGB.
-        objects: what is visible, the furthest first.
-        owner: (S, S) int16, index into ``objects`` of what each pixel shows, -1 for background.
+        objects: the visible objects, the furthest first.
+        owner: (S, S) int16, index into ``objects`` of the object at each pixel, -1 for background.
     """
 
     image: np.ndarray
@@ -91,7 +91,7 @@ def signed_distance(shape: PlacedShape, size: int) -> tuple[np.ndarray, slice, s
     """Distance in pixels to the outline, negative inside, on the part of a square image that the shape can touch.
 
     Returns:
-        distance: (h, w) float32, with the rows and columns of the image that it stands for.
+        distance: (h, w) float32, with the rows and columns of the image that it covers.
     """
     rows, columns = _window(shape, size)
     x, y = _coordinates(shape, rows, columns)
@@ -119,7 +119,7 @@ def _pattern_distance(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random
         first, second = _wave(u, 0.64), _wave(v, 0.64)
         return np.sign(first) * np.sign(second) * np.minimum(np.abs(first), np.abs(second))
     spacing = 0.46
-    # Every other row of dots is shifted by half, as printers do.
+    # Every other row of dots is shifted by half a period, as in a halftone.
     row = np.round(v / (spacing * 0.87))
     u = u + 0.5 * spacing * (row % 2)
     return np.hypot(u - spacing * np.round(u / spacing), v - row * spacing * 0.87) - 0.135
@@ -155,7 +155,7 @@ def paint(image: np.ndarray, shape: PlacedShape) -> None:
         colour = np.broadcast_to(first, (*distance.shape, 3))
         pattern = _pattern_distance(kind.pattern, *_coordinates(shape, rows, columns), rng)
         if pattern is not None:
-            # A rim of the class's own colour holds the pattern together and says which of its colours is meant.
+            # A rim of the class's own colour frames the pattern and shows which of its colours is meant.
             shown = np.maximum(pattern.astype(np.float32) * np.float32(shape.radius), distance + border)
             colour = first + (second - first) * _coverage(shown)
     # A thin dark (light, for black) line separates objects of equal colour.
@@ -204,7 +204,7 @@ def _finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _contrasting_background(size: int, shown: ShapeClass, rng: np.random.Generator) -> np.ndarray:
-    """A background unlike the shape's main colour: the first that differs enough, or the best of six."""
+    """A background that contrasts with the shape's main colour: the first that differs enough, or the best of six."""
     candidates: list[tuple[float, int, np.ndarray]] = []
     for _ in range(6):
         candidate = background(size, rng)
@@ -245,7 +245,7 @@ def visible_owner(objects: Sequence[PlacedShape], size: int) -> tuple[np.ndarray
 
     Returns:
         owner: (size, size) int16, -1 for background.
-        whole_areas: (objects,) int64, pixels of each object inside the image were nothing in front of it.
+        whole_areas: (objects,) int64, pixels that each object would cover in the image with nothing in front of it.
     """
     owner = np.full((size, size), -1, dtype=np.int16)
     whole = np.zeros(len(objects), dtype=np.int64)
@@ -262,8 +262,8 @@ def render_scene(
 ) -> Scene:
     """Two to eight objects that may hide parts of each other.
 
-    Objects of which too little would show are taken out before anything is painted, so that nothing in the image
-    goes without an annotation.
+    Objects that would be mostly hidden are removed before anything is painted, so that every object in the image has an
+    annotation.
 
     Args:
         classes: N classes to draw from.

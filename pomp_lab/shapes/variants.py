@@ -1,4 +1,4 @@
-"""Other looks of the embedded data set, for experiments across domains: same labels and masks, other pixels."""
+"""Other looks of the embedded data set, for experiments across domains: same labels and masks, different pixels."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def sketch(image: np.ndarray) -> np.ndarray:
 
 
 def recoloured(image: np.ndarray) -> np.ndarray:
-    """All hues turned by 60 degrees and the tones darkened: the colour words of the labels no longer fit."""
-    # The turn keeps each pixel's grey value: a rotation about the grey axis of the RGB cube.
+    """All hues rotated by 60 degrees and the tones darkened: the colour words of the labels no longer fit."""
+    # A rotation about the grey axis of the RGB cube, which keeps each pixel's grey value.
     angle = np.radians(60.0)
     along = np.full((3, 3), 1 / 3)
     cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / np.sqrt(3)

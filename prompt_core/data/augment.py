@@ -23,7 +23,7 @@ from prompt_core.files import sha256_of_json
 if TYPE_CHECKING:
     import torch
 
-# raised whenever the same settings would give other pixels, so that cached features are made anew
+# raised whenever the same settings would give different pixels, so that cached features are recomputed
 RECIPE_VERSION = 1
 OPERATIONS_PER_IMAGE = 2
 OPERATION_PROBABILITY = 0.6
@@ -138,7 +138,7 @@ class TrainTransform:
     scale: Sequence[float] = (0.08, 1.0)
 
     def __post_init__(self) -> None:
-        # of one type each, since the fingerprint is made of them
+        # normalised types, since the fingerprint is computed from them
         for name, kind in (("size", int), ("rand_augment", bool)):
             object.__setattr__(self, name, kind(getattr(self, name)))
         for name in ("mean", "std", "scale"):

@@ -1,4 +1,4 @@
-"""What is there of each classification data set: folder, split file, classes and photos, a few of them read."""
+"""Checks of classification data sets: folder, split file, classes and photos, of which a few are decoded."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Finding:
 
     Attributes:
         dataset: the data set's name.
-        path: where it is, or has to be.
-        state: present, missing, wrong (it opens, but differs from what it should be) or broken (it cannot be opened).
+        path: where it is, or belongs.
+        state: present, missing, wrong (it opens, but differs from what is expected) or broken (it cannot be opened).
         detail: what was counted, or what is wrong.
         advice: how to get it; empty when it is present.
     """
@@ -38,7 +38,7 @@ class Finding:
 
 
 GROUP = "classification"
-# Not looked at by the group: samples for a laptop.
+# Not part of the group: samples for a laptop.
 SMALL = ("tiny_imagenet",)
 
 
@@ -48,7 +48,7 @@ def is_group(group: str) -> bool:
 
 
 def check_group(group: str, root: Path) -> list[Finding]:
-    """Look at one classification data set, or at all of them.
+    """Check one classification data set, or all of them.
 
     Raises:
         UserError: for an unknown group.
@@ -58,14 +58,14 @@ def check_group(group: str, root: Path) -> list[Finding]:
     for entry in [classification_entry(name) for name in names]:
         try:
             findings += check_entry(entry, root)
-        except Exception as error:  # one set that nobody foresaw must not hide what the others lack
+        except Exception as error:  # an unforeseen error in one set must not hide what the others lack
             detail = f"cannot be checked: {type(error).__name__}: {error}"
             findings.append(Finding(entry.name, root / entry.folders[0], BROKEN, detail))
     return findings
 
 
 def check_entry(entry: ClassificationEntry, root: Path) -> list[Finding]:
-    """The folder, the split file where CoOp has one, and each split; of small splits all photos are decoded.
+    """Check the folder, the split file where CoOp has one, and each split; all photos of small splits are decoded.
 
     Nothing is written: a split that has to be generated is drawn in memory.
     """
@@ -97,10 +97,10 @@ def check_entry(entry: ClassificationEntry, root: Path) -> list[Finding]:
 
 
 def check_source(source: str, root: Path) -> list[Finding]:
-    """Any other source of :func:`prompt_core.data.sources.open_images`: what can be counted, with nothing expected.
+    """Any other source of :func:`prompt_core.data.sources.open_images`: counts, without expected numbers.
 
-    Classes without photos are mentioned only, since a split may lack some by design, as training lacks novel ones.
-    Splits that are the same photos, as in a source without splits, are one row.
+    Classes without photos are only noted, since a split may lack some by design, as training lacks novel ones. Splits
+    with the same photos, as in a source without splits, share a row.
 
     Raises:
         UserError: when no split can be opened.
@@ -147,7 +147,7 @@ def _split_file(name: str, reader: Benchmark, folder: Path, advice: str) -> Find
 def _split(
     name: str, place: Path, split: str, images: ImageSet, before: dict[str, ImageSet], wrong: list[str], advice: str
 ) -> Finding:
-    """One row: counts, what is wrong, and what stands in the source's brackets (which division, whose names)."""
+    """One row: counts, faults, and the source's notes in parentheses (which division, whose names)."""
     read, faults = read_photos(images)
     wrong = [*wrong, *faults]
     about = images.source.partition(" (")[2].removesuffix(")")
@@ -159,19 +159,19 @@ def _split(
 def _unexpected(entry: ClassificationEntry, images: ImageSet, split: str) -> list[str]:
     wrong: list[str] = []
     if len(images.names) != entry.classes.number:
-        wrong.append(f"expected {_say(entry.classes)} classes")
+        wrong.append(f"expected {_count_text(entry.classes)} classes")
     if split == entry.splits[-1]:
         whole = images.source.endswith("(official split)") or OFFICIAL_TEST in images.source
         official = entry.official_test if whole else None
         expected = official or entry.test
         if len(images) != expected.number:
-            wrong.append(f"expected {_say(expected)} photos")
+            wrong.append(f"expected {_count_text(expected)} photos")
         base = base_half(images)
         if official is None and entry.base_test is not None and len(base) != entry.base_test.number:
             half = f"{len(base):,} photos of the first {len(base.names)} classes"
-            wrong.append(f"{half}, expected {_say(entry.base_test)}")
+            wrong.append(f"{half}, expected {_count_text(entry.base_test)}")
     return wrong + empty_classes(images)
 
 
-def _say(count: Count) -> str:
+def _count_text(count: Count) -> str:
     return f"{count.number:,}" + ("" if count.seen else " (literature)")

@@ -1,4 +1,4 @@
-"""What a check says of the photos of a split: classes without any, files that cannot be read, photos listed twice."""
+"""Checks of the photos of a split: classes without any, files that cannot be read, photos listed twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from prompt_core.data.images import ImageSet, UnreadableImage
 
-# A split of so many photos is decoded whole, a larger one at READ places.
+# A split of up to this many photos is decoded completely, a larger one at READ places.
 DECODE_ALL = 64
 READ = 4
 
@@ -20,13 +20,13 @@ def count_photos(images: ImageSet, read: int) -> str:
 
 
 def empty_classes(images: ImageSet) -> list[str]:
-    """One text when classes have no photos, else none."""
+    """A text when classes have no photos; else an empty list."""
     empty = np.flatnonzero(np.bincount(images.labels, minlength=len(images.names)) == 0).tolist()
     return [f"{len(empty)} classes have no photos, the first is {images.names[empty[0]]!r}"] if empty else []
 
 
 def read_photos(images: ImageSet) -> tuple[int, list[str]]:
-    """How many photos were decoded; and a text for empty files, of which none is missed, one for unreadable photos."""
+    """How many photos were decoded; and texts on empty files (all are found) and on unreadable photos."""
     texts: list[str] = []
     sizes = images.file_sizes()
     if len(empty := np.flatnonzero(sizes == 0)):
@@ -44,7 +44,7 @@ def read_photos(images: ImageSet) -> tuple[int, list[str]]:
 
 
 def repeated(images: ImageSet, others: Mapping[str, ImageSet]) -> list[str]:
-    """Notes on photos that are listed twice, under two labels, or in another split too.
+    """Notes on photos that are listed twice, under two labels, or also in another split.
 
     Args:
         others: the splits before this one, by name.

@@ -1,7 +1,7 @@
-"""Photos through a frozen image tower into one .npy file: decoded by threads, encoded in batches, written as they come.
+"""Photos through a frozen image tower into one .npy file: decoded by threads, encoded and written batch by batch.
 
-The numbers depend neither on threads nor on what a run was doing before: each view has a generator of its own, and
-batches are formed in the order of the image set.
+The numbers depend neither on threads nor on earlier work: each view has its own random generator, and batches are
+formed in the order of the image set.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_UNREADABLE_SHARE = 0.01
 
 
 class ImageTower(Protocol):
-    """What is needed of a CLIP model: see ``prompt_core.Clip``."""
+    """The part of ``prompt_core.Clip`` that is needed here."""
 
     @property
     def image_fingerprint(self) -> str: ...
@@ -72,7 +72,7 @@ def write_features(
         the positions of the photos that could not be read.
 
     Raises:
-        UserError: when these are more than 1 %, the disk is too small, or the tower gives non-finite features.
+        UserError: when these are more than 1 %, the disk is too full, or the tower gives non-finite features.
     """
     import torch
 
@@ -101,7 +101,7 @@ def write_features(
         for position, tensor in enumerate(_ordered(decode, total, workers, batch_size // views + 1)):
             if tensor is None:
                 unreadable.append(position)
-            # past the limit nothing is encoded any more; reading on gives the user the full count
+            # past the limit nothing more is encoded; decoding continues to give the user the full count
             elif len(unreadable) <= allowed:
                 pending.append(tensor)
             if pending and ((len(pending) + 1) * views > batch_size or position == total - 1):
@@ -123,7 +123,7 @@ def write_features(
 
 
 def _write_header(stream: IO[bytes], shape: tuple[int, int, int]) -> None:
-    """NumPy's header, which has room for a first axis that grows: it is written again when the rows are counted."""
+    """NumPy's header with room for a growing first axis: it is rewritten when the number of rows is known."""
     np.lib.format.write_array_header_1_0(stream, {"descr": "<f2", "fortran_order": False, "shape": shape})
 
 
@@ -148,7 +148,7 @@ def _encode(clip: ImageTower, pending: list[torch.Tensor], stream: IO[bytes], so
 def _ordered(
     work: Callable[[int], torch.Tensor | None], total: int, workers: int | None, ahead: int
 ) -> Iterator[torch.Tensor | None]:
-    """``work(0) … work(total - 1)`` in order, computed by threads (Pillow frees the interpreter while it works)."""
+    """``work(0) … work(total - 1)`` in order, computed by threads (Pillow releases the GIL while it decodes)."""
     count = min(16, os.cpu_count() or 1) if workers is None else workers
     if count < 1:
         yield from map(work, range(total))

@@ -1,6 +1,6 @@
-"""Image features of a frozen tower, computed once per (image, view) and kept in a folder named by all that matters.
+"""Image features of a frozen tower, computed once per (image, view) and cached under a hash of all their inputs.
 
-``folder/<key>/features.npy`` is float16 (images, views, embedding) with unit-norm rows; ``index.json`` says what was
+``folder/<key>/features.npy`` is float16 (images, views, embedding) with unit-norm rows; ``index.json`` records what was
 left out and where the numbers come from. An entry is written in a temporary folder and published by one rename.
 """
 
@@ -25,7 +25,7 @@ from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, sha256_of_json, write_json
 
 FORMAT_VERSION = 1
-# Temporary folders that nobody wrote to for so long were left by killed runs.
+# Temporary folders not written to for this long were left by killed runs.
 _STALE_SECONDS = 24 * 3600
 
 
@@ -39,7 +39,7 @@ class CachedFeatures:
         keys: n_ok keys of the image set.
         indices: (n_ok,) int64 positions in the image set.
         unreadable: keys of the photos that could not be decoded.
-        folder: where the features lie.
+        folder: where the features are.
     """
 
     features: np.ndarray
@@ -79,11 +79,11 @@ def cached_features(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedFeatures:
-    """Load the features of ``images`` from ``folder``, or run the frozen image tower once per view and keep them.
+    """Load the features of ``images`` from ``folder``, or run the frozen image tower once per view and cache them.
 
     The numbers do not depend on ``workers``: each view has its own random generator, and batches are formed in the
-    order of the image set. A run that is stopped leaves nothing that looks complete; of two runs that fill the same
-    entry at once, the first to finish is kept.
+    order of the image set. An interrupted run leaves nothing that looks complete; of two runs that fill the same entry
+    at once, the first to finish wins.
 
     Args:
         clip: ``encode_image`` maps (B, 3, S, S) to unit-norm (B, E).
@@ -93,10 +93,10 @@ def cached_features(
         folder: the cache; one subfolder per entry.
         batch_size: views per call of the image tower, at most (but always a whole photo).
         workers: threads that decode and transform; None takes one per core, at most 16; 0 works in this thread.
-        progress: called with (photos done, photos in all).
+        progress: called with (photos done, total photos).
 
     Raises:
-        UserError: when there are no images, more than 1 % of them cannot be read (nothing is kept then), the tower
+        UserError: when there are no images, more than 1 % of them cannot be read (then nothing is cached), the tower
             gives non-finite features, or the cache cannot be written.
     """
     views, transform = _normalise(views, transform)
@@ -147,7 +147,7 @@ def _normalise(views: int, transform: ViewTransform | None) -> tuple[int, ViewTr
 
 
 def _load(entry: Path, images: ImageSet, views: int, embedding: int) -> CachedFeatures | None:
-    """The entry, or None when it is absent or damaged (it is then made anew)."""
+    """The entry, or None when it is absent or damaged (it is then recomputed)."""
     try:
         index = json.loads((entry / "index.json").read_text(encoding="utf-8"))
         features = np.load(entry / "features.npy", mmap_mode="r", allow_pickle=False)
@@ -169,7 +169,7 @@ def _load(entry: Path, images: ImageSet, views: int, embedding: int) -> CachedFe
 
 @contextlib.contextmanager
 def _new_entry(entry: Path, is_complete: Callable[[], bool]) -> Iterator[Path]:
-    """A temporary folder beside ``entry`` that takes its place at the end; gone on any error.
+    """A temporary folder next to ``entry`` that replaces it at the end; deleted on any error.
 
     Raises:
         UserError: when it cannot be written.
@@ -186,7 +186,7 @@ def _new_entry(entry: Path, is_complete: Callable[[], bool]) -> Iterator[Path]:
                 temporary.rename(entry)
                 break
             except OSError:
-                if is_complete():  # a run beside this one was quicker
+                if is_complete():  # a concurrent run was faster
                     break
                 if last:
                     raise
@@ -202,7 +202,7 @@ def _new_entry(entry: Path, is_complete: Callable[[], bool]) -> Iterator[Path]:
 
 
 def _remove_stale(folder: Path, key: str) -> None:
-    """Delete what killed runs left of this entry."""
+    """Delete temporary folders of this entry left by killed runs."""
     for path in folder.glob(f".{key}.*.tmp"):
         with contextlib.suppress(OSError):
             newest = max(item.stat().st_mtime for item in (path, *path.iterdir()))

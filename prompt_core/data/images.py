@@ -16,7 +16,7 @@ from prompt_core.errors import UserError
 
 
 class UnreadableImage(UserError):
-    """A photo that is missing, truncated or no image. Carries the photo's ``key``."""
+    """A photo that is missing, truncated or not an image. Carries the photo's ``key``."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"cannot read image {key}: {reason}; replace or delete the file")
@@ -37,7 +37,7 @@ class ImageSet:
         ids: class identifiers (wnids, folder names), position = label; unique.
         labels: (n,) int64.
         keys: n stable identifiers: POSIX paths relative to ``root``, so that they survive a move of the data.
-        source: what the photos and names come from, for logs and reports.
+        source: where the photos and names come from, for logs and reports.
         root: the folder that ``keys`` are relative to.
         shards: paths of tar shards relative to ``root``; empty for photos that are plain files.
         members: (n, 3) int64 rows (shard number, offset in bytes, size in bytes), with ``shards`` only.
@@ -108,12 +108,12 @@ class ImageSet:
             raise UserError(f"{self.source}: class index {_first_repeated(classes)} given twice")
         new_label = np.full(len(self.names), -1, dtype=np.int64)
         new_label[classes] = np.arange(len(classes))
-        kept = self.subset(np.flatnonzero(new_label[self.labels] >= 0))
+        selected = self.subset(np.flatnonzero(new_label[self.labels] >= 0))
         return dataclasses.replace(
-            kept,
+            selected,
             names=[self.names[index] for index in classes],
             ids=[self.ids[index] for index in classes],
-            labels=new_label[kept.labels],
+            labels=new_label[selected.labels],
         )
 
     def file_sizes(self) -> np.ndarray:
@@ -125,9 +125,9 @@ class ImageSet:
         return np.fromiter((_file_size(os.path.join(root, key)) for key in self.keys), np.int64, len(self.keys))  # noqa: PTH118
 
     def fingerprint(self) -> str:
-        """sha256 over keys, labels, class names and ids, and file sizes; reads no pixels and does not know ``root``.
+        """sha256 over keys, labels, class names and ids, and file sizes; reads no pixels and ignores ``root``.
 
-        A photo that is replaced by another one of exactly the same size in bytes is not noticed.
+        A photo replaced by another of exactly the same size in bytes is not detected.
         """
         digest = hashlib.sha256()
         for texts in (self.keys, self.names, self.ids):

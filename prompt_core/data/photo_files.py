@@ -1,7 +1,7 @@
-"""The photos that are there, and those that a list names: one order, one list of endings, for every task.
+"""Finding photos in folders and lists, with one order and one list of endings for every task.
 
-Links that lead in circles, names that the file system refuses and folders without permission count as absent here, so
-that one of them never ends a run with anything but one line.
+Circular links, names that the file system refuses and folders without permission count as absent here, so that each of
+them is reported in one line instead of a traceback.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def is_photo_name(name: str) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether ``path`` is a file; False where the file system refuses to say (name too long, links in a circle)."""
+    """Whether ``path`` is a file; False where the file system refuses to say (name too long, circular links)."""
     try:
         return path.is_file()
     except OSError:
@@ -48,9 +48,9 @@ def list_folders(root: Path) -> list[str]:
 
 
 def list_photos(folder: Path, recursive: bool = False) -> list[str]:
-    """POSIX paths, relative to ``folder``, of its photos, sorted; other files, hidden ones and broken links are left.
+    """POSIX paths, relative to ``folder``, of its photos, sorted; without other or hidden files and broken links.
 
-    With ``recursive`` real subfolders are searched too; linked ones are not, since they may lead in circles.
+    With ``recursive`` real subfolders are searched too; linked ones are not, since links may be circular.
 
     Raises:
         UserError: when ``folder`` is not a folder that can be listed.
@@ -66,10 +66,10 @@ def list_photos(folder: Path, recursive: bool = False) -> list[str]:
 
 
 def find_photos(given: Sequence[str | Path]) -> list[Path]:
-    """The photos that a user names, and those inside the folders that she names, in order of their names.
+    """The photos that a user names, and those in the folders named, in order of their names.
 
     Raises:
-        UserError: for a path that is not there, or a folder without photos.
+        UserError: for a path that does not exist, or a folder without photos.
     """
     photos: list[Path] = []
     for path in map(Path, given):
@@ -124,10 +124,10 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def inside(path: str, where: str) -> str:
-    """``path``, as a list of photos names it, when it stays inside the data set's folder.
+    """``path``, as a list of photos names it, if it stays inside the data set's folder.
 
     Args:
-        where: the file and line that it stands in, for the message.
+        where: the file and line that name it, for the message.
 
     Raises:
         UserError: when it is absolute or has ``..`` in it.

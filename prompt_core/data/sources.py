@@ -30,13 +30,13 @@ def open_images(
             folder (``caltech101:PATH``) or with a division into splits (``caltech101#generated``); or a kind:
             ``folder:PATH``, ``tiny_imagenet:PATH``, ``coop:PATH#SPLIT_FILE`` (the part after ``#`` may be
             left out when there is one), ``aircraft:PATH``, ``imagenet21k:PATH``, ``webdataset:PATTERN``, ``csv:PATH``
-            (the table, or a folder with ``labels.csv``); or a bare path whose layout is recognised (a folder that is
-            called as a data set is written ``./caltech101``); or ``package.module:function``, a function of a user's
-            own of the data root and the split that returns an :class:`ImageSet` (docs/add_a_data_set.md).
+            (the table, or a folder with ``labels.csv``); or a bare path whose layout is recognised (write
+            ``./caltech101`` for a folder with the name of a data set); or ``package.module:function``, a user-defined
+            function of the data root and the split that returns an :class:`ImageSet` (docs/add_a_data_set.md).
         split: train, val or test. A folder with subfolders of these names is entered; a source without splits (a
             flat folder of classes, a table, shards) ignores it.
         root: the data root, for a bare name; else the environment variable ``POMP_DATA``, else ``datasets``.
-        save: keep a division that has to be generated in the data set's folder.
+        save: save a generated division in the data set's folder.
 
     Raises:
         UserError: when the name, kind or layout is unknown, something that the layout needs is missing, or the file
@@ -44,7 +44,7 @@ def open_images(
     """
     try:
         return _open(kind_or_path, split, root, save)
-    except OSError as error:  # no permission, a name that is too long, links in a circle
+    except OSError as error:  # no permission, a name that is too long, circular links
         place = f" ({str(error.filename)[:200]})" if error.filename else ""
         raise UserError(f"cannot open {str(kind_or_path)[:200]}: {error.strerror or error}{place}") from error
 
@@ -64,7 +64,7 @@ def _open(kind_or_path: str | Path, split: str, root: str | Path | None, save: b
 
 
 def _misspelt(kind: str) -> bool:
-    """Whether the word before a colon is nearly the name of a kind or of a data set, and no module that is there."""
+    """Whether the word before a colon resembles a kind or a data set, and is not an importable module."""
     return bool(nearest(kind, (*KINDS, *NAMES))) and "." not in kind and importlib.util.find_spec(kind) is None
 
 
@@ -76,7 +76,7 @@ def _open_outside(text: str, split: str, root: Path) -> ImageSet:
 
 
 def data_set_name(source: str) -> str:
-    """What tables and ``metrics.json`` call a source of :func:`open_images`: the data set's name, or the path's end."""
+    """The name of a source in tables and ``metrics.json``: the data set's name, or the end of the path."""
     kind, colon, rest = source.partition(":")
     entry = None if colon and kind in KINDS else find_entry(kind.partition("#")[0])
     return entry.name if entry is not None else Path(rest or source).name
@@ -111,7 +111,7 @@ def _recognise(text: str, save: bool) -> Callable[[str, str], ImageSet]:
     elif glob.has_magic(text) or "{" in text:
         return KINDS["webdataset"]
     elif not path.exists():
-        # a word may be meant as a kind or a name, a path with folders in it may not
+        # a single word may be a misspelt kind or name, a path with folders cannot
         hint = nearest(text.partition(":")[0], (*KINDS, *NAMES)) if ":" in text or len(path.parts) == 1 else ""
         raise UserError(
             f"no image folder or file at {text}: expected a path, a data set's name, or one of {_kinds()}{hint}"

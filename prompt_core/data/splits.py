@@ -17,35 +17,35 @@ Row = tuple[str, int, str]
 
 
 class NoSuchSplit(UserError):
-    """A split that the data set, or this division of it, does not have by design; nothing is missing or damaged."""
+    """A split that the data set, or this division of it, lacks by design; nothing is missing or damaged."""
 
 
 def check_split(split: str, known: Sequence[str], title: str) -> None:
     """Whether a data set has a split.
 
     Raises:
-        NoSuchSplit: when ``split`` is a split, but none of this data set.
-        UserError: when it is no split at all.
+        NoSuchSplit: when ``split`` is a split, but not of this data set.
+        UserError: when it is not a split at all.
     """
     if split in known:
         return
-    only = " (photos to test on alone)" if "train" not in known else ""
+    only = " (photos for testing only)" if "train" not in known else ""
     expected = ", ".join(known[:-1]) + f" or {known[-1]}"
     kind = NoSuchSplit if split in SPLITS else UserError
     raise kind(f"{title} has no split {split!r}{only}: expected {expected}{nearest(split, known)}")
 
 
 def part_sizes(count: int, fractions: Sequence[float]) -> list[int]:
-    """How many of ``count`` photos each part gets: rounded shares, the last part the rest, and none of them empty.
+    """How many of ``count`` photos each part gets: rounded shares, the rest for the last part, and no part empty.
 
     Raises:
         UserError: when there are fewer photos than parts.
     """
     if count < len(fractions):
-        raise UserError(f"{count} photos cannot be split into {len(fractions)} parts; one each is needed at least")
+        raise UserError(f"{count} photos cannot be split into {len(fractions)} parts; at least one each is needed")
     sizes = [round(count * fraction) for fraction in fractions[:-1]]
     sizes.append(count - sum(sizes))
-    while min(sizes) < 1:  # classes of a few photos only
+    while min(sizes) < 1:  # classes with only a few photos
         sizes[sizes.index(max(sizes))] -= 1
         sizes[sizes.index(min(sizes))] += 1
     return sizes
@@ -119,7 +119,7 @@ def few_shot_validation(images: ImageSet, shots: int, seed: int) -> ImageSet:
 
 
 def hash_rank(prefix: bytes, key: str) -> bytes:
-    """What photos are sorted by to draw some: sha256 of ``prefix``, which says for what, and of the photo's key."""
+    """Sort key for random draws: sha256 of ``prefix``, which identifies the draw, and the photo's key."""
     return hashlib.sha256(prefix + b"\0" + key.encode("utf-8", "surrogateescape")).digest()
 
 

@@ -32,7 +32,7 @@ def test_a_broken_set_ends_with_code_2_and_classification_needs_no_detectron2(tm
     assert done.returncode == 2
     assert done.stderr == ""
     printed = " ".join(done.stdout.split())
-    assert "is no CoOp split file" in printed
+    assert "is not a CoOp split file" in printed
     assert "imagenetv2" in printed, "the other sets are told as well"
 
 
@@ -41,7 +41,7 @@ def test_a_broken_set_ends_with_code_2_and_classification_needs_no_detectron2(tm
     [
         (["caltech101"], 1, "caltech-101"),
         (["ImageNetV2"], 1, "imagenetv2-matched-frequency-format-val (github.com/modestyachts/ImageNetV2)"),
-        (["caltech102"], 2, "error: 'caltech102' is no group of data sets; nearest: 'caltech101'"),
+        (["caltech102"], 2, "error: 'caltech102' is not a group of data sets; nearest: 'caltech101'"),
         (["fgvc_aircraft"], 1, "expected 100 (literature) classes; expected 3,333"),
     ],
 )
@@ -56,8 +56,8 @@ def test_classification_sets(
         (folder / "variants.txt").write_text("707-320\n")
         for part in ("train", "val", "test"):
             (folder / f"images_variant_{part}.txt").write_text("0000001 707-320\n")
-    found, output, errors = run("check", *arguments)
-    assert found == code, errors
+    status, output, errors = run("check", *arguments)
+    assert status == code, errors
     assert printed in " ".join((output + errors).split())
     assert len(errors.splitlines()) == (1 if code == 2 else 0)
 
@@ -88,7 +88,7 @@ def test_detection_sets(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "to do: download lvis_v1_train.json.zip from lvisdataset.org/dataset" in output
     code, _, errors = run("check", "lviss", "--root", tmp_path)
     assert code == 2
-    assert errors.startswith("error: 'lviss' is no group of data sets; nearest: 'lvis'")
+    assert errors.startswith("error: 'lviss' is not a group of data sets; nearest: 'lvis'")
     assert len(errors.splitlines()) == 1
 
 
@@ -101,4 +101,4 @@ def test_all_has_the_groups_of_every_task(run: Run, tmp_path: Path) -> None:
     assert "coco_small" not in output
     code, _, errors = run("check", "voc_sef", "--root", tmp_path)
     assert code == 2
-    assert errors.startswith("error: 'voc_sef' is no group of data sets; nearest: 'voc_seg'")
+    assert errors.startswith("error: 'voc_sef' is not a group of data sets; nearest: 'voc_seg'")

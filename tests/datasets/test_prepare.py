@@ -44,7 +44,7 @@ def test_help_lists_the_data_sets(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lviss"], "'lviss' is no data set that is prepared; nearest: 'lvis'"),
+        (["lviss"], "'lviss' is not a data set to prepare; nearest: 'lvis'"),
         ([], "the following arguments are required: NAME"),
         (["lvis", "--rot", "x"], "unrecognized arguments: --rot x"),
         (["imagenet_lvis", "--wordnet", "a", "--mapping", "b"], "give --wordnet or --mapping, not both"),

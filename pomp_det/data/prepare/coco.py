@@ -19,8 +19,7 @@ from prompt_core.files import read_json
 def keep_classes(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """COCO with the annotations of some classes and the images that have one; all 80 categories stay.
 
-    Keeping the categories keeps every class index where it was, which the ending ``_oriorder`` of the published files
-    means.
+    Keeping the categories keeps every class index, which is what the suffix ``_oriorder`` of the published files means.
 
     Raises:
         UserError: when a class is not among the categories.
@@ -29,8 +28,8 @@ def keep_classes(document: Mapping[str, Any], names: Iterable[str]) -> dict[str,
     missing = [name for name in names if name not in of_name]
     if missing:
         raise UserError(f"the annotations have no category {missing[0]!r}; COCO's instances_*2017.json is expected")
-    kept = {of_name[name] for name in names}
-    annotations = [annotation for annotation in document["annotations"] if annotation["category_id"] in kept]
+    category_ids = {of_name[name] for name in names}
+    annotations = [annotation for annotation in document["annotations"] if annotation["category_id"] in category_ids]
     present = {annotation["image_id"] for annotation in annotations}
     images = [image for image in document["images"] if image["id"] in present]
     return {**document, "images": images, "annotations": annotations}
@@ -68,10 +67,10 @@ def caption_tags(captions: Mapping[str, Any], categories: Sequence[Mapping[str, 
 
 
 def prepare_coco(root: Path, overwrite: bool = False) -> dict[Path, Outcome]:
-    """Make every derived file whose source is there.
+    """Make every derived file whose source exists.
 
     Raises:
-        UserError: when no source is there.
+        UserError: when no source exists.
     """
     annotations, zero_shot = root / "coco/annotations", root / "coco/zero-shot"
     train, val = annotations / "instances_train2017.json", annotations / "instances_val2017.json"
@@ -146,14 +145,14 @@ def _join_packs(folder: str, photos: str, files: Sequence[Path], masks_only: boo
 
 
 def with_masks(boxes: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
-    """``boxes``, with the annotations of ``masks`` for the images that it has."""
+    """``boxes``, with the annotations of ``masks`` for the images in ``masks``."""
     masked = {image["id"] for image in masks["images"]}
-    kept = [annotation for annotation in boxes["annotations"] if annotation["image_id"] not in masked]
-    return {**boxes, "annotations": kept + masks["annotations"]}
+    unmasked = [annotation for annotation in boxes["annotations"] if annotation["image_id"] not in masked]
+    return {**boxes, "annotations": unmasked + masks["annotations"]}
 
 
 def join(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Several files as one, whose photos lie in the folders that are the keys; annotations are numbered anew."""
+    """Several files merged; the keys are the folders of their photos, and annotations are renumbered."""
     images = [
         {**image, "file_name": f"{folder}/{image['file_name']}"}
         for folder, document in documents.items()

@@ -1,7 +1,7 @@
 """ImageNet-LVIS: the ImageNet-21K photos of LVIS classes, as image labels (Zhou et al. 2022, Detic, section 4).
 
-A photo gets the class that its synset stands for. Classes whose boxes are held out are included: open-vocabulary
-detection withholds boxes, not labels.
+A photo gets the class of its synset. Classes whose boxes are held out are included: open-vocabulary detection withholds
+boxes, not labels.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def prepare_imagenet_lvis(
 
     Args:
         root: the data root.
-        folder: where the photos are; default ``imagenet/ImageNet-LVIS`` below the root, or ``ImageNet-21K`` beside it.
+        folder: where the photos are; default ``imagenet/ImageNet-LVIS`` below the root, or ``ImageNet-21K`` next to it.
         mapping: synset name to WordNet id; None takes the table for LVIS.
         only: take these WordNet ids only, for example those of the published ``imagenet_lvis_wnid.txt``.
 
@@ -128,7 +128,7 @@ def prepare_imagenet_lvis(
         the file, what was done, the WordNet ids without photos, and the photos left out.
 
     Raises:
-        UserError: when no photo of a wanted class is there.
+        UserError: when there is no photo of any of these classes.
     """
     vocabulary = Vocabulary.load("lvis")
     wnids = class_of_wnid(vocabulary, mapping)
@@ -169,7 +169,7 @@ def prepare_imagenet_lvis(
 def _bytes_of(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # a link that leads nowhere: counted as unreadable when its size in pixels is asked for
+    except OSError:  # a broken link: counted as unreadable when its size in pixels is read
         return 0
 
 

@@ -15,8 +15,8 @@ from prompt_core.errors import UserError
 def without_rare(document: Mapping[str, Any]) -> dict[str, Any]:
     """LVIS without annotations of rare classes (``frequency`` r); images and categories stay (ViLD's protocol)."""
     rare = {category["id"] for category in document["categories"] if category["frequency"] == "r"}
-    kept = [annotation for annotation in document["annotations"] if annotation["category_id"] not in rare]
-    return {**document, "annotations": kept}
+    annotations = [annotation for annotation in document["annotations"] if annotation["category_id"] not in rare]
+    return {**document, "annotations": annotations}
 
 
 def category_info(document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -44,16 +44,16 @@ def minival(document: Mapping[str, Any]) -> dict[str, Any]:
     images = [image for image in document["images"] if "/val2017/" in str(image.get("coco_url", ""))]
     if not images:
         raise UserError("no image has a 'coco_url' with /val2017/; the validation file of LVIS v1 is expected")
-    kept = {image["id"] for image in images}
-    annotations = [annotation for annotation in document["annotations"] if annotation["image_id"] in kept]
+    image_ids = {image["id"] for image in images}
+    annotations = [annotation for annotation in document["annotations"] if annotation["image_id"] in image_ids]
     return {**document, "images": images, "annotations": annotations}
 
 
 def prepare_lvis(root: Path, overwrite: bool = False) -> dict[Path, Outcome]:
-    """Make every derived file whose source is there.
+    """Make every derived file whose source exists.
 
     Raises:
-        UserError: when neither the training nor the validation annotations are there.
+        UserError: when neither the training nor the validation annotations exist.
     """
     train, val = root / "lvis/lvis_v1_train.json", root / "lvis/lvis_v1_val.json"
     if not train.is_file() and not val.is_file():

@@ -53,19 +53,19 @@ def existing_photos(document: Mapping[str, Any], folder: Path) -> tuple[dict[str
             missing.append(name)
         else:
             images.append({**image, "file_name": existing})
-    kept = {image["id"] for image in images}
-    annotations = [annotation for annotation in document["annotations"] if annotation["image_id"] in kept]
+    image_ids = {image["id"] for image in images}
+    annotations = [annotation for annotation in document["annotations"] if annotation["image_id"] in image_ids]
     return {**document, "images": images, "annotations": annotations}, missing
 
 
 def prepare_objects365(root: Path, overwrite: bool = False) -> tuple[dict[Path, Outcome], list[str]]:
-    """Make the validation and training files whose source is there.
+    """Make the validation and training files whose source exists.
 
     Returns:
         what was done, and the training photos that do not exist.
 
     Raises:
-        UserError: when no source is there, or all training photos are missing.
+        UserError: when no source exists, or all training photos are missing.
     """
     folder = root / "objects365/annotations"
     train, val = folder / "zhiyuan_objv2_train.json", folder / "zhiyuan_objv2_val.json"
@@ -87,7 +87,7 @@ def prepare_objects365(root: Path, overwrite: bool = False) -> tuple[dict[Path, 
         document, missing = existing_photos(read_annotation_file(train), root / "objects365/train")
         if not document["images"]:
             raise UserError(f"none of the photos of {train} exists below {root / 'objects365/train'}")
-        # Which photos exist, and where, decides the result as much as the annotations do.
+        # The result depends on which photos exist, and where, as well as on the annotations.
         photos = sha256_of_json([image["file_name"] for image in document["images"]])
         inputs = {**file_inputs(root, train), "photos": photos}
         recipe = "objects365 names and existing photos, 1"

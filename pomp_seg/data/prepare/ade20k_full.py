@@ -1,9 +1,9 @@
 """Full ADE20K (2021_17_01) for segmentation, with its open vocabulary cut to classes that both splits have.
 
 MaskFormer (arXiv 2107.06278) takes the categories that occur in the training and in the validation photos: 847. The
-same rule is applied here to the user's own copy, with no list of its own: a category is in the label image
-``NAME_seg.png`` (R // 10 * 256 + G), its name in ``NAME.json`` beside it. Classes are in the order of ADE20K's numbers;
-MaskFormer has another order, so labels and models that were made with its list need that list (``--classes``).
+same rule is applied here to the user's own copy, without a fixed list: a category is in the label image
+``NAME_seg.png`` (R // 10 * 256 + G), its name in ``NAME.json`` next to it. Classes are in the order of ADE20K's
+numbers; MaskFormer has another order, so labels and models made with its list need that list (``--classes``).
 """
 
 from __future__ import annotations
@@ -96,13 +96,13 @@ def shared_classes(sources: Mapping[str, Mapping[str, Path]]) -> Vocabulary:
     nameless = next((number for number in shared if number not in names), None)
     if nameless is not None:
         raise UserError(f"category {nameless} of ADE20K has pixels, but no .json beside a label names it")
-    # The name that most photos give; the dictionary of ADE20K is one for all of them.
+    # The name that most photos give; all photos should agree.
     chosen = [names[number].most_common(1)[0][0].strip() for number in shared]
     return Vocabulary(chosen, ids=shared, source=f"ADE20K 2021_17_01, {len(shared)} categories of both splits")
 
 
 def read_classes(path: Path) -> Vocabulary:
-    """A given list of classes.
+    """The classes of a given list.
 
     Raises:
         UserError: when it has no numbers of ADE20K.

@@ -1,8 +1,8 @@
-"""Folders of label images made from other label images: nothing twice, nothing half, nothing wrong passed over.
+"""Folders of label images made from other label images, incrementally, resumably and checked against a manifest.
 
-Beside each folder lies ``FOLDER.source.json`` with the recipe and, for each label, the sha256 of its source and of the
-result. The same again means that there is nothing to do. It also says whether the folder is complete: a run that is
-interrupted leaves ``"complete": false``, and registration refuses such a folder.
+Next to each folder is ``FOLDER.source.json`` with the recipe and, for each label, the sha256 of its source and of the
+result. If they match there is nothing to do. It also records whether the folder is complete: an interrupted run leaves
+``"complete": false``, and registration refuses such a folder.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Converted:
     """What :func:`convert_labels` did.
 
     Attributes:
-        written, adopted, unchanged: numbers of labels that were made, that were there already with the same pixels,
-            and that were made from the same source before.
+        written, adopted, unchanged: numbers of labels that were made, that already existed with the same pixels, and
+            that had been made from the same source before.
         skipped: sources without any labelled pixel.
         removed: labels that do not belong to the set.
     """
@@ -70,10 +70,10 @@ def convert_labels(
 
     Args:
         sources: ``{key: what convert reads}``, files unless ``digest`` is given.
-        recipe: name and version of what ``convert`` does; a new version makes the folder anew.
+        recipe: name and version of what ``convert`` does; a new version remakes the folder.
         convert: source to label map, (H, W) integers 0..num_classes-1 and ``ignore_label``.
-        overwrite: replace labels that were not made here, or changed since, and remove those of other photos.
-        digest: source to the hash that tells whether it changed; default that of the file.
+        overwrite: replace labels that were not made here or have changed since, and remove those of other photos.
+        digest: source to a hash that shows whether it changed; default that of the file.
 
     Raises:
         UserError: when there is no source, a source is damaged or missing, or (without ``overwrite``) the folder holds
@@ -116,7 +116,7 @@ def convert_labels(
         results = {key: ("unchanged" if label_hashes[key] else "skipped", label_hashes[key]) for key in current}
         pending = [key for key in sources if key not in results]
         if pending or removed or not record.get("complete"):
-            # Marked before anything changes. What is known of the files stays: they are compared by their own hashes.
+            # Marked before anything changes. The records of the files stay: files are compared by their own hashes.
             marked = {"recipe": None, "files": {}, **record, "complete": False}
             write_compact_json(source_record(output), marked)
         try:
@@ -154,7 +154,7 @@ def count_labels(
         inputs: what the labels depend on, for a folder that :func:`convert_labels` did not make.
 
     Raises:
-        UserError: when a file of other content is there and ``overwrite`` is False.
+        UserError: when a file with other content exists and ``overwrite`` is False.
     """
     if inputs is None:
         record = source_record(labels)
@@ -176,7 +176,7 @@ def lookup(values: Mapping[int, int], ignore_label: int, ignored: Iterable[int] 
     """
     table = {**{int(value): ignore_label for value in ignored}, **values}
     size = max(table) + 1
-    array = np.full(size + 1, -1, dtype=np.int32)  # the last one stands for all values beyond the table
+    array = np.full(size + 1, -1, dtype=np.int32)  # the last entry stands for all values beyond the table
     for value, target in table.items():
         array[value] = target
 
@@ -185,8 +185,8 @@ def lookup(values: Mapping[int, int], ignore_label: int, ignored: Iterable[int] 
         mapped: np.ndarray = array[np.where((labels < 0) | (labels > size), size, labels)]
         if (mapped < 0).any():
             raise UserError(
-                f"label file {path} has the value {labels[mapped < 0][0]}, which is none of the data set's; expected "
-                f"{min(values)}..{max(values)} for classes; download the labels again"
+                f"label file {path} has the value {labels[mapped < 0][0]}, which is not one of the data set's; "
+                f"expected {min(values)}..{max(values)} for classes; download the labels again"
             )
         return mapped
 
@@ -208,7 +208,7 @@ def _same_pixels(path: Path, labels: np.ndarray) -> bool:
 
 
 def _remove_foreign(output: Path, names: set[str], overwrite: bool) -> int:
-    """Labels in the folder that no source makes: they would join the set unseen."""
+    """Remove labels in the folder that belong to no source: they would silently join the set."""
     labels = sorted(path for path in output.iterdir() if path.suffix.lower() in LABEL_ENDINGS)
     foreign = [path for path in labels if path.name not in names and not path.name.startswith(".")]
     if foreign and not overwrite:

@@ -1,7 +1,7 @@
 """PASCAL-Context with its 59 most frequent classes, from ``trainval_merged.json`` of PASCAL in Detail.
 
-The file holds a run-length mask for each category of each photo, of 459 categories; other categories than the 59 are
-background and ignored. The masks are decoded by pycocotools, so that the ``detail`` package is not needed.
+The file holds a run-length mask for each of 459 categories of each photo; categories other than the 59 are background
+and ignored. The masks are decoded by pycocotools, so that the ``detail`` package is not needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def prepare_pcontext(root: Path, overwrite: bool = False) -> Made:
     """Make ``pcontext/{train,val}/label``; photos are read where VOC 2010 has them.
 
     Raises:
-        UserError: when the file is absent, or no such file.
+        UserError: when the file is absent, or not of this format.
     """
     path = next((root / place / FILE for place in _PLACES if (root / place / FILE).is_file()), None)
     if path is None:

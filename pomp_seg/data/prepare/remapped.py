@@ -29,8 +29,8 @@ class SourceValues:
     Attributes:
         title: for the recipe in ``*.source.json``.
         classes: label set of all classes, with the data set's ids.
-        base_classes: label set of those that training sees.
-        offset: what a value is more than the class's id.
+        base_classes: label set of the classes that training sees.
+        offset: value minus the class's id.
         ignored: values of pixels without a class.
     """
 
@@ -91,7 +91,7 @@ def convert(
 def convert_with_base(
     folder: Path, splits: Mapping[str, Mapping[str, Path]], source: SourceValues, overwrite: bool
 ) -> Made:
-    """``folder/SPLIT`` of each split; of those called train also ``folder/SPLIT_base``, which is counted, as val is."""
+    """``folder/SPLIT`` of each split, and ``folder/SPLIT_base`` of train; train_base and val get label counts."""
     made: Made = {}
     for split, files in splits.items():
         train = split.startswith("train")
@@ -107,7 +107,7 @@ def png_files(folder: Path) -> dict[str, Path]:
 
 
 def prepare_coco_stuff(root: Path, overwrite: bool = False) -> Made:
-    """Make ``coco/stuffthingmaps_detectron2/{train2017,train2017_base,val2017}`` and label counts, where sources are.
+    """Make ``coco/stuffthingmaps_detectron2/{train2017,train2017_base,val2017}`` and label counts, where sources exist.
 
     Source: ``coco/stuffthingmaps/{train2017,val2017}`` (stuffthingmaps_trainval2017.zip).
 
@@ -120,7 +120,7 @@ def prepare_coco_stuff(root: Path, overwrite: bool = False) -> Made:
 
 
 def prepare_ade20k(root: Path, overwrite: bool = False) -> Made:
-    """Make ``ADEChallengeData2016/annotations_detectron2/{training,validation}``, where the sources are.
+    """Make ``ADEChallengeData2016/annotations_detectron2/{training,validation}``, where sources exist.
 
     Raises:
         UserError: when no source is there, or one is damaged.
@@ -166,7 +166,7 @@ def prepare_voc_seg(root: Path, overwrite: bool = False) -> Made:
     photo of both lists, and a label in a folder that is not of its list, are errors.
 
     Raises:
-        UserError: a list or a label is missing, a photo is in both lists, or a folder holds labels of other photos.
+        UserError: when a list or label is missing, a photo is in both lists, or a folder holds labels of other photos.
     """
     voc = root / "VOC2012"
     labels = next((voc / name for name in _VOC_LABELS if (voc / name).is_dir()), None)

@@ -1,14 +1,14 @@
 """Which photos are train, val and test of a benchmark: the published split, an official one, or one drawn here.
 
-* ``published``: CoOp's ``split_zhou_*.json``, which the tables of CoOp and POMP are made with.
+* ``published``: CoOp's ``split_zhou_*.json``, used for the tables of CoOp and POMP.
 * ``official``: the lists of the data set's authors (also torchvision's splits), as they are.
-* ``generated``: drawn by a seed under CoOp's rules. Its photos are not those of the published split, and it is never
-  called that. It is kept as ``split_generated_seed{seed}.json`` in the data set's folder, in CoOp's format.
+* ``generated``: drawn with a seed by CoOp's rules. Its photos are not those of the published split, and it is never
+  called that. It is saved as ``split_generated_seed{seed}.json`` in the data set's folder, in CoOp's format.
 
-Left open, the published split is taken where its file is; else the official lists of sets that have three of them
-(OxfordFlowers, DTD), where they exist; else a split is generated. Where the official lists are of train and test only
-(OxfordPets, StanfordCars, Food101, SUN397, UCF101) a generated split keeps the test photos, and divides train into
-train and val; CoOp does the same, except for Food101, which it divides anew.
+By default the published split is taken if its file exists; else the official lists of sets that have all three
+(OxfordFlowers, DTD), if they exist; else a split is generated. Where there are official lists of train and test only
+(OxfordPets, StanfordCars, Food101, SUN397, UCF101) a generated split keeps the test photos and divides train into train
+and val; CoOp does the same, except for Food101, which it divides from scratch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Benchmark:
         lists: reads the official lists, or gives None where they do not exist; None when there are none at all.
         photos: lists all photos; None when a split is only ever drawn from the official lists.
         keeps_test: whether a generated split keeps the test photos of the official list.
-        photo_folders: where the photos are, below the data set's folder, in this layout and others of it.
+        photo_folders: where the photos are, below the data set's folder, in this and other known layouts.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Benchmark:
         """CoOp's split file, in the data set's folder or in the one that an archive makes inside it; None without.
 
         Raises:
-            UserError: when there is none of the right name, but one of another spelling.
+            UserError: when only a file with a different spelling of the name exists.
         """
         inner = sorted({name.split("/")[0] for name in self.photo_folders if "/" in name})
         places = [place for place in (folder, *(folder / name for name in inner)) if is_folder(place)]
@@ -80,7 +80,7 @@ class Benchmark:
             split: train, val or test.
             which: published, official or generated; None as the module says.
             seed: of a generated split.
-            save: keep a generated split in ``folder``; a folder that cannot be written is left as it is.
+            save: save a generated split in ``folder``, if that is writable.
 
         Raises:
             UserError: when something is missing or damaged; the message has the exact path.
@@ -120,21 +120,21 @@ class Benchmark:
         listed = self.lists(folder) if self.lists is not None and self.keeps_test else None
         about: dict[str, Any] = {"dataset": self.name, "seed": seed, "rule": _DRAW_ALL if listed is None else _DRAW_VAL}
         if listed is not None:
-            # a list that was repaired or exchanged is drawn from anew
+            # drawn again when a list was repaired or replaced
             about["lists_sha256"] = sha256_of_json(listed.parts)
-        kept = _read_kept(path, about)
-        drawn = kept if kept is not None else self._draw(listed, folder, seed) | {"generated": about}
+        saved = _read_saved(path, about)
+        drawn = saved if saved is not None else self._draw(listed, folder, seed) | {"generated": about}
         source = f"{self.name}:{split} ({generated_note(drawn)})"
         parts = {part: drawn[part] for part in SPLITS}
         images = folder / inside(drawn["images"], str(path))
-        if kept is not None:
+        if saved is not None:
             try:
                 return split_images(parts, images, path, split, source)
             except UserError as error:
                 raise UserError(f"{error}; restore the photos, or delete that file to draw another split") from error
         place = folder if listed is None else f"the official lists of {folder}"
         if save:
-            for part in SPLITS:  # nothing is kept that cannot be opened
+            for part in SPLITS:  # nothing is saved that cannot be opened
                 if drawn[part]:
                     split_images(parts, images, place, part, source)
             # a shared folder may be read-only; the same seed draws the same split again
@@ -156,12 +156,12 @@ class Benchmark:
         return {"images": listed.images.relative_to(folder).as_posix(), "train": train, "val": val, "test": test}
 
 
-def _read_kept(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
-    """A split that was drawn before by the same rule and seed; None when there is none."""
+def _read_saved(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """An earlier split by the same rule and seed; None when there is none."""
     if not path.exists():
         return None
     document = read_json(path)
     whole = isinstance(document, dict) and isinstance(document.get("images"), str)
     if not whole or any(not isinstance(document.get(part), list) for part in SPLITS):
-        raise UserError(f"{path} is damaged: delete it, and the split is drawn anew")
+        raise UserError(f"{path} is damaged: delete it, and the split is drawn again")
     return document if document.get("generated") == about else None

@@ -1,7 +1,7 @@
-"""The classification data sets of POMP's tables: one entry each, all that is known of a set. Nothing is read here.
+"""The classification data sets of POMP's tables: one entry each. Nothing is read here.
 
 ImageNet first, then the ten data sets of CoOp's benchmarks, the test sets made for ImageNet, and Tiny-ImageNet. Folders
-are those of CoOp's layout, and behind them those that torchvision's downloads make.
+are those of CoOp's layout, followed by those that torchvision's downloads make.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ from prompt_core.files import data_root
 
 @dataclass(frozen=True)
 class Count:
-    """An expected number. ``seen``: read from code or logs of the field's projects; else from the literature."""
+    """An expected number. ``seen``: taken from code or logs of the field's projects; else from the literature."""
 
     number: int
     seen: bool = False
 
 
 def seen(number: int) -> Count:
-    """A number read from code or logs of the field's projects."""
+    """A number taken from code or logs of the field's projects."""
     return Count(number, seen=True)
 
 
@@ -35,13 +35,13 @@ class ClassificationEntry:
         name: in ``--datasets`` and ``DATA.TRAIN``.
         aliases: other names. Case does not matter, and a hyphen is an underscore.
         folders: below the data root; the first is CoOp's.
-        marks: files or folders that all have to be in a folder for it to be recognised as this set's; none where
-            the layout is too plain for that.
+        marks: files or folders that must all be in a folder for it to be recognised as this set; none where the layout
+            is too generic for that.
         reader: opens a split of the folder; a :class:`Benchmark` where several divisions into splits exist.
         classes: number of classes.
         test: photos of the test split, as CoOp and POMP divide.
-        base_test: test photos of the first ceil(n/2) classes, which tell the published split better than the sum.
-        official_test: photos of the official test list, where that is another one.
+        base_test: test photos of the first ceil(n/2) classes, which identify the published split better than the total.
+        official_test: photos of the official test list, where it differs.
         splits: what ``datasets/check.py`` counts.
         other_marks: marks of other layouts of this set.
         how: how to get it; ``{folder}`` is its folder.
@@ -73,7 +73,7 @@ class ClassificationEntry:
 
     @property
     def split_file(self) -> str | None:
-        """Name of CoOp's split file, or None where folders or official lists say it all."""
+        """Name of CoOp's split file, or None where folders or official lists define the splits."""
         return self.reader.split_file if isinstance(self.reader, Benchmark) else None
 
     def folder(self, path: Path) -> Path:
@@ -88,9 +88,9 @@ class ClassificationEntry:
         return any(all((path / mark).exists() for mark in marks) for marks in known if marks)
 
     def place(self, root: str | Path | None = None) -> Path:
-        """Where the set lies below the data root, or would have to: CoOp's folder when there is none.
+        """The set's folder below the data root; where none exists, CoOp's.
 
-        A root that is the set's own folder is that.
+        A root that is the set's own folder is returned as it is.
         """
         base = data_root(root)
         called_so = not self.marks and base.absolute().name in self.folders and is_folder(base)
@@ -112,7 +112,7 @@ class ClassificationEntry:
             save: keep a generated division in the folder.
 
         Raises:
-            UserError: when something is missing, or ``which`` is no division of this set.
+            UserError: when something is missing, or ``which``is not a division of this set.
         """
         if which is not None and which not in WHICH:
             raise UserError(f"{self.name}#{which}: expected #{', #'.join(WHICH)}{nearest(which, WHICH)}")

@@ -1,4 +1,4 @@
-"""Hand-written templates: the plain one, and two ensembles. A data set's own template is in its entry.
+"""Hand-written templates: CLIP's default, and two ensembles. A data set's own template is in its entry.
 
 ``{}`` stands for the class name, whose underscores become spaces when it is filled in. Sources: CoOp's template for
 each data set and the seven selected ones, as POMP (arXiv 2304.04704) uses both; the 80 of CLIP (arXiv 2103.00020).
@@ -20,10 +20,10 @@ SELECTED_TEMPLATES = (
 
 
 def selected_templates(template: str | None = None) -> list[str]:
-    """The seven selected templates, and behind them that of a data set; a new list on each call.
+    """The seven selected templates, followed by that of a data set; a new list on each call.
 
     Args:
-        template: None for the ImageNet family, whose published ensemble has the seven alone.
+        template: None for the ImageNet family, whose published ensemble has only the seven.
     """
     return [*SELECTED_TEMPLATES] if template is None else [*SELECTED_TEMPLATES, template]
 

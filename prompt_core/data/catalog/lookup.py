@@ -17,7 +17,7 @@ from prompt_core.data.readers.imagenet_1k import imagenet_classes
 from prompt_core.errors import UserError, nearest
 
 NAMES = tuple(entry.name for entry in ENTRIES)
-# What a prompt learned elsewhere is scored on: the ten data sets and the four domains of POMP's tables, in their order.
+# What a prompt learned elsewhere is scored on: the ten data sets and four domains of POMP's tables, in their order.
 CROSS_DATASET = (
     *("caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397", "dtd"),
     *("eurosat", "ucf101"),
@@ -45,7 +45,7 @@ def classification_entry(name: str) -> ClassificationEntry:
 
 
 def photo_folders(split_file: str) -> tuple[str, ...]:
-    """Where the data set of one of CoOp's split files has its photos; nothing for any other file."""
+    """Photo folders of the data set of one of CoOp's split files; empty for any other file."""
     readers = (entry.reader for entry in ENTRIES if entry.split_file == split_file)
     return next((reader.photo_folders for reader in readers if isinstance(reader, Benchmark)), ())
 
@@ -56,7 +56,7 @@ def recognise(path: Path) -> ClassificationEntry | None:
 
 
 def recognise_folders(path: Path) -> tuple[ClassificationEntry, Path] | None:
-    """The data set whose folders of photos lie in ``path``, or that is the only thing in it, and its folder; or None.
+    """The data set whose photo folders are in ``path``, or that is the only one in it, and its folder; or None.
 
     Raises:
         UserError: when ``path`` is a root of data sets.
@@ -87,14 +87,14 @@ def _imagenet_like(path: Path) -> ClassificationEntry | None:
 
 
 def open_named(text: str, split: str, root: str | Path | None = None, save: bool = True) -> ImageSet:
-    """Open ``NAME``, ``NAME:PATH`` or either with ``#DIVISION`` behind it.
+    """Open ``NAME``, ``NAME:PATH`` or either with ``#DIVISION`` appended.
 
     Args:
         text: NAME as in the table; PATH is the set's folder, or a data root; DIVISION is published, official or
             generated.
         split: train, val or test.
         root: the data root of a bare NAME; see :func:`prompt_core.files.data_root`.
-        save: keep a generated division in the set's folder.
+        save: save a generated division in the set's folder.
 
     Raises:
         UserError: for an unknown name, and when something is missing.

@@ -1,1 +1,1 @@
-"""Readers of image sets, one file for each layout on disk."""
+"""Readers of image sets, one module per layout on disk."""

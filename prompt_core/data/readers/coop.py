@@ -15,7 +15,7 @@ from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json
 
 GENERATED = "generated split"
-# so many photos of a split are looked for in the folders that a data set is known to have
+# how many photos of a split are looked for in the known folders of a data set
 PROBED = 20
 
 
@@ -35,8 +35,8 @@ def coop_split(
         root: the data set's folder.
         split_file: relative to ``root``, or absolute; None takes the only ``split_zhou_*.json`` in ``root``.
         images_folder: what the paths in the file are relative to, itself relative to ``root``; None takes the first of
-            ``known_folders`` that holds one of the split's first photos, else ``root`` or the first folder in it (or
-            in its folders) that holds the very first.
+            ``known_folders`` that holds one of the split's first photos, else ``root`` or the first folder below it
+            (up to two levels) that holds the very first.
         split: train, val or test.
         known_folders: where this data set has its photos, relative to ``root``; other folders may hold copies.
 
@@ -48,7 +48,7 @@ def coop_split(
     check_split(split, SPLITS, path.name)
     document = read_json(path)
     if not isinstance(document, dict) or any(not isinstance(document.get(part), list) for part in SPLITS):
-        raise UserError(f"{path} is no CoOp split file: expected an object with lists 'train', 'val' and 'test'")
+        raise UserError(f"{path} is not a CoOp split file: expected an object with lists 'train', 'val' and 'test'")
     source = f"coop:{path.name}:{split}"
     if (drawn := generated_note(document)) is not None:
         source += f" ({drawn})"
@@ -65,7 +65,7 @@ def split_images(parts: dict[str, list[Any]], folder: Path, listed_in: Path | st
     Args:
         parts: rows ``[path, label, class name]`` of each split.
         folder: what the paths are relative to.
-        listed_in: what the rows are from, for messages.
+        listed_in: where the rows come from, for messages.
 
     Raises:
         UserError: when a row is not of that form or leads out of ``folder``, a label has two names or labels have
@@ -93,7 +93,7 @@ def split_images(parts: dict[str, list[Any]], folder: Path, listed_in: Path | st
 
 
 def generated_note(document: dict[str, Any]) -> str | None:
-    """What to call a split that was drawn here; None for any other split file."""
+    """A note on a split that was drawn here; None for any other split file."""
     about = document.get("generated")
     if about is None:
         return None
@@ -104,7 +104,7 @@ def generated_note(document: dict[str, Any]) -> str | None:
 def fgvc_aircraft(root: str | Path, split: str) -> ImageSet:
     """FGVC Aircraft in its official text lists: ``variants.txt``, ``images_variant_{train,val,test}.txt``, ``images``.
 
-    The folder may also be the one above ``data`` or ``fgvc-aircraft-2013b``, as the archive is unpacked.
+    The folder may also be the parent of ``data`` or ``fgvc-aircraft-2013b``, as the archive unpacks.
 
     Raises:
         UserError: when a list or a photo is missing, or a line names an unknown variant.

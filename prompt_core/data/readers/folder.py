@@ -19,7 +19,7 @@ SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "t
 
 
 def wordnet_names(wnids: Sequence[str]) -> dict[str, str]:
-    """First WordNet lemma of each known wnid, from the lists that timm ships; unknown wnids are left out."""
+    """First WordNet lemma of each known wnid, from the lists in timm; unknown wnids are left out."""
     from timm.data import ImageNetInfo
 
     information = ImageNetInfo("imagenet-21k")
@@ -33,7 +33,7 @@ def wordnet_names(wnids: Sequence[str]) -> dict[str, str]:
 
 
 def photos_of_classes(root: Path, folders: Iterable[str], recursive: bool = False) -> tuple[list[str], list[int]]:
-    """Keys and labels of the photos in one folder for each class; a class whose folder is absent has none.
+    """Keys and labels of the photos in one folder per class; a class without a folder has none.
 
     Args:
         root: what ``folders`` and the keys are relative to.
@@ -58,7 +58,7 @@ def folder_per_class(root: str | Path, classes: Sequence[str] | None = None) -> 
 
     Args:
         root: the folder of class folders.
-        classes: class folders in label order, when they are not those of ``root`` (such as a split that lacks one).
+        classes: class folders in label order, when they are not those of ``root`` (as for a split that lacks one).
 
     Raises:
         UserError: when ``root`` is absent, has no class folders or no photos, or has a folder outside ``classes``.
@@ -109,11 +109,11 @@ def open_folder(path: str | Path, split: str) -> ImageSet:
     """Class folders of :func:`folder_per_class`, with folders of splits above them or without.
 
     Split folders (``train``, ``val`` or ``validation``, ``test``) are entered, in ``path`` or in ``images`` below it,
-    where there is nothing else; or where there are two of them, and no folder beside them has photos of its own, so
-    that a set with a class called so is read as classes. Wnid folders are also found in ``images`` or ``sketch``.
+    where there is nothing else; or where there are two of them, and no folder next to them contains photos, so that a
+    set with a class of such a name is read as classes. Wnid folders are also found in ``images`` or ``sketch``.
 
     Raises:
-        UserError: when the split is missing, or what is there is no folder of class folders.
+        UserError: when the split is missing, or there are no class folders.
     """
     root = Path(path)
     if not is_folder(root):
@@ -124,7 +124,7 @@ def open_folder(path: str | Path, split: str) -> ImageSet:
             if split not in splits:
                 expected = f"expected the split {split!r} at {base / split}"
                 raise NoSuchSplit(f"{expected}: no such folder, there is {list(splits.values())}")
-            # labels must mean the same class in each split, even where one lacks a class
+            # a label must mean the same class in each split, even where one lacks a class
             classes = sorted({name for folder in splits.values() for name in list_folders(base / folder)})
             images = folder_per_class(base / splits[split], classes)
             return _sensible(images) if len(classes) == 1 else images
@@ -149,16 +149,16 @@ def _split_folders(base: Path) -> dict[str, str]:
         return splits
     if len(splits) < 2 or any(has_photos(base / name) for name in others):
         return {}
-    # classes called train and val, with photos of other classes deeper: only a folder without any stands aside
+    # classes called train and val, with photos of other classes deeper: only folders without photos are ignored
     called_so = all(has_photos(base / name) for name in named)
     return {} if called_so and any(list_photos(base / name, recursive=True) for name in others) else splits
 
 
 def _sensible(images: ImageSet) -> ImageSet:
-    """``images``, unless all photos lie in folders of one class folder: then those are the classes, or it is none.
+    """``images``, unless all photos are in subfolders of one class folder, which suggests that those are the classes.
 
     Raises:
-        UserError: when they do.
+        UserError: when they are.
     """
     labels = {int(label) for label in images.labels}
     name = images.ids[labels.pop()]

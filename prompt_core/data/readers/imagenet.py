@@ -26,7 +26,7 @@ def tiny_imagenet(root: str | Path, split: str) -> ImageSet:
     Classes are the sorted wnids of ``wnids.txt``; names are the first lemma in ``words.txt``.
 
     Args:
-        root: the folder that holds ``wnids.txt``, or the one above ``tiny-imagenet-200``.
+        root: the folder that holds ``wnids.txt``, or the parent of ``tiny-imagenet-200``.
         split: train or val; the published test photos have no labels.
 
     Raises:
@@ -73,7 +73,7 @@ def imagenet21k(root: str | Path, split: str) -> ImageSet:
     ``imagenet21k_small_classes`` is not used.
 
     Args:
-        root: the folder that holds ``imagenet21k_train``, or the one above ``imagenet21k_resized``.
+        root: the folder that holds ``imagenet21k_train``, or the parent of ``imagenet21k_resized``.
         split: train, val, or test, which is val.
 
     Raises:
@@ -100,7 +100,7 @@ def imagenet21k(root: str | Path, split: str) -> ImageSet:
 
 
 def _tree_names(path: Path, wnids: list[str]) -> tuple[list[str], list[str]]:
-    """Class names in label order and notes on where they are from."""
+    """Class names in label order and notes on where they come from."""
     notes: list[str] = []
     described: dict[str, str] = {}
     if path.exists():

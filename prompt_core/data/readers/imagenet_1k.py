@@ -22,7 +22,7 @@ GROUND_TRUTH = f"{DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
 def imagenet(root: str | Path, split: str) -> ImageSet:
     """ImageNet-1K: ``images/{train,val}/WNID`` (CoOp) or ``{train,val}/WNID`` (ILSVRC, torchvision); test is val.
 
-    Classes are the sorted wnid folders of both splits. A ``val`` of plain files is read with the devkit beside it
+    Classes are the sorted wnid folders of both splits. A ``val`` of plain files is read with the devkit next to it
     (``ILSVRC2012_devkit_t12/data``: ``meta.mat`` and the ground truth); it has no classes beyond the devkit's 1,000.
 
     Raises:
@@ -49,7 +49,7 @@ def imagenet_v2(root: str | Path, split: str) -> ImageSet:
     All classes of the list are candidates, whichever have photos.
 
     Raises:
-        UserError: when the folder is missing or empty, or a folder is no number of a class.
+        UserError: when the folder is missing or empty, or a folder's name is not the number of a class.
     """
     root = Path(root)
     check_split(split, ("val", "test"), "ImageNetV2")
@@ -57,7 +57,7 @@ def imagenet_v2(root: str | Path, split: str) -> ImageSet:
     wnids, names, origin = imagenet_classes(root)
     folders = list_folders(base)
     if unknown := [name for name in folders if not (name.isascii() and name.isdigit()) or int(name) >= len(wnids)]:
-        raise UserError(f"{base / unknown[0]} is no class folder of ImageNetV2: expected 0 to {len(wnids) - 1}")
+        raise UserError(f"{base / unknown[0]} is not a class folder of ImageNetV2: expected 0 to {len(wnids) - 1}")
     folders = sorted(folders, key=int)
     keys, places = photos_of_classes(base, folders)
     labels = [int(folders[place]) for place in places]
@@ -110,7 +110,7 @@ def _flat_val(root: Path, base: Path) -> ImageSet:
     synsets = np.atleast_1d(read_mat(place / DEVKIT / "meta.mat", "synsets"))
     if synsets.dtype.names is None or not {"ILSVRC2012_ID", "WNID"} <= set(synsets.dtype.names):
         raise UserError(f"{place / DEVKIT / 'meta.mat'} has no ILSVRC2012_ID and WNID: expected the devkit's file")
-    # inner nodes of WordNet have numbers too, but no photos
+    # inner nodes of WordNet have ids too, but no photos
     leaf = "num_children" in synsets.dtype.names
     meta = str(place / DEVKIT / "meta.mat")
     leaves = [row for row in synsets if not leaf or whole_number(row["num_children"], meta) == 0]
@@ -120,7 +120,7 @@ def _flat_val(root: Path, base: Path) -> ImageSet:
     if len(numbers) != len(keys):
         raise UserError(f"{place / GROUND_TRUTH} has {len(numbers)} lines for {len(keys)} photos in {base / 'val'}")
     if unknown := [number for number in numbers if not number.isdigit() or int(number) not in wnid_of]:
-        raise UserError(f"{place / GROUND_TRUTH}: {unknown[0]!r} is no ILSVRC2012_ID of meta.mat")
+        raise UserError(f"{place / GROUND_TRUTH}: {unknown[0]!r} is not an ILSVRC2012_ID of meta.mat")
     wnids = sorted(wnid_of.values())
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     names, origin = names_of(wnids, root)
@@ -144,9 +144,9 @@ def _wnid_folders(folder: Path) -> list[str]:
 
 
 def imagenet_classes(folder: Path) -> tuple[list[str], list[str], str]:
-    """Wnids and names in the order of the class ids, and where they are from.
+    """Wnids and names in the order of the class ids, and where they come from.
 
-    ``classnames.txt`` (lines ``wnid name``) is looked for in ``folder``, then in ``imagenet`` beside it. Without it,
+    ``classnames.txt`` (lines ``wnid name``) is looked for in ``folder``, then in ``imagenet`` next to it. Without it,
     names are open_clip's, in the order of timm's list of the 1,000 wnids.
 
     Raises:
@@ -168,10 +168,10 @@ def imagenet_classes(folder: Path) -> tuple[list[str], list[str], str]:
 
 
 def names_of(wnids: Sequence[str], folder: Path) -> tuple[list[str], str]:
-    """Names of class folders, and where they are from.
+    """Names of class folders, and where they come from.
 
     Raises:
-        UserError: when a folder is none of the known classes.
+        UserError: when a folder is not one of the known classes.
     """
     known, names, origin = imagenet_classes(folder)
     name_of = dict(zip(known, names, strict=True))

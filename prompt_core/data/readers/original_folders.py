@@ -2,7 +2,7 @@
 
 Each function takes the data set's folder, in CoOp's layout or in the one that torchvision's download makes. Functions
 with ``photos`` list every photo; those with ``lists`` read the official lists of train and test photos, and return None
-where these do not exist. Class names are made of folder names by the rules of CoOp (arXiv 2109.01134); underscores
+where these do not exist. Class names are derived from folder names by the rules of CoOp (arXiv 2109.01134); underscores
 become spaces when a name is put into a prompt.
 """
 
@@ -18,7 +18,7 @@ from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json
 
 _CALTECH101 = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}
-# The background is no class, and Faces_easy has the photos of Faces again.
+# The background is not a class, and Faces_easy repeats the photos of Faces.
 _CALTECH101_DROPPED = ("BACKGROUND_Google", "Faces_easy")
 _EUROSAT = {
     "AnnualCrop": "Annual Crop Land",
@@ -49,7 +49,7 @@ class Listed:
 
 
 def caltech101_name(folder: str) -> str | None:
-    """``airplanes`` → ``airplane``; None for the two folders that are no class."""
+    """``airplanes`` → ``airplane``; None for the two folders that are not classes."""
     return None if folder in _CALTECH101_DROPPED else _CALTECH101.get(folder, folder)
 
 
@@ -64,7 +64,7 @@ def eurosat_photos(folder: Path) -> Listed:
 
     def name_of(name: str) -> str:
         if name not in _EUROSAT:
-            raise UserError(f"{photos / name} is no class of EuroSAT{nearest(name, _EUROSAT)}")
+            raise UserError(f"{photos / name} is not a class of EuroSAT{nearest(name, _EUROSAT)}")
         return _EUROSAT[name]
 
     return _class_folders(photos, name_of)
@@ -99,7 +99,7 @@ def food101_lists(folder: Path) -> Listed | None:
     for part, path in files.items():
         document = read_json(path)
         if not isinstance(document, dict) or not all(isinstance(photos, list) for photos in document.values()):
-            raise UserError(f"{path} is no photo list of Food101: expected an object with a list for each class")
+            raise UserError(f"{path} is not a photo list of Food101: expected an object with a list for each class")
         lists[part] = [f"{photo}.jpg" for photos in document.values() for photo in photos]
     return Listed(folder / "images", _labelled_by_folder(lists, files))
 
@@ -139,12 +139,12 @@ def sun397_lists(folder: Path) -> Listed | None:
 
 
 def inner(folder: Path, name: str, mark: str) -> Path:
-    """``folder``, or ``folder/name`` where only that one holds ``mark``."""
+    """``folder``, or ``folder/name`` where only the latter holds ``mark``."""
     return folder / name if not (folder / mark).exists() and (folder / name / mark).exists() else folder
 
 
 def _sun397(folder: Path) -> tuple[Path, list[str]]:
-    """The folder of photos, and the classes as paths in it, without the slash that the list begins each with."""
+    """The folder of photos, and the classes as paths in it, without the leading slash of the list."""
     images = inner(folder, "SUN397", "a")
     for place in (folder, folder / "Partitions", images):
         path = place / "ClassName.txt"
@@ -170,7 +170,7 @@ def _class_folders(images: Path, name_of: Callable[[str], str | None]) -> Listed
 
 def _photos(folder: Path) -> list[str]:
     photos = list_photos(folder)
-    if not photos:  # leaving the class out would shift all labels behind it
+    if not photos:  # leaving the class out would shift all labels after it
         raise UserError(f"class folder {folder} has no photos: expected files such as .jpg; is the download complete?")
     return photos
 

@@ -1,7 +1,7 @@
 """OxfordPets, StanfordCars, OxfordFlowers and UCF101 as their authors release them: photos, and files of labels.
 
 Each function takes the data set's folder, in CoOp's layout or in the one that torchvision's download makes (they differ
-in the folder's name only). MATLAB files need scipy.
+only in the folder's name). MATLAB files need scipy.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _flowers(folder: Path) -> list[Row]:
 
 
 def _flower_names(path: Path) -> dict[int, str]:
-    """By class number, from ``cat_to_name.json`` (``{"1": name, …}``); without that file as torchvision has them."""
+    """By class number, from ``cat_to_name.json`` (``{"1": name, …}``); without that file, torchvision's names."""
     if path.exists():
         document = read_json(path)
         try:

@@ -22,9 +22,9 @@ def photo_list(
 ) -> ImageSet:
     """A CSV table with one row per photo: its path, and a wnid or a class name (or both).
 
-    A column that the table lacks counts as not given. Classes are the sorted wnids, or the sorted names without
-    them. With both, a name such as "tench, Tinca tinca" is a list of WordNet synonyms and its first entry is taken;
-    with wnids only the names are WordNet lemmas; names on their own are kept whole.
+    A missing column counts as not given. Classes are the sorted wnids, or without them the sorted names. With both, a
+    name such as "tench, Tinca tinca" is a list of WordNet synonyms and its first entry is taken; with only wnids the
+    names are WordNet lemmas; names without wnids are taken as they are.
 
     Args:
         root: the folder that paths in the table are relative to.

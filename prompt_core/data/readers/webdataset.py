@@ -1,7 +1,7 @@
 """Photos in tar shards of the WebDataset format: indexed once, then read in any order without unpacking.
 
-By the standard library: ``webdataset`` reads shards in order only, and ``wids``, its index, cuts long member names and
-does not notice truncated shards.
+It uses the standard library: ``webdataset`` reads shards only in order, and ``wids``, its index, cuts long member names
+and does not detect truncated shards.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def webdataset_shards(pattern: str | Path) -> ImageSet:
     """Tar shards with members ``key.jpg`` (or another photo) and ``key.cls`` (an integer) or ``key.json`` (``label``).
 
     A sample's key is its path up to the first dot of the file name. Class names are in ``classes.txt`` (one per line)
-    or ``classes.json`` (a list, or an object from label to name) beside the first shard. A ``label`` that is a string
-    must be one of these names. Only the tar headers and labels are read here; members that are links are left out.
+    or ``classes.json`` (a list, or an object from label to name) next to the first shard. A ``label`` that is a string
+    must be one of these names. Only the tar headers and labels are read here; links are left out.
 
     Args:
         pattern: shard paths with braces (``shard-{0000..0003}.tar``, ``{a,b}.tar``) and ``*``, ``?``, ``[]``.
@@ -72,7 +72,7 @@ def expand_shards(pattern: str) -> list[Path]:
     """The shard files that a pattern of braces and wildcards stands for, in order, each once.
 
     Raises:
-        UserError: when a file that it names is absent, or a wildcard matches none.
+        UserError: when a file that it names is absent, or a wildcard matches nothing.
     """
     paths: dict[Path, None] = {}
     for text in _expand_braces(pattern):
@@ -103,7 +103,7 @@ def _expand_braces(pattern: str) -> list[str]:
 
 
 def _index_shard(path: Path) -> tuple[dict[str, tuple[str, int, int]], dict[str, object]]:
-    """Per key: (member name, offset, size) of the photo, and the label."""
+    """For each key: (member name, offset, size) of the photo, and the label."""
     photos: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, object] = {}
     try:

@@ -50,9 +50,9 @@ def test_photos_listed_twice_are_mentioned(tmp_path: Path) -> None:
     test.append(["banded/photo_0009.jpg", 1, "polka-dotted"])
     rows = {"train": [stripes[0], *dots], "val": [["banded/photo_0005.jpg", 0, "banded"]], "test": test}
     trees.published(folder, "split_zhou_DescribableTextures.json", rows)
-    train, val, found = (open_images("dtd", split, root=tmp_path) for split in ("train", "val", "test"))
+    train, val, tested = (open_images("dtd", split, root=tmp_path) for split in ("train", "val", "test"))
     assert repeated(train, {}) == repeated(val, {"train": train}) == []
-    assert repeated(found, {"train": train, "val": val}) == [
+    assert repeated(tested, {"train": train, "val": val}) == [
         "1 photos are listed twice, the first is banded/photo_0002.jpg",
         "1 photos have two labels, the first is banded/photo_0009.jpg",
         "1 photos are in train too, the first is polka-dotted/photo_0004.jpg",

@@ -368,10 +368,10 @@ def test_with_a_real_image_tower(tmp_path: Path) -> None:
         clip = load_clip(str(tmp_path / "tiny.json"))
     images = make_set(tmp_path / "data")
     transform = TrainTransform(clip.image_size, clip.image_mean, clip.image_std)
-    own = cached_features(clip, images, 0, None, 0, tmp_path / "cache", batch_size=3)
+    unaugmented = cached_features(clip, images, 0, None, 0, tmp_path / "cache", batch_size=3)
     views = cached_features(clip, images, 2, transform, 0, tmp_path / "cache", batch_size=3)
     expected = clip.encode_image(torch.stack([clip.preprocess(images.read(index)) for index in range(10)]))
     # float16 keeps 11 bits: 2^-11 relative for values up to 1
-    np.testing.assert_allclose(own.features[:, 0].astype(np.float32), expected.numpy(), atol=5e-4)
+    np.testing.assert_allclose(unaugmented.features[:, 0].astype(np.float32), expected.numpy(), atol=5e-4)
     assert views.features.shape == (10, 2, clip.embed_dim) == (10, 2, 8)
     np.testing.assert_allclose(np.linalg.norm(views.features.astype(np.float32), axis=-1), 1, atol=1e-3)

@@ -292,12 +292,12 @@ def test_real_imagenet_samples(shared: Path, tmp_path: Path) -> None:
         tar.extractall(tmp_path, members, filter="data")
     root = tmp_path / "imagenet_samples"
     assert len(rows) == 1000
-    kept = [row for row in rows if (root / row["file"]).exists()]
-    write_table(root / "labels.csv", kept)
+    present = [row for row in rows if (root / row["file"]).exists()]
+    write_table(root / "labels.csv", present)
     images = open_images(root)
     assert len(images) == len(images.names) == 40
     for index in range(40):
-        row = kept[index]
+        row = present[index]
         assert images.ids[images.labels[index]] == row["wnid"]
         assert row["class_name"].startswith(images.names[images.labels[index]])
         assert images.read(index).size == (int(row["width"]), int(row["height"]))

@@ -31,9 +31,9 @@ def parts_of(name: str) -> list[ImageSet]:
 
 
 def photos_of(images: ImageSet) -> dict[bytes, int]:
-    found = {images.read(index).tobytes(): int(label) for index, label in enumerate(images.labels)}
-    assert len(found) == len(images)
-    return found
+    labels = {images.read(index).tobytes(): int(label) for index, label in enumerate(images.labels)}
+    assert len(labels) == len(images)
+    return labels
 
 
 def sizes(parts: list[ImageSet]) -> list[int]:
@@ -47,12 +47,12 @@ def test_caltech101_drops_and_renames(tmp_path: Path) -> None:
     assert sizes(parts) == [5 + 2 + 4 + 10, 2 + 1 + 1 + 4, 3 + 1 + 2 + 6]
     assert all(key.endswith(".jpg") for part in parts for key in part.keys)
     assert parts[0].source.startswith("caltech101:train (generated split, seed 1, not the published one")
-    kept = tmp_path / "caltech-101" / "split_generated_seed1.json"
-    before = kept.read_bytes()
+    split_file = tmp_path / "caltech-101" / "split_generated_seed1.json"
+    before = split_file.read_bytes()
     assert open_images(f"caltech101:{tmp_path}/caltech-101", "test").keys == parts[2].keys
-    kept.unlink()
+    split_file.unlink()
     assert open_images(f"caltech101:{tmp_path}", "test").keys == parts[2].keys
-    assert kept.read_bytes() == before, "the same seed draws the same split"
+    assert split_file.read_bytes() == before, "the same seed draws the same split"
 
 
 def test_a_kept_split_stays_when_photos_are_added(tmp_path: Path) -> None:
@@ -244,13 +244,16 @@ def test_torchvision_folders_without_a_split(
     theirs = getattr(datasets, reader)(str(tmp_path))
     photos = [theirs[index] for index in range(len(theirs))]
     expected = {photo.convert("RGB").tobytes(): label for photo, label in photos}
-    found: dict[bytes, int] = {}
+    label_of: dict[bytes, int] = {}
     for part in parts_of(f"{name}:{tmp_path}"):
-        found |= photos_of(part)
+        label_of |= photos_of(part)
         assert "generated split" in part.source
     dropped = 10 if name == "caltech101" else 0  # Faces_easy
-    assert len(found) == len(expected) - dropped
-    ours = {label: {expected[pixels] for pixels in found if found[pixels] == label} for label in set(found.values())}
+    assert len(label_of) == len(expected) - dropped
+    ours = {
+        label: {expected[pixels] for pixels in label_of if label_of[pixels] == label}
+        for label in set(label_of.values())
+    }
     assert all(len(labels) == 1 for labels in ours.values()), "photos of one class are of one class there too"
     order = [next(iter(ours[label])) for label in sorted(ours)]
     assert order == sorted(order)
@@ -294,7 +297,7 @@ def test_missing_pieces_are_named_by_path(tmp_path: Path) -> None:
     assert "Training_01.txt, line 6: '/a/apartment_building/outdoor'" in first_line(f"sun397:{tmp_path}")
     trees.eurosat(tmp_path / "eurosat")
     trees.save(tmp_path / "eurosat/2750/Rivers/1.jpg")
-    assert "Rivers is no class of EuroSAT; nearest: 'River'" in first_line(f"eurosat:{tmp_path}")
+    assert "Rivers is not a class of EuroSAT; nearest: 'River'" in first_line(f"eurosat:{tmp_path}")
     trees.food101(tmp_path / "food-101")
     (tmp_path / "food-101/meta/train.json").unlink()
     assert f"{tmp_path}/food-101/meta/train.json" in first_line(f"food101:{tmp_path}")
@@ -340,6 +343,6 @@ def test_each_seed_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert first.keys != second.keys
     assert first.names == second.names
     assert "generated split, seed 2" in second.source
-    kept = sorted(path.name for path in tmp_path.glob("*.json"))
-    assert kept == ["split_generated_seed1.json", "split_generated_seed2.json"]
+    names = sorted(path.name for path in tmp_path.glob("*.json"))
+    assert names == ["split_generated_seed1.json", "split_generated_seed2.json"]
     assert open_images(f"caltech101:{tmp_path}", "test").keys == first.keys, "by name it is seed 1"

@@ -1,5 +1,5 @@
-"""Generated splits are kept only when they can be opened, and drawn anew when an official list changed; and which split
-file and which folder of photos a published split is read with."""
+"""Generated splits are saved only when they can be opened, and drawn again when an official list changed; and which
+split file and which folder of photos a published split is read with."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_a_broken_list_keeps_nothing(tmp_path: Path) -> None:
     listing.write_text(good.replace(" 3 ", " 7 "))
     with pytest.raises(UserError, match=r"label 3 of 0\.\.6 never occurs"):
         open_images("oxford_pets", "train", root=tmp_path)
-    gone = folder / "images" / "Abyssinian_11.jpg"
-    gone.rename(tmp_path / "away.jpg")
+    photo = folder / "images" / "Abyssinian_11.jpg"
+    photo.rename(tmp_path / "away.jpg")
     listing.write_text(good)
     with pytest.raises(UserError, match=r"1 of 15 photos listed in the official lists of .*oxford_pets are missing"):
         open_images("oxford_pets", "train", root=tmp_path)
     assert not (folder / KEPT).exists()
-    (tmp_path / "away.jpg").rename(gone)
+    (tmp_path / "away.jpg").rename(photo)
     assert len(open_images("oxford_pets", "test", root=tmp_path)) == 15
     assert (folder / KEPT).exists()
 

@@ -201,11 +201,11 @@ def test_real_tiny_imagenet(shared: Path, tmp_path: Path) -> None:
         wanted = [f"{folder}/wnids.txt", f"{folder}/words.txt"]
         for wnid in wnids:
             wanted.append(next(name for name in names if name.startswith(f"{folder}/train/{wnid}/images/")))
-        kept = val_lines[:50]
-        wanted += [f"{folder}/val/images/{line.split()[0]}" for line in kept]
+        labelled = val_lines[:50]
+        wanted += [f"{folder}/val/images/{line.split()[0]}" for line in labelled]
         tar.extractall(tmp_path, [tar.getmember(name) for name in wanted], filter="data")
     root = tmp_path / folder
-    (root / "val" / "val_annotations.txt").write_text("\n".join(kept) + "\n")
+    (root / "val" / "val_annotations.txt").write_text("\n".join(labelled) + "\n")
     train, val = open_images(root, "train"), open_images(root, "val")
     assert len(wnids) == len(train.names) == len(train) == 200
     assert train.ids == sorted(wnids) == val.ids

@@ -76,7 +76,7 @@ def test_a_flat_val_is_read_with_the_devkit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has 3 lines for 4 photos"):
         open_images(f"imagenet:{tmp_path}", "val")
     trees.write(devkit / "ILSVRC2012_validation_ground_truth.txt", "2\n1\n2\n1001\n")
-    with pytest.raises(UserError, match="'1001' is no ILSVRC2012_ID"):
+    with pytest.raises(UserError, match="'1001' is not an ILSVRC2012_ID"):
         open_images(f"imagenet:{tmp_path}", "val")
 
 
@@ -92,7 +92,7 @@ def test_v2_folders_are_lines_of_the_names(tmp_path: Path) -> None:
     assert images.labels.tolist() == [0, 2]
     assert images.keys == ["0/a.jpeg", "2/a.jpeg"]
     trees.save(photos / "3" / "a.jpeg")
-    with pytest.raises(UserError, match=r"/3 is no class folder of ImageNetV2: expected 0 to 2"):
+    with pytest.raises(UserError, match=r"/3 is not a class folder of ImageNetV2: expected 0 to 2"):
         open_images("imagenetv2", "test", root=tmp_path)
     (root / "classnames.txt").unlink()
     images = open_images(f"imagenet_v2:{photos}", "test")
@@ -122,7 +122,7 @@ def test_test_sets_score_over_their_own_classes(tmp_path: Path, name: str, folde
     assert images.names == ["tench (fish)", "crane"], "names of ImageNet's folder beside it"
     assert images.labels.tolist() == [0, 0, 1, 1]
     assert open_images(f"{name}:{photos}").keys == images.keys
-    with pytest.raises(UserError, match=r"no split 'train' \(photos to test on alone\)"):
+    with pytest.raises(UserError, match=r"no split 'train' \(photos for testing only\)"):
         open_images(name, "train", root=tmp_path)
     trees.write(tmp_path / folder / "classnames.txt", f"{TENCH} tench\n")
     with pytest.raises(UserError, match=f"1 class folders .* have no name, the first is {CRANE}"):
