@@ -1,9 +1,9 @@
-"""Tables of runs beside the published numbers, plots, and one page: report.md and report.html.
+"""Tables of runs next to the published numbers, plots, and one page: report.md and report.html.
 
-    python tools/report.py docs/results/base_novel docs/results/scenes runs/coco_pomp --output runs/report
+    python tools/report.py docs/results/base_novel.json docs/results/scenes.json runs/coco_pomp --output runs/report
 
-Each of the runs is a folder with a metrics.json, a file with results, or a folder that holds such; NAME=PATH calls a
-run NAME. Numbers of different protocols never share a column.
+Each run is a folder with a metrics.json, a file with results, or a folder that holds such; NAME=PATH names a run NAME.
+Numbers of different protocols never share a column.
 """
 
 from argparse import RawDescriptionHelpFormatter
@@ -14,11 +14,11 @@ from prompt_core.errors import run_command
 
 
 def main() -> None:
-    """Parse, write, say where."""
+    """Parse, write, print where."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder or file with results, or NAME=PATH")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for report.md and report.html")
-    parser.add_argument("--baseline", metavar="ROW", help="row that gains of classes are over (default: a hand prompt)")
+    parser.add_argument("--baseline", metavar="ROW", help="row to compare classes with (default: a hand prompt)")
     arguments = parser.parse_intermixed_args()
     report = write_report(arguments.runs, arguments.output, arguments.baseline)
     print(report.summary)

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from pomp_lab.runs import Document, RunStore, mean_text, plain_command
+from pomp_lab.tables.data_folders import PHOTOS, TINY, DataFolders
 from pomp_lab.tables.jobs import Inputs, Job, make_jobs
 from pomp_lab.tables.plan import Row, Table
 from pomp_lab.tables.runner import TableRunner
-from pomp_lab.tables.sources import PHOTOS, TINY, DataFolders
-from pomp_lab.tables.targets import Question
+from pomp_lab.tables.scored_sets import Question
 
 # Name of the row: K and the correction; K = 0 is the exact full softmax.
 METHODS = {

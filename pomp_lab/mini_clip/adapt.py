@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pomp_lab.tables.sources import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes
+from pomp_lab.tables.data_folders import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes
 from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import counting
 from prompt_core.data.images import ImageSet

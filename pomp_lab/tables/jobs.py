@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pomp_lab.tables.data_folders import DataFolders, training_settings
 from pomp_lab.tables.plan import Row, Settings
-from pomp_lab.tables.sources import DataFolders, training_settings
-from pomp_lab.tables.targets import Target, open_target
+from pomp_lab.tables.scored_sets import Target, open_target
 from prompt_core.command_line import load_model
 from prompt_core.config import flatten, load_config
 from prompt_core.methods.registry import method_class
@@ -56,7 +56,7 @@ class Inputs:
 
     Attributes:
         lists: folder for lists of the classes that are learned from.
-        half: of the photos that are scored, see :func:`pomp_lab.tables.targets.open_target`.
+        half: of the photos that are scored, see :func:`pomp_lab.tables.scored_sets.open_target`.
     """
 
     folders: DataFolders

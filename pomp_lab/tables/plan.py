@@ -47,7 +47,7 @@ class Row:
     Attributes:
         name: in the table.
         config: file below ``configs/prompt``.
-        train: name of the training images (:mod:`pomp_lab.tables.sources`); empty where nothing is learned.
+        train: name of the training images (:mod:`pomp_lab.tables.data_folders`); empty where nothing is learned.
         wide: negatives come from the wide vocabulary of the training images instead of their own classes.
         settings: what the row is; the command line cannot change it.
         budget: how long it learns, and the like; the command line can.
@@ -69,7 +69,7 @@ class Table:
 
     Attributes:
         note: what a reader must know of it.
-        targets: names of what is scored (:mod:`pomp_lab.tables.targets`).
+        targets: names of what is scored (:mod:`pomp_lab.tables.scored_sets`).
         metrics: that are shown.
         published: published tables that stand below.
         whatever_is_there: all catalogued data sets below the data root are scored too.

@@ -10,8 +10,8 @@ from typing import Any
 from pomp_lab.runs import Document, Run, RunStore, learn, part_of, plain_command, run_missing
 from pomp_lab.tables.jobs import Inputs, Job, deciding_settings
 from pomp_lab.tables.plan import Table
+from pomp_lab.tables.scored_sets import Question, Target
 from pomp_lab.tables.scoring import score_target
-from pomp_lab.tables.targets import Question, Target
 from prompt_core.command_line import counting
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, selection_words

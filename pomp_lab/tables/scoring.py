@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pomp_lab.tables.targets import Question, Target
+from pomp_lab.tables.scored_sets import Question, Target
 from prompt_core.data.feature_cache import cached_features
 from prompt_core.evaluation.evaluate import TestSet, class_features, image_features, merges_namesakes, score
 from prompt_core.methods.base import Method

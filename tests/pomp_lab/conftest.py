@@ -2,7 +2,7 @@
 
 from ..support.detector import make_tiny, photo
 from ..support.segmenter import tiny
-from ..support.tables import tiny_root
+from ..support.tables import shapes_root, tiny_root
 from ..support.tools import call_tool, picture_folder, run_tool, start_tool, tiny_model
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "photo",
     "picture_folder",
     "run_tool",
+    "shapes_root",
     "start_tool",
     "tiny",
     "tiny_model",

@@ -1,4 +1,4 @@
-"""A tiny data root for tables of classification."""
+"""Tiny data roots for tables of classification."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from pomp_lab.shapes.generate import build_shapes
+from pomp_lab.shapes.options import ShapesOptions
 
 
 @pytest.fixture
@@ -40,6 +43,24 @@ def tiny_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "imagenet_samples/labels.csv").write_text("".join(rows))
     wide = {**names, "n1": "table", "n2": "house"}
     (root / "wide.json").write_text(json.dumps({"names": list(wide.values()), "ids": list(wide)}))
-    for module in ("sources", "targets"):
+    for module in ("data_folders", "scored_sets"):
         monkeypatch.setattr(f"pomp_lab.tables.{module}.WIDE", str(root / "wide.json"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with ten classes of shapes in two looks: seven base classes, three novel ones."""
+    root = tmp_path_factory.mktemp("data")
+    for variant, name in (("plain", "shapes"), ("sketch", "shapes_sketch")):
+        options = ShapesOptions(
+            parts=("classification",),
+            variant=variant,
+            classes=40,
+            classification_classes=10,
+            classification_size=32,
+            train_images_per_class=2,
+            val_images_per_class=2,
+        )
+        build_shapes(root / name, options)
     return root

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from pomp_lab.shapes.generate import build_shapes
-from pomp_lab.shapes.options import ShapesOptions
 from pomp_lab.tables import command as tables
 from pomp_lab.tables.command import Request
 from prompt_core.evaluation.protocol import ON_REPORTED
@@ -23,24 +21,6 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs/prompt"
 BUDGET = ("DATA.CACHE", "cache", "OPTIM.EPOCHS", "1", "OPTIM.BATCH", "8")
 ROWS = "zero-shot CLIP;CoOp;POMP"
 SETS = "shapes_base_novel,shapes_sketch_base_novel"
-
-
-@pytest.fixture(scope="session")
-def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with ten classes of shapes in two looks: seven base classes, three novel ones."""
-    root = tmp_path_factory.mktemp("data")
-    for variant, name in (("plain", "shapes"), ("sketch", "shapes_sketch")):
-        options = ShapesOptions(
-            parts=("classification",),
-            variant=variant,
-            classes=40,
-            classification_classes=10,
-            classification_size=32,
-            train_images_per_class=2,
-            val_images_per_class=2,
-        )
-        build_shapes(root / name, options)
-    return root
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -189,7 +169,7 @@ def test_interrupted_between_rows(
         patch.setattr(RunStore, "keep", keep)
         code, _, error = reproduce(output="part")
     assert code == 130
-    assert "the same command goes on where it stopped" in error
+    assert "the same command continues where it stopped" in error
     assert sorted(len(document["_protocol"]) for document in documents(finished / "part").values()) == [2, 4]
     assert reproduce(output="part")[0] == 0
     assert numbers(finished / "part") == numbers(whole / "out")
@@ -213,8 +193,8 @@ def test_killed_while_learning(
     assert process.returncode == -9
     assert not documents(finished / "part")
     assert reproduce(output="part", rows="POMP")[0] == 0
-    ((name, found),) = numbers(finished / "part").items()
-    assert found == numbers(whole / "out")[name]
+    ((name, metrics),) = numbers(finished / "part").items()
+    assert metrics == numbers(whole / "out")[name]
 
 
 def test_a_dry_run_writes_nothing(reproduce: CallTool, whole: Path, tmp_path: Path) -> None:
@@ -267,8 +247,8 @@ def test_damaged_runs_are_learned_anew(
         (folder / name).write_bytes(content[: len(content) // 2])
     code, out, error = reproduce(rows="POMP")
     assert code == 0, error
-    ((name, found),) = numbers(finished / "out").items()
-    assert found == numbers(whole / "out")[name]
+    ((name, metrics),) = numbers(finished / "out").items()
+    assert metrics == numbers(whole / "out")[name]
     assert f"{damaged[0]} is no use (damaged): POMP, seed 0 is learned anew" in " ".join(out.split())
     assert learned == [name]
 

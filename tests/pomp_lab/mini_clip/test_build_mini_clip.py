@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from pomp_lab.mini_clip import teacher
 from pomp_lab.mini_clip.domains import DOMAINS, dead_leaves
 from pomp_lab.mini_clip.names import Corpus, kernel_ridge, make_corpus, text_targets
-from pomp_lab.mini_clip.sources import Source, fetch
 from pomp_lab.mini_clip.synsets import HOLDOUT_SIZE, TINY_NOVEL, Synsets, holdout_classes
-from pomp_lab.mini_clip.templates import HELD_OUT_WORDS, UNSEEN_TEMPLATES, training_templates
+from pomp_lab.mini_clip.text_templates import HELD_OUT_WORDS, UNSEEN_TEMPLATES, training_templates
 from pomp_lab.mini_clip.trunk import load_trunk
 from pomp_lab.mini_clip.visual_space import CONSTANT, VisualSpace, fit_visual_space
-from pomp_lab.tables.sources import base_novel_classes
+from pomp_lab.mini_clip.wheels import Source, fetch
+from pomp_lab.tables.data_folders import base_novel_classes
 from prompt_core.errors import UserError
 from prompt_core.files import sha256_of_file
 

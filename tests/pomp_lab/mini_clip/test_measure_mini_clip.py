@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pomp_lab.mini_clip.measure import card_columns, card_prompts, held_out_classes, measure
-from pomp_lab.tables.sources import halves_by_key
+from pomp_lab.tables.data_folders import halves_by_key
 from prompt_core import Clip, PromptedTextEncoder, SoftPrompt, UserError, Vocabulary, load_clip
 from prompt_core.classifier import TextClassifier
 from prompt_core.data.images import ImageSet

@@ -9,9 +9,9 @@ import pytest
 
 from pomp_lab.runs import RunStore
 from pomp_lab.tables.command import find_table
+from pomp_lab.tables.data_folders import DataFolders
 from pomp_lab.tables.jobs import Inputs, Job, make_jobs
 from pomp_lab.tables.runner import TableRunner
-from pomp_lab.tables.sources import DataFolders
 from prompt_core.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs/prompt"

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from pomp_lab.tables.scored_sets import Question, Target
 from pomp_lab.tables.scoring import score_target
-from pomp_lab.tables.targets import Question, Target
 from prompt_core.data.images import ImageSet
 from prompt_core.methods.cocoop import CoCoOp
 from prompt_core.methods.linear_probe import LinearProbe

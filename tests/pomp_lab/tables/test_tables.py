@@ -8,10 +8,10 @@ import pytest
 
 from pomp_lab.report.published import load_published
 from pomp_lab.tables.command import NAMES, SCALES, TABLES, find_table, note_of
+from pomp_lab.tables.data_folders import DataFolders
 from pomp_lab.tables.jobs import deciding_settings, row_config
 from pomp_lab.tables.plan import Row, Table, check_overrides, parse_seeds
-from pomp_lab.tables.sources import DataFolders
-from pomp_lab.tables.targets import source_of
+from pomp_lab.tables.scored_sets import source_of
 from prompt_core.errors import UserError
 from prompt_core.methods.registry import method_class
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pomp_lab.tables.sources import PHOTOS, SHAPES, TINY, WIDE, DataFolders, halves_by_key, tiny_base_novel
+from pomp_lab.tables.data_folders import PHOTOS, SHAPES, TINY, WIDE, DataFolders, halves_by_key, tiny_base_novel
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
