@@ -184,8 +184,8 @@ def test_marks_hold_for_what_stands_behind_them(tmp_path: Path) -> None:
         "# needs more\npython f.py\n```\n\n```bash\npython g.py\n```\n",
         encoding="utf-8",
     )
-    found = [(command.words[1:], command.needs) for command in commands_of(page)]
-    assert found == [(("a.py",), ""), (("b.py", "--c", "d e"), "LVIS"), (("f.py",), "more"), (("g.py",), "")]
+    commands = [(command.words[1:], command.needs) for command in commands_of(page)]
+    assert commands == [(("a.py",), ""), (("b.py", "--c", "d e"), "LVIS"), (("f.py",), "more"), (("g.py",), "")]
 
 
 def test_each_table_is_reproduced_by_a_command_at_both_scales() -> None:
@@ -239,7 +239,9 @@ def written(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("command", [each for each in DOCUMENTED if each.tool == "tools/reproduce.py"], ids=words_of)
+@pytest.mark.parametrize(
+    "command", [command for command in DOCUMENTED if command.tool == "tools/reproduce.py"], ids=words_of
+)
 def test_tables_are_planned(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

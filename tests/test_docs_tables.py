@@ -67,12 +67,12 @@ def test_tables_of_the_page_are_those_that_were_written(table: str) -> None:
     "table", [*(f"{name}_laptop" for name in LAPTOP), *BASE_NOVEL, "scenes", "scenes_seg", "coco_seg"]
 )
 def test_written_tables_are_means_of_the_result_files(table: str) -> None:
-    found = documents(table)
+    results = documents(table)
     text = (RESULTS / f"{table}.md").read_text(encoding="utf-8")
     headings, *rows = rows_below(text, f"| {'row' if 'laptop' in table else ''}")
     checked = 0
     for name, count, *cells in rows:
-        runs = [document for key, document in found.items() if key.partition("/seed ")[0] == name]
+        runs = [document for key, document in results.items() if key.partition("/seed ")[0] == name]
         assert len(runs) == int(count), name
         for heading, cell in zip(headings[2:], cells, strict=True):
             values = [value for run in runs if (value := number_of(run, heading)) is not None]

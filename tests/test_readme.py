@@ -28,19 +28,19 @@ def headings(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8"))
-    own = [(page.parent / path if path else page, heading) for path, heading in targets if "://" not in path]
-    assert [path for path, _ in own if not path.exists()] == []
-    assert [(path.name, heading) for path, heading in own if heading and heading not in headings(path)] == []
+    local = [(page.parent / path if path else page, heading) for path, heading in targets if "://" not in path]
+    assert [path for path, _ in local if not path.exists()] == []
+    assert [(path.name, heading) for path, heading in local if heading and heading not in headings(path)] == []
 
 
 def test_the_example_uses_public_names() -> None:
-    found = 0
+    count = 0
     for block in blocks(ROOT / "README.md", "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module == "prompt_core":
                 assert {alias.name for alias in node.names} <= set(prompt_core.__all__)
-                found += 1
-    assert found
+                count += 1
+    assert count
 
 
 def test_make_targets_exist() -> None:

@@ -1,12 +1,12 @@
-"""Measure a detector's inference time per image by its number of classes, in all and part by part.
+"""Measure a detector's inference time per image by its number of classes, in total and part by part.
 
     python tools/benchmark_detector.py --config configs/detection/lvis_images_pomp.yaml --weights detector.pth \\
         --photos photos/ --output runs/detector_benchmark.json
     python tools/benchmark_detector.py --config mini.yaml --vocabularies coco,lvis,imagenet21k --output mini.json
 
-Without --weights the detector is random, without --photos the pixels are: then every proposal looks alike and far more
-pairs of proposal and class pass the score threshold than in practice. --classes takes rows of the configured class
-matrix as far as they go and random ones beyond; --vocabularies encodes real class names. Class counts take turns.
+Without --weights the detector is random, without --photos the pixels are: then all proposals look alike and far more
+pairs of proposal and class pass the score threshold than in practice. --classes takes the rows of the configured class
+matrix, then random ones; --vocabularies encodes real class names. The class counts are measured in turn.
 """
 
 import argparse

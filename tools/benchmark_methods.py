@@ -4,13 +4,13 @@
     python tools/benchmark_methods.py --vocabularies imagenet1k --rows coop,pomp --device cuda --output methods_gpu.json
     python tools/benchmark_methods.py --smoke
 
-Each row has the published batch of its method. CoOp's step is the full softmax over all names in chunks, POMP's takes K
-= 1000 of a large list and K = 128 of one of up to 2,000 names; both are measured on the shared-prefix encoder and on
-all 77 tokens. Ensembles and CoOp on 77 tokens or with a context for each class are measured on the first
---reference-names: every pass is the same work, so that the time of all names is scaled from it, which the row says.
-"once" is the time of texts that never change. LASP's text-to-text loss compares all classes of a step with each other,
-so that beyond 2,000 names it is measured on K of them, a step of K classes. Rows that have no step, that do not go with
-the model, or that fail for memory, say so. --smoke measures the embedded model on a dozen names, to see that all works.
+Each row uses the published batch size of its method. CoOp's step is the full softmax over all names in chunks, POMP's
+takes K = 1000 of a large list and K = 128 of one of up to 2,000 names; both are measured on the shared-prefix encoder
+and on all 77 tokens. Ensembles, and CoOp on 77 tokens or with a context for each class, are measured on the first
+--reference-names: every pass is the same work, so the time of all names is extrapolated, and the row says so. "once" is
+the time of texts that never change. LASP's text-to-text loss compares all classes of a step with each other, so beyond
+2,000 names it is measured on K of them. Rows without a step, that do not fit the model, or that run out of memory, say
+so. --smoke measures the embedded model on a dozen names, to check that everything works.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--vocabularies", default="imagenet1k,imagenet21k", help="where the names come from")
     parser.add_argument("--names", type=positive, help="the first N names of each (default: all)")
     parser.add_argument(
-        "--reference-names", type=positive, default=1000, help="names of the slowest rows, the rest is scaled (1000)"
+        "--reference-names", type=positive, default=1000, help="names that slow rows are measured on (default: 1000)"
     )
     parser.add_argument("--repeats", type=positive, default=3, help="measurements of each row (default: 3)")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="torch threads")

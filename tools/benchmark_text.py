@@ -9,7 +9,7 @@ full        a step on every name with the exact gradient, in chunks: memory, and
 classifier  a classifier file for every name, against open_clip.build_zero_shot_classifier
 crossover   packed against truncated suffixes on small towers, where many small calls cost more than they save
 
-Parts that an earlier run of the same set-up left in the output stay there, so parts can be run one after another.
+Parts of an earlier run with the same settings stay in the output, so parts can be run one after another.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python tools/build_classifier.py --vocabulary lvis --prompt runs/mini/prompt.safetensors --output lvis.safetensors
 
 The file holds unit-norm features with names and provenance; with an --output that ends in .npy it is the matrix that
-Detic and POMP read, with the names beside it.
+Detic and POMP read, with the names in a file next to it.
 """
 
 from prompt_core.classifier import TextClassifier

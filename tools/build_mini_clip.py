@@ -9,7 +9,7 @@ Image tower: EfficientNet-Lite0 (supervised on ImageNet-1K), its pooled features
 Text tower: a small causal transformer, trained from scratch to give for "prefix + class name" the direction that the
 image tower's own classifier has for that class. Classes that the classifier does not know get a direction predicted
 from a sentence encoder's similarity (kernel ridge regression). --adapt then fits the linear layer to small photos; no
-other step sees one. The recipe is told in prompt_core/assets/MINI_MODEL_CARD.md.
+other step sees one. prompt_core/assets/MINI_MODEL_CARD.md describes the recipe.
 """
 
 import argparse
@@ -29,7 +29,7 @@ DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "prompt_core" / "asset
 
 
 def main() -> None:
-    """Build one variant, or measure those that are there."""
+    """Build one variant, or measure existing ones."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--cache", type=Path, default="build/mini_cache", metavar="DIR", help="wheels, teacher and image features"

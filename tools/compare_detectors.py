@@ -4,8 +4,8 @@
         --val-images-per-class 12 --scenes 800 --val-scenes 200
     python tools/compare_detectors.py --shapes datasets/shapes240 --output runs/scenes --results docs/results
 
-Box and mask AP, APr (novel classes), APc and APf by LVIS's federated protocol, mean over seeds and half the range
-behind it. Runs that are done are not done again, and a run that was stopped goes on. KEY VALUE overrides hold for all.
+Box and mask AP, APr (novel classes), APc and APf by LVIS's federated protocol, as mean over seeds ± half the range.
+Finished runs are not repeated, and an interrupted run resumes. KEY VALUE overrides apply to all runs.
 """
 
 from pathlib import Path

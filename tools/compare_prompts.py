@@ -3,9 +3,9 @@
     python tools/compare_prompts.py --config configs/prompt/mini_tiny_imagenet.yaml --output runs/base_novel \\
         --tiny-imagenet datasets/tiny-imagenet-200 --photos datasets/imagenet_samples
 
-Runs that are done are not done again, and several processes may share an --output. Numbers are of the half of the
-validation photos that nothing was tuned on; --half tune shows the other. NAME.json holds the numbers with settings and
-protocols, NAME.md the table.
+Finished runs are not repeated, and several processes may share an --output. Numbers are for the half of the validation
+photos that nothing was tuned on; --half tune shows the other. NAME.json holds the numbers with settings and protocols,
+NAME.md the table.
 """
 
 from pathlib import Path

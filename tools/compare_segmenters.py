@@ -5,9 +5,9 @@
     python datasets/prepare.py shapes_seg
     python tools/compare_segmenters.py --data scenes --output runs/scenes_seg --results docs/results
 
-Numbers on the test set with all classes: mIoU of seen and unseen ones and their harmonic mean, mean over seeds and half
-the range behind it. Runs that are done are not done again, and a run that was stopped goes on. KEY VALUE overrides hold
-for all segmenters. With --data coco: photos of datasets/prepare.py coco_small_seg, and Tiny-ImageNet for the prompt.
+Numbers on the test set with all classes: mIoU of seen and unseen ones and their harmonic mean, as mean over seeds ±
+half the range. Finished runs are not repeated, and an interrupted run resumes. KEY VALUE overrides apply to all
+segmenters. With --data coco: photos of datasets/prepare.py coco_small_seg, and Tiny-ImageNet for the prompt.
 """
 
 from pathlib import Path

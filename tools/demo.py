@@ -1,10 +1,10 @@
-"""Learn a prompt with the embedded model on embedded images, and show what it does, without any download.
+"""Learn a prompt with the embedded model on generated images, and show its effect, without any download.
 
     python tools/demo.py --output runs/demo
 
 Draws 4,000 images of coloured, patterned shapes, learns a prompt on the base classes, classifies base and novel ones
-among up to 1,440 names, and writes pictures, metrics.json and one page, index.html. A second run uses what is there;
---fresh starts over. Trailing KEY VALUE pairs change the configuration.
+among up to 1,440 names, and writes pictures, metrics.json and one page, index.html. A second run reuses the results of
+the first; --fresh starts over. Trailing KEY VALUE pairs change the configuration.
 """
 
 from pathlib import Path

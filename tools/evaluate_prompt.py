@@ -7,9 +7,9 @@
     python tools/evaluate_prompt.py --ensemble selected_own --datasets oxford_pets,eurosat --split test
     python tools/evaluate_prompt.py --template data_set --datasets oxford_pets --split test --classes base,novel
 
-Each data set is a name, KIND:PATH or a path whose layout is recognised. --vocabulary widens the candidates; --classes
-scores the first or the second half of the classes, each among its own, and of both the harmonic mean. Templates:
-data_set stands for each data set's own one; ensembles are selected (7), selected_own (7, and the data set's own
+Each data set is a name, KIND:PATH or a path whose layout is recognised. --vocabulary extends the candidates; --classes
+scores the first or the second half of the classes, each among its own, and for both also the harmonic mean. Templates:
+data_set stands for each data set's own template; ensembles are selected (7), selected_own (7, and the data set's own
 outside the ImageNet family) and imagenet (80).
 """
 

@@ -1,8 +1,8 @@
-"""Install detectron2 without compiling anything, unless it is there already.
+"""Install detectron2 without compiling anything, unless it is already installed.
 
     python tools/install_detectron2.py              # fetch, check, repack and install
     python tools/install_detectron2.py --dry-run    # print the plan only
-    python tools/install_detectron2.py --wheel FILE # use a wheel that was fetched before
+    python tools/install_detectron2.py --wheel FILE # use a wheel that was already downloaded
 
 detectron2 has no official wheel. ``sal-detectron2`` 0.7.2 carries the Python files of detectron2's commit a59f0563
 together with a binary for Python 3.10, which this project does not need. The wheel is checked against a pinned
@@ -91,12 +91,12 @@ def check_sha256(wheel: Path, expected: str = SHA256) -> None:
         UserError: when the file cannot be read or its checksum differs.
     """
     try:
-        found = sha256_of_file(wheel)
+        digest = sha256_of_file(wheel)
     except OSError as error:
         raise UserError(f"cannot read {wheel}: {error.strerror or error}; give the file of {PACKAGE}") from error
-    if found != expected:
+    if digest != expected:
         raise UserError(
-            f"{wheel} has sha256 {found}, expected {expected}; nothing was installed, fetch {PACKAGE} again"
+            f"{wheel} has sha256 {digest}, expected {expected}; nothing was installed, fetch {PACKAGE} again"
         )
 
 
@@ -136,13 +136,13 @@ def check_member(info: zipfile.ZipInfo) -> None:
 
 
 def is_needed(name: str) -> bool:
-    """Whether a member stays: detectron2's files but the native ones, and the wheel's own description."""
+    """Whether a member is kept: detectron2's files except the native ones, and the wheel's own description."""
     top = PurePosixPath(name).parts[0]
     return not name.endswith(NATIVE_SUFFIXES) and (top == "detectron2" or top.endswith(".dist-info"))
 
 
 def pure_metadata(text: str) -> str:
-    """METADATA with this tool's requirements in place of the published ones and their extras."""
+    """METADATA with this tool's requirements instead of the published ones and their extras."""
     headers, separator, description = text.partition("\n\n")
     lines = [line for line in headers.splitlines() if not line.startswith(("Requires-Dist:", "Provides-Extra:"))]
     lines += [f"Requires-Dist: {requirement}" for requirement in REQUIREMENTS]
@@ -153,7 +153,7 @@ PURE_WHEEL = "Wheel-Version: 1.0\nGenerator: install_detectron2\nRoot-Is-Purelib
 
 
 def record_text(contents: Iterable[tuple[str, bytes]], record_name: str) -> str:
-    """RECORD as the wheel format wants it: path, urlsafe base64 sha256 without padding, size; itself without hash."""
+    """RECORD of the wheel format: path, urlsafe base64 sha256 without padding, size; its own line without a hash."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     for name, data in contents:
@@ -176,25 +176,25 @@ def repack_pure(wheel: Path, folder: Path) -> Path:
             members = [info for info in archive.infolist() if not info.is_dir()]
             for info in archive.infolist():
                 check_member(info)
-            kept = {info.filename: archive.read(info) for info in members if is_needed(info.filename)}
+            files = {info.filename: archive.read(info) for info in members if is_needed(info.filename)}
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise UserError(f"{wheel} is not a readable wheel ({error}); fetch {PACKAGE} again") from error
-    descriptions = {name.split("/")[0] for name in kept if name.split("/")[0].endswith(".dist-info")}
+    descriptions = {name.split("/")[0] for name in files if name.split("/")[0].endswith(".dist-info")}
     if len(descriptions) != 1 or not {f"{next(iter(descriptions))}/{file}" for file in ("METADATA", "WHEEL")} <= set(
-        kept
+        files
     ):
         raise UserError(f"{wheel} has no dist-info folder with METADATA and WHEEL; a wheel was expected")
     description = descriptions.pop()
-    kept[f"{description}/METADATA"] = pure_metadata(kept[f"{description}/METADATA"].decode("utf-8")).encode("utf-8")
-    kept[f"{description}/WHEEL"] = PURE_WHEEL.encode("utf-8")
-    kept[f"{description}/top_level.txt"] = b"detectron2\n"
+    files[f"{description}/METADATA"] = pure_metadata(files[f"{description}/METADATA"].decode("utf-8")).encode("utf-8")
+    files[f"{description}/WHEEL"] = PURE_WHEEL.encode("utf-8")
+    files[f"{description}/top_level.txt"] = b"detectron2\n"
     record_name = f"{description}/RECORD"
-    kept.pop(record_name, None)
-    kept[record_name] = record_text(kept.items(), record_name).encode("utf-8")
+    files.pop(record_name, None)
+    files[record_name] = record_text(files.items(), record_name).encode("utf-8")
 
     target = folder / f"{description.removesuffix('.dist-info')}-py3-none-any.whl"
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in kept.items():
+        for name, data in files.items():
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o100644 << 16
@@ -247,7 +247,7 @@ def plan(wheel: Path | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments, leave an existing detectron2 alone, else install it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wheel", type=Path, help=f"file of {PACKAGE} that was fetched before")
+    parser.add_argument("--wheel", type=Path, help=f"file of {PACKAGE} that was already downloaded")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     options = parser.parse_args(arguments)
     if (version := installed_version()) is not None:

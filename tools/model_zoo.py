@@ -1,4 +1,4 @@
-"""Write the model zoo: every configuration with its commands, and the numbers that there are of it.
+"""Write the model zoo: every configuration with its commands, and its measured and published numbers.
 
     python tools/model_zoo.py --output docs/model_zoo.md
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Parse, make the page, write it."""
+    """Parse, build the page, write it."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="the page; its links are relative to its folder"

@@ -5,11 +5,11 @@
     python tools/predict.py --model configs/mini/coco_seg.yaml --weights runs/mini/coco_seg/model_final.pth \
         --vocabulary "dog,grass,sky" --output runs/predict photo.jpg
 
---model is a configuration of a detector or a segmenter, published files included. --vocabulary may be given several
-times: the words change, the model is loaded once, and each list gets a folder 1, 2, … of its own.
+--model is a configuration of a detector or a segmenter, published files included. --vocabulary may be repeated: the
+model is loaded once, and the results for each list of words go to a folder 1, 2, … of their own.
 
 A detector without --prompt looks names up in the class matrix of its configuration. A segmenter encodes any name with
-its own prompt; each pixel gets one of the words, and --background gives words for all else, which are not coloured.
+its own prompt; each pixel gets one of the words, and --background adds words for everything else, left uncoloured.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from prompt_core.files import make_output_folder
 
 THRESHOLD = 0.3
 
-# What gets one list of words, or None for those of the configuration, and a folder; returns a line about it.
+# Predicts with one list of words, or None for those of the configuration, into a folder; returns a line about it.
 Run = Callable[[str | None, Path], str]
 
 
@@ -50,9 +50,9 @@ def main() -> None:
 
 
 def detector(cfg: object, arguments: argparse.Namespace, photos: list[Path]) -> Run:
-    """A detector, loaded."""
+    """Load a detector."""
     if arguments.background:
-        raise UserError("--background is for segmenters; a detector leaves out what it does not find")
+        raise UserError("--background is for segmenters; a detector has no background words")
     from pomp_det.pictures import detect_photos
     from pomp_det.predictor import OpenVocabularyPredictor
 
@@ -68,7 +68,7 @@ def detector(cfg: object, arguments: argparse.Namespace, photos: list[Path]) -> 
 
 
 def segmenter(cfg: object, arguments: argparse.Namespace, photos: list[Path]) -> Run:
-    """A segmenter, loaded."""
+    """Load a segmenter."""
     if arguments.threshold is not None:
         raise UserError("--threshold is for detectors; a segmenter gives each pixel its best class, see --background")
     if arguments.background and not arguments.vocabulary:
@@ -102,11 +102,11 @@ def parse() -> argparse.Namespace:
         help="names joined by commas, a file, or a published vocabulary",
     )
     parser.add_argument("--prompt", default="", help="a prompt file, or templates with {} separated by |")
-    parser.add_argument("--threshold", type=float, help=f"least score of a detection (default: {THRESHOLD})")
+    parser.add_argument("--threshold", type=float, help=f"lowest score of a detection (default: {THRESHOLD})")
     parser.add_argument(
-        "--background", default="", metavar="WORDS", help="segmenters: names of what is not to be coloured"
+        "--background", default="", metavar="WORDS", help="segmenters: names of what is left uncoloured"
     )
-    parser.add_argument("--no-photo", action="store_true", help="draw without the photo, where it may not be shown")
+    parser.add_argument("--no-photo", action="store_true", help="draw without the photo, if it must not be shown")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="configuration override")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="pictures, label maps and JSON")
     return parser.parse_args()

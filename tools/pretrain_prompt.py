@@ -5,8 +5,8 @@
 
     python tools/pretrain_prompt.py --config configs/prompt/methods/maple.yaml --output runs/methods/maple
 
-Writes method.safetensors, for soft prompts prompt.safetensors too, metrics.json, log.jsonl, a TensorBoard log and
-state.pt. Ctrl-C saves and exits; --resume goes on, also after a kill, to the same result.
+Writes method.safetensors, for soft prompts also prompt.safetensors, metrics.json, log.jsonl, a TensorBoard log and
+state.pt. Ctrl-C saves and exits; --resume continues, even after a kill, to the same result.
 """
 
 from prompt_core.command_line import config_parser, parse_with_overrides
@@ -18,7 +18,7 @@ from prompt_core.training.recipe import pretrain
 def main() -> int:
     """Parse, learn, print where the prompt is."""
     parser = config_parser(__doc__)
-    parser.add_argument("--resume", action="store_true", help="go on from the state in --output")
+    parser.add_argument("--resume", action="store_true", help="continue from the state in --output")
     arguments = parse_with_overrides(parser)
     cfg = load_config(arguments.config, arguments.overrides)
     output = arguments.output or cfg.OUTPUT

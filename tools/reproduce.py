@@ -1,4 +1,4 @@
-"""A table of the paper end to end: learn and score what is missing, print ours beside the published numbers.
+"""A table of the paper end to end: learn and score what is missing, print our numbers next to the published ones.
 
     python tools/reproduce.py imagenet21k --output runs/reproduction --scale laptop
     python tools/reproduce.py cross_dataset --output runs/reproduction --root /data --dry-run
@@ -6,15 +6,15 @@
 
 Tables: imagenet21k, cross_dataset, cross_domain, cost, ablation_k, ablation_margin, align_uniform. --scale paper takes
 OpenAI's CLIP and the data sets of the paper below the data root; --scale laptop the embedded model, Tiny-ImageNet,
-photos of the ImageNet classes and drawn shapes. What is done is found by what decided it (configuration, images, class
-names, weights) and not done again, also for other tables in the same --output; several processes may share it. Images
-are known by path and size: one that is replaced by another of the same size in bytes is not noticed, take another
---output then. Damaged results are told and done again. Ctrl-C stops, the same command goes on. --dry-run lists what is
-done, what is missing and which data are absent, and writes nothing. KEY VALUE overrides hold for all rows; the table
-says them.
+photos of the ImageNet classes and drawn shapes. Finished runs are identified by all their inputs (configuration,
+images, class names, weights) and not repeated, even for other tables in the same --output; several processes may share
+it. Images are identified by path and size: an image replaced by another of the same size in bytes is not detected; use
+another --output then. Damaged results are reported and repeated. Ctrl-C stops; the same command continues. --dry-run
+lists what is done, what is missing and which data are absent, and writes nothing. KEY VALUE overrides apply to all rows
+and are listed in the table.
 
-The table is OUTPUT/TABLE_SCALE.md; OUTPUT/TABLE_SCALE.json holds its numbers with settings and protocols and may travel
-alone: runs in it count as done. With matplotlib, OUTPUT/report.md and report.html show all numbers of OUTPUT.
+The table is OUTPUT/TABLE_SCALE.md; OUTPUT/TABLE_SCALE.json holds its numbers with settings and protocols and can be
+moved by itself: its runs count as done. With matplotlib, OUTPUT/report.md and report.html show all numbers of OUTPUT.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> int:
     try:
         reproduce(request, dry_run=options.dry_run)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
     return 0
 

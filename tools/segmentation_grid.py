@@ -1,10 +1,10 @@
-"""Photos, true labels and predictions of segmenters side by side, for documentation.
+"""Draw photos, true labels and predictions of segmenters side by side, for documentation.
 
     python tools/segmentation_grid.py --dataset coco_small_sem_seg_val --images 4 --no-photo --output grid.png \
         --weights "hand prompt=runs/mini/coco_seg" --weights "POMP=runs/mini/coco_seg_pomp"
 
---weights may be given several times: a column's name and the folder of a run, which has its configuration, or a
-checkpoint, which needs --config. Images are spread evenly over the set, or named by their ids.
+--weights may be repeated: a column's name and the folder of a run, which has its configuration, or a checkpoint, which
+needs --config. Images are spread evenly over the set, or given by their ids.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from prompt_core.files import atomic_path, check_writable
 def main() -> None:
     """Parse, predict with one segmenter after the other, draw."""
     arguments = parse()
-    sources = [find_weights(each, arguments.config) for each in arguments.weights]
+    sources = [find_weights(text, arguments.config) for text in arguments.weights]
     check_writable(arguments.output)
     import torch
     from PIL import Image
@@ -59,23 +59,23 @@ def find_weights(given: str, config: str | None) -> tuple[str, str, str]:
     path = Path(place)
     if not path.is_dir():
         if config is None:
-            raise UserError(f"--weights {place} is no folder of a run; give --config with a checkpoint")
+            raise UserError(f"--weights {place} is not the folder of a run; give --config with a checkpoint")
         return name, config, place
-    last, own = path / "last_checkpoint", path / "config.yaml"
-    for needed in (last, own):
+    last, config_file = path / "last_checkpoint", path / "config.yaml"
+    for needed in (last, config_file):
         if not needed.is_file():
             raise UserError(f"--weights {place} holds no run: {needed} does not exist")
-    return name, str(own), str(path / last.read_text(encoding="utf-8").strip())
+    return name, str(config_file), str(path / last.read_text(encoding="utf-8").strip())
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", metavar="FILE", help="configuration of the checkpoints that are no runs")
+    parser.add_argument("--config", metavar="FILE", help="configuration of the checkpoints outside runs")
     parser.add_argument("--weights", action="append", required=True, metavar="NAME=RUN", help="run or checkpoint")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="registered data set with semantic labels")
     parser.add_argument("--images", default="4", metavar="N", help="number of images, or ids joined by commas")
-    parser.add_argument("--no-photo", action="store_true", help="leave the photos out, where they may not be shown")
+    parser.add_argument("--no-photo", action="store_true", help="leave the photos out, if they must not be shown")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="configuration override")
     parser.add_argument("--output", required=True, metavar="PNG", help="the picture")
     return parser.parse_args()

@@ -7,9 +7,9 @@
     python tools/train_net.py --config configs/segmentation/coco_stuff_prompt_pomp.yaml --num-gpus 8
 
 Trains, then evaluates on DATASETS.TEST. Your own annotations: DATASETS.FILES "[['mine','boxes.json','photos']]"
-DATASETS.TRAIN "('mine',)"; for a segmenter "[['mine','labels','photos','names.txt']]". A run that was stopped, also by
-a kill, goes on with --resume. --score-only scores the predictions of an earlier evaluation again; EVAL_AP_FIX True is
-Fixed AP. Several machines: start it with torchrun.
+DATASETS.TRAIN "('mine',)"; for a segmenter "[['mine','labels','photos','names.txt']]". An interrupted or killed run
+continues with --resume. --score-only scores the predictions of an earlier evaluation again; EVAL_AP_FIX True is Fixed
+AP. For several machines, start it with torchrun.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def run(segmenter: bool, cfg: Any, arguments: argparse.Namespace) -> int:
-    """What each process does."""
+    """The work of each process."""
     import pomp_det
     import pomp_seg
     from pomp_engine.run import evaluate, score, train
@@ -61,7 +61,7 @@ def run(segmenter: bool, cfg: Any, arguments: argparse.Namespace) -> int:
 
 
 def given_weights(cfg: Any, arguments: argparse.Namespace) -> str:
-    """MODEL.WEIGHTS where the command line names them, which then come before the run in --output."""
+    """MODEL.WEIGHTS if given on the command line, which takes precedence over the run in --output."""
     named = any(str(text).partition("=")[0] == "MODEL.WEIGHTS" for text in arguments.overrides)
     return str(cfg.MODEL.WEIGHTS) if named else ""
 
@@ -69,12 +69,12 @@ def given_weights(cfg: Any, arguments: argparse.Namespace) -> str:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = config_parser(__doc__, output="folder of the run (default: OUTPUT_DIR)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, or the run in --output")
     parser.add_argument("--score-only", action="store_true", help="score the predictions in --output, no inference")
-    parser.add_argument("--oracle", choices=ORACLES, default="", help="evaluate with one part perfect")
+    parser.add_argument("--oracle", choices=ORACLES, default="", help="evaluate with ground truth for one part")
     parser.add_argument("--eval-backend", choices=BACKENDS, default=BACKENDS[0], help="scorer")
-    parser.add_argument("--num-gpus", type=int, metavar="N", help="processes with a GPU each; 0 for the CPU")
+    parser.add_argument("--num-gpus", type=int, metavar="N", help="processes with one GPU each; 0 for the CPU")
     parser.add_argument("--num-processes", type=int, default=1, metavar="N", help="processes on the CPU")
     arguments = parse_with_overrides(parser)
     if not arguments.config:

@@ -49,9 +49,9 @@ def test_bases_are_found_as_fvcore_finds_them(tmp_path: Path, monkeypatch: pytes
     write(tmp_path / "deep/middle.yaml", f"_BASE_: {tmp_path}/second.yaml\nC: {{deep: {{er: 2}}}}\n")
     write(tmp_path / "own.yaml", "_BASE_: ['~/first.yaml', deep/middle.yaml]\nA: {z: 3, w: [3]}\nC: {deep: {est: 3}}\n")
     for file in (tmp_path / "own.yaml", Path("own.yaml"), Path("deep/../own.yaml")):
-        found = read_yaml(file)
-        assert found == {"A": {"x": 1, "y": 2, "z": 3, "w": [3]}, "B": 1, "C": {"deep": {"er": 2, "est": 3}}}
-        assert found == CfgNode.load_yaml_with_base(str(file))
+        settings = read_yaml(file)
+        assert settings == {"A": {"x": 1, "y": 2, "z": 3, "w": [3]}, "B": 1, "C": {"deep": {"er": 2, "est": 3}}}
+        assert settings == CfgNode.load_yaml_with_base(str(file))
 
 
 @pytest.mark.parametrize(

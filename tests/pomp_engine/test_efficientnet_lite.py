@@ -28,8 +28,8 @@ def test_efficientnet_is_timms() -> None:
         stages = EfficientNetStages(norm=norm).eval()
         stages.base.load_state_dict(reference.state_dict())
         with torch.no_grad():
-            for found, expected in zip(stages(photo).values(), reference(photo), strict=True):
-                torch.testing.assert_close(found, expected)
+            for features, expected in zip(stages(photo).values(), reference(photo), strict=True):
+                torch.testing.assert_close(features, expected)
 
 
 def test_the_backbone_of_the_configuration_gives_four_features() -> None:
@@ -60,10 +60,10 @@ def test_published_weights_get_the_names_of_their_place() -> None:
     source = timm.create_model("tf_efficientnet_lite0").state_dict()
     stages = EfficientNetStages(norm="BN")
     for place in ("", "backbone"):
-        found = backbone_weights(source, place)
-        assert found is not None
+        weights = backbone_weights(source, place)
+        assert weights is not None
         prefix = f"{place}." if place else ""
-        assert {key.removeprefix(prefix) for key in found} == set(stages.state_dict())
+        assert {key.removeprefix(prefix) for key in weights} == set(stages.state_dict())
     assert backbone_weights({"weight": torch.zeros(1)}, "backbone") is None
 
 

@@ -47,7 +47,7 @@ def test_ranks_share_the_records_and_draw_differently(monkeypatch: pytest.Monkey
     drawn = []
     for rank in range(2):
         monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
-        mine = [each for batch in take(4) for each in batch]
+        mine = [record for batch in take(4) for record in batch]
         assert [number for number, _ in mine] == whole[rank::2]
         drawn.append([value for _, value in mine])
     assert not set(drawn[0]) & set(drawn[1])

@@ -19,7 +19,7 @@ from pomp_engine.samplers import GroupedBatchSampler, MultiDatasetSampler, batch
 
 
 def records(categories: list[list[int]]) -> list[dict[str, list[dict[str, int]]]]:
-    return [{"annotations": [{"category_id": number} for number in each]} for each in categories]
+    return [{"annotations": [{"category_id": number} for number in image]} for image in categories]
 
 
 def test_weights_give_each_data_set_its_share() -> None:
@@ -88,15 +88,15 @@ def test_batches_are_of_one_group_and_of_its_size_and_resume_anywhere(
         stream = MultiDatasetSampler(torch.ones(len(table)), seed)
         return list(itertools.islice(GroupedBatchSampler(stream, table, list(sizes), first), 20))
 
-    found = batches(0)
-    for batch in found:
+    drawn = batches(0)
+    for batch in drawn:
         kinds = {int(table[index]) for index, _ in batch}
         assert len(kinds) == 1
         assert len(batch) == sizes[kinds.pop() // 2]
-    draws = [draw for batch in found for _, draw in batch]
+    draws = [draw for batch in drawn for _, draw in batch]
     assert len(set(draws)) == len(draws)
     stream = list(itertools.islice(MultiDatasetSampler(torch.ones(len(table)), seed), max(draws) + 1))
-    assert all(stream[draw] == index for batch in found for index, draw in batch)
+    assert all(stream[draw] == index for batch in drawn for index, draw in batch)
     longer = list(
         itertools.islice(
             GroupedBatchSampler(MultiDatasetSampler(torch.ones(len(table)), seed), table, list(sizes)), start + 20
@@ -112,8 +112,8 @@ def test_batches_of_one_data_set_are_those_of_detectron2() -> None:
     images = [{"index": index, "width": shapes[index][0], "height": shapes[index][1]} for index in stream]
     expected = [[image["index"] for image in batch] for batch in AspectRatioGroupedDataset(images, 4)]
     groups = batch_groups([0] * 6, [width > height for width, height in shapes])
-    found = [[index for index, _ in batch] for batch in GroupedBatchSampler(stream, groups, 4)]
-    assert found == expected
+    drawn = [[index for index, _ in batch] for batch in GroupedBatchSampler(stream, groups, 4)]
+    assert drawn == expected
 
 
 def test_box_and_image_batches_alternate_about_evenly() -> None:

@@ -37,8 +37,8 @@ def test_learning_rates_by_name_and_decay_on_everything() -> None:
     model = tiny_model()
     optimizer = build_optimizer(cfg, model)
     rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
-    found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
-    assert found == pytest.approx(
+    learned = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
+    assert learned == pytest.approx(
         {"backbone.weight": 0.05, "backbone.bias": 0.05, "norm.weight": 0.1, "norm.bias": 0.1, "heads.weight": 0.3}
     )
     assert {group["weight_decay"] for group in optimizer.param_groups} == {cfg.SOLVER.WEIGHT_DECAY}
@@ -97,7 +97,7 @@ class Segmenter(torch.nn.Module):
 
 def by_name(model: torch.nn.Module, optimizer: torch.optim.Optimizer, key: str) -> dict[str, float]:
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
-    return {name: groups[id(each)][key] for name, each in model.named_parameters() if id(each) in groups}
+    return {name: groups[id(p)][key] for name, p in model.named_parameters() if id(p) in groups}
 
 
 @pytest.mark.parametrize("name", ["SGD", "ADAMW"])
@@ -132,7 +132,7 @@ def test_gradients_of_a_segmenter_are_clipped_together() -> None:
     for parameter, gradient in zip(model, (3.0, 4.0), strict=True):
         parameter.grad = torch.tensor([gradient])
     optimizer.step()
-    assert [each.item() for each in model] == pytest.approx([-0.006, -0.008], rel=1e-4)
+    assert [parameter.item() for parameter in model] == pytest.approx([-0.006, -0.008], rel=1e-4)
 
 
 @pytest.mark.parametrize("keys", [{}, {"POLY_LR_POWER": 2.0, "POLY_LR_CONSTANT_ENDING": 0.3}])

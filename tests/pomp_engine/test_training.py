@@ -39,10 +39,10 @@ class Fit(torch.nn.Module):
         self.head = torch.nn.Linear(8, 1)
 
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        given = torch.stack([each["x"] for each in batch])
-        wanted = torch.stack([each["y"] for each in batch])
-        found = self.head(torch.nn.functional.dropout(self.backbone(given).relu(), 0.2))
-        return {"loss_fit": (found - wanted).square().mean()}
+        inputs = torch.stack([each["x"] for each in batch])
+        targets = torch.stack([each["y"] for each in batch])
+        outputs = self.head(torch.nn.functional.dropout(self.backbone(inputs).relu(), 0.2))
+        return {"loss_fit": (outputs - targets).square().mean()}
 
 
 def mapper(record: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def make_data(root: Path) -> None:
     document = {"names": NAMES, "unseen": NAMES[3:]}
     (shapes / "semantic_classes.json").write_text(json.dumps(document), encoding="utf-8")
     for name, names in (("all", NAMES), ("seen", NAMES[:3])):
-        (root / f"{name}.txt").write_text("".join(f"{each}\n" for each in names), encoding="utf-8")
+        (root / f"{name}.txt").write_text("".join(f"{class_name}\n" for class_name in names), encoding="utf-8")
 
 
 def label(root: Path, number: int, split: str = "train_base") -> Path:
@@ -92,7 +92,7 @@ def tiny_settings(root: Path, stage: int = 2, **changed: Any) -> dict[str, Any]:
         "SEED": 4,
     }
     if stage == 1:
-        own = {
+        options = {
             "MODEL.META_ARCHITECTURE": "ProposalClipClassifier",
             "INPUT.DATASET_MAPPER_NAME": "mask_former_binary_semantic",
             "INPUT.MIN_SIZE_TRAIN": (48, 52),
@@ -105,7 +105,7 @@ def tiny_settings(root: Path, stage: int = 2, **changed: Any) -> dict[str, Any]:
         seen, every = str(root / "seen.txt"), str(root / "all.txt")
         train, test = ([str(shapes / f"semantic/{name}"), str(shapes / f"scenes/{split}")]
                        for name, split in (("train_base", "train"), ("val", "val")))  # fmt: skip
-        own = {
+        options = {
             "INPUT.MIN_SIZE_TRAIN": (40, 48),
             "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
             "INPUT.MIN_SIZE_TEST": 48,
@@ -119,7 +119,7 @@ def tiny_settings(root: Path, stage: int = 2, **changed: Any) -> dict[str, Any]:
             "DATASETS.TRAIN": ["tiny_train"],
             "DATASETS.TEST": ["tiny"],
         }
-    return TINY | common | own | changed
+    return TINY | common | options | changed
 
 
 def make_config(root: Path, stage: int = 2, **changed: Any) -> Path:

@@ -102,8 +102,8 @@ def test_stopped_run_resumes_to_the_same_prompt(
     for arguments in (["cut", "--resume"], ["whole"]):
         code, _, error = call_tool("pretrain_prompt", "--output", *arguments, *options)
         assert code == 0, error
-    one, other = (SoftPrompt.load(tmp_path / name / "prompt.safetensors") for name in ("whole", "cut"))
-    assert torch.equal(one.context, other.context)
+    first, second = (SoftPrompt.load(tmp_path / name / "prompt.safetensors") for name in ("whole", "cut"))
+    assert torch.equal(first.context, second.context)
     assert (tmp_path / "whole/log.jsonl").read_text() == log.read_text()
 
 

@@ -34,14 +34,14 @@ def test_both_files_are_written(run_folder: Path, call_tool: CallTool, tmp_path:
     assert "−0.5" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
-def test_the_kept_results(call_tool: CallTool, tmp_path: Path) -> None:
+def test_the_committed_results(call_tool: CallTool, tmp_path: Path) -> None:
     files = [ROOT / f"docs/results/{name}.json" for name in ("base_novel_tune", "scenes", "coco_small", "base_novel")]
     code, out, error = call_tool("report", *files, "--output", tmp_path / "out")
     assert (code, error) == (0, "")
     assert "several protocols" in out
     text = (tmp_path / "out/report.md").read_text(encoding="utf-8")
-    for kept in ("POMP K=1000, ln, 16 shots", 'boxes, "a {name}"', "coco_small", "report half", "tune half"):
-        assert kept in text
+    for part in ("POMP K=1000, ln, 16 shots", 'boxes, "a {name}"', "coco_small", "report half", "tune half"):
+        assert part in text
 
 
 @pytest.mark.parametrize(

@@ -107,13 +107,13 @@ def test_what_is_kept_is_what_was_learned_by_then(
     behind_two = load_restricted(tmp_path / "part/state.pt")["prompt"]["context"].clone()
     scripted([0.9, 0.1])
     assert call_tool("pretrain_prompt", "--output", "part", "--resume", *arguments)[0] == 0
-    kept = SoftPrompt.load(tmp_path / "part/prompt.safetensors")
-    assert torch.equal(kept.context, behind_two)
-    assert not torch.equal(kept.context, load_restricted(tmp_path / "part/state.pt")["prompt"]["context"])
-    assert kept.metadata["selection"]["epoch"] == 2
+    chosen = SoftPrompt.load(tmp_path / "part/prompt.safetensors")
+    assert torch.equal(chosen.context, behind_two)
+    assert not torch.equal(chosen.context, load_restricted(tmp_path / "part/state.pt")["prompt"]["context"])
+    assert chosen.metadata["selection"]["epoch"] == 2
     scripted([0.2, 0.9, 0.9, 0.1])
     assert call_tool("pretrain_prompt", "--output", "whole", *arguments)[0] == 0
-    assert torch.equal(SoftPrompt.load(tmp_path / "whole/prompt.safetensors").context, kept.context)
+    assert torch.equal(SoftPrompt.load(tmp_path / "whole/prompt.safetensors").context, chosen.context)
     code, _, error = call_tool(
         "pretrain_prompt", "--output", "whole", "--resume", *settings(tiny_model, splits, **{"OPTIM.EPOCHS": 4})
     )

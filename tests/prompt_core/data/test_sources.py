@@ -213,8 +213,8 @@ def test_base_and_new_halves_are_relabelled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "no CoOp split file"),
-        ({"train": [], "val": []}, "no CoOp split file"),
+        ([], "not a CoOp split file"),
+        ({"train": [], "val": []}, "not a CoOp split file"),
         ({**COOP, "val": [["x.jpg", "1", "Forest"]]}, r"val\[0\]: expected \[path, label, class name\]"),
         ({**COOP, "val": [["x.jpg", True, "Forest"]]}, r"val\[0\]: expected"),
         ({**COOP, "val": [["x.jpg", 1, "Woods"]]}, r"val\[0\]: label 1 is 'Woods' here and 'Forest' before"),
