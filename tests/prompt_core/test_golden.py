@@ -56,15 +56,9 @@ def check_prompts(
         prompt = SoftPrompt(tensors[f"{case['case']}.ctx"], case["position"])
         options: dict[str, Any] = {"reference": {"reference": True}, "chunks": {"chunk_size": 7}}.get(method, {})
         if method == "packed":
-            sequences = encoder.tokenizer.prompts(names, prompt.n_ctx, prompt.position)
-            rows = None
-            if prompt.class_specific:
-                import numpy as np
-
-                from prompt_core.text.tokens import TokenSequences
-
-                rows, sequences = np.arange(len(names)), TokenSequences(sequences.ids, sequences.lengths, 1)
-            features = encoder._packed(sequences, rows, prompt.context, None)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("prompt_core.text.encoder.PACKED_MINIMUM_WORK", 0.0)
+                features = encoder(prompt, names)
         else:
             features = encoder(prompt, names, **options)
         torch.testing.assert_close(features.detach(), tensors[f"{case['case']}.features"], atol=1e-5, rtol=0)

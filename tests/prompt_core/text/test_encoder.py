@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import open_clip
 import pytest
 import torch
@@ -17,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prompt_core import PromptedTextEncoder, SoftPrompt, UserError
 from prompt_core.clip import Clip
-from prompt_core.text.tokens import TokenSequences
 
 NAMES = [
     "cat",
@@ -49,11 +47,9 @@ def text_side(architecture: str, layers: int | None = None, dtype: torch.dtype =
 
 def packed(encoder: PromptedTextEncoder, prompt: SoftPrompt, names: list[str]) -> torch.Tensor:
     """The shared-prefix path, whatever the size would have chosen."""
-    sequences = encoder.tokenizer.prompts(names, prompt.n_ctx, prompt.position)
-    rows = None
-    if prompt.class_specific:
-        rows, sequences = np.arange(len(names)), TokenSequences(sequences.ids, sequences.lengths, 1)
-    return encoder._packed(sequences, rows, prompt.context, prompt.deep_context)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prompt_core.text.encoder.PACKED_MINIMUM_WORK", 0.0)
+        return encoder(prompt, names)
 
 
 def gradient(features: torch.Tensor, prompt: SoftPrompt) -> torch.Tensor:
