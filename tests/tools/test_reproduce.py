@@ -255,7 +255,7 @@ def test_damaged_runs_are_learned_anew(
 
 def test_images_are_known_by_path_and_size(call_tool: CallTool) -> None:
     code, out, _ = call_tool("reproduce", "--help")
-    assert (code, "known by path and size" in " ".join(out.split())) == (0, True)
+    assert (code, "identified by path and size" in " ".join(out.split())) == (0, True)
 
 
 def test_absent_data_is_told(call_tool: CallTool, tmp_path: Path) -> None:
