@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from prompt_core.clip import Clip
 from prompt_core.command_line import asked_to_stop, counting, load_model
 from prompt_core.config import correction_of, one_of
 from prompt_core.data.feature_cache import cached_features
@@ -18,7 +21,7 @@ from prompt_core.data.splits import VALIDATION_SHOTS
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import package_versions
 from prompt_core.files import make_output_folder, write_text
-from prompt_core.methods.base import Method
+from prompt_core.methods.base import LearnedBy, Method
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.methods.registry import build_method, method_class
 from prompt_core.negatives import ClassSampler, HardSampler, UniformSampler, WeightedSampler
@@ -49,45 +52,70 @@ def pretrain(cfg: CfgNode, output: str | Path, resume: bool = False) -> int:
     Raises:
         UserError: for bad input, and for a folder that already holds a run unless ``resume``.
     """
-    name, kind = cfg.METHOD.NAME, method_class(cfg.METHOD.NAME)
-    by_steps = kind.learned_by == "steps"
+    kind = method_class(cfg.METHOD.NAME)
+    learning = LEARNING[kind.learned_by]
     folder = make_output_folder(output)
-    state_file = folder / STATE_FILE
-    if not resume and (state_file if by_steps else folder / METHOD_FILE).exists():
-        raise UserError(f"{folder} already holds a run; add --resume to go on with it, or choose another --output")
-    if resume and not by_steps:
-        raise UserError(f"method {name} is done at once, there is nothing to resume; leave --resume out")
-    if resume and not state_file.exists():
-        raise UserError(f"{folder} holds no state.pt to resume from; check --output, or start without --resume")
-    if not by_steps and (cfg.SELECT_ON_TEST or cfg.SELECT.ON != LAST):
-        raise UserError(f"method {name} has no epochs to choose from; leave SELECT.ON last")
+    learning.check(cfg, folder, resume)
     settings = learning_settings(cfg)
     clip = load_model(cfg)
-    if kind.learned_by == "nothing":
-        build_method(cfg, clip).save(folder / METHOD_FILE, versions=package_versions())
-        print(f"method {name} learns nothing; written to {folder / METHOD_FILE}")
-        return 0
+    return INTERRUPTED if learning.learn(cfg, clip, settings, folder, resume) is None else 0
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A way to learn, which a method names by its ``learned_by``.
+
+    Attributes:
+        check: called with the configuration, the folder and whether to resume; raises before the model is loaded.
+        learn: called with configuration, model, settings of the loop, folder, and whether to resume; gives the file of
+            what is learned, or None after Ctrl-C.
+    """
+
+    check: Callable[[CfgNode, Path, bool], None]
+    learn: Callable[[CfgNode, Clip, LearningSettings, Path, bool], Path | None]
+
+
+def check_steps(cfg: CfgNode, folder: Path, resume: bool) -> None:
+    """Raises UserError for a run that is there already, or one to resume that is not."""
+    if not resume and (folder / STATE_FILE).exists():
+        raise _already_there(folder)
+    if resume and not (folder / STATE_FILE).exists():
+        raise UserError(f"{folder} holds no state.pt to resume from; check --output, or start without --resume")
+
+
+def check_at_once(cfg: CfgNode, folder: Path, resume: bool) -> None:
+    """Raises UserError for a run that is there already, and for settings that need steps."""
+    name = cfg.METHOD.NAME
+    if not resume and (folder / METHOD_FILE).exists():
+        raise _already_there(folder)
+    if resume:
+        raise UserError(f"method {name} is done at once, there is nothing to resume; leave --resume out")
+    if cfg.SELECT_ON_TEST or cfg.SELECT.ON != LAST:
+        raise UserError(f"method {name} has no epochs to choose from; leave SELECT.ON last")
+
+
+def _already_there(folder: Path) -> UserError:
+    return UserError(f"{folder} already holds a run; add --resume to go on with it, or choose another --output")
+
+
+def load_data(cfg: CfgNode, clip: Clip) -> TrainingData:
+    """The training images as the method of ``cfg`` reads them.
+
+    Raises:
+        UserError: for anything that is missing or does not fit.
+    """
+    reads = method_class(cfg.METHOD.NAME).reads
     # A model that does not go with the method is refused before images are read.
-    if kind.reads == "images":
+    if reads == "images":
         build_method(cfg, clip)
-    with counting("reading images" if kind.reads == "images" else "encoding images") as progress:
-        data = load_training_data(cfg, clip, progress, kind.reads)
-    method = build_method(cfg, clip, data.vocabulary)
-    if kind.learned_by == "fit":
-        file = fit(cfg, method, data, folder)
-    else:
-        learned = learn_by_steps(cfg, method, data, settings, folder, resume)
-        if learned is None:
-            return INTERRUPTED
-        file = learned
-    print(f"{file.stem} written to {file}")
-    return 0
+    with counting("reading images" if reads == "images" else "encoding images") as progress:
+        return load_training_data(cfg, clip, progress, reads)
 
 
-def learn_by_steps(
-    cfg: CfgNode, method: Method, data: TrainingData, settings: LearningSettings, folder: Path, resume: bool
-) -> Path | None:
+def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder: Path, resume: bool) -> Path | None:
     """Run the loop, with progress, TensorBoard, log and checkpoints; the file of what is learned, None after Ctrl-C."""
+    data = load_data(cfg, clip)
+    method = build_method(cfg, clip, data.vocabulary)
     state_file = folder / STATE_FILE
     selection = open_selection(cfg, method.bound_names is not None)
     decides = what_decides(settings, cfg, method, data)
@@ -121,16 +149,18 @@ def learn_by_steps(
                 saved_at = time.monotonic()
     if state.epoch < settings.epochs:
         save_state(state_file, state, method.state_module, decides)
-        print(f"stopped at epoch {state.epoch + 1}, step {state.step}; go on with --resume")
+        print(f"stopped at epoch {state.epoch + 1}, step {state.step}; continue with --resume")
         return None
     if state.best is not None:
         method.state_module.load_state_dict(state.best["learned"])
         print(f"epoch {state.best['epoch']} is kept: {100 * state.best['accuracy']:.1f} % of the images that choose")
-    return write_learned(folder, cfg, method, data, settings, state, selection)
+    return _say_written(write_learned(folder, cfg, method, data, settings, state, selection))
 
 
-def fit(cfg: CfgNode, method: Method, data: TrainingData, folder: Path) -> Path:
+def fit(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder: Path, resume: bool) -> Path:
     """Fit at once, on all training images and a few of the validation split; the file of what is learned."""
+    data = load_data(cfg, clip)
+    method = build_method(cfg, clip, data.vocabulary)
     split = method.validation_split
     images = training_images(cfg, split, min(cfg.DATA.SHOTS, VALIDATION_SHOTS))  # -1 keeps all of both
     with counting("encoding validation images") as progress:
@@ -142,7 +172,27 @@ def fit(cfg: CfgNode, method: Method, data: TrainingData, folder: Path) -> Path:
     features, labels = data.batches.batch(np.arange(len(data.batches)), 0, generator)
     validation = np.asarray(cached.features[:, 0], dtype=np.float32)
     result = method.fit(features.numpy(), labels.numpy(), validation, rows[cached.labels])
-    return write_fitted(folder, cfg, method, data, result)
+    return _say_written(write_fitted(folder, cfg, method, data, result))
+
+
+def learn_nothing(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder: Path, resume: bool) -> Path:
+    """The file of a method that is given by its settings alone."""
+    file = folder / METHOD_FILE
+    build_method(cfg, clip).save(file, versions=package_versions())
+    print(f"method {cfg.METHOD.NAME} learns nothing; written to {file}")
+    return file
+
+
+def _say_written(file: Path) -> Path:
+    print(f"{file.stem} written to {file}")
+    return file
+
+
+LEARNING: dict[LearnedBy, Learning] = {
+    "steps": Learning(check_steps, learn_by_steps),
+    "fit": Learning(check_at_once, fit),
+    "nothing": Learning(check_at_once, learn_nothing),
+}
 
 
 def learning_settings(cfg: CfgNode) -> LearningSettings:
@@ -172,14 +222,14 @@ def make_sampler(cfg: CfgNode, data: TrainingData) -> ClassSampler:
     if kind == "hard":
         return HardSampler(count)
     if kind == "frequency":
-        # Classes without images keep one, so that every name can be a negative.
+        # Classes without images count as one image, so that every name can be a negative.
         images = torch.bincount(torch.from_numpy(data.labels), minlength=count)
         return WeightedSampler(images.clamp(min=1))
     return UniformSampler(count)
 
 
 def what_decides(settings: LearningSettings, cfg: CfgNode, method: Method, data: TrainingData) -> dict[str, Any]:
-    """All that decides the result; a resumed run must agree in all of it."""
+    """Everything that affects the result; a resumed run must agree in all of it."""
     decides = {
         **dataclasses.asdict(settings),
         "sampler": cfg.LOSS.SAMPLER,
