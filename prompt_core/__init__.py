@@ -1,7 +1,7 @@
 """Prompted CLIP text encoding, prompt learning and zero-shot classifiers.
 
-The public names below are loaded when they are first used, so that importing the package is quick and downloads
-nothing, sets up no logging and touches no GPU.
+The public names below are loaded on first use, so that importing the package is fast, downloads nothing, sets up no
+logging and touches no GPU.
 """
 
 from __future__ import annotations

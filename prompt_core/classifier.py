@@ -62,9 +62,9 @@ class TextClassifier:
         synonyms: bool = False,
         encoder: PromptedTextEncoder | None = None,
     ) -> TextClassifier:
-        """Encode a vocabulary behind a prompt, or in hand-written templates.
+        """Encode a vocabulary with a prompt, or in hand-written templates.
 
-        Features of several templates, and with ``synonyms`` of a class's other names, are averaged after
+        Features of several templates, and with ``synonyms`` those of a class's other names, are averaged after
         normalisation and normalised again (the ensemble of CLIP, arXiv 2103.00020).
 
         Args:
@@ -107,7 +107,7 @@ class TextClassifier:
     def save(self, path: str | Path) -> None:
         """Write ``classifier.safetensors`` (names and provenance inside) or, by its ending, a ``.npy`` matrix.
 
-        The ``.npy`` is (N, E) float32, as Detic and POMP read it; names go to ``PATH.names.json`` beside it.
+        The ``.npy`` is (N, E) float32, as Detic and POMP read it; names go to ``PATH.names.json`` next to it.
         """
         path = Path(path)
         if path.suffix == ".npy":
@@ -127,10 +127,10 @@ class TextClassifier:
         """Read a classifier file, or a class matrix of Detic or POMP.
 
         A ``.npy`` is (N, E) float16 or float32, not necessarily normalised. Its names are taken from ``names``, else
-        with its provenance from a ``.names.json`` file beside it, else they are ``class 0``, ``class 1``, …
+        with its provenance from a ``.names.json`` file next to it, else they are ``class 0``, ``class 1``, …
 
         Raises:
-            UserError: when the file is absent, truncated, of another shape, or does not go with ``names``.
+            UserError: when the file is absent, truncated, of another shape, or does not match ``names``.
         """
         path = Path(path)
         if not path.is_file():
@@ -161,11 +161,11 @@ def prompt_sha256(prompt: SoftPrompt) -> str:
 def encode_templates(encoder: PromptedTextEncoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Mean over templates of normalised features, normalised again: (N, E)."""
     if not templates:
-        raise UserError("no template was given; give at least one with {} in the name's place")
+        raise UserError("no template was given; give at least one with {} for the class name")
     total: Tensor | None = None
     for template in templates:
         if "{}" not in template:
-            raise UserError(f"template {template!r} has no {{}} in the place of the class name")
+            raise UserError(f"template {template!r} has no {{}} for the class name")
         features = encoder.encode_texts([template.replace("{}", name.replace("_", " ")) for name in names])
         total = features if total is None else total + features
     assert total is not None
@@ -181,10 +181,10 @@ def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
 
 
 def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
-    """Rows (N, E) float32 of a ``.npy``, of any norm, with names and provenance from ``NAME.names.json`` beside it.
+    """Rows (N, E) float32 of a ``.npy``, of any norm, with names and provenance from ``NAME.names.json`` next to it.
 
     Raises:
-        UserError: when the file is truncated or of another shape, or what lies beside it is damaged.
+        UserError: when the file is truncated or of another shape, or its ``.names.json`` is damaged.
     """
     try:
         matrix = np.load(path, allow_pickle=False)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prompt_core.errors import UserError, nearest
 from prompt_core.safe_load import first_sentence, read_state_dict
 
-# Integers that OpenAI's exported archives keep beside the weights; their presence tells such a file.
+# Integers that OpenAI's exported archives store with the weights; their presence identifies such a file.
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -109,7 +109,7 @@ class Clip:
 
     @cached_property
     def image_fingerprint(self) -> str:
-        """The same over the image tower alone: what decides image features."""
+        """The same over the image tower alone, which determines image features."""
         return self._hash("visual.")
 
     def _hash(self, prefix: str) -> str:
@@ -126,7 +126,7 @@ class Clip:
         return self.image_features(images)
 
     def image_features(self, images: Tensor, normalise: bool = True) -> Tensor:
-        """The same with a graph, for prompts that hooks put into the tower; or without the L2 norm."""
+        """The same with an autograd graph, for prompts in the tower (by hooks); optionally without the L2 norm."""
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
         options = {} if normalise else {"normalize": False}
         features = self.model.encode_image(images, **options)  # type: ignore[operator]
@@ -141,12 +141,12 @@ def load_clip(name: str | Path, pretrained: str | Path | None = None, device: st
         name: an open_clip architecture (``ViT-B-16-quickgelu``), ``mini`` for the embedded model, ``openai`` to infer
             the architecture from the file given as ``pretrained``, or the path of an open_clip JSON configuration.
         pretrained: an open_clip tag, or a state dict of open_clip or OpenAI (``.pt``, ``.safetensors``). Without it
-            the weights are random, which is said in one warning.
+            the weights are random, and one warning says so.
         device: where to put the model.
 
     Raises:
-        UserError: unknown architecture or tag (with the nearest names), an unreadable or unfitting file, or a device
-            that is not there.
+        UserError: unknown architecture or tag (with the nearest names), an unreadable or unsuitable file, or a device
+            that does not exist.
     """
     import open_clip
 
@@ -245,7 +245,7 @@ def _from_openai_file(file: Path) -> Clip:
     precise = {key: value.clone() for key, value in state.items() if key not in _OPENAI_EXTRAS}
     try:
         model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32).float()
-        # The builder passes through half precision; files with finer weights keep them.
+        # The builder goes through half precision; files with more precise weights keep them.
         model.load_state_dict(precise)
     except (KeyError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise UserError(f"{file} is not an OpenAI CLIP state dict: {first_sentence(error)}") from error
@@ -261,7 +261,7 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], file: Path) -> Non
 
     state = {key: value.contiguous() for key, value in state.items() if key not in _OPENAI_EXTRAS}
     try:
-        # open_clip's conversions start from a file; a temporary one of tensors only keeps them in one place.
+        # open_clip's conversions read a file, so they get a temporary one with only the tensors.
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "state.safetensors"
             save_file({key: value.clone() for key, value in state.items()}, path)

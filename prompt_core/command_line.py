@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse, with its mistakes told as one line like all others."""
+    """argparse, with its errors reported in one line like all others."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        """One line and exit code 2, by way of :func:`prompt_core.errors.run_command`."""
+        """One line and exit code 2, through :func:`prompt_core.errors.run_command`."""
         raise UserError(f"{message}; see {self.prog} --help")
 
 
@@ -40,7 +40,7 @@ def config_parser(description: str | None, output: str = "folder for what the ru
 
 
 def parse_with_overrides(parser: ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse options in any order with the overrides; an unknown option is an error, not an override."""
+    """Parse options and overrides in any order; an unknown option is an error, not an override."""
     return parser.parse_intermixed_args(arguments)
 
 
@@ -76,7 +76,7 @@ def resolve_subject(arguments: argparse.Namespace) -> tuple[CfgNode, SoftPrompt 
 
 
 def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Clip], Method]]:
-    """The configuration with the CLIP filled in, and what makes the method of ``--prompt``, templates or an ensemble.
+    """The configuration with the CLIP filled in, and a factory of the method of ``--prompt``, templates or an ensemble.
 
     Raises:
         UserError: unless exactly one of them is given.
@@ -109,7 +109,7 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
 
 
 def _known_tag(name: str, pretrained: str | None) -> str:
-    """The tag of open_clip's weights that a file names; weights that came from a file must be given."""
+    """The tag of open_clip's weights that a file names; weights that were loaded from a file must be given."""
     import open_clip
 
     known = open_clip.list_pretrained_tags_by_model(name) if name in open_clip.list_models() else []
@@ -136,7 +136,7 @@ def load_model(cfg: CfgNode) -> Clip:
 
 @contextlib.contextmanager
 def counting(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar as a function of (done, total); silent when standard error is no terminal."""
+    """A progress bar as a function of (done, total); silent when standard error is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -149,7 +149,7 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
-    """A list that Ctrl-C (or SIGTERM) fills, so that a step is never torn; a second Ctrl-C stops at once."""
+    """A list that Ctrl-C (or SIGTERM) fills, so that no step is interrupted; a second Ctrl-C stops at once."""
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
@@ -170,7 +170,7 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 
 def print_table(table: Table) -> None:
-    """Print a table whole: as wide as it needs when the output is not a terminal."""
+    """Print a table, as wide as it needs to be when the output is not a terminal."""
     from rich.console import Console
 
     wide = Console(file=sys.stdout)

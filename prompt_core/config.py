@@ -1,4 +1,4 @@
-"""Configuration of prompt learning: every key with its default; and what all configurations share.
+"""Configuration of prompt learning: every key with its default; and functions that all configurations share.
 
 Defaults are the published settings of POMP (``scripts/pomp/main.sh`` and ``configs/trainers/POMP``). Detectors and
 segmenters have other keys (:mod:`pomp_engine.config`), but the same strict merging of files and overrides.
@@ -17,7 +17,7 @@ from fvcore.common.config import CfgNode
 
 from prompt_core.errors import UserError, nearest
 
-# The section of a method of another package: any keys are taken, the method itself refuses those that it does not know.
+# The section of a method of another package: any keys are accepted here, the method itself refuses unknown ones.
 OPEN_SECTION = ["METHOD", "OPTIONS"]
 
 
@@ -36,7 +36,7 @@ def default_config() -> CfgNode:
     cfg.DATA.TRAIN = ""  # KIND:PATH or a path whose layout is recognised (prompt_core.data.sources)
     cfg.DATA.SPLIT = "train"
     cfg.DATA.SHOTS = 16  # images per class; -1 for all
-    cfg.DATA.CLASSES = ""  # of these alone: base or novel (halves by label), or a file with one class id or name a line
+    cfg.DATA.CLASSES = ""  # only these: base or novel (halves by label), or a file with one class id or name per line
     cfg.DATA.VOCABULARY = ""  # names that negatives are drawn from; empty for the training classes
     cfg.DATA.CACHE = "runs/cache"  # where image features are kept
     cfg.DATA.WORKERS = -1  # decoding threads; -1 for one per core
@@ -177,11 +177,11 @@ def keyword_options(cfg: CfgNode, section: str, options: type, given: Collection
 
     Args:
         section: such as ``METHOD.MAPLE``; it may be absent.
-        options: a dataclass; its defaults say which types are expected.
+        options: a dataclass; its defaults determine the expected types.
         given: fields that are set elsewhere.
 
     Raises:
-        UserError: a key that is no field (with the nearest), a value of another type, a field without a value.
+        UserError: a key that is not a field (with the nearest), a value of another type, a field without a value.
     """
     node: Any = cfg
     for part in section.split("."):
@@ -206,7 +206,7 @@ def read_settings(file: str | Path, read: Callable[[str], Mapping[str, Any]]) ->
     """The settings of a YAML file with its ``_BASE_`` files, nested as they are written.
 
     Args:
-        read: what reads such a file.
+        read: the function that reads such a file.
 
     Raises:
         UserError: when the file is absent or malformed.
@@ -291,7 +291,7 @@ def decode(text: Any) -> Any:
 
 
 def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
-    """A value of the default's type. YAML writes 1 for a float and a text for 1e-5 and tuples; more is a mistake."""
+    """A value of the default's type. YAML has 1 for a float and text for 1e-5 and tuples; anything else is an error."""
     if isinstance(default, str):
         if isinstance(value, str):
             return value

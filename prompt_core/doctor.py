@@ -1,6 +1,6 @@
-"""What is installed, what is missing, and the command that mends it: ``python -m prompt_core.doctor [--json]``.
+"""What is installed, what is missing, and the command that fixes it: ``python -m prompt_core.doctor [--json]``.
 
-Versions come from package metadata, so nothing heavy is imported but torch, and that only to ask for devices.
+Versions come from package metadata, so nothing heavy is imported except torch, and that only to list devices.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def version_of(component: Component) -> str | None:
 
 
 def devices() -> dict[str, Any]:
-    """CUDA devices with their memory in GiB, MPS, and CPU threads; ``error`` says why torch could not be asked."""
+    """CUDA devices with their memory in GiB, MPS, and CPU threads; ``error`` says why torch could not list them."""
     facts: dict[str, Any] = {"cpu_count": os.cpu_count(), "cpu_threads": None, "cuda": [], "mps": False, "error": None}
     try:
         import torch
@@ -101,8 +101,8 @@ def devices() -> dict[str, Any]:
             properties = torch.cuda.get_device_properties(index)
             memory = round(properties.total_memory / 2**30, 1)
             facts["cuda"].append({"index": index, "name": properties.name, "memory_gib": memory})
-    # A torch that is broken (a missing shared library, a driver that is too old) fails in many ways; the doctor
-    # has to report each of them and go on.
+    # A broken torch (a missing shared library, a driver that is too old) fails in many ways; the doctor has to report
+    # each of them and continue.
     except Exception as error:
         facts["error"] = f"{type(error).__name__}: {error}"
     return facts

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line that says what was given, what was expected and what to do."""
+"""Errors for the user to fix: one line that says what was given, what was expected and what to do."""
 
 from __future__ import annotations
 

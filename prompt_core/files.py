@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it into place on success, delete it on any error.
+    """Yield a temporary path next to ``path``; rename it into place on success, delete it on any error.
 
     Raises:
         UserError: when the folder cannot be created or written, or ``path`` is a folder.
@@ -45,7 +45,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Prove that a file can be written at ``path`` before any long work starts; what is there stays as it is.
+    """Prove that a file can be written at ``path`` before any long work starts; an existing file is not changed.
 
     Raises:
         UserError: when it cannot.
@@ -148,7 +148,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def resolve_path(path: str | Path) -> Path:
-    """``path``; one that begins with ``datasets/`` is looked for under ``POMP_DATA`` where that is set."""
+    """``path``; if it starts with ``datasets/`` and ``POMP_DATA`` is set, the path below that."""
     path, root = Path(path).expanduser(), os.environ.get("POMP_DATA")
     if root and not path.is_absolute() and path.parts[:1] == ("datasets",):
         return Path(root).joinpath(*path.parts[1:])

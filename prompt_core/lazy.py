@@ -1,4 +1,4 @@
-"""Packages whose public names are loaded when they are first used, since what they need is heavy or may be absent."""
+"""Packages whose public names are loaded on first use, since their dependencies are heavy or may be absent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
     Args:
         package: its ``__name__``.
-        homes: module inside the package of each public name.
+        homes: public name → module inside the package.
 
     Raises (when a name is used):
         AttributeError: for an unknown name.

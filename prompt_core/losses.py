@@ -1,8 +1,8 @@
 """Local contrast and local correction (POMP, arXiv 2304.04704, section 3; upstream ``trainers/pomp.py``).
 
-The loss of an image is taken against its own class and K - 1 sampled ones. Sampling makes the task easier than the
-full softmax; the correction adds a margin to the sampled logits. The paper writes it with a natural logarithm, the
-published code computes it with base 10, and the published ablation agrees with the code.
+The loss of an image is computed over its own class and K - 1 sampled ones. Sampling makes the task easier than the full
+softmax; the correction adds a margin to the sampled logits. The paper writes it with a natural logarithm, the published
+code computes it with base 10, and the published ablation agrees with the code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def correction_margin(num_classes: int, num_sampled: int, correction: Correction
         correction: ``log10`` (published code), ``ln`` (unbiased estimate of the full softmax's sum), a number, or None.
 
     Raises:
-        UserError: an unknown correction, fewer than two classes or no sampled one.
+        UserError: an unknown correction, fewer than two classes or no sampled class.
     """
     if num_classes < 2 or num_sampled < 1:
         raise UserError(f"a margin needs 2 classes and 1 sampled one at least, given {num_classes} and {num_sampled}")
@@ -56,9 +56,9 @@ def local_contrast_logits(
         negative_ids: (M,) class ids of the sampled classes.
         num_classes: N, the size of the vocabulary that was sampled from.
         logit_scale: multiplies the cosine.
-        correction: ``log10``, ``ln``, a margin, or None; see :func:`correction_margin`. For each image it counts the
-            classes that may be negatives, over the sampled ones that are: ``log((N - g) / (M - r))`` with g classes
-            that are rejected for this image, r of them sampled (g = 1 without ``name_groups``).
+        correction: ``log10``, ``ln``, a margin, or None; see :func:`correction_margin`. For each image it is the log of
+            the classes that may be negatives over the sampled ones that are: ``log((N - g) / (M - r))`` with g classes
+            rejected for this image, r of them sampled (g = 1 without ``name_groups``).
         name_groups: (N,) group of each class; sampled classes of the image's own group are rejected, since they
             share its name and would be false negatives. Without it only the image's own class is.
         log_inclusion: (M,) natural log of each sampled class's probability to be in the sample, for samplers that
@@ -68,7 +68,7 @@ def local_contrast_logits(
         (B, 1 + M); rejected entries are -inf.
 
     Raises:
-        UserError: an unknown correction, or tensors that do not go with ``negative_ids`` or ``num_classes``.
+        UserError: an unknown correction, or tensors that do not match ``negative_ids`` or ``num_classes``.
     """
     if len(negative_features) != len(negative_ids):
         raise UserError(f"{len(negative_features)} negative features for {len(negative_ids)} negative ids")

@@ -47,7 +47,7 @@ def zero_shot_accuracy(
         labels: (n,) rows of ``class_features``.
         class_features: (N, E) unit-norm.
         name_groups: (N,) group of each class. Classes of one group share their name, hence their feature, and no
-            classifier on names can tell them apart; with groups they count as one class. Without it a tie goes to
+            classifier on names can distinguish them; with groups they count as one class. Without it a tie goes to
             the first of them, as in the published evaluation.
 
     Raises:
@@ -91,7 +91,7 @@ def zero_shot_accuracy(
 
 
 def pooled_accuracy(scores: Sequence[Accuracy]) -> Accuracy:
-    """Accuracies of single images among the same candidates as one.
+    """Accuracies of single images among the same candidates, combined into one.
 
     Raises:
         UserError: when there are none.

@@ -1,8 +1,8 @@
-"""Which classes serve as negatives: uniform, frequency-weighted, or hard for the images at hand.
+"""Samplers of negative classes: uniform, frequency-weighted, or hard for the images of the batch.
 
-The published code offers only uniform draws that work; its ``hard`` and ``easy`` modes read a memory bank that is
-never made. All samplers here draw without replacement, by an explicit generator, and say how likely each class was
-to be drawn, so that the local correction ``ln`` keeps the sampled sum an unbiased estimate of the full one.
+Only uniform draws work in the published code; its ``hard`` and ``easy`` modes read a memory bank that is never created.
+All samplers here draw without replacement, from an explicit generator, and return how likely each class was to be
+drawn, so that the local correction ``ln`` keeps the sampled sum an unbiased estimate of the full one.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class UniformSampler:
     def __call__(
         self, count: int, generator: torch.Generator, image_features: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """``count`` ids (M,), and None. Raises UserError when more are asked for than there are."""
+        """``count`` ids (M,), and None. Raises UserError when ``count`` exceeds the number of classes."""
         _check_count(count, self.num_classes)
         return torch.randperm(self.num_classes, generator=generator)[:count], None
 
 
 class WeightedSampler:
-    """Without replacement, each draw in proportion to the weights that are left (for instance class frequencies).
+    """Without replacement, each draw in proportion to the remaining weights (for instance class frequencies).
 
     Args:
         weights: (N,) positive weights of any scale.
@@ -58,7 +58,7 @@ class WeightedSampler:
 
 
 class HardSampler:
-    """Classes that the batch's images are close to, judged by the class features of the current prompt.
+    """Classes close to the batch's images, by the class features of the current prompt.
 
     Weights are the mean over the batch of a softmax over all classes at ``temperature``; ``share`` of the mass is
     spread evenly, so that every class can be drawn. :meth:`update` must be called with current class features.
@@ -73,7 +73,7 @@ class HardSampler:
         self.class_features: Tensor | None = None
 
     def update(self, class_features: Tensor) -> None:
-        """Take (N, E) unit-norm class features of the current prompt."""
+        """Set the (N, E) unit-norm class features of the current prompt."""
         if len(class_features) != self.num_classes:
             raise UserError(f"{len(class_features)} class features for {self.num_classes} classes")
         self.class_features = class_features.detach()

@@ -1,4 +1,4 @@
-"""Parts from outside the toolkit, named in a setting as ``package.module:Name``."""
+"""Objects from outside the toolkit, given in a setting as ``package.module:Name``."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class SoftPrompt(nn.Module):
         position: where the class name stands: ``end`` (after the context), ``middle`` or ``front``.
         deep_context: optional parameter (J, M, D); replaces the first M context vectors at the input of the tower's
             blocks 1..J (MaPLe, arXiv 2210.03117).
-        metadata: what is known of how it was learned; written to the file.
+        metadata: how it was learned, as far as known; written to the file.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SoftPrompt(nn.Module):
                 f"a deep context (J, M, D) goes with a shared context (L >= M, D) and position 'end', "
                 f"given {tuple(deep_context.shape)} with context {tuple(context.shape)} and position {position!r}"
             )
-        # A parameter is kept as it is, so that an optimiser that already holds it goes on holding it.
+        # A parameter is used as it is, so that an optimiser that already holds it keeps holding it.
         self.context = context if isinstance(context, nn.Parameter) else nn.Parameter(context.detach().clone())
         self.deep_context: nn.Parameter | None = (
             deep_context
@@ -73,7 +73,7 @@ class SoftPrompt(nn.Module):
 
     @property
     def class_specific(self) -> bool:
-        """Whether each class has a context of its own."""
+        """Whether each class has its own context."""
         return self.context.dim() == 3
 
     @classmethod
@@ -112,7 +112,7 @@ class SoftPrompt(nn.Module):
         return cls(tower.token_embedding(flat).detach(), position)
 
     def save(self, path: str | Path, **metadata: Any) -> None:
-        """Write ``prompt.safetensors``: the tensors, and as metadata JSON strings.
+        """Write ``prompt.safetensors``: the tensors, with metadata as JSON strings.
 
         Args:
             metadata: added to ``self.metadata``; numbers of NumPy and torch become plain ones, paths become text.

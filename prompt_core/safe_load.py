@@ -26,7 +26,7 @@ _ALLOWED = {
 
 
 class Placeholder:
-    """Stands for an object of a class that is not allowed; takes any state and does nothing."""
+    """Stands for an object of a class that is not allowed; accepts any state and does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -51,11 +51,11 @@ class _RestrictedUnpickler(pickle.Unpickler):
 def load_restricted(path: str | Path) -> Any:
     """Load a torch checkpoint on the CPU with ``weights_only=True``; where it holds more, the rest stays inert.
 
-    Published training checkpoints carry scheduler objects beside the tensors, which ``weights_only`` refuses. They
-    are then read with an unpickler that rebuilds tensors and puts :class:`Placeholder` in the place of all else.
+    Published training checkpoints hold scheduler objects next to the tensors, which ``weights_only`` refuses. They are
+    then read with an unpickler that rebuilds tensors and puts :class:`Placeholder` instead of everything else.
 
     Raises:
-        UserError: when the file is absent, truncated, or no torch checkpoint.
+        UserError: when the file is absent, truncated, or not a torch checkpoint.
     """
     path = Path(path)
     if not path.is_file():

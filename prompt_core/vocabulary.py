@@ -24,7 +24,7 @@ PUBLISHED = ("imagenet21k", "imagenet1k", "lvis", "coco", "objects365", "ade20k"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Class names with what is known of each class.
+    """Class names with optional data on each class.
 
     Attributes:
         names: N class names, as published; underscores become spaces when prompted.
@@ -98,7 +98,7 @@ class Vocabulary:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of names, ids and synonyms: what decides the class features and their order."""
+        """Hash of names, ids and synonyms, which determine the class features and their order."""
         ids = None if self.ids is None else list(self.ids)
         synonyms = None if self.synonyms is None else [list(names) for names in self.synonyms]
         return sha256_of_json({"names": list(self.names), "ids": ids, "synonyms": synonyms})
@@ -113,7 +113,7 @@ class Vocabulary:
         )
 
     def check(self) -> Vocabulary:
-        """Refuse blank names, and duplicates that no ids tell apart.
+        """Refuse blank names, and duplicates that no ids distinguish.
 
         Raises:
             UserError: naming the first offender and its place.
@@ -165,7 +165,7 @@ class Vocabulary:
         """A published vocabulary by name, or a file.
 
         Names: ``imagenet21k`` (21,843 synsets, first lemma each), ``imagenet1k``, ``lvis``, ``coco``, ``objects365``,
-        ``ade20k``. Files: ``.txt`` with one name a line; ``.csv`` with a column ``name`` (and ``id``, ``synset``,
+        ``ade20k``. Files: ``.txt`` with one name per line; ``.csv`` with a column ``name`` (and ``id``, ``synset``,
         ``frequency``, ``synonyms`` separated by ``|``); ``.json`` with a list of names, with the object that
         :meth:`save` writes, or with COCO or LVIS ``categories`` (sorted by their ids);
         ``.safetensors`` of a classifier.
@@ -196,7 +196,7 @@ def _plain_list(values: Any) -> list[Any]:
 
 
 def _imagenet(which: str) -> Vocabulary:
-    """Synsets and lemmas that timm ships."""
+    """Synsets and lemmas in timm."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-21k-goog" if which == "imagenet21k" else "imagenet-1k")
@@ -311,13 +311,13 @@ def vocabulary_of(images: ImageSet, wider: str = "") -> tuple[Vocabulary, np.nda
     """The vocabulary that images are learned or scored among, and the row (C,) of each of their classes in it.
 
     Args:
-        wider: a published vocabulary or a file, to which classes that it lacks are appended; an empty text for the
-            images' own classes.
+        wider: a published vocabulary or a file, to which missing classes are appended; an empty text for the images'
+            own classes.
     """
     classes = Vocabulary(images.names, ids=images.ids, source=images.source)
     return Vocabulary.load(wider).including(classes) if wider else (classes, np.arange(len(classes)))
 
 
 def plain_name(name: str) -> str:
-    """A class name as names of different files are compared: lower case, spaces for underscores, none to spare."""
+    """A class name normalised for comparison between files: lower case, single spaces for underscores."""
     return " ".join(str(name).replace("_", " ").lower().split())

@@ -79,11 +79,9 @@ def test_mistakes(outside: Path) -> None:
         build("METHOD.OPTIONS.WIDTH", "many")
     with pytest.raises(UserError, match=r"unknown key 'METHOD.OPTIONS.SEED'"):
         build("METHOD.OPTIONS.SEED", "3")  # it is SEED
-    with pytest.raises(
-        UserError, match=r"METHOD.OPTIONS is for methods of other packages; coop has options"
-    ):
+    with pytest.raises(UserError, match=r"METHOD.OPTIONS is for methods of other packages; coop has its own options"):
         build_method(load_config(None, ["METHOD.NAME", "coop", "METHOD.OPTIONS.WIDTH", "4"]), clip)
     with pytest.raises(UserError, match=r"module my_methods has no 'Adaptor'; nearest: 'Adapter'"):
         method_class("my_methods:Adaptor")
-    with pytest.raises(UserError, match=r"'pathlib:Path', which is no subclass of prompt_core\.methods\.base\.Method"):
+    with pytest.raises(UserError, match=r"'pathlib:Path', which is not a subclass of prompt_core\.methods\.base\."):
         method_class("pathlib:Path")

@@ -12,8 +12,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from pomp_det.data.annotation_files import read_categories
 from pomp_det.data.catalog import ENTRIES, DatasetEntry
+from pomp_det.data.class_splits import COCO_SEEN, COCO_UNSEEN, category_ids
 from pomp_det.data.records import Records, categories_as_vocabulary, load_boxes, load_image_labels
-from pomp_det.data.splits import COCO_SEEN, COCO_UNSEEN, category_ids
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import data_root
 from prompt_core.vocabulary import Vocabulary

@@ -40,14 +40,14 @@ class TestSet:
     """Images with their features, and the candidates that they are scored among.
 
     Attributes:
-        features: (n, E) what the tower of a method made of the images.
+        features: (n, E) outputs of a method's image tower.
         labels: (n,) rows of ``candidates``.
         candidates: C names to choose from.
         unreadable: keys of the images that could not be decoded.
         images_sha256: hash of the image set.
-        source: what the images are.
-        rows: (C,) rows of the candidates in the wider vocabulary that :meth:`among` chose them from; of the whole
-            vocabulary all rows. Class features of the wider one, indexed by them, are those of the candidates.
+        source: description of the images.
+        rows: (C,) rows of the candidates in the larger vocabulary that :meth:`among` chose them from; all rows for the
+            whole vocabulary. Class features of the larger one, indexed by them, are those of the candidates.
     """
 
     __test__ = False  # the name is not pytest's
@@ -71,9 +71,9 @@ class TestSet:
         """The images of a cache entry.
 
         Args:
-            images: what was cached.
+            images: the images that were cached.
             rows: row of ``candidates`` for each class of ``images``.
-            source: what the images are called; by default as they say themselves.
+            source: description of the images; by default their own.
         """
         return cls(
             np.asarray(cached.features[:, 0], dtype=np.float32),
@@ -86,14 +86,14 @@ class TestSet:
 
     @property
     def wide_labels(self) -> np.ndarray:
-        """(n,) rows of the wider vocabulary."""
+        """(n,) rows of the larger vocabulary."""
         return self.rows[self.labels]
 
     def among(self, rows: np.ndarray, images: np.ndarray | None = None) -> TestSet:
         """The same images, or those that ``images`` ((n,) booleans or positions) chooses, among fewer candidates.
 
         Args:
-            rows: (C,) rows of the present candidates.
+            rows: (C,) rows of the current candidates.
         """
         chosen = slice(None) if images is None else images
         labels = self.labels[chosen]
@@ -137,7 +137,7 @@ class TestSet:
 def load_test_set(
     tower: ImageTower, images: ImageSet, vocabulary: str, cache: str | Path, progress: Progress | None = None
 ) -> TestSet:
-    """Encode ``images``, or find their features in the cache.
+    """Encode ``images``, or load their features from the cache.
 
     Args:
         tower: the frozen model, or the tower of a method (:func:`prompt_core.methods.image_towers.image_tower`).
@@ -155,14 +155,14 @@ def class_features(method: Method, vocabulary: Vocabulary) -> Tensor:
 
 
 def image_features(method: Method, test_set: TestSet) -> Tensor:
-    """(n, E) image features of a test set on the method's device; where it reads photos, its tower has made them."""
+    """(n, E) image features of a test set on the method's device; where it reads photos, they are its own tower's."""
     features = torch.from_numpy(test_set.features).to(method.device)
     with torch.no_grad():
         return features if method.reads == "images" else method.image_features(features)
 
 
 def merges_namesakes(method: Method, merge: bool) -> bool:
-    """Classes of one name count as one, but for methods that know classes by more than their names."""
+    """Classes of one name count as one, except for methods that distinguish classes by more than their names."""
     return merge and method.bound_names is None
 
 
@@ -177,7 +177,7 @@ def score(
 
     Args:
         test_set: its features are those of :func:`prompt_core.methods.image_towers.image_tower`.
-        classes: (C, E) class features of the candidates, where they are known already.
+        classes: (C, E) class features of the candidates, where they are already known.
         batch: images whose class features are held at once, where they differ from image to image.
 
     Raises:
@@ -207,7 +207,7 @@ def score_classes(
     """Accuracy of class features (C, E) of a test set's candidates.
 
     Args:
-        images: (n, E) features in the place of the test set's own.
+        images: (n, E) features instead of the test set's own.
     """
     groups = test_set.candidates.name_groups if merge_namesakes else None
     return zero_shot_accuracy(test_set.features if images is None else images, test_set.labels, classes, groups)
@@ -220,14 +220,14 @@ def predict(test_set: TestSet, classes: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Score:
-    """What a method scored on one data set, or on the base or the novel classes of it.
+    """Scores of a method on one data set, or on its base or its novel classes.
 
     Attributes:
         data_set: its name in results.
-        part: ``all``, ``base`` or ``novel``: of which classes the images and the candidates are.
+        part: ``all``, ``base`` or ``novel``: the classes of the images and the candidates.
         protocol: the ``_protocol`` entry.
         classes: top-1 in percent of each class that has images, for ``per_class.json``.
-        templates: the hand-written ones, where the method has any.
+        templates: the method's hand-written templates, if any.
     """
 
     data_set: str
@@ -239,7 +239,7 @@ class Score:
 
     @property
     def name(self) -> str:
-        """The data set's name, with ``_base`` or ``_novel`` behind it for a part of its classes."""
+        """The data set's name, with the suffix ``_base`` or ``_novel`` for a part of its classes."""
         return self.data_set if self.part == "all" else f"{self.data_set}_{self.part}"
 
     @property
@@ -262,11 +262,11 @@ def evaluate(
     """Score a method on each part of each data set.
 
     Args:
-        image_sets: what :func:`prompt_core.data.sources.open_images` was given, and the images.
-        split: that the images are of, for the protocol.
+        image_sets: the argument of :func:`prompt_core.data.sources.open_images`, and the images.
+        split: split of the images, for the protocol.
         parts: of the classes, see :func:`prompt_core.evaluation.protocol.class_parts`.
-        learned_file: what the method was loaded from; it says by which images its epoch was chosen.
-        progress: around encoding, given a description, such as :func:`prompt_core.command_line.counting`.
+        learned_file: file the method was loaded from; it records the images that its epoch was chosen by.
+        progress: context manager around encoding, such as :func:`prompt_core.command_line.counting`.
     """
     names: set[str] = set()
     for source, part in itertools.product(image_sets, parts):
@@ -288,7 +288,7 @@ def evaluate(
 
 
 def metrics_of(scores: Sequence[Score]) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
-    """Numbers and ``_protocol`` of ``metrics.json``; base and novel of a data set give their harmonic mean as well."""
+    """Numbers and ``_protocol`` of ``metrics.json``; base and novel of a data set also give their harmonic mean."""
     metrics: dict[str, float] = {}
     protocol: dict[str, dict[str, Any]] = {}
     for score in scores:

@@ -18,9 +18,9 @@ from prompt_core.metrics import harmonic_mean
 if TYPE_CHECKING:
     from prompt_core.data.images import ImageSet
 
-# What the protocol of a number says whose own images chose the epoch.
+# The protocol entry of a number whose own images chose the epoch.
 ON_REPORTED = "best checkpoint chosen on the reported images"
-# The images that may choose it (SELECT.ON, SELECT_ON_TEST), and how a protocol calls them.
+# The images that may choose it (SELECT.ON, SELECT_ON_TEST), and their description in a protocol.
 CHOSEN_ON = {
     "held_out": "training images that were not learned on",
     "val": "validation images",
@@ -32,7 +32,7 @@ _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what decides numbers."""
+    """Versions of the packages that affect numbers."""
     import prompt_core
 
     versions = {"python": platform.python_version(), "prompt_core": prompt_core.__version__}
@@ -45,7 +45,7 @@ def package_versions() -> dict[str, str]:
 
 
 def processor_name() -> str:
-    """The processor as the system calls it."""
+    """The processor's name."""
     file = Path("/proc/cpuinfo")
     match = re.search(r"model name\s*:\s*(.*)", file.read_text(encoding="utf-8")) if file.is_file() else None
     return match.group(1) if match else platform.processor()
@@ -79,7 +79,7 @@ def class_parts(text: str) -> list[str]:
     ``new`` is the older word for ``novel``.
 
     Raises:
-        UserError: another word.
+        UserError: for any other value.
     """
     parts = sorted("novel" if part.strip() == "new" else part.strip() for part in text.split(","))
     if parts not in (["all"], ["base"], ["novel"], ["base", "novel"]):
@@ -90,7 +90,7 @@ def class_parts(text: str) -> list[str]:
 def base_novel_mean(
     metrics: Mapping[str, float], protocol: Mapping[str, Mapping[str, Any]], data_set: str
 ) -> tuple[float, dict[str, Any]]:
-    """Harmonic mean of top-1 of base and of novel classes (CoCoOp, arXiv 2203.05557, table 1).
+    """Harmonic mean of the top-1 of base and novel classes (CoCoOp, arXiv 2203.05557, table 1).
 
     Returns:
         the mean in percent, and its ``_protocol`` entry.
@@ -109,8 +109,8 @@ def selection_words(learned_file: str | Path | None, images: ImageSet, of: str |
 
     Args:
         learned_file: a prompt or a method; None and other texts are hand-written prompts.
-        images: those that are scored.
-        of: what the images that chose are called; by default as the file says it.
+        images: the images that are scored.
+        of: description of the images that chose; by default that of the file.
     """
     path = Path(learned_file) if learned_file else None
     if path is None or path.suffix != ".safetensors" or not path.is_file():
@@ -124,13 +124,13 @@ def selection_words(learned_file: str | Path | None, images: ImageSet, of: str |
 
 
 def image_marks(images: ImageSet) -> list[str]:
-    """What the images that chose an epoch are known by in a learned file: short hashes of keys and sizes in bytes."""
+    """Identifiers in a learned file of the images that chose an epoch: short hashes of keys and sizes in bytes."""
     sizes = zip(images.keys, images.file_sizes().tolist(), strict=True)
     return [hashlib.sha256(f"{key} {size}".encode("utf-8", "surrogateescape")).hexdigest()[:12] for key, size in sizes]
 
 
 def _chose(chosen: Mapping[str, Any], images: ImageSet) -> bool:
-    """Whether some of the images are among those that chose; of older files, whether all of them are the same."""
+    """Whether some of the images are among those that chose; for older files, whether all of them are the same."""
     if "images_known_by" not in chosen:
         return bool(chosen["images_sha256"] == images.fingerprint())
     return chosen["source"] == images.source and not set(chosen["images_known_by"]).isdisjoint(image_marks(images))

@@ -1,8 +1,8 @@
-"""What a method is: its options, what it learns, and how image features and class features come about.
+"""The interface of methods: options, what is learned, and how image and class features are computed.
 
-The training loop, evaluation and reports know this interface only. The loss (full softmax, or local contrast with K
-sampled classes) is a setting beside the method: CoOp and POMP are one method with other losses. How a method is added,
-inside the toolkit or outside: docs/add_a_method.md.
+The training loop, evaluation and reports know only this interface. The loss (full softmax, or local contrast with K
+sampled classes) is a setting apart from the method: CoOp and POMP are one method with different losses. How to add a
+method, inside the toolkit or outside: docs/add_a_method.md.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ LearnedBy = Literal["steps", "fit", "nothing"]
 class Method(nn.Module):
     """Base of all methods.
 
-    The frozen CLIP is held, but is no submodule: parameters and state are what is learned, nothing else.
+    The frozen CLIP is an attribute, but not a submodule: parameters and state are only what is learned.
 
     Attributes:
-        Options: a dataclass of what builds the method again beside the CLIP; written to its file. A field ``seed`` is
-            ``SEED``; a field ``names`` are the classes, and a method that has some is bound to them.
+        Options: a dataclass of what rebuilds the method together with the CLIP; written to its file. A field ``seed``
+            is ``SEED``; a field ``names`` holds the classes, and a method that has some is bound to them.
         section: where a configuration has the other options: ``METHOD.<section>``, keys in capitals.
         reads: what :meth:`image_features` takes: unit-norm ``features`` (B, E) of the frozen tower, its
             ``raw_features`` before the L2 norm, or preprocessed ``images`` (B, 3, S, S).
         learned_by: ``steps`` of the training loop, a :meth:`fit` of its own, or ``nothing``.
         conditional: whether class features differ from image to image.
-        name: as configurations and files call it.
+        name: its name in configurations and files.
         clip: the frozen model.
         options: its :attr:`Options`.
     """
@@ -76,10 +76,10 @@ class Method(nn.Module):
 
         Args:
             vocabulary: the classes, for methods that are bound to them.
-            more: options that do not stand in the method's section.
+            more: options that are not in the method's section.
 
         Raises:
-            UserError: settings that do not go with the method or the model.
+            UserError: settings that do not fit the method or the model.
         """
         fields = {field.name for field in dataclasses.fields(cls.Options)}
         if "seed" in fields:
@@ -97,12 +97,12 @@ class Method(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """What multiplies image features · class features."""
+        """The factor of image features · class features."""
         return self.clip.logit_scale
 
     @property
     def device(self) -> torch.device:
-        """Where the learned parameters are."""
+        """Device of the learned parameters."""
         first = next(self.parameters(), None)
         return self.clip.device if first is None else first.device
 
@@ -163,12 +163,12 @@ class Method(nn.Module):
         return None
 
     def prepare(self, vocabulary: Vocabulary | Sequence[str]) -> None:
-        """Compute what stays the same in all steps; without the call the first step does."""
+        """Compute what is constant over all steps; otherwise the first step does it."""
         return
 
     @property
     def validation_split(self) -> str:
-        """Of methods that are learned by a :meth:`fit`: the split whose images it chooses its settings by."""
+        """For methods that are learned by :meth:`fit`: the split whose images choose its settings."""
         return "val"
 
     def fit(
@@ -186,10 +186,10 @@ class Method(nn.Module):
             labels: (n,) rows of the method's classes.
             validation_features: (m, E).
             validation_labels: (m,).
-            report: told what is tried.
+            report: called with a line about each attempt.
 
         Returns:
-            ``validation_accuracy`` in [0, 1], and whatever else the file is to say of the fit.
+            ``validation_accuracy`` in [0, 1], and anything else that the file should record about the fit.
         """
         raise NotImplementedError
 
@@ -200,7 +200,7 @@ class Method(nn.Module):
         return class_logits(images, classes, self.logit_scale)
 
     def for_data_set(self, source: str) -> Method:
-        """The method as it scores one data set; others than hand-written templates do not differ."""
+        """The method for scoring one data set; only hand-written templates differ between data sets."""
         return self
 
     def sha256(self) -> str:
@@ -213,7 +213,7 @@ class Method(nn.Module):
         return digest.hexdigest()
 
     def save(self, path: str | Path, **metadata: Any) -> None:
-        """Write ``method.safetensors``: what is learned, and as metadata JSON strings.
+        """Write ``method.safetensors``: the learned tensors, with metadata as JSON strings.
 
         Args:
             metadata: added to the method's name, options and the CLIP that it was learned with.
@@ -233,16 +233,16 @@ class Method(nn.Module):
             save_file(tensors, temporary, {key: json.dumps(value, default=plain_value) for key, value in notes.items()})
 
     def save_alone(self, folder: Path, **metadata: Any) -> Path | None:
-        """Write what is learned as a file that travels without the method, where there is one (a soft prompt)."""
+        """Write what is learned as a file that is usable without the method, if there is one (a soft prompt)."""
         return None
 
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must agree in, beside the configuration's keys of the prompt and of learning."""
+        """What a resumed run must agree in, in addition to the configuration's keys of the prompt and of learning."""
         options = {key: value for key, value in dataclasses.asdict(self.options).items() if key != "names"}
         return {"method": self.name, "options": options}
 
     def load_tensors(self, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
-        """Take what :meth:`save` wrote.
+        """Load what :meth:`save` wrote.
 
         Raises:
             UserError: tensors of other names or shapes, or that are not finite.
@@ -275,7 +275,7 @@ def selected_names(vocabulary: Vocabulary | Sequence[str], rows: Tensor | None) 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """torch's own initialisations by ``seed``; the global generator of the CPU is put back."""
+    """torch's own initialisations with ``seed``; the global generator of the CPU is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""CoCoOp (arXiv 2203.05557): a small network adds to the context what it reads off the image.
+"""CoCoOp (arXiv 2203.05557): a small network computes from the image a vector that is added to the context.
 
 Upstream: ``trainers/cocoop.py``. Class features differ from image to image, so each image has a loss of its own.
 """
@@ -35,7 +35,7 @@ class CoCoOp(Method):
 
         n_ctx: int = 4
         init: str = "a photo of a"
-        reduction: int = 16  # how much narrower the hidden layer is than the image features; 16 as published
+        reduction: int = 16  # factor by which the hidden layer is narrower than the image features; 16 as published
         seed: int = 0
 
     section: ClassVar[str] = "COCOOP"

@@ -1,6 +1,6 @@
-"""Image towers as the feature cache sees them: the frozen one before its norm, and one with learned parts.
+"""Image towers for the feature cache: the frozen one before its norm, and one with learned parts.
 
-Each has a fingerprint of its own, so that the cache never takes one's features for another's.
+Each has its own fingerprint, so that the cache never confuses their features.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RawImageTower:
 
     @property
     def image_fingerprint(self) -> str:
-        """Hash of the tower and of what is left out."""
+        """Hash of the tower, marked as without the norm."""
         return sha256_of_json([self.clip.image_fingerprint, "before the norm"])
 
     @property
@@ -71,7 +71,7 @@ class LearnedImageTower(RawImageTower):
 
 
 def image_tower(method: Method) -> ImageTower:
-    """What turns photos into what the method reads, or into its image features where it reads photos."""
+    """The tower whose outputs the method reads, or that gives its image features where it reads photos."""
     return tower_for(method.reads, method.clip) if method.reads != "images" else LearnedImageTower(method)
 
 

@@ -1,10 +1,10 @@
-"""LASP (arXiv 2210.01115): learned words that must also tell hand-written prompts of the classes apart.
+"""LASP (arXiv 2210.01115): learned words that must also classify hand-written prompts of the classes.
 
-Learned are the context, one vector that is added to all text features before they are normalised, and the layer norms
-of the vision tower at a tenth of the rate. The text-to-text loss takes the features of hand-written templates as if
-they were images: those of a class must be classified as that class by the learned class features. One group of
-prompts, as in the public code (``1adrianb/lasp``). Its 35 templates and its virtual classes are not reproduced: the
-templates are the first of CLIP's 80, and names without images come with a wider ``DATA.VOCABULARY``.
+It learns the context, one vector that is added to all text features before they are normalised, and the layer norms of
+the vision tower at a tenth of the rate. The text-to-text loss treats the features of hand-written templates as images:
+those of a class must be classified as that class by the learned class features. There is one group of prompts, as in
+the public code (``1adrianb/lasp``). Its 35 templates and its virtual classes are not reproduced: the templates are the
+first of CLIP's 80, and names without images come with a larger ``DATA.VOCABULARY``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LASP(Method):
     """Context (L, D), text shift (E,), and layer norms of the vision tower.
 
     Raises:
-        UserError: a vision tower that is no open_clip transformer, or settings out of range.
+        UserError: a vision tower that is not an open_clip transformer, or settings out of range.
     """
 
     @dataclass(frozen=True)

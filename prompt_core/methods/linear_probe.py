@@ -1,8 +1,8 @@
 """Linear probe: one linear layer on image features before their L2 norm, bound to its classes.
 
-Upstream: POMP's ``trainers/mlp.py``, which is no MLP; learned by SGD. It computes in half precision, here it is single.
-The layer's row and bias of a class are its "class feature", and a 1 is appended to image features, so that the probe
-has the interface of all methods, sampled losses included.
+Upstream: POMP's ``trainers/mlp.py``, which is not an MLP, learned by SGD; in half precision there, in single here.
+A class's row and bias of the layer are its "class feature", and a 1 is appended to image features, so that the probe
+has the same interface as all methods, including sampled losses.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class LinearProbe(Method):
         return 1.0
 
     def image_features(self, inputs: Tensor) -> Tensor:
-        """(B, E + 1): features as they leave the projection, and a 1."""
+        """(B, E + 1): outputs of the projection, and a 1."""
         return torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
 
     def class_features(
@@ -74,7 +74,7 @@ class LinearProbe(Method):
         return features if rows is None else features[rows]
 
     def _places(self, names: Sequence[str]) -> Tensor:
-        """Row of the layer for each name, in which the first of several namesakes is taken."""
+        """Row of the layer for each name; of several namesakes the first."""
         places = [self._rows.get(plain_name(name)) for name in names]
         if None in places:
             unknown = names[places.index(None)]

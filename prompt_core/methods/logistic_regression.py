@@ -30,12 +30,12 @@ COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 
 @dataclass(frozen=True)
 class Search:
-    """How C is searched; the method that results knows nothing of it.
+    """How C is searched; the fitted method does not depend on it.
 
     Attributes:
-        split: whose images decide.
-        halvings: steps of the binary search; each fits the two ends of what is left of the interval.
-        iterations: of L-BFGS, at most.
+        split: the split whose images decide.
+        halvings: steps of the binary search; each fits both ends of the remaining interval.
+        iterations: maximum for L-BFGS.
     """
 
     split: str = "val"
@@ -73,14 +73,14 @@ class LogisticRegression(LinearProbe):
         validation_labels: np.ndarray,
         report: Callable[[str], None] = print,
     ) -> dict[str, Any]:
-        """Search C, fit, and take the result into the layer.
+        """Search C, fit, and put the result into the layer.
 
         Args:
             features: (n, E) before the L2 norm.
             labels: (n,) rows of the method's classes.
             validation_features: (m, E).
             validation_labels: (m,).
-            report: told of each C and its accuracy.
+            report: called with a line on each C and its accuracy.
 
         Returns:
             ``C``, its ``validation_accuracy`` and ``tried``, a list of pairs.
@@ -126,8 +126,8 @@ class LogisticRegression(LinearProbe):
 def search_strength(accuracy: Callable[[float], float], halvings: int) -> float:
     """The inverse regularisation C of the best accuracy: a coarse list, then a binary search on its logarithm.
 
-    The interval reaches one power of ten to both sides of the coarse best. The end of lower accuracy moves to the
-    middle; on a tie the larger C gives way. The best of all that was tried is returned, of equals the first.
+    The interval extends one power of ten to both sides of the coarse best. The end with the lower accuracy moves to the
+    middle; on a tie the larger C does. The best C tried is returned, the first of equals.
     """
     tried = {strength: accuracy(strength) for strength in COARSE}
     peak = max(COARSE, key=lambda strength: tried[strength])
@@ -151,6 +151,6 @@ def _fit(features: np.ndarray, labels: np.ndarray, strength: float, iterations: 
             "logistic regression needs scikit-learn, which is not installed; run: pip install scikit-learn"
         ) from error
     with warnings.catch_warnings():
-        # Weak regularisation does not converge in 1000 iterations; the search judges what it gets, as published.
+        # Weak regularisation does not converge in 1000 iterations; the search uses the result as it is, as published.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return Solver(solver="lbfgs", max_iter=iterations, C=strength, random_state=seed).fit(features, labels)

@@ -1,8 +1,8 @@
-"""MaPLe (arXiv 2210.03117): learned text tokens, and vision tokens that linear layers make of them, block by block.
+"""MaPLe (arXiv 2210.03117): learned text tokens, and vision tokens that linear layers compute from them, per block.
 
-Upstream: ``trainers/maple.py`` and its changed ``clip/model.py``. The text is the words "a photo of a" before the
-name; the first M of them are learned, the others stay. At the inputs of blocks 1..J - 1 new text tokens take the place
-of the M learned ones, each with a linear layer of its own to the vision tower. Widths come from the towers.
+Upstream: ``trainers/maple.py`` and its modified ``clip/model.py``. The text is the words "a photo of a" before the
+name; the first M of them are learned, the others stay. At the inputs of blocks 1..J - 1 new text tokens replace the M
+learned ones, each with its own linear layer to the vision tower. Widths come from the towers.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class MaPLe(Method):
     """Text tokens (M, D) and (J - 1, M, D), and J linear layers D → W.
 
     Raises:
-        UserError: a vision tower that is no open_clip transformer, words of several tokens, more learned tokens than
-            words, or a depth that a tower lacks.
+        UserError: a vision tower that is not an open_clip transformer, words of several tokens, more learned tokens
+            than words, or more blocks than a tower has.
     """
 
     @dataclass(frozen=True)
     class Options:
-        """The text before the name, how much of it and of the towers is learned, and the seed of what is random."""
+        """The text before the name, how much of it and how many blocks are learned, and the seed."""
 
         n_ctx: int = 2  # M, how many of the words are learned
         words: str = "a photo of a"  # one token each
@@ -60,7 +60,7 @@ class MaPLe(Method):
         with seeded(seed):
             self.to_vision = nn.ModuleList(nn.Linear(width, vision_width(clip)) for _ in range(layers))
         self.to_vision.to(start)
-        # Fixed words are kept out of the state: they are CLIP's own.
+        # Fixed words are not part of the state: they are CLIP's own.
         self.register_buffer("fixed", start[n_ctx:].clone(), persistent=False)
 
     def vision_tokens(self) -> Tensor:

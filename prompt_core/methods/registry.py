@@ -1,4 +1,4 @@
-"""Methods by name: from a configuration, and from a file. Those of other packages are named by module."""
+"""Methods by name: from a configuration, and from a file. Methods of other packages are given by module."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def method_class(name: str) -> type[Method]:
         name: one of :data:`METHODS`, or ``package.module:Class`` of a subclass of :class:`Method` elsewhere.
 
     Raises:
-        UserError: an unknown name, with the nearest, or something that is no method.
+        UserError: an unknown name, with the nearest, or an object that is not a method.
     """
     if is_outside(name):
         kind = load_object(name, "METHOD.NAME")
         if not (isinstance(kind, type) and issubclass(kind, Method)):
-            raise UserError(f"METHOD.NAME is {name!r}, which is no subclass of prompt_core.methods.base.Method")
+            raise UserError(f"METHOD.NAME is {name!r}, which is not a subclass of prompt_core.methods.base.Method")
         return kind
     if name not in METHODS:
         raise UserError(f"unknown method {name!r}; expected one of {', '.join(METHODS)}{nearest(name, METHODS)}")
@@ -64,11 +64,11 @@ def build_method(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary | None = None)
         vocabulary: the classes, for methods that are bound to them.
 
     Raises:
-        UserError: an unknown name, or settings that do not go with the method or the model.
+        UserError: an unknown name, or settings that do not fit the method or the model.
     """
     name = cfg.METHOD.NAME
     if "OPTIONS" in cfg.METHOD and name in METHODS:
-        raise UserError(f"METHOD.OPTIONS is for methods of other packages; {name} has options of its own under METHOD")
+        raise UserError(f"METHOD.OPTIONS is for methods of other packages; {name} has its own options under METHOD")
     return method_class(name).from_config(cfg, clip, name, vocabulary).to(clip.device)
 
 
@@ -84,7 +84,7 @@ def load_method(path: str | Path, clip: Clip) -> Method:
     """Read a ``method.safetensors`` that :meth:`Method.save` wrote.
 
     Raises:
-        UserError: an absent or truncated file, one that holds no method, or another CLIP than it was learned with.
+        UserError: an absent or truncated file, one that holds no method, or a CLIP other than it was learned with.
     """
     path = Path(path)
     if not path.is_file():

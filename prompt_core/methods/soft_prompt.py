@@ -1,6 +1,6 @@
 """CoOp (arXiv 2109.01134) and POMP (arXiv 2304.04704): context vectors before the name, shared or one set per class.
 
-The two differ in the loss alone: CoOp's is the full softmax (``LOSS.NUM_CLASSES 0``), POMP's local contrast with
+The two differ only in the loss: CoOp's is the full softmax (``LOSS.NUM_CLASSES 0``), POMP's local contrast with
 correction. Upstream: ``trainers/coop.py``, ``trainers/pomp.py``.
 """
 
@@ -68,7 +68,7 @@ class SoftPromptMethod(Method):
 
     @classmethod
     def around(cls, encoder: PromptedTextEncoder, prompt: SoftPrompt, name: str = "coop") -> SoftPromptMethod:
-        """A method that shares ``prompt``, so that what it learns is learned there."""
+        """A method that shares ``prompt``: learning it changes ``prompt``."""
         method = cls(encoder.clip, name, n_ctx=prompt.n_ctx, position=prompt.position)
         method.__dict__["encoder"] = encoder
         method.prompt = prompt
@@ -76,7 +76,7 @@ class SoftPromptMethod(Method):
 
     @property
     def state_module(self) -> SoftPrompt:
-        """The prompt itself, whose state dict is that of the published layout."""
+        """The prompt itself, whose state dict has the published layout."""
         return self.prompt
 
     def save_alone(self, folder: Path, **metadata: Any) -> Path:
@@ -94,7 +94,7 @@ class SoftPromptMethod(Method):
         return path
 
     def identity(self) -> dict[str, Any]:
-        """Nothing beside the configuration's keys of the prompt, which are all that older states have."""
+        """Nothing in addition to the configuration's keys of the prompt, which are all that older states have."""
         return {}
 
     def class_features(
@@ -136,7 +136,7 @@ def start_prompt(
 
 
 def shared_prompt(cfg: CfgNode, method: str) -> dict[str, Any]:
-    """``n_ctx`` and ``init`` for methods whose context is shared and stands before the name.
+    """``n_ctx`` and ``init`` for methods whose context is shared and precedes the name.
 
     Raises:
         UserError: for class-specific contexts or another position.

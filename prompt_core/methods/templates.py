@@ -1,7 +1,7 @@
 """Hand-written prompts: zero-shot CLIP (arXiv 2103.00020) with one template, and ensembles of templates.
 
 Upstream: ``trainers/zsclip.py``, whose second class is POMP's ensemble of seven selected templates and the data set's
-own one, which the ImageNet family goes without.
+own template, except for the ImageNet family.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from prompt_core.clip import Clip
     from prompt_core.vocabulary import Vocabulary
 
-OWN = "data_set"  # in the place of a template: each data set's own one
+OWN = "data_set"  # instead of a template: each data set's own one
 ENSEMBLES = ("selected", "selected_own", "imagenet")
-_OWN_PHOTOS = ("folder", "csv", "webdataset")  # kinds of sources that are no published layout
+_OWN_PHOTOS = ("folder", "csv", "webdataset")  # kinds of sources that are not a published layout
 _WITHIN = ("train", "val", "test", "validation", "images", "data")
 
 
@@ -44,7 +44,7 @@ class TemplateMethod(Method):
         """The texts."""
 
         templates: Sequence[str] = (PHOTO,)  # with {} for the name; data_set stands for the data set's own template
-        own_unless_imagenet: bool = False  # add the own template, but for data sets of the ImageNet family
+        own_unless_imagenet: bool = False  # add the data set's own template, except in the ImageNet family
 
     learned_by: ClassVar[LearnedBy] = "nothing"
     options: Options
@@ -53,10 +53,10 @@ class TemplateMethod(Method):
         super().__init__(clip, name, **options)
         templates = self.options.templates
         if not templates:
-            raise UserError("no template was given; give at least one with {} in the name's place")
+            raise UserError("no template was given; give at least one with {} for the class name")
         for template in templates:
             if template != OWN and "{}" not in template:
-                raise UserError(f"template {template!r} has no {{}} in the place of the class name")
+                raise UserError(f"template {template!r} has no {{}} for the class name")
         self.templates = [PHOTO if template == OWN else template for template in templates]
         self.texts = TemplateFeatures(self.templates)
 
@@ -71,7 +71,7 @@ class TemplateMethod(Method):
         """``selected`` (seven), ``selected_own`` (seven and the data set's own, as published) or ``imagenet`` (80).
 
         Raises:
-            UserError: another word.
+            UserError: for any other value.
         """
         if which not in ENSEMBLES:
             raise UserError(
@@ -111,7 +111,7 @@ class TemplateMethod(Method):
 
 
 class TemplateFeatures:
-    """Features of filled-in templates, encoded once for a list of names and then kept: they never change."""
+    """Features of filled-in templates, encoded once for a list of names and cached."""
 
     def __init__(self, templates: Sequence[str], average: bool = True) -> None:
         self.templates, self.average = list(templates), average
@@ -121,7 +121,7 @@ class TemplateFeatures:
     def __call__(
         self, encoder: PromptedTextEncoder, vocabulary: Vocabulary | Sequence[str], rows: Tensor | None = None
     ) -> Tensor:
-        """(n, E) unit-norm; or one of each template, (T, n, E), where they are not averaged."""
+        """(n, E) unit-norm; or (T, n, E), one per template, where they are not averaged."""
         names = class_names(vocabulary)
         if names != self._names:
             with torch.no_grad():
@@ -136,7 +136,7 @@ class TemplateFeatures:
 
 
 def own_template(source: str) -> tuple[str, bool]:
-    """A data set's own template, and whether it is of the ImageNet family, by the names in its source.
+    """A data set's own template, and whether it belongs to the ImageNet family, by the names in its source.
 
     Args:
         source: how the data set was opened: its name, ``KIND:PATH`` or a path. A set that the catalogue does not know
@@ -146,10 +146,10 @@ def own_template(source: str) -> tuple[str, bool]:
 
     kind, colon, rest = source.partition(":")
     path = [part for part in re.split("[/#]", rest if colon else source) if part not in ("", ".", "..")]
-    # A split file, and what folders within a data set are called, tell nothing of it.
+    # Names of split files and of folders within a data set do not identify it.
     while len(path) > 1 and (path[-1] in _WITHIN or "." in path[-1]):
         path.pop()
-    # Folders above it may be called anything; one level is that of archives which hold a folder of their own.
+    # Folders above it may have any name; one level is that of archives with a top-level folder.
     words = [kind] if colon else []
     words += path[-1:] if kind in _OWN_PHOTOS and colon else list(reversed(path[-2:]))
     for word in words:

@@ -1,10 +1,10 @@
 """Learned tokens in open_clip's vision transformer, by hooks on the frozen tower.
 
-Tokens are appended behind the patches, after the positional embedding and before ``ln_pre``; at deeper blocks new ones
-take the place of what the block before made of the old ones (VPT, arXiv 2203.12119; MaPLe, arXiv 2210.03117; the
-order of tokens is that of ``clip/model.py`` in both published implementations). Behind the last block the tokens are
-dropped, so that towers that pool by an average or by attention pool over class token and patches as they always do;
-where the class token is pooled this changes nothing.
+Tokens are appended after the patches, after the positional embedding and before ``ln_pre``; at deeper blocks new ones
+replace the outputs of the previous block for the old ones (VPT, arXiv 2203.12119; MaPLe, arXiv 2210.03117; the order of
+tokens is that of ``clip/model.py`` in both published implementations). After the last block the tokens are dropped, so
+that towers that pool by an average or by attention pool over class token and patches as usual; where the class token is
+pooled this changes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def vision_transformer(clip: Clip) -> Any:
     """The vision tower of ``clip``, which must be open_clip's own transformer.
 
     Raises:
-        UserError: for residual networks and timm's towers, or blocks that hooks cannot reach.
+        UserError: for residual networks and timm's towers, or blocks without access for hooks.
     """
     from open_clip.transformer import VisionTransformer
 
@@ -39,7 +39,7 @@ def vision_transformer(clip: Clip) -> Any:
             "use an architecture with open_clip's VisionTransformer, such as ViT-B-16-quickgelu"
         )
     if not visual.transformer.batch_first or visual.transformer.grad_checkpointing:
-        raise UserError(f"{clip.name}: the vision tower runs its blocks in another order or twice; load it anew")
+        raise UserError(f"{clip.name}: the vision tower runs its blocks in another order or twice; load it again")
     return visual
 
 
@@ -49,7 +49,7 @@ def vision_width(clip: Clip) -> int:
 
 
 def check_depth(depth: int, blocks: int, tower: str, key: str) -> int:
-    """``depth`` layers with prompts, 0 for all ``blocks`` of a tower.
+    """The number of layers with prompts: ``depth``, where 0 means all ``blocks`` of a tower.
 
     Raises:
         UserError: more than there are, or a negative number.
@@ -63,7 +63,7 @@ def check_depth(depth: int, blocks: int, tower: str, key: str) -> int:
 
 @contextlib.contextmanager
 def vision_prompts(clip: Clip, tokens: Tensor) -> Iterator[None]:
-    """Within the context, the vision tower of ``clip`` runs with ``tokens``; the tower itself is not changed.
+    """Inside the context manager, the vision tower of ``clip`` runs with ``tokens``; the tower itself is not changed.
 
     Args:
         tokens: (J, M, W), M tokens at the input of block 0 (before ``ln_pre``) and of blocks 1..J - 1.

@@ -1,6 +1,6 @@
 """VPT (arXiv 2203.12119) for CLIP: learned tokens in the vision tower, a hand-written text prompt.
 
-Shallow prompts stand at the first block alone (``depth`` 1), deep ones are new at every block. Upstream:
+Shallow prompts are only at the first block (``depth`` 1), deep ones are new at every block. Upstream:
 ``trainers/vpt.py`` (8 tokens at all 12 blocks).
 """
 
@@ -27,8 +27,8 @@ class VPT(Method):
     """Vision tokens (J, M, W).
 
     Raises:
-        UserError: a vision tower that is no open_clip transformer, a template without ``{}``, no tokens, or a depth
-            that the tower lacks.
+        UserError: a vision tower that is not an open_clip transformer, a template without ``{}``, no tokens, or more
+            blocks than the tower has.
     """
 
     @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class VPT(Method):
         if tokens < 1:
             raise UserError(f"METHOD.VPT.TOKENS is {tokens}; expected at least 1")
         if "{}" not in template:
-            raise UserError(f"template {template!r} has no {{}} in the place of the class name")
+            raise UserError(f"template {template!r} has no {{}} for the class name")
         self.tokens = nn.Parameter(random_vectors(layers, tokens, vision_width(clip), seed=self.options.seed))
         self.texts = TemplateFeatures([template])
 

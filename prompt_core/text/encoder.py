@@ -29,16 +29,16 @@ REFERENCE_CHUNK = 256
 # Below this many multiply-adds per block, the many small calls of the packed path cost more than they save; plain
 # truncation is used. Measured: docs/results/text_benchmark.json, "crossover".
 PACKED_MINIMUM_WORK = 2e7
-# States that chunks may keep between the forward and the backward pass: all 21,843 names of ImageNet-21K in
-# the text tower of ViT-B/16, and room for the rest within 4 GiB.
+# Bytes of states that chunks may keep between the forward and the backward pass: enough for all 21,843 names of
+# ImageNet-21K in the text tower of ViT-B/16, with room for the rest within 4 GiB.
 KEPT_BYTES = int(2.25 * 2**30)
 
-# Of sequences, class of each (class-specific contexts only), context (L, D), (N, L, D) or (B, L, D), and deep context.
+# Of sequences, their classes (class-specific contexts only), a context (L, D), (N, L, D) or (B, L, D), a deep context.
 _Encode = Callable[..., Tensor]
 
 
 class PromptedTextEncoder:
-    """Encodes class names behind a soft prompt with a frozen CLIP text tower.
+    """Encodes class names with a soft prompt and a frozen CLIP text tower.
 
     The prefix that all classes share is encoded once, suffixes are packed by length, the last block computes only
     what the end-of-text token needs (:mod:`prompt_core.text.shared_prefix`). Towers that do not allow it get a correct
@@ -47,7 +47,7 @@ class PromptedTextEncoder:
     Args:
         clip: the frozen model.
         kept_bytes: memory in which the passes of ``chunk_size`` may keep the inputs of their blocks for the backward
-            pass, which then has less to compute again; 0 for the least memory.
+            pass, which then has less to recompute; 0 for the least memory.
         normalise: False leaves the L2 norm out, for methods that change features before it (LASP).
 
     Raises:
@@ -72,13 +72,13 @@ class PromptedTextEncoder:
         chunk_size: int | None = None,
         reference: bool = False,
     ) -> Tensor:
-        """Class features of ``vocabulary`` behind ``prompt``.
+        """Class features of ``vocabulary`` with ``prompt``.
 
         Args:
             prompt: its context is (L, D), or (N, L, D) with one context per class of ``vocabulary``.
             vocabulary: N class names; duplicates are encoded once.
             chunk_size: classes per pass. Bounds memory at the price of at most one more forward pass; the gradient is
-                the same, since it is first taken at the features and then carried to the prompt chunk by chunk
+                the same, since it is first computed at the features and then propagated to the prompt chunk by chunk
                 (gradient caching, arXiv 2101.06983).
             reference: run open_clip's own tower on the 77-token prompts.
 
@@ -86,7 +86,7 @@ class PromptedTextEncoder:
             (N, E) unit-norm features, float32 (float64 for a float64 model), differentiable in the prompt.
 
         Raises:
-            UserError: a name too long for the context length, a prompt of another width or of another class count.
+            UserError: a name too long for the context length, a prompt of the wrong width or number of classes.
         """
         return self.encode_context(
             prompt.context, class_names(vocabulary), prompt.position, prompt.deep_context, chunk_size, reference
@@ -123,7 +123,7 @@ class PromptedTextEncoder:
     def encode_sequences(
         self, sequences: TokenSequences, context: Tensor, chunk_size: int | None = None, reference: bool = False
     ) -> Tensor:
-        """Features (N, E) of token sequences with slots for a shared context (L, D), however they were put together.
+        """Features (N, E) of any token sequences with slots for a shared context (L, D).
 
         Raises:
             UserError: a context of another width.
@@ -141,7 +141,7 @@ class PromptedTextEncoder:
         chunk_size: int | None = None,
         reference: bool = False,
     ) -> Tensor:
-        """Class features behind one context per image, as CoCoOp (arXiv 2203.05557) conditions them.
+        """Class features with one context per image, as in CoCoOp (arXiv 2203.05557).
 
         Args:
             contexts: (B, L, D).
@@ -236,7 +236,7 @@ class PromptedTextEncoder:
         return [KeptStates(place) for place in memory.split(sizes[:kept])] + [None] * (len(chunks) - kept)
 
     def _choose(self, sequences: TokenSequences) -> _Encode:
-        """Packed or truncated: by the work of one block, since small matrices are bound by the calls themselves."""
+        """Packed or truncated, by the work of one block, since call overhead dominates for small matrices."""
         if self.tower.sharing_obstacle is not None:
             return self._truncated
         tokens = float((sequences.lengths - sequences.prefix_length).sum())

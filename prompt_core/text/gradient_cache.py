@@ -24,7 +24,7 @@ def chunked_features(encode: Callable[..., Tensor], count: int, dim: int, *tenso
 
 
 class _ChunkedFeatures(torch.autograd.Function):
-    """The gradient is first taken at the features, then carried on chunk by chunk."""
+    """The gradient is first computed at the features, then propagated chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, encode: Callable[..., Tensor], count: int, dim: int, *tensors: Tensor) -> Tensor:
@@ -55,11 +55,11 @@ class _ChunkedFeatures(torch.autograd.Function):
 
 
 class KeptStates:
-    """What one pass of :func:`encode_shared_prefix` keeps, so that a second one with a graph need not run.
+    """The states of one pass of :func:`encode_shared_prefix`, so that a second one with a graph need not run.
 
-    The first call of :meth:`encode` computes and keeps, later ones return what is kept. Their backward pass goes block
-    by block and computes again what happened within a block, except for its last projection, which is linear
-    (activation checkpointing, arXiv 1604.06174).
+    The first call of :meth:`encode` computes and stores them, later ones return them. Their backward pass goes block by
+    block and recomputes the inside of a block, except for its last projection, which is linear (activation
+    checkpointing, arXiv 1604.06174).
 
     Args:
         place: (:meth:`size`,) where to keep the states. All of it should come from one allocation: between the
@@ -78,7 +78,7 @@ class KeptStates:
     def encode(
         self, tower: TextTower, prefix: Tensor, suffix: Tensor, pack: SuffixPack, deep_context: Tensor | None = None
     ) -> Tensor:
-        """See :func:`encode_shared_prefix`; every call must be of the same arguments."""
+        """See :func:`encode_shared_prefix`; every call must have the same arguments."""
         batch, common, width = prefix.shape
         output = self.place[-batch * len(pack.unsort) * width :].view(batch, -1, width)  # (B, N, D)
         inputs = self.place[: -output.numel()].view(len(tower.blocks), batch, -1, width)  # (blocks, B, P + T, D)

@@ -1,7 +1,7 @@
 """The readable reference: open_clip's own text tower on the full-length prompt.
 
-Every fast path is tested against it. It is also the correct slower path for towers that are not causal or pool in
-another way, since open_clip runs them as it always does; only the token embeddings are replaced on the way in.
+Every fast path is tested against it. It is also the correct slower path for towers that are not causal or pool
+differently, since open_clip runs them as usual; only the token embeddings are replaced.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def encode_full_context(
     """Encode N prompts at full length (77 tokens) with open_clip's ``encode_text``.
 
     Args:
-        ids: (N, 77) token ids, any token in the context's place; they decide pooling and padding masks.
-        embeddings: (N, 77, D) what the blocks see in place of the token embeddings, without positions.
+        ids: (N, 77) token ids, with any token for the context; they determine pooling and padding masks.
+        embeddings: (N, 77, D) what the blocks see instead of the token embeddings, without positions.
         deep_context: (J, M, D), replaces positions 1..M at the input of blocks 1..J.
 
     Returns:

@@ -2,8 +2,8 @@
 
 In a causal tower the states of a prefix do not depend on what follows. So the prefix runs through the tower alone,
 once, and the tokens of every class attend to its keys and values and to their own. The result is exact; the cost per
-class falls from 77 tokens to the few that the class brings. The same observation serves language models in Hydragen
-(arXiv 2402.05099) at inference and Prefix Grouper (arXiv 2506.05433) in training.
+class falls from 77 tokens to the few of the class itself. Hydragen (arXiv 2402.05099) uses the same observation for the
+inference of language models, Prefix Grouper (arXiv 2506.05433) for their training.
 
 Letters in shape comments: B prefixes (1, or one per image), N classes, T packed suffix tokens, P prefix tokens,
 s tokens of one suffix, H heads, d width of a head, D = H d width of the tower, E embedding width.
@@ -73,13 +73,13 @@ def encode_shared_prefix(
     deep_context: Tensor | None = None,
     keep: Tensor | None = None,
 ) -> Tensor:
-    """End-of-text states of N classes behind B prefixes, before the final norm.
+    """End-of-text states of N classes after B prefixes, before the final norm.
 
     Args:
         tower: a tower without :attr:`TextTower.sharing_obstacle`.
         prefix: (B, P, D) embeddings with positions added.
         suffix: (B, T, D) likewise, in pack order.
-        pack: where each suffix lies.
+        pack: where each suffix is.
         deep_context: (J, M, D), replaces positions 1..M of the prefix at the input of blocks 1..J (MaPLe).
         keep: (blocks, B, P + T, D), receives the input of each block.
 
@@ -112,7 +112,7 @@ def attend_and_expand(
 
     Args:
         states: (B, P + T, D), the prefix before the packed suffixes.
-        last: whether only the end-of-text states leave the block, so that only they ask and only they pass the MLP.
+        last: whether only the end-of-text states leave the block, so that only they are queries and pass the MLP.
 
     Returns:
         (B, L, D) states after attention and (B, L, 4D) hidden states of the MLP, up to the factor that
@@ -140,7 +140,7 @@ def attend_and_expand(
     if not _is_quick_gelu(block):
         return states, block.mlp.gelu(block.mlp.c_fc(normed))
     # x sigmoid(1.702 x) is silu(1.702 x) / 1.702: one kernel that keeps one tensor, where open_clip's module runs three
-    # and keeps two. The product before it brings the factor in, the residual after it takes it out, both for free.
+    # and keeps two. The product before it includes the factor, the residual after it removes it, both at no cost.
     layer = block.mlp.c_fc
     scaled = torch.addmm(layer.bias, normed.flatten(0, 1), layer.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU)
     return states, F.silu(scaled).view(*normed.shape[:-1], -1)

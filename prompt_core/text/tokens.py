@@ -1,11 +1,11 @@
 """From class names to token sequences, with slots where the learned context goes.
 
 A sequence mixes token ids (>= 0) and context slots: slot k is written ``-1 - k`` and stands for context vector k. All
-class-token positions, hand-written templates and plain texts then are one thing: sequences with a common prefix.
+class-token positions, hand-written templates and plain texts are then the same: sequences with a common prefix.
 
 Layout of the published implementation (``trainers/pomp.py``): the string ``"X " * n_ctx + name + "."`` is tokenised
-as a whole, so that a name ending in ``)`` merges with the full stop into one token, and the context takes the place
-of the ``X`` tokens.
+as a whole, so that a name ending in ``)`` merges with the full stop into one token, and the context replaces the ``X``
+tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TokenSequences:
     """Token sequences of N classes.
 
     Attributes:
-        ids: (N, T) int64, token ids and context slots, padded with 0 (CLIP's padding id) behind each end.
+        ids: (N, T) int64, token ids and context slots, padded with 0 (CLIP's padding id) after each end.
         lengths: (N,) int64, number of used positions, counted up to and including the end-of-text token.
         prefix_length: number of leading positions that are the same in every sequence (at least 1, the start token).
     """
@@ -40,7 +40,7 @@ class TokenSequences:
         return len(self.lengths)
 
     def select(self, rows: np.ndarray) -> TokenSequences:
-        """The sequences of some rows; the prefix stays what it is."""
+        """The sequences of some rows; the prefix stays the same."""
         return TokenSequences(self.ids[rows], self.lengths[rows], self.prefix_length)
 
     def padded(self, length: int, context_token: int) -> np.ndarray:
@@ -72,8 +72,8 @@ class PromptTokenizer:
     def prompts(self, names: Sequence[str], n_ctx: int, position: str = "end") -> TokenSequences:
         """Sequences ``[SOT] context name . [EOT]`` (end), or with the name between or before the context.
 
-        With position ``middle`` the first ``n_ctx // 2`` vectors precede the name. "The name" is as many tokens as
-        the name alone has, so a full stop merged with a closing bracket stays with it, as in the published code.
+        With position ``middle`` the first ``n_ctx // 2`` vectors precede the name. "The name" is as many tokens as the
+        name has by itself, so a full stop merged with a closing bracket stays with it, as in the published code.
 
         Raises:
             UserError: for a name that does not fit into the context length, or an unknown position.
@@ -95,14 +95,14 @@ class PromptTokenizer:
         return self._pack(sequences, 1 + len(head), names, f"with {n_ctx} context vectors")
 
     def separate_prompts(self, names: Sequence[str], n_prefix: int, n_suffix: int = 0) -> TokenSequences:
-        """Sequences ``[SOT] context name context . [EOT]`` with the full stop a token of its own and names as given.
+        """Sequences ``[SOT] context name context . [EOT]`` with a separate token for the full stop and names as given.
 
-        This is how ZSSeg (arXiv 2112.14757, ``modeling/clip_adapter/text_prompt.py``) puts prompts together: a closing
-        bracket does not merge with the full stop, underscores stay.
+        This is how ZSSeg (arXiv 2112.14757, ``modeling/clip_adapter/text_prompt.py``) builds prompts: a closing bracket
+        does not merge with the full stop, underscores stay.
 
         Args:
             n_prefix: context vectors before the name, slots 0..n_prefix - 1.
-            n_suffix: context vectors between the name and the full stop, the slots behind them.
+            n_suffix: context vectors between the name and the full stop, the slots after them.
 
         Raises:
             UserError: for a name that does not fit into the context length.

@@ -1,7 +1,7 @@
-"""One view of open_clip's text towers, whichever class holds them, and what each of them allows.
+"""A uniform view of open_clip's text towers, and which encoding paths each of them allows.
 
 The shared-prefix encoder needs a causal tower that pools at the end-of-text token. Whether a tower is causal is
-probed, not read from its configuration: a changed suffix token must leave the states of the prefix unmoved.
+probed, not read from its configuration: changing a suffix token must not change the states of the prefix.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class TextTower:
 
     @cached_property
     def is_causal(self) -> bool:
-        """Probe: changing a suffix token must leave the states of the prefix unmoved."""
+        """Probe: changing a suffix token must not change the states of the prefix."""
         tokenizer = self.clip.tokenizer
         ids = torch.zeros(2, self.context_length, dtype=torch.long, device=self.device)
         letters = [tokenizer.encode(letter)[0] for letter in "abcdefgh"]

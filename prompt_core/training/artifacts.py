@@ -1,4 +1,4 @@
-"""The files of a run: ``method.safetensors``, for soft prompts ``prompt.safetensors`` too, and ``metrics.json``."""
+"""The files of a run: ``method.safetensors``, for soft prompts also ``prompt.safetensors``, and ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def write_learned(
     state: LearningState,
     selection: Selection | None = None,
 ) -> Path:
-    """Write what steps have learned; returns the file that is named to the user.
+    """Write what the loop has learned; returns the file to show the user.
 
     Args:
-        selection: the images that chose the epoch, where any did.
+        selection: the images that chose the epoch, if any did.
     """
     last = state.history[-1] if state.history else {"loss": float("nan"), "accuracy": float("nan")}
     metrics = {"train/loss": last["loss"], "train/accuracy": last["accuracy"]}
@@ -70,7 +70,7 @@ def write_learned(
 
 
 def write_fitted(folder: Path, cfg: CfgNode, method: Method, data: TrainingData, result: dict[str, Any]) -> Path:
-    """Write a method that was fitted at once, with what :meth:`Method.fit` says of it."""
+    """Write a method that was fitted at once, with the result of :meth:`Method.fit`."""
     numbers = {key: value for key, value in result.items() if isinstance(value, (int, float))}
     metrics = {"validation/accuracy": numbers.pop("validation_accuracy")}
     metrics |= {f"validation/{key}": value for key, value in numbers.items()}
@@ -88,7 +88,7 @@ def write_fitted(folder: Path, cfg: CfgNode, method: Method, data: TrainingData,
 
 
 def unusable(folder: Path, name: str) -> str | None:
-    """Why a file of a run is no use: it is absent, or does not parse; None for a whole one.
+    """Why a file of a run cannot be used: it is absent, or does not parse; None for a valid one.
 
     Args:
         name: :data:`METHOD_FILE`, :data:`METRICS_FILE` or :data:`STATE_FILE`.
@@ -110,13 +110,13 @@ def unusable(folder: Path, name: str) -> str | None:
         document = read_json(path)
     except UserError:
         return "damaged"
-    # The numbers of a run and what it followed; both are read for its results.
+    # The numbers of a run and its protocol; both are read for its results.
     whole = isinstance(document, dict) and all(isinstance(document.get(key), dict) for key in ("_run", "_protocol"))
     return None if whole and isinstance(document["_run"].get("history", []), list) else "no numbers of a run"
 
 
 def vocabulary_note(data: TrainingData) -> dict[str, Any]:
-    """What a file says of the classes it was learned on."""
+    """The record of the classes in a learned file."""
     return {"source": data.vocabulary.source, "size": len(data.vocabulary), "sha256": data.vocabulary.sha256}
 
 
@@ -142,7 +142,7 @@ def _write_metrics(
 
 
 def save_state(path: Path, state: LearningState, learned: nn.Module, settings: dict[str, Any]) -> None:
-    """Write everything that a resumed run needs, atomically. ``settings`` is what must not change in between."""
+    """Write everything that a resumed run needs, atomically. ``settings`` must not change in between."""
     values = {entry.name: getattr(state, entry.name) for entry in dataclasses.fields(state)}
     with atomic_path(path) as temporary:
         torch.save({"format": FORMAT, "state": values, "prompt": learned.state_dict(), "settings": settings}, temporary)

@@ -1,6 +1,6 @@
-"""Batches of a training step: stored views of cached features, or photos that are augmented anew.
+"""Batches of a training step: stored views of cached features, or photos that are augmented on the fly.
 
-What a batch holds follows from the seed, the epoch and the step alone, so that a resumed run sees the same.
+A batch depends only on the seed, the epoch and the step, so that a resumed run sees the same.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Batches(Protocol):
     def batch(self, chosen: np.ndarray, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs (B V, ...) and labels (B V,) of the images ``chosen`` (B,), V views of each.
 
-        Views come first, images are tiled behind, as the published trainer concatenates its augmented batches.
+        Views are the outer, images the inner index, as the published trainer concatenates its augmented batches.
         """
         ...
 
     def expect(self, chosen: np.ndarray, epoch: int) -> None:
-        """The batch after the present one, so that work for it may start; it changes no result."""
+        """Announce the next batch, so that work on it can start; this changes no result."""
         ...
 
 
@@ -47,8 +47,8 @@ class FeatureBatches:
     Args:
         features: (n, S, E), S stored views of each image.
         labels: (n,).
-        views: views in a batch, all different; 0 for all that are stored.
-        normalise: whether rows are brought to unit norm again after half precision.
+        views: views in a batch, all different; 0 for all stored ones.
+        normalise: whether rows are normalised again after half precision.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, views: int, normalise: bool = True) -> None:
@@ -69,11 +69,11 @@ class FeatureBatches:
         return flat, torch.from_numpy(self.labels[chosen].astype(np.int64)).repeat(self.views)
 
     def expect(self, chosen: np.ndarray, epoch: int) -> None:
-        """Nothing to do: features are at hand."""
+        """Nothing to do: features are already available."""
 
 
 class ImageBatches:
-    """Photos, decoded and augmented when they are needed.
+    """Photos, decoded and augmented on the fly.
 
     Args:
         images: n readable photos.
@@ -81,7 +81,7 @@ class ImageBatches:
         transform: the random transform; None for ``preprocess``, and then there is one view.
         preprocess: CLIP's own test transform.
         views: views of each photo in a batch.
-        seed: of the views; those of one epoch are not those of another.
+        seed: of the views, which differ from epoch to epoch.
         workers: decoding threads; None for one per core, at most 16.
     """
 
@@ -130,7 +130,7 @@ class ImageBatches:
 
 
 def decoding_pool(workers: int | None) -> ThreadPoolExecutor:
-    """Threads that decode (Pillow frees the interpreter while it works)."""
+    """Threads that decode (Pillow releases the GIL while it decodes)."""
     count = min(16, os.cpu_count() or 1) if workers is None else max(1, workers)
     return ThreadPoolExecutor(count, thread_name_prefix="decode")
 
@@ -138,7 +138,7 @@ def decoding_pool(workers: int | None) -> ThreadPoolExecutor:
 def readable_images(
     images: ImageSet, workers: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> tuple[ImageSet, list[str]]:
-    """The photos that can be decoded, and the keys of the others, so that no step meets one of those.
+    """The photos that can be decoded, and the keys of the others, so that no step fails on one of those.
 
     Raises:
         UserError: no photos, or more than 1 % of them that cannot be read.

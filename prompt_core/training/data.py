@@ -1,4 +1,4 @@
-"""What methods are learned on: images or their cached features, labels into a vocabulary, and the vocabulary."""
+"""Training data: images or their cached features, labels into a vocabulary, and the vocabulary."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a method is learned on.
+    """The training data of a method.
 
     Attributes:
         batches: the images as the method reads them.
         labels: (n,) int64 rows of ``vocabulary``.
         vocabulary: the classes that negatives are drawn from, the images' own among them.
         unreadable: keys of the images that could not be decoded.
-        source: what the images are.
+        source: description of the images.
         stored_views: views of each image in the cache, or in a step where images are read.
     """
 
@@ -49,12 +49,12 @@ class TrainingData:
 def load_training_data(
     cfg: CfgNode, clip: Clip, progress: Callable[[int, int], None] | None = None, reads: str = "features"
 ) -> TrainingData:
-    """Open the images that ``cfg.DATA`` names, take the few-shot subset, and encode or find its features.
+    """Open the images that ``cfg.DATA`` names, take the few-shot subset, and compute or load its features.
 
     Args:
         reads: ``features``, ``raw_features`` (before the L2 norm) or ``images``, see
-            :class:`prompt_core.methods.base.Method`. Images are augmented anew in each epoch, as many views of each
-            as ``AUGMENT.VIEWS`` says, unless ``AUGMENT.STORED_VIEWS`` is 0: then the test transform is used.
+            :class:`prompt_core.methods.base.Method`. Images are augmented again in each epoch, with ``AUGMENT.VIEWS``
+            views of each, unless ``AUGMENT.STORED_VIEWS`` is 0: then the test transform is used.
 
     Raises:
         UserError: for anything that is missing or does not fit.
@@ -106,7 +106,7 @@ def training_images(cfg: CfgNode, split: str, shots: int) -> ImageSet:
 
 
 def read_class_list(path: Path, images: ImageSet) -> list[int]:
-    """Labels of the classes listed in a file, one id or name a line.
+    """Labels of the classes listed in a file, one id or name per line.
 
     Raises:
         UserError: when the file is absent or empty, or a class is unknown.

@@ -1,4 +1,4 @@
-"""What a run shows while it learns: a progress bar, one line per epoch without a terminal, TensorBoard."""
+"""The display of a run: a progress bar, one line per epoch without a terminal, TensorBoard."""
 
 from __future__ import annotations
 

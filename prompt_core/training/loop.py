@@ -1,7 +1,7 @@
 """Learning a method: a loop that a killed process resumes bit for bit, and one step as a pure function.
 
-Everything random in a step follows from the seed, the epoch and the step alone, so the state to resume from is what
-is learned, its momentum and two counters.
+Everything random in a step depends only on the seed, the epoch and the step, so the state to resume from is what is
+learned, its momentum and two counters.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BestEpoch(TypedDict):
 
 @dataclass
 class LearningState:
-    """Where a run stands: counters of what is done, running sums of the epoch, and the optimiser."""
+    """The progress of a run: counters, running sums of the epoch, and the optimiser."""
 
     epoch: int = 0
     step: int = 0
@@ -63,7 +63,7 @@ class LearningState:
     seen: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     optimizer: dict[str, Any] | None = None
-    # What the hard sampler's class features were made with; older states hold the context alone.
+    # What the hard sampler's class features were computed with; older states hold only the context.
     bank_context: Tensor | dict[str, Tensor] | None = None
     best: BestEpoch | None = None
 
@@ -75,7 +75,7 @@ class LearningState:
         self.seen += seen
 
     def report(self, steps: int, images: int, learning_rate: float) -> StepReport:
-        """What the last step was; after the last of ``steps`` the epoch goes into the history."""
+        """Report the last step; after the last of ``steps`` the epoch is added to the history."""
         report = StepReport(
             self.epoch,
             self.step,
@@ -117,17 +117,16 @@ def learn(
     stop: Callable[[], bool] = lambda: False,
     clip_grad_norm: float | None = None,
 ) -> Iterator[StepReport]:
-    """Learn in place, yielding after every step, so that the caller decides when to save, show and stop.
+    """Learn in place, yielding after every step, so that the caller decides when to save, display and stop.
 
     Args:
         batches: the training images; their labels are rows of ``vocabulary``.
-        state: where to go on from; kept up to date.
-        stop: asked before each step; the loop ends when it says yes.
+        state: where to continue from; updated in place.
+        stop: called before each step; the loop ends when it returns true.
         clip_grad_norm: largest norm of the whole gradient.
 
     Raises:
-        UserError: no images, nothing to learn, a sampler that does not go with the method, or a loss that is not
-            finite.
+        UserError: no images, nothing to learn, a sampler that does not fit the method, or a loss that is not finite.
     """
     count = len(batches)
     if count == 0:
@@ -139,7 +138,7 @@ def learn(
     hard = sampler if isinstance(sampler, HardSampler) else None
     if hard is not None and (method.conditional or method.reads == "raw_features"):
         raise UserError(
-            f"method {method.name} has no class features to find hard negatives by; use LOSS.SAMPLER uniform"
+            f"method {method.name} has no class features to choose hard negatives by; use LOSS.SAMPLER uniform"
         )
     optimizer = torch.optim.SGD(
         groups, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
@@ -195,7 +194,7 @@ def method_step(
     sampler: ClassSampler,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of a batch, and which images are classified right among the classes that the loss looked at.
+    """Loss of a batch, and which images are classified correctly among the classes of the loss.
 
     Args:
         inputs: (B, ...) as ``method.reads`` says.
@@ -208,7 +207,7 @@ def method_step(
     groups = torch.from_numpy(vocabulary.name_groups).to(images.device) if settings.reject == "name" else None
     sampled = 0 < settings.num_classes < len(vocabulary)
     rows: Tensor | None = None
-    place = labels  # (B,) where the class of each image stands among the encoded ones
+    place = labels  # (B,) index of each image's class among the encoded ones
     if sampled:
         drawn, log_inclusion = sampler(settings.num_classes - 1, generator, images)
         negative_ids = drawn.to(images.device)  # (K - 1,)
@@ -256,7 +255,7 @@ def _fill_bank(sampler: HardSampler, method: Method, vocabulary: Vocabulary) -> 
 def _bank_as_it_was(
     sampler: HardSampler, method: Method, vocabulary: Vocabulary, bank: Tensor | dict[str, Tensor]
 ) -> None:
-    """Fill the sampler with class features of what was learned when it was last filled."""
+    """Give the sampler the class features of its last update again."""
     now = _copy(method.state_module)
     method.state_module.load_state_dict({"context": bank} if isinstance(bank, Tensor) else bank)
     _fill_bank(sampler, method, vocabulary)
@@ -264,7 +263,7 @@ def _bank_as_it_was(
 
 
 def _generator(*parts: int | str) -> torch.Generator:
-    """A generator seeded by a hash, so that neighbouring seeds and steps share nothing."""
+    """A generator seeded by a hash, so that neighbouring seeds and steps are independent."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 

@@ -32,13 +32,13 @@ LAST, HELD_OUT, VALIDATION, TEST = "last", "held_out", "val", "test"
 
 @dataclass
 class Selection:
-    """Images that tell the epochs of a run apart.
+    """Images that choose among the epochs of a run.
 
     Attributes:
         on: ``held_out``, ``val``, or ``test`` for the reported images.
-        images: what they are.
-        vocabulary: the wider candidates, as ``DATA.VOCABULARY`` names them, for methods that are bound to these; empty
-            for the images' own classes.
+        images: the images.
+        vocabulary: the larger list of candidates, as ``DATA.VOCABULARY`` names it, for methods that are bound to it;
+            empty for the images' own classes.
         cache: folder of cached image features.
     """
 
@@ -49,16 +49,16 @@ class Selection:
     _loaded: TestSet | None = None
 
     def accuracy(self, method: Method) -> float:
-        """Top-1 in [0, 1] of a method as it is now; namesakes count as one class."""
+        """Top-1 in [0, 1] of a method in its current state; namesakes count as one class."""
         if method.reads != "images":
             self._loaded = self._loaded or load_test_set(image_tower(method), self.images, self.vocabulary, self.cache)
             return score(method, self._loaded).top1
-        # The method's image tower is another one after each epoch: its features are of no use later.
+        # The method's image tower changes in each epoch: its features cannot be reused.
         with tempfile.TemporaryDirectory() as folder:
             return score(method, load_test_set(image_tower(method), self.images, self.vocabulary, folder)).top1
 
     def describe(self) -> dict[str, Any]:
-        """What the resumable state and files say of it."""
+        """The record of it in the resumable state and in files."""
         return {
             "on": self.on,
             "source": self.images.source,
@@ -71,11 +71,11 @@ def open_selection(cfg: CfgNode, bound: bool) -> Selection | None:
     """The images that ``cfg.SELECT`` names; None when the last epoch is kept.
 
     Args:
-        bound: whether the method takes no other classes than those that it learns on.
+        bound: whether the method takes only the classes that it learns on.
 
     Raises:
-        UserError: contradicting settings, a split that is not there, no images beyond those learned on, or images
-            that are learned on or, as ``val``, reported.
+        UserError: contradictory settings, a missing split, no images beyond those learned on, or images that are
+            learned on or, as ``val``, reported.
     """
     on = one_of(cfg, "SELECT.ON", (LAST, HELD_OUT, VALIDATION))
     if cfg.SELECT_ON_TEST:
@@ -104,14 +104,14 @@ def keep_best(selection: Selection, method: Method, state: LearningState) -> Non
 
 
 def _held_out(cfg: CfgNode, learned_on: ImageSet) -> ImageSet:
-    """Images of the training split beyond the few that are learned on."""
+    """Images of the training split that are not learned on."""
     everything = training_images(cfg, cfg.DATA.SPLIT, -1)
     known = set(learned_on.keys)
     rest = everything.subset(np.array([row for row, key in enumerate(everything.keys) if key not in known], dtype=int))
     if not len(rest):
         raise UserError(
-            f"SELECT.ON held_out: all {len(everything)} images of {everything.source} are learned on, none is left to "
-            "choose the epoch by; lower DATA.SHOTS, or give SELECT.ON val or last"
+            f"SELECT.ON held_out: all {len(everything)} images of {everything.source} are learned on, so none are left "
+            "to choose the epoch by; lower DATA.SHOTS, or give SELECT.ON val or last"
         )
     return few_shot(rest, cfg.SELECT.SHOTS, cfg.SEED)
 

@@ -14,7 +14,7 @@ pytest.importorskip("hotcoco")
 pytest.importorskip("pycocotools")
 
 from pomp_det.data.catalog import dataset_entry
-from pomp_det.data.splits import COCO_SEEN, COCO_UNSEEN, category_ids
+from pomp_det.data.class_splits import COCO_SEEN, COCO_UNSEEN, category_ids
 from pomp_det.evaluation.metrics import (
     IOU_THRESHOLDS,
     average_precision,

@@ -270,7 +270,7 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
 
 
 def test_bad_templates_and_names(tiny_clip: Clip) -> None:
-    with pytest.raises(UserError, match=r"template 'a photo' has no \{\} in the place of the class name"):
+    with pytest.raises(UserError, match=r"template 'a photo' has no \{\} for the class name"):
         TextClassifier.build(tiny_clip, NAMES, ["a {}", "a photo"])
     with pytest.raises(UserError, match="no template was given"):
         TextClassifier.build(tiny_clip, NAMES, [])

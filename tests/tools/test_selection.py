@@ -191,7 +191,7 @@ def test_older_files_say_what_they_know(
     [
         ({"SELECT.ON": "val"}, "holds images that are reported (EVAL.SPLIT val)"),
         ({"SELECT.ON": "val", "EVAL.SPLIT": "train"}, None),
-        ({"SELECT.ON": "held_out", "DATA.SHOTS": -1}, "none is left to choose the epoch by"),
+        ({"SELECT.ON": "held_out", "DATA.SHOTS": -1}, "none are left to choose the epoch by"),
         ({"SELECT.ON": "held_out", "SELECT_ON_TEST": True}, "contradict each other"),
         ({"SELECT.ON": "best"}, "SELECT.ON is 'best'; expected one of last, held_out, val"),
         ({"SELECT_ON_TEST": True, "EVAL.SPLIT": "train"}, "holds images that are learned on"),

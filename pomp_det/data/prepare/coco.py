@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pomp_det.data.annotation_files import read_annotation_file
+from pomp_det.data.class_splits import COCO_SEEN, COCO_UNSEEN
 from pomp_det.data.prepare.lvis import category_info
-from pomp_det.data.splits import COCO_SEEN, COCO_UNSEEN
 from pomp_engine.data.derived_files import Outcome, derive_json, file_inputs
 from prompt_core.errors import UserError
 from prompt_core.files import read_json

@@ -199,7 +199,7 @@ def test_hard_negatives_need_class_features(
     clip: Clip, make_method: Make, batches_for: Make, vocabulary: Vocabulary, name: str
 ) -> None:
     method = make_method(name, clip)
-    with pytest.raises(UserError, match=f"method {name} has no class features to find hard negatives by"):
+    with pytest.raises(UserError, match=f"method {name} has no class features to choose hard negatives by"):
         next(learn(method, vocabulary, batches_for(method), LearningSettings(), HardSampler(6), LearningState()))
 
 

@@ -1,4 +1,4 @@
-"""Class splits of the open-vocabulary protocols, named in code rather than in prose."""
+"""Class splits of the open-vocabulary protocols of detection."""
 
 from __future__ import annotations
 
