@@ -32,7 +32,7 @@ def build_detector(cfg: CfgNode, classifier: TextClassifier | None = None) -> nn
     ``MODEL.VOCABULARY``, or a ``classifier``, the number of classes is that of its names.
 
     Args:
-        classifier: the classes, in the place of the configured ones.
+        classifier: the classes, instead of the configured ones.
 
     Raises:
         UserError: an unknown name, a class matrix that is missing or does not fit, options that do not go together.

@@ -19,7 +19,7 @@ class DetectorCheckpointer(ModelCheckpointer):
     """The engine's checkpointer, which also guards the class matrix.
 
     A class matrix inside a checkpoint never replaces the configured one, unless ``classes_from_checkpoint`` says so;
-    one log line tells which is used when they differ. Where the model's matrix is random, the checkpoint's is taken.
+    one log line says which is used when they differ. Where the model's matrix is random, the checkpoint's is taken.
 
     Reads ``.pth`` of Detectron2, Detic and POMP, ``.pkl`` of Detectron2 and Caffe2, ``.safetensors``, and state dicts
     of a classification network for the backbone (a timm ResNet, EfficientNet-Lite0).
@@ -53,10 +53,10 @@ class DetectorCheckpointer(ModelCheckpointer):
         if not keys or not predictors:
             return []
         given, classifier = state[keys[0]], predictors[0].cls_score
-        found = f"{given.shape[1] - 1} classes of the checkpoint"
+        description = f"{given.shape[1] - 1} classes of the checkpoint"
         if classifier.source == "random" or self.classes_from_checkpoint:
             why = "no class matrix was configured" if classifier.source == "random" else "CLASSIFIER_FROM_CHECKPOINT"
-            logger.info("class matrix: the %s are used (%s)", found, why)
+            logger.info("class matrix: the %s are used (%s)", description, why)
             if not same_classes(classifier.zs_weight, given):
                 set_classifier(self.model, given[:, :-1].T)  # the names, too, are no longer the configured ones
             for predictor in predictors:
@@ -66,7 +66,7 @@ class DetectorCheckpointer(ModelCheckpointer):
             logger.warning(
                 "class matrix: the configured one is used (%s, %d classes); the %s are another matrix and are left "
                 "out. MODEL.ROI_BOX_HEAD.CLASSIFIER_FROM_CHECKPOINT True takes them",
-                classifier.source, classifier.num_classes, found,
+                classifier.source, classifier.num_classes, description,
             )  # fmt: skip
         counts = [key for key in state if key.endswith(".freq_weight")]
         if predictors[0].class_counts.missing:  # without counts of its own the detector takes those that fit

@@ -1,4 +1,4 @@
-"""What is looked at before any training: classes of data sets against those of the model, and test annotations."""
+"""Checks before any training: classes of data sets against those of the model, and test annotations."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
         classifier = classifier_of_test(cfg, number)
         check_names(dataset, names if classifier is None else classifier.names)
         if training:
-            DatasetCatalog.get(dataset)  # reads the annotations, and raises what is wrong with them
+            DatasetCatalog.get(dataset)  # reads the annotations, and raises for any fault in them
 
 
 def check_class_counts(model: nn.Module) -> None:
@@ -72,7 +72,7 @@ def check_class_counts(model: nn.Module) -> None:
     To be called when the weights are loaded, which may hold them.
 
     Raises:
-        UserError: why they are not there.
+        UserError: with the reason why they are missing.
     """
     for predictor in model.modules():
         if isinstance(predictor, DeticFastRCNNOutputLayers) and predictor.missing_counts:
@@ -111,7 +111,7 @@ def check_classes(model: nn.Module, dataset: str) -> None:
 def check_names(dataset: str, names: list[str]) -> None:
     """Check that a classifier has the classes of a data set, in its order; case and underscores do not matter.
 
-    A matrix without names is checked by its number of classes alone.
+    A matrix without names is checked only by its number of classes.
 
     Raises:
         UserError: naming the first category that the classifier lacks or has elsewhere.

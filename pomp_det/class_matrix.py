@@ -25,7 +25,7 @@ PUBLISHED_FILES = {"lvis_v1_": "lvis", "coco_": "coco", "o365_": "objects365"}
 
 
 class ClassMatrix(TextClassifier):
-    """A classifier that keeps its rows of any norm beside the unit-norm ones.
+    """A classifier that keeps its unnormalised rows in addition to the unit-norm ones.
 
     A detector compares by these rows. Published matrices are half floats, whose norm is 1 to three digits, and with
     ``NORM_WEIGHT`` False the norm counts; a row that is normalised twice differs from the published detector's in its
@@ -56,7 +56,7 @@ def source_of(classifier: TextClassifier) -> str:
 def read_class_matrix(path: str | Path) -> TextClassifier:
     """A ``.npy`` matrix (C, E), or a classifier file (``.safetensors``).
 
-    A ``.npy`` takes its names from ``NAME.names.json`` beside it. Without that, a matrix that is called like a
+    A ``.npy`` takes its names from ``NAME.names.json`` next to it. Without that, a matrix that is called like a
     published one (``lvis_v1_*``, ``coco_*``, ``o365_*``) and has as many rows takes those of its vocabulary.
 
     Raises:
@@ -172,7 +172,7 @@ def _encode(cfg: CfgNode, vocabulary: Vocabulary, prompt: str) -> TextClassifier
         raise UserError(f"prompt {prompt} was learned with CLIP {learned_with}; MODEL.CLIP.NAME is {name!r}")
     pretrained = cfg.MODEL.CLIP.PRETRAINED or (None if name == "mini" else "openai")
     classifier = TextClassifier.build(load_clip(name, pretrained, cfg.MODEL.DEVICE), vocabulary, subject)
-    classifier.metadata["source"] = f"{len(vocabulary)} classes of {vocabulary.source} behind {prompt}"
+    classifier.metadata["source"] = f"{len(vocabulary)} classes of {vocabulary.source} with {prompt}"
     return classifier
 
 

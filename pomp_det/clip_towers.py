@@ -1,4 +1,4 @@
-"""What a frozen CLIP tells a detector in training: embeddings of image regions, and features of captions."""
+"""A frozen CLIP for training a detector: embeddings of image regions, and features of captions."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class RegionEmbedder:
         Raises:
             UserError: weights that cannot be loaded, or a tower of another width.
         """
-        filled = [(image, own) for image, own in zip(images, boxes, strict=True) if len(own)]
+        filled = [(image, image_boxes) for image, image_boxes in zip(images, boxes, strict=True) if len(image_boxes)]
         if not filled:
             return images[0].new_zeros(0, self.width, dtype=torch.float32)
-        return torch.cat([self._embed(image, own) for image, own in filled])
+        return torch.cat([self._embed(image, image_boxes) for image, image_boxes in filled])
 
     def _embed(self, image: Tensor, boxes: Tensor) -> Tensor:
         clip = self._loaded(image.device)
@@ -95,7 +95,7 @@ class RegionEmbedder:
 def region_crops(image: Tensor, boxes: Tensor, size: int, enlargement: float = 1.0) -> Tensor:
     """Square crops (R, 3, size, size) of an image, in 0..255.
 
-    A box grows about its centre, is cut at the image's border and covers whole pixels. Crops are resized as CLIP's own
+    A box is enlarged about its centre, clipped to the image and covers whole pixels. Crops are resized as CLIP's own
     preprocessing does it, bicubic with anti-aliasing, but to both sides: the aspect ratio is not kept.
 
     Args:
@@ -148,7 +148,7 @@ class CaptionEncoder:
 
     Not a module: published checkpoints of caption runs hold the tower's weights, which need not be stored again. The
     published code takes ViT-B/32 whatever the class matrix is made with, so with POMP's ViT-B/16 matrix captions and
-    class names lie in different spaces; ``MODEL.CAPTION_CLIP`` chooses another.
+    class names are in different spaces; ``MODEL.CAPTION_CLIP`` chooses another.
     """
 
     def __init__(self, name: str, pretrained: str | None, synchronise: bool = False) -> None:

@@ -43,16 +43,16 @@ _NO_SUPPRESSION = 2.0
 
 
 class OracleDetector(nn.Module):
-    """A detector that is told the boxes, the classes or the vocabulary of each image.
+    """A detector that is given the true boxes, classes or vocabulary of each image.
 
-    Inputs and outputs are the detector's in inference; each input has ``instances`` besides: ``gt_boxes`` in pixels of
+    Inputs and outputs are the detector's in inference; each input also has ``instances``: ``gt_boxes`` in pixels of
     the resized image and ``gt_classes``, as :class:`pomp_det.data.evaluation_mapper.GroundTruthMapper` gives them.
     Masks are the detector's, for whatever boxes and classes come out.
 
     Args:
         detector: a model of :func:`pomp_det.build_detector`, also inside DistributedDataParallel. Its classes may be
             swapped between calls.
-        oracle: one of :data:`ORACLES`; what they mean is said at the top of this module.
+        oracle: one of :data:`ORACLES`, described at the top of this module.
 
     Raises:
         UserError: for an unknown oracle, or a detector whose heads are not this package's.
@@ -84,19 +84,19 @@ class OracleDetector(nn.Module):
         detector, heads = self.detector, self.detector.roi_heads
         images = detector.preprocess_image(batched_inputs)
         truth = [
-            _ground_truth(each, size, heads.num_classes).to(images.tensor.device)
-            for each, size in zip(batched_inputs, images.image_sizes, strict=True)
+            _ground_truth(example, size, heads.num_classes).to(images.tensor.device)
+            for example, size in zip(batched_inputs, images.image_sizes, strict=True)
         ]
         # Detectron2's own class has no method for the pyramid.
         features = getattr(detector, "features", detector.backbone)(images.tensor)
         if self.oracle == "boxes":
-            found = _with_true_boxes(heads, features, truth)
+            detections = _with_true_boxes(heads, features, truth)
         else:
             proposals, _ = detector.proposal_generator(images, features, None)
             choose = _with_true_classes if self.oracle == "classes" else _with_true_vocabulary
-            found = choose(heads, features, proposals, truth)
-        found = heads.forward_with_given_boxes(features, found)
-        results: list[dict[str, Instances]] = detector._postprocess(found, batched_inputs, images.image_sizes)
+            detections = choose(heads, features, proposals, truth)
+        detections = heads.forward_with_given_boxes(features, detections)
+        results: list[dict[str, Instances]] = detector._postprocess(detections, batched_inputs, images.image_sizes)
         return results
 
 
@@ -162,10 +162,10 @@ def _ground_truth(example: dict[str, Any], image_size: tuple[int, int], num_clas
 
 def _with_true_boxes(heads: WeakHeads, features: dict[str, Tensor], truth: Sequence[Instances]) -> list[Instances]:
     proposals = []
-    for each in truth:
-        proposal = Instances(each.image_size)
-        proposal.proposal_boxes = each.gt_boxes
-        proposal.objectness_logits = each.gt_boxes.tensor.new_ones(len(each))
+    for true in truth:
+        proposal = Instances(true.image_size)
+        proposal.proposal_boxes = true.gt_boxes
+        proposal.objectness_logits = true.gt_boxes.tensor.new_ones(len(true))
         proposals.append(proposal)
     stages, boxes = heads.region_scores(features, proposals, refine=False)
     return heads.last_predictor.detect(stages, boxes, proposals, nms_threshold=_NO_SUPPRESSION)[0]
@@ -175,7 +175,7 @@ def _with_true_classes(
     heads: WeakHeads, features: dict[str, Tensor], proposals: list[Instances], truth: Sequence[Instances]
 ) -> list[Instances]:
     _, boxes = heads.region_scores(features, proposals)
-    return [_classified(heads.last_predictor, *each) for each in zip(boxes, proposals, truth, strict=True)]
+    return [_classified(heads.last_predictor, *of_image) for of_image in zip(boxes, proposals, truth, strict=True)]
 
 
 def _classified(
@@ -199,14 +199,14 @@ def _with_true_vocabulary(
 ) -> list[Instances]:
     stages, boxes = heads.region_scores(features, proposals)
     sizes = [len(image_boxes) for image_boxes in boxes]
-    found = []
+    detections = []
     for image, stages_of_image in enumerate(zip(*(_split(stage, sizes) for stage in stages), strict=True)):
         classes = truth[image].gt_classes.unique()
         scores = [restricted_scores(stage, classes) for stage in stages_of_image]
         (instances,), _ = heads.last_predictor.detect(scores, [boxes[image]], [proposals[image]])
         instances.pred_classes = classes[instances.pred_classes]
-        found.append(instances)
-    return found
+        detections.append(instances)
+    return detections
 
 
 def _split(stage: StageScores | Tensor, sizes: Sequence[int]) -> list[StageScores | Tensor]:

@@ -1,4 +1,4 @@
-"""What the predict tool writes for a detector: drawn photos and one COCO document."""
+"""The output of the predict tool for a detector: drawn photos and one COCO document."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def detect_photos(
     """Write ``0001_NAME.png`` for each photo, and ``detections.json``.
 
     Args:
-        threshold: least score.
+        threshold: lowest score.
         hide_photo: draw on grey, for photos that may not be shown.
 
     Returns:
         one line that says what was found.
 
     Raises:
-        UserError: a file that is no photo; a folder that cannot be written.
+        UserError: a file that is not a photo; a folder that cannot be written.
     """
     names, results = predictor.class_names, []
     for photo in photos:
@@ -52,7 +52,7 @@ def detect_photos(
     return f"{total} detections of {len(names)} classes in {len(photos)} photos, written to {folder}"
 
 
-def draw_detections(photo: np.ndarray, found: Instances, class_names: Sequence[str]) -> np.ndarray:
+def draw_detections(photo: np.ndarray, instances: Instances, class_names: Sequence[str]) -> np.ndarray:
     """A copy of ``photo`` with boxes, names with scores, and masks where there are any; one colour for each class.
 
     Args:
@@ -71,13 +71,14 @@ def draw_detections(photo: np.ndarray, found: Instances, class_names: Sequence[s
     except ModuleNotFoundError as error:
         raise UserError("drawing needs supervision; run: pip install 'supervision>=0.31'") from error
     detections = sv.Detections(
-        xyxy=found.pred_boxes.tensor.numpy(),
-        mask=found.pred_masks.numpy().astype(bool) if found.has("pred_masks") else None,
-        confidence=found.scores.numpy(),
-        class_id=found.pred_classes.numpy(),
+        xyxy=instances.pred_boxes.tensor.numpy(),
+        mask=instances.pred_masks.numpy().astype(bool) if instances.has("pred_masks") else None,
+        confidence=instances.scores.numpy(),
+        class_id=instances.pred_classes.numpy(),
     )
     labels = [
-        f"{class_names[row]} {score:.2f}" for row, score in zip(found.pred_classes.tolist(), found.scores, strict=True)
+        f"{class_names[row]} {score:.2f}"
+        for row, score in zip(instances.pred_classes.tolist(), instances.scores, strict=True)
     ]
     scene = np.ascontiguousarray(photo[:, :, ::-1])  # supervision's colours are BGR
     if detections.mask is not None and len(detections):

@@ -56,7 +56,7 @@ class OpenVocabularyPredictor:
         return names
 
     def set_vocabulary(self, vocabulary: str, prompt: str = "") -> None:
-        """Ask for other classes; nothing is loaded again.
+        """Set other classes; nothing is loaded again.
 
         Args:
             vocabulary: a published vocabulary's name, a file of names or a classifier file, or names joined by commas.
@@ -78,7 +78,7 @@ class OpenVocabularyPredictor:
             ``pred_boxes``, ``scores``, ``pred_classes`` and, where the model has masks, ``pred_masks`` (n, H, W).
 
         Raises:
-            UserError: when the file is no photo.
+            UserError: when the file is not a photo.
         """
         pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
         height, width = pixels.shape[:2]
@@ -103,8 +103,8 @@ def coco_results(photos: list[tuple[str, tuple[int, int], Instances]], class_nam
         lengths.
     """
     annotations: list[dict[str, Any]] = []
-    for number, (_, _, found) in enumerate(photos, start=1):
-        for row in instances_to_coco_json(found, number):
+    for number, (_, _, detections) in enumerate(photos, start=1):
+        for row in instances_to_coco_json(detections, number):
             box = row["bbox"]
             extra = {"id": len(annotations) + 1, "category_id": row["category_id"] + 1, "iscrowd": 0}
             annotations.append({**row, **extra, "area": box[2] * box[3]})

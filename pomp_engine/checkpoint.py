@@ -36,7 +36,7 @@ _ARRAY_PARTS = {
 
 
 class ModelCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer that reads files without running their code and writes them whole or not at all.
+    """Detectron2's checkpointer that reads files without running their code and writes them atomically.
 
     Reads ``.pth`` of Detectron2 and of projects on it, ``.pkl`` of Detectron2 and Caffe2, ``.safetensors``, and state
     dicts of a classification network for the backbone (a timm ResNet, EfficientNet-Lite0). Keys may begin with
@@ -76,7 +76,7 @@ class ModelCheckpointer(DetectionCheckpointer):
         """
         if str(path).startswith(PACKAGE):
             path = str(packaged_file(str(path)))
-        # Detectron2 takes options behind a question mark.
+        # Detectron2 takes options after a question mark.
         if path and "://" not in str(path) and not Path(str(path).partition("?")[0]).is_file():
             raise UserError(f"weights {path} do not exist; set MODEL.WEIGHTS to a checkpoint, or leave it empty")
         return super().load(str(path), *arguments, **options)
@@ -107,7 +107,7 @@ class ModelCheckpointer(DetectionCheckpointer):
             raise UserError(f"weights {filename} hold no state dict")
         strays = [key for key, value in state.items() if not isinstance(value, (torch.Tensor, np.ndarray))]
         if strays:
-            raise UserError(f"weights {filename}: {strays[0]!r} is no tensor; a state dict is expected")
+            raise UserError(f"weights {filename}: {strays[0]!r} is not a tensor; a state dict is expected")
         return (dict(loaded) if "model" in loaded else {"model": dict(state)}) | heuristics
 
     def _load_model(self, checkpoint: Any) -> Any:

@@ -107,6 +107,6 @@ def add_engine_config(cfg: CfgNode) -> None:
     node.BACKBONE_MULTIPLIER = 1.0
     node.CUSTOM_MULTIPLIER = 1.0
     node.CUSTOM_MULTIPLIER_NAME = []
-    node.RESUME_PERIOD = 1000  # own; iterations between renewals of model_last.pth, which --resume goes on from
+    node.RESUME_PERIOD = 1000  # own; iterations between renewals of model_last.pth, which --resume continues from
     cfg.FP16 = False  # on a GPU the backbone runs in half precision; on a CPU nothing changes
     cfg.FIND_UNUSED_PARAM = True

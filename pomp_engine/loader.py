@@ -1,4 +1,4 @@
-"""Loaders: endless batches that depend on seed, rank and iteration alone, and each image once for an evaluation."""
+"""Loaders: infinite batches that depend only on seed, rank and iteration, and each image once for an evaluation."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class _Caught(Dataset[Any]):
 
 
 class SeededExamples(Dataset[dict[str, Any]]):
-    """Records mapped to examples, with augmentations that the seed and the draw number decide.
+    """Records mapped to examples, with augmentations that depend on the seed and the draw number.
 
     The result does not depend on the number of worker processes. A photo that cannot be read is logged, once for each
     file and worker, and the next one of its group takes its place.
@@ -95,7 +95,7 @@ class SeededExamples(Dataset[dict[str, Any]]):
         self._records = DatasetFromList(records, copy=False)
         self._mapper = mapper
         self._groups = np.asarray(groups)
-        # Taken here: a worker process that is started anew does not know the rank.
+        # Read here: a freshly started worker process does not know the rank.
         self._entropy = (seed, comm.get_rank())
         self._unreadable: set[str] = set()
 
@@ -159,7 +159,7 @@ def seeded_loader(
             NumPy's global generator, as Detectron2's augmentations do.
         batch_sizes: images of a batch of this rank, or those for each data set; see :class:`GroupedBatchSampler`.
         seed: of the run, the same on every rank; see :func:`seed_of_run`.
-        start: iteration that the run begins or goes on with; the batches before it are skipped.
+        start: iteration that the run starts or continues with; the batches before it are skipped.
         workers: processes that read photos. The batches do not depend on it.
         indices: endless indices of records for this rank; None for random permutations, shared out among the ranks.
         groups: (n,) group of each record, see :func:`pomp_engine.samplers.batch_groups`; None for a single one.

@@ -39,18 +39,18 @@ def train(
 ) -> None:
     """Train ``model`` for ``SOLVER.MAX_ITER`` iterations and write ``model_final.pth`` into ``OUTPUT_DIR``.
 
-    Starts from ``MODEL.WEIGHTS``. ``SOLVER.CHECKPOINT_PERIOD`` keeps a numbered checkpoint each so many iterations,
-    ``SOLVER.RESUME_PERIOD`` renews ``model_last.pth``, which a killed run resumes from. Batches, augmentation and all
-    that is drawn inside the model depend on seed, rank and iteration alone, so that a resumed run goes on exactly as
+    Starts from ``MODEL.WEIGHTS``. ``SOLVER.CHECKPOINT_PERIOD`` is the interval of numbered checkpoints in iterations,
+    ``SOLVER.RESUME_PERIOD`` that of ``model_last.pth``, which a killed run resumes from. Batches, augmentation and all
+    that is drawn inside the model depend only on seed, rank and iteration, so that a resumed run continues exactly as
     the interrupted one would have.
 
     Args:
         task: its loader, optimiser and checkpoints.
         cfg: with the keys of :func:`pomp_engine.config.add_engine_config`.
         model: maps a batch to a dictionary of losses, which are summed.
-        resume: go on from the last checkpoint in ``OUTPUT_DIR``, where there is one.
+        resume: continue from the last checkpoint in ``OUTPUT_DIR``, where there is one.
         evaluate: called by every process each ``TEST.EVAL_PERIOD`` iterations, where that is above 0; the numbers that
-            the main process gets go into the log. It changes nothing in the training.
+            the main process gets go into the log. It does not affect the training.
 
     Raises:
         UserError: a folder that holds another run; a loss that is not finite; what the task's own parts raise.

@@ -63,7 +63,7 @@ def _start(main: Callable[..., int], count: int, arguments: tuple[Any, ...]) -> 
 
 
 def _worker(main: Callable[..., int], folder: str, arguments: tuple[Any, ...]) -> None:
-    """What a started process runs: the others are stopped when one exits with a code that is not 0."""
+    """The work of a started process; the others are stopped when one exits with a nonzero code."""
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.get_local_size()))
     try:

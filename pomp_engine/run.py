@@ -1,4 +1,4 @@
-"""What one process of a run does, whatever the task: train, evaluate, or score again."""
+"""The work of one process of a run, whatever the task: train, evaluate, or score again."""
 
 from __future__ import annotations
 

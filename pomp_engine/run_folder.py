@@ -15,7 +15,7 @@ from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_text
 
 CONFIG, LOG, LAST = "config.yaml", "log.jsonl", "last_checkpoint"
-# What a resumed run may change without becoming another run.
+# Settings that a resumed run may change.
 _FREE = ("DATALOADER.NUM_WORKERS", "DATASETS.TEST", "OUTPUT_DIR", "TEST.", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.RESUME")
 
 _logger = logging.getLogger(__name__)
@@ -55,14 +55,14 @@ def begin_folder(cfg: CfgNode, resume: bool) -> list[str]:
         with ``resume``, the settings that differ from those the run began with.
 
     Raises:
-        UserError: when the folder holds a run and ``resume`` is not asked for, or it cannot be written.
+        UserError: when the folder holds a run and ``resume`` is False, or it cannot be written.
     """
     folder = make_output_folder(cfg.OUTPUT_DIR)
     before = folder / CONFIG
     changed: list[str] = []
     if (folder / LAST).is_file():
         if not resume:
-            raise UserError(f"{folder} already holds a run; add --resume to go on with it, or choose another --output")
+            raise UserError(f"{folder} already holds a run; add --resume to continue it, or choose another --output")
         if before.is_file():
             changed = _differences(CfgNode.load_yaml_with_base(str(before)), cfg)
     write_text(before, cfg.dump())
@@ -80,12 +80,12 @@ def cut_log(folder: str | Path, iteration: int) -> None:
     log = Path(folder) / LOG
     if not log.is_file():
         return
-    kept = []
+    earlier = []
     for line in log.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["iteration"] < iteration:
-                kept.append(line)
+                earlier.append(line)
         except ValueError:
             continue
     with atomic_path(log) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.write_text("".join(f"{line}\n" for line in earlier), encoding="utf-8")

@@ -1,7 +1,7 @@
 """Which image is seen when: mixed data sets, grouped batches, and a stream that a resumed run enters where it left.
 
 Every stream here is a function of (seed, rank, number of ranks) alone. Batches are put together from image *indices*,
-before any photo is read, so that a run resumed at iteration i skips the first i batches in seconds and goes on with
+before any photo is read, so that a run resumed at iteration i skips the first i batches in seconds and continues with
 exactly the batches that it would have had.
 """
 
@@ -93,8 +93,8 @@ def batch_groups(
 class GroupedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (image index, draw number), each from one group, in the order in which the groups fill up.
 
-    What Detectron2's ``AspectRatioGroupedDataset`` does with loaded images, done with indices. The draw number is the
-    position in the rank's index stream: with the seed it decides the augmentation.
+    Does with indices what Detectron2's ``AspectRatioGroupedDataset`` does with loaded images. The draw number is the
+    position in the rank's index stream: with the seed it determines the augmentation.
 
     Args:
         indices: an infinite stream of image indices of this rank.

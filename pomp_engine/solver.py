@@ -59,7 +59,7 @@ def build_segmentation_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.
 
 
 def _with_clipping(cfg: CfgNode, build: Callable[[CfgNode], torch.optim.Optimizer]) -> torch.optim.Optimizer:
-    """What ``build`` makes, with clipping by the norm of all gradients, which Detectron2 lacks."""
+    """The optimiser of ``build`` with clipping by the norm of all gradients, which Detectron2 lacks."""
     kind = cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE
     if kind not in ("value", "norm", "full_model"):
         raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {kind!r}; expected value, norm or full_model")

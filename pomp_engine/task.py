@@ -1,4 +1,4 @@
-"""What a run needs to know of the task that it learns; everything else is the same for all tasks."""
+"""What a run needs from its task; everything else is the same for all tasks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Task:
         package: whose log messages go into the run's log.
         register: makes the data sets of a configuration known.
         build: a model with random weights.
-        check: called with configuration, model and whether the run trains; raises for what is wrong.
+        check: called with configuration, model and whether the run trains; raises for any fault.
         load: called with the model and a file of weights.
         build_loader: called with the configuration, whose ``SEED`` is settled by then, the model with its weights, and
-            the iteration to begin with; gives endless batches, lists of examples. What has to be right for the first
+            the iteration to begin with; gives infinite batches, lists of examples. What has to be right for the first
             step can be checked here: a run that is finished does not call it.
         evaluate: scores of each data set of ``DATASETS.TEST``; called by all processes.
         score: the same from files, without a model; called by the main process.

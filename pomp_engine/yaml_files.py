@@ -66,7 +66,7 @@ def _merge(settings: Mapping[str, Any], into: dict[str, Any]) -> None:
 
 
 def evaluate(text: str) -> Any:
-    """The value of an expression of numbers, texts, lists and comprehensions, with ``int`` and ``range`` alone.
+    """The value of an expression of numbers, texts, lists and comprehensions, with only ``int`` and ``range``.
 
     There are no other names and no attributes, and nothing of Python is run: the expression's tree is walked by
     simpleeval, within its limits on lengths and powers.

@@ -1,4 +1,4 @@
-"""A grid of photos, true labels and what segmenters predict, for documentation."""
+"""A grid of photos, true labels and segmenters' predictions, for documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from pomp_engine.data.photos import read_photo
 from pomp_seg.data.label_maps import read_record_labels
 from pomp_seg.data.registration import check_labels, registered_metadata
-from pomp_seg.pictures import INK, beside, class_shares, draw_labels, draw_legend, text_font
+from pomp_seg.pictures import INK, class_shares, draw_labels, draw_legend, side_by_side, text_font
 from pomp_seg.predictor import OpenVocabularySegmenter
 from prompt_core.errors import UserError, nearest
 
@@ -33,10 +33,10 @@ class GridRow:
 
 
 def choose_records(dataset: str, images: str) -> list[dict[str, Any]]:
-    """Records of a data set: N of them, evenly spread over the sorted set, or those with the ids that are named.
+    """Records of a data set: N of them, evenly spread over the sorted set, or those with the given ids.
 
     Args:
-        images: a number, or ids joined by commas (an id that is itself a number needs a comma behind it).
+        images: a number, or ids joined by commas (an id that is itself a number needs a comma after it).
 
     Raises:
         UserError: an unknown data set or id; more images than there are.
@@ -74,7 +74,7 @@ def read_rows(dataset: str, records: Sequence[dict[str, Any]]) -> list[GridRow]:
 
 
 def add_predictions(rows: Sequence[GridRow], predictor: OpenVocabularySegmenter, dataset: str) -> list[GridRow]:
-    """The rows with one more column: what a segmenter predicts among the classes of the data set."""
+    """The rows with one more column: a segmenter's predictions among the classes of the data set."""
     predictor.set_dataset(dataset)
     longer = []
     for row in rows:
@@ -87,7 +87,7 @@ def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], class_names: Sequ
     """Rows of pictures below the names of their columns, each with a legend of its classes.
 
     Colours are those of :func:`pomp_seg.pictures.class_colour`. The legend has the classes of the first label map, most
-    pixels first, then those that only others have. Pixels without a class are grey.
+    pixels first, then those only in other maps. Pixels without a class are grey.
 
     Args:
         rows: with a photo in all or in none.
@@ -100,12 +100,12 @@ def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], class_names: Sequ
     lines = [_headings(columns)]
     for row in rows:
         cells = [] if row.photo is None else [_resize(row.photo, Image.Resampling.BICUBIC)]
-        # Resized before they are coloured: a blend of two classes' colours would be a third class's.
+        # Resized before they are coloured: a blend of two classes' colours could be a third class's.
         maps = [_resize(labels.astype(np.int32), Image.Resampling.NEAREST) for labels in row.maps]
         cells += [draw_labels(labels, class_names, SMALL_LETTERS) for labels in maps]
         if len(cells) != len(columns):
             raise UserError(f"a row of {len(cells)} pictures was given with {len(columns)} names of columns")
-        lines.append(beside([*cells, _legend(row, class_names, len(cells[0]))], GAP))
+        lines.append(side_by_side([*cells, _legend(row, class_names, len(cells[0]))], GAP))
     width = max(line.shape[1] for line in lines)
     grid = np.full((sum(len(line) + GAP for line in lines) - GAP, width, 3), 255, dtype=np.uint8)
     top = 0
@@ -116,7 +116,7 @@ def draw_grid(rows: Sequence[GridRow], columns: Sequence[str], class_names: Sequ
 
 
 def _legend(row: GridRow, class_names: Sequence[str], height: int) -> np.ndarray:
-    """The classes of a row, as many as fit beside pictures of a height in pixels."""
+    """The classes of a row, as many as fit next to pictures of the given height in pixels."""
     shares = [share for labels in row.maps for share in class_shares(labels, len(class_names))]
     present = list(dict.fromkeys(index for index, _ in shares))
     most = max(1, height // round(1.5 * LETTERS) - 2)

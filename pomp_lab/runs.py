@@ -1,11 +1,11 @@
-"""The runner of all tables: a run is done once, known by what decided it, and its numbers are ``metrics.json``.
+"""The runner of all tables: a run is done once, identified by its inputs, and its numbers are ``metrics.json``.
 
 ::
 
     FOLDER/ID/metrics.json  the numbers of a run, with row, seed, id and settings under ``_run``
-    RESULTS/TABLE.json      {"about": {...}, "runs": {"ROW/seed N": the same document, ...}}; may travel alone
+    RESULTS/TABLE.json      {"about": {...}, "runs": {"ROW/seed N": the same document, ...}}; can be moved by itself
 
-What the run itself is (learning a prompt here, training a detector in another process) its table knows.
+The table knows what a run is (learning a prompt in this process, training a detector in another).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Run:
     Attributes:
         row: name in the table.
         seed: None where nothing is random.
-        identity: everything that decides its numbers, as JSON.
+        identity: everything that determines its numbers, as JSON.
     """
 
     row: str
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        """In a results file."""
+        """Key in a results file."""
         return self.row if self.seed is None else f"{self.row}/seed {self.seed}"
 
     @property
@@ -68,12 +68,12 @@ class Run:
 
 
 class RunStore:
-    """Where runs and their numbers lie; several processes may share one.
+    """The folder of runs and their numbers; several processes may share one.
 
     Args:
-        folder: of the runs, made when something is written.
-        results: the table's results file; runs in it count as done, also where their folders are gone.
-        say: gets a line for each damaged file, which counts as absent.
+        folder: of the runs, created when something is written.
+        results: the table's results file; runs in it count as done, even if their folders are gone.
+        say: called with a line about each damaged file, which counts as absent.
     """
 
     def __init__(self, folder: Path, results: Path, say: Callable[[str], None] = print) -> None:
@@ -81,11 +81,11 @@ class RunStore:
         self._told: set[str] = set()
 
     def folder_of(self, run: Run) -> Path:
-        """What a run writes goes here."""
+        """Folder for the output of a run."""
         return self.folder / run.id
 
     def document(self, run: Run) -> Document | None:
-        """The numbers of this very run, None where it is not done."""
+        """The numbers of exactly this run, None where it is not done."""
         path = self.folder_of(run) / METRICS_FILE
         document, reason = _read(path)
         for candidate in (document, self._results.get(run.key)):
@@ -104,12 +104,12 @@ class RunStore:
         """
         numbers = {key: _finite(value) for key, value in document.items() if not key.startswith("_")}
         described = {"row": run.row, **document["_run"], "seed": run.seed, "id": run.id, **about}
-        kept = {**numbers, "_run": described, "_protocol": document["_protocol"]}
-        write_json(self.folder_of(run) / METRICS_FILE, kept)
-        return kept
+        stored = {**numbers, "_run": described, "_protocol": document["_protocol"]}
+        write_json(self.folder_of(run) / METRICS_FILE, stored)
+        return stored
 
     def write_results(self, about: Mapping[str, Any], documents: Mapping[str, Document]) -> None:
-        """Put the runs of a table into its results file, one a line; other rows and seeds there stay.
+        """Put the runs of a table into its results file, one per line; other rows and seeds there are kept.
 
         Args:
             documents: by :attr:`Run.key`.
@@ -120,14 +120,14 @@ class RunStore:
             self.__dict__.pop("_results", None)
 
     def tell(self, line: str) -> None:
-        """Say it once."""
+        """Report a line once."""
         if line not in self._told:
             self._told.add(line)
             self._say(line)
 
     @contextlib.contextmanager
     def claim(self, name: str, wait: bool = False) -> Iterator[bool]:
-        """Whether this process may work on something; another one that does keeps it until it ends, however it ends.
+        """Whether this process may work on something; another process keeps its claim until it ends, however it ends.
 
         Args:
             wait: until the other process is done.
@@ -149,7 +149,7 @@ class RunStore:
 
     @cached_property
     def _results(self) -> dict[str, Document]:
-        """The whole documents of the results file."""
+        """The valid documents of the results file."""
         if not self.results.is_file():
             return {}
         try:
@@ -167,10 +167,10 @@ class RunStore:
 
 
 def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None]) -> None:
-    """Do each run, those that another process is at last.
+    """Do each run; those that another process is working on come last.
 
     Args:
-        do: called while this process has the claim on the run; does what is still missing.
+        do: called while this process has the claim on the run; does what is missing.
     """
     for wait in (False, True):
         later = []
@@ -186,7 +186,7 @@ def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None])
 
 
 def _read(path: Path) -> tuple[Document | None, str]:
-    """A whole ``metrics.json`` document, or why there is none; no reason where there is no file."""
+    """A valid ``metrics.json`` document, or why there is none; no reason where there is no file."""
     if not path.is_file():
         return None, ""
     try:
@@ -203,17 +203,17 @@ def damage(document: Any) -> str:
         return "no object"
     run, protocol = document.get("_run"), document.get("_protocol")
     if not isinstance(run, dict) or not isinstance(protocol, dict):
-        return f"{'_protocol' if isinstance(run, dict) else '_run'} is no object"
+        return f"{'_protocol' if isinstance(run, dict) else '_run'} is not an object"
     if not isinstance(run.get("history", []), list):
-        return "history is no list"
+        return "history is not a list"
     objects = {**{key: run.get(key, {}) for key in ("settings", "skipped", "targets")}, **protocol}
     numbers = {key: value for key, value in document.items() if not key.startswith("_")}
     for name, value in objects.items():
         if not isinstance(value, dict):
-            return f"{name} is no object"
+            return f"{name} is not an object"
     for name, value in numbers.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            return f"{name} is no number"
+            return f"{name} is not a number"
     datasets = {key.rpartition("/")[0] for key in numbers}
     for name in datasets ^ protocol.keys():
         return f"{name} has no {'protocol' if name in datasets else 'numbers'}"
@@ -221,7 +221,7 @@ def damage(document: Any) -> str:
 
 
 def part_of(document: Mapping[str, Any], datasets: Iterable[str]) -> Document:
-    """The document with the numbers, protocols and reasons of some data sets alone."""
+    """The document with the numbers, protocols and reasons of only some data sets."""
     wanted = set(datasets)
     numbers = {key: value for key, value in document.items() if key.rpartition("/")[0] in wanted}
     run = dict(document["_run"])
@@ -237,7 +237,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def mean_text(values: Sequence[float], digits: int = 1) -> str:
-    """The mean, with half the range behind it where there are several values."""
+    """The mean, with ± half the range where there are several values."""
     if not values:
         return f"{math.nan}"
     mean, spread = mean_and_spread(values)
@@ -245,17 +245,17 @@ def mean_text(values: Sequence[float], digits: int = 1) -> str:
 
 
 def plain_command(command: str | None = None) -> str:
-    """A command without the folders of the machine; the one of this process for None."""
+    """A command without the machine's folders; that of this process for None."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]] if command is None else command.split(" ")
     return " ".join(word.rstrip("/").rsplit("/", 1)[-1] for word in words)
 
 
 def learn(cfg: CfgNode, folder: Path) -> None:
-    """Learn a prompt or another method, or go on where it was stopped.
+    """Learn a prompt or another method, or continue where it was interrupted.
 
     Raises:
         UserError: when the folder holds a run with other settings.
-        KeyboardInterrupt: when Ctrl-C stopped it; the same call goes on.
+        KeyboardInterrupt: on Ctrl-C; the same call continues.
     """
     from prompt_core.training.recipe import pretrain
 
@@ -269,7 +269,7 @@ def run_process(target: Callable[..., None], arguments: tuple[Any, ...], what: s
     Ctrl-C here asks it to stop and waits, so that a training keeps its checkpoint.
 
     Raises:
-        UserError: when it ends with another code than 0.
+        UserError: when it ends with a code other than 0.
     """
     worker = multiprocessing.get_context("spawn").Process(target=_with_parent, args=(target, arguments))
     worker.start()
@@ -298,7 +298,7 @@ def _with_parent(target: Callable[..., None], arguments: tuple[Any, ...]) -> Non
 
 
 def write_results(path: Path, about: Mapping[str, Any], runs: Mapping[str, Document]) -> None:
-    """Write a results file, one run a line."""
+    """Write a results file, one run per line."""
 
     def compact(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)

@@ -1,7 +1,7 @@
 """Open-vocabulary segmenter on Detectron2: mask proposals, classified by a prompted CLIP.
 
-The public names are loaded when they are first used: importing the package needs no Detectron2, downloads nothing and
-touches no GPU.
+The public names are loaded on first use: importing the package needs no Detectron2, downloads nothing and touches no
+GPU.
 """
 
 from __future__ import annotations

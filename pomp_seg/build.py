@@ -27,11 +27,11 @@ def build_segmenter(cfg: CfgNode) -> nn.Module:
     """A segmenter in Detectron2's usual input and output format, in training mode.
 
     Its own weights are random: :func:`pomp_seg.load_weights` loads ``MODEL.WEIGHTS`` or any other file. CLIP's weights
-    come with such a file, or are loaded when they are first needed. The classes are those of ``MODEL.VOCABULARY``, or
-    where that is empty those of the data set that an example comes from.
+    come with such a file, or are loaded when first needed. The classes are those of ``MODEL.VOCABULARY``, or if that is
+    empty those of the data set that an example comes from.
 
     Raises:
-        UserError: an unknown name, a prompt that is missing or does not fit, options that do not go together.
+        UserError: an unknown name, a prompt that is missing or does not fit, incompatible options.
     """
     cfg = register_outside_backbone(cfg)
     _check_names(cfg)
@@ -78,7 +78,7 @@ def _check_names(cfg: CfgNode) -> None:
             f"{', '.join(META_ARCHITECTURES)}"
         )
     if cfg.MODEL.META_ARCHITECTURE != "MaskFormer" and cfg.INPUT.FORMAT != "RGB":
-        raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP looks at the photos too and takes RGB")
+        raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP also reads the photos and takes RGB")
     ignored = {
         "TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED,
         "TEST.SLIDING_WINDOW": cfg.TEST.SLIDING_WINDOW,

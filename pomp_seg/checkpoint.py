@@ -1,4 +1,4 @@
-"""Loading and saving segmenters: published checkpoints, backbone weights, and which prompt stays."""
+"""Loading and saving segmenters: published checkpoints, backbone weights, and which prompt is used."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 class SegmenterCheckpointer(ModelCheckpointer):
-    """The common checkpointer, which guards the prompt and lets CLIP's weights come from the file or from CLIP.
+    """The common checkpointer, which protects the prompt and takes CLIP's weights from the file or from CLIP.
 
-    A prompt inside a checkpoint never replaces a frozen one that ``PROMPT_CHECKPOINT`` gave; one log line tells which
-    is used when they differ. A prompt that learns is taken from the checkpoint.
+    A prompt inside a checkpoint never replaces a frozen one from ``PROMPT_CHECKPOINT``; one log line says which is used
+    when they differ. A prompt that learns is taken from the checkpoint.
     """
 
     parts = ("backbone.", "sem_seg_head.", "clip_adapter.", "_region_clip_adapter.")
@@ -33,7 +33,7 @@ class SegmenterCheckpointer(ModelCheckpointer):
                 clip = [key for key in current if key.startswith(f"{name}.clip_model.")]
                 if not any(key in state for key in clip):  # a file without CLIP, which has its own weights
                     left_out += clip
-        # Only the loss reads it, and it follows NUM_CLASSES.
+        # Only the loss reads it, and its length depends on NUM_CLASSES.
         key = "criterion.empty_weight"
         if key in state and key in current and state[key].shape != current[key].shape:
             del state[key]

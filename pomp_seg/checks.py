@@ -1,4 +1,4 @@
-"""What is looked at before any training: the classes of data sets and model, labels, and the kind of example."""
+"""Checks before any training: the classes of data sets and model, labels, and the kind of example."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ REGIONS = "mask_former_binary_semantic"
 
 
 def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
-    """Check all that the run will need, before it starts.
+    """Check everything that the run will need, before it starts.
 
     Args:
-        training: look at the training sets too.
+        training: also check the training sets.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first fault.
     """
     check_denominator(cfg.TEST.MIOU_DENOMINATOR)
     check_choice("INPUT.DATASET_MAPPER_NAME", cfg.INPUT.DATASET_MAPPER_NAME, MAPPERS)
@@ -57,7 +57,7 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
 
 
 def check_names(model: nn.Module, dataset: str) -> None:
-    """Check that the model's own classes, where it has some, are those of a data set, in its order.
+    """Check that the model's own classes, if it has any, are those of a data set, in its order.
 
     Raises:
         UserError: naming the first difference.
@@ -80,7 +80,7 @@ def check_names(model: nn.Module, dataset: str) -> None:
 
 
 def _check_count(cfg: CfgNode, model: nn.Module, dataset: str) -> None:
-    """The loss counts classes by ``NUM_CLASSES``."""
+    """Check that ``NUM_CLASSES``, which the loss uses, is the data set's."""
     count = len(registered_metadata(dataset).stuff_classes)
     if isinstance(model, MaskFormer) and count != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
         raise UserError(
@@ -90,7 +90,7 @@ def _check_count(cfg: CfgNode, model: nn.Module, dataset: str) -> None:
 
 
 def _check_ignored_value(model: nn.Module, dataset: str) -> None:
-    """The loss of pixels leaves one value out, which has to be that of the labels."""
+    """Check that the value that the pixel loss ignores is that of the labels."""
     if not isinstance(model, ZeroShotPerPixelModel):
         return
     head: Any = model.sem_seg_head
@@ -103,7 +103,7 @@ def _check_ignored_value(model: nn.Module, dataset: str) -> None:
 
 
 def _check_own_labels(cfg: CfgNode, dataset: str) -> None:
-    """A user's labels of all classes would teach those that are said to be unseen."""
+    """Check a user's data set: labels of all classes would teach the classes declared as unseen."""
     flags = registered_metadata(dataset).get("trainable_flag")
     if dataset in [row[0] for row in cfg.DATASETS.FILES] and flags is not None and not all(flags):
         raise UserError(
@@ -113,7 +113,7 @@ def _check_own_labels(cfg: CfgNode, dataset: str) -> None:
 
 
 def check_closed_classes(model: nn.Module, dataset: str) -> None:
-    """A segmenter with a closed list of classes is tested on as many.
+    """Check that a segmenter with a closed list of classes is tested on as many.
 
     Raises:
         UserError: when the data set has another number of classes.

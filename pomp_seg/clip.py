@@ -1,4 +1,4 @@
-"""The frozen CLIP inside a segmenter: where its weights come from, text features of names, classes of regions."""
+"""The frozen CLIP inside a segmenter: source of its weights, text features of names, classes of regions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prompt_core.errors import UserError, nearest
 from prompt_core.text.encoder import PromptedTextEncoder
 from prompt_core.text.tower import TextTower
 
-# OpenAI's own names, as published files give them, and the open_clip architectures that compute the same.
+# OpenAI's own names, as in published files, and the equivalent open_clip architectures.
 OPENAI_NAMES = {
     "ViT-B/32": "ViT-B-32-quickgelu",
     "ViT-B/16": "ViT-B-16-quickgelu",
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 
 class ClipSource:
-    """A CLIP that is built at once and gets its weights when they are needed, unless a checkpoint brought them.
+    """A CLIP that is built at once and gets its weights on demand, unless a checkpoint provides them.
 
-    So a published checkpoint of a segmenter, which holds CLIP too, needs no download.
+    So a published checkpoint of a segmenter, which includes CLIP, needs no download.
 
     Attributes:
         clip: the model; until :meth:`ready` its weights may be random.
@@ -70,7 +70,7 @@ class ClipSource:
             self.clip: Clip = load_clip(self.name, None if self._pending else self.pretrained)
 
     def loaded(self) -> None:
-        """Say that a checkpoint has filled in the weights."""
+        """Mark the weights as loaded from a checkpoint."""
         self._pending = False
 
     def ready(self) -> Clip:
@@ -121,7 +121,7 @@ class ClipAdapter(nn.Module):
         """Unit-norm features (N, E) of class names; names are encoded once while nothing learns."""
         clip = self._source.ready()
         if self._features is None:
-            # Not before the weights are there: the encoder looks at them, and the state dict holds some of them.
+            # Only once the weights are loaded: the encoder reads them, and the state dict holds some of them.
             encoder = PromptedTextEncoder(clip)
             self.prompt_learner.connect(encoder.tower)
             self._features = ClassFeatures(self.prompt_learner, encoder)
@@ -156,7 +156,7 @@ class ClipAdapter(nn.Module):
 
 
 class RegionClipAdapter(ClipAdapter):
-    """The same with a learned embedding for what is no object, and a classifier of regions.
+    """The same with a learned embedding for "no object", and a classifier of regions.
 
     Attributes:
         non_object_embedding: (1, E).
@@ -169,7 +169,7 @@ class RegionClipAdapter(ClipAdapter):
     def __init__(self, source: ClipSource, learner: PromptLearner, options: RegionOptions | None = None) -> None:
         """
         Args:
-            options: how regions are looked at.
+            options: how regions are encoded.
 
         Raises:
             UserError: as :func:`pomp_seg.regions.encode.build_region_encoder`.
@@ -182,7 +182,7 @@ class RegionClipAdapter(ClipAdapter):
         self.register_buffer("pixel_std", 255 * torch.tensor(clip.image_std).view(1, 3, 1, 1))
 
     def text_features(self, names: Sequence[str]) -> Tensor:
-        """Unit-norm features (N + 1, E) of class names, and of what is no object."""
+        """Unit-norm features (N + 1, E) of class names and of "no object"."""
         features = super().text_features(names)
         return torch.cat((features, F.normalize(self.non_object_embedding, dim=-1).to(features)))
 
@@ -194,7 +194,7 @@ class RegionClipAdapter(ClipAdapter):
             masks: probabilities (Q, H, W).
 
         Returns:
-            Logits (V, N + 1), the last for what is no object, and which regions they belong to: bool (Q,).
+            Logits (V, N + 1), the last for "no object", and which regions they belong to: bool (Q,).
         """
         self._source.ready()
         features, valid = self.encode_regions(image, masks)

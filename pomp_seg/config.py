@@ -1,7 +1,7 @@
 """Configurations of segmenters: every key that Detectron2 itself does not know, and YAML files with strict overrides.
 
 Keys and defaults of MaskFormer (arXiv 2107.06278), ZSSeg (arXiv 2112.14757) and POMP (arXiv 2304.04704) are those of
-the published projects, so that their YAML files mean here what they meant there. Keys of this project are marked *own*.
+the published projects, so that their YAML files keep their meaning. Keys of this project are marked *own*.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def is_segmenter(file: str | Path, overrides: Sequence[Any] = ()) -> bool:
     """Whether ``MODEL.META_ARCHITECTURE`` of a YAML file, or of ``KEY VALUE`` overrides, is a segmenter's.
 
     Raises:
-        UserError: when the file is absent or cannot be read, or the name is nearly a segmenter's: a detector's keys
-            would be asked for otherwise.
+        UserError: when the file is absent or cannot be read, or the name resembles a segmenter's: otherwise it would be
+            read with a detector's keys.
     """
     settings: Any = read_config(Path(file)).get("MODEL", {})
     name = settings.get("META_ARCHITECTURE", "") if isinstance(settings, dict) else ""
@@ -123,7 +123,7 @@ def _add_clip_adapter(cfg: CfgNode) -> None:
     node.REGION_RESIZED = True
     node.CLIP_ENSEMBLE = True
     node.CLIP_ENSEMBLE_WEIGHT = 0.8
-    # own; how ZeroShotMaskFormer joins its own opinion with CLIP's: zsseg (by CLIP_ENSEMBLE_WEIGHT) or zegformer, see
+    # own; how ZeroShotMaskFormer combines its own scores with CLIP's: zsseg (by CLIP_ENSEMBLE_WEIGHT) or zegformer, see
     # pomp_seg.ensemble
     node.ENSEMBLE = "zsseg"
     node.ZEGFORMER_LAMBDA = 0.7  # own; no published value is known to us

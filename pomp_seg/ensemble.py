@@ -1,4 +1,4 @@
-"""How the two opinions on a mask proposal's class become one."""
+"""Ensembles of the two classifications of a mask proposal: learned embedding and CLIP."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ENSEMBLES = ("zsseg", "zegformer")
 
 @dataclass(frozen=True)
 class EnsembleOptions:
-    """How the opinion of the learned embedding is joined with CLIP's.
+    """How the scores of the learned embedding are combined with CLIP's.
 
     Attributes:
-        kind: ``zsseg``, or ``zegformer``, which has the last two in the place of ``weight``.
-        with_clip: let CLIP look at the regions.
-        weight: see :func:`geometric_ensemble`; 0 takes CLIP's opinion alone.
+        kind: ``zsseg``, or ``zegformer``, which uses the last two instead of ``weight``.
+        with_clip: also classify the regions with CLIP.
+        weight: see :func:`geometric_ensemble`; 0 takes only CLIP's scores.
         zegformer_lambda: see :func:`zegformer_fusion`.
-        zegformer_gamma: see :func:`calibrate`; also without CLIP's look at the regions.
+        zegformer_gamma: see :func:`calibrate`; also without CLIP's classification of the regions.
 
     Raises:
-        UserError: an unknown ensemble, or a lambda that is no share.
+        UserError: an unknown ensemble, or a lambda outside 0..1.
     """
 
     kind: str = "zsseg"
@@ -51,7 +51,7 @@ class EnsembleOptions:
         )
 
     def join(self, query: Tensor, region: Tensor, seen: Tensor | None) -> Tensor:
-        """Class probabilities (Q, C) of the embedding and of CLIP as one."""
+        """The combined class probabilities (Q, C) of the embedding and of CLIP."""
         if self.kind == "zegformer":
             return zegformer_fusion(query, region, seen, self.zegformer_lambda)
         return geometric_ensemble(query, region, seen, self.weight)
@@ -81,17 +81,17 @@ def geometric_ensemble(query: Tensor, region: Tensor, seen: Tensor | None, weigh
 def zegformer_fusion(segment: Tensor, image: Tensor, seen: Tensor | None, weight: float) -> Tensor:
     """ZegFormer's fusion (arXiv 2112.07910, inference of the full model), not renormalised.
 
-    With p the opinion of the segment embedding, p' that of CLIP on the segment's picture, and S the seen classes::
+    With p the probabilities of the segment embedding, p' those of CLIP on the segment's crop, and S the seen classes::
 
         p_avg = sum of p'(j) over j in S, divided by |S|
         p_fusion(c) = p(c) ** lambda * p_avg ** (1 - lambda)     c seen
         p_fusion(c) = p(c) ** (1 - lambda) * p'(c) ** lambda     c unseen
 
-    Unseen classes are treated as by :func:`geometric_ensemble`. Among the seen ones CLIP has no say: it only tells how
-    likely any of them is, so that both groups stay on one scale. :func:`calibrate` belongs to it.
+    Unseen classes are treated as by :func:`geometric_ensemble`. CLIP does not rank the seen ones: it only gives their
+    average probability, so that both groups are on one scale. :func:`calibrate` belongs to it.
 
-    Sources: the formulas were read in a published summary of the paper, not in the paper itself, whose equation numbers
-    are therefore not given. It names no value of lambda.
+    Sources: the formulas are from a published summary of the paper, not from the paper itself, so no equation numbers
+    are given. It names no value of lambda.
 
     Not as in ZegFormer here: backbone (a DeepLab ResNet-101 for its plain one) and schedules are those of the other
     segmenters; the picture of a segment is ZSSeg's crop (bounding box squeezed to a square, the rest filled with the
@@ -121,7 +121,7 @@ def calibrate(maps: Tensor, seen: Tensor | None, gamma: float) -> Tensor:
     Args:
         maps: see :func:`class_maps`.
         seen: (C,) bool; None leaves the maps as they are.
-        gamma: against the bias of training towards what it saw; 0 changes nothing.
+        gamma: against the bias towards seen classes; 0 changes nothing.
     """
     return maps if seen is None else maps - gamma * seen.to(maps)[:, None, None]
 

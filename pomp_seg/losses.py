@@ -1,4 +1,4 @@
-"""Which mask proposal answers for which region, and the losses (MaskFormer, arXiv 2107.06278, section 3.2)."""
+"""The matching of mask proposals to regions, and the losses (MaskFormer, arXiv 2107.06278, section 3.2)."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ def match(
             pairs.append((nothing, nothing))
             continue
         cost = matching_cost(image_logits, image_masks, truth, weights).cpu()
-        # scipy refuses NaN; any match will do then, and the loss that it gives stops the run.
+        # scipy refuses NaN; any match will do then, and its loss stops the run.
         queries, regions = linear_sum_assignment(cost.nan_to_num().numpy())
         pairs.append((torch.as_tensor(queries, dtype=torch.int64), torch.as_tensor(regions, dtype=torch.int64)))
     return pairs
 
 
 def matching_cost(logits: Tensor, masks: Tensor, targets: Targets, weights: CostWeights) -> Tensor:
-    """Cost (Q, R) of answering region r with query q.
+    """Cost (Q, R) of matching query q to region r.
 
-    The focal and dice parts are taken at the resolution of the predicted masks, which the regions are shrunk to by the
-    nearest pixel.
+    The focal and dice parts are computed at the resolution of the predicted masks, to which the regions are reduced by
+    the nearest pixel.
 
     Args:
         logits: (Q, C + 1).
@@ -165,7 +165,7 @@ class MaskProposalLoss(nn.Module):
             [of_image[queries.to(of_image.device)] for of_image, (queries, _) in zip(masks, pairs, strict=True)]
         )
         if not len(given):
-            nothing = masks.sum() * 0.0  # keeps the masks in the graph, which gradient reduction counts on
+            nothing = masks.sum() * 0.0  # keeps the masks in the graph, which gradient reduction requires
             return nothing, nothing
         wanted = torch.cat(
             [truth.masks[regions.to(truth.masks.device)] for truth, (_, regions) in zip(targets, pairs, strict=True)]

@@ -1,4 +1,4 @@
-"""Label maps drawn in colours that belong to class names, with the names in place and a legend beside."""
+"""Label maps drawn in colours fixed by class name, with the names in place and a legend next to it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LEGEND_ROWS = 24
 def class_colour(name: str) -> tuple[int, int, int]:
     """RGB in 0..255 of a class name, the same in every vocabulary; case and underscores do not matter.
 
-    Colours come from a hash of the name. Two of many classes may get similar ones, which is why pictures also name
-    their regions.
+    Colours come from a hash of the name. Among many classes two may get similar ones, so pictures also name their
+    regions.
     """
     digest = hashlib.sha256(plain_name(name).encode()).digest()
     # Hue, lightness and chroma of OKLCH: steps of the same size look alike, which those of HSV do not.
@@ -32,7 +32,7 @@ def class_colour(name: str) -> tuple[int, int, int]:
         linear = _oklab_to_linear(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
         if linear.min() >= 0 and linear.max() <= 1:
             break
-        chroma *= 0.95  # a screen has no such colour; the nearest greyer one keeps hue and lightness
+        chroma *= 0.95  # outside the gamut of screens; the nearest greyer colour keeps hue and lightness
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     red, green, blue = (round(255 * float(channel)) for channel in encoded)
     return red, green, blue
@@ -50,7 +50,7 @@ def colour_labels(
         labels: (H, W) class indices; values outside 0..C-1 have no class.
         class_names: C names.
         photo: (H, W, 3) uint8 in RGB; None for plain colours.
-        plain: C flags of classes that are not coloured: they look as pixels without a class, like the photo or grey.
+        plain: C flags of classes that are not coloured: they look like pixels without a class, the photo or grey.
 
     Returns:
         (H, W, 3) uint8.
@@ -77,7 +77,7 @@ def draw_segmentation(
     photo: np.ndarray | None = None,
     plain: Sequence[bool] = (),
 ) -> np.ndarray:
-    """A label map in colours with names in its regions, and beside it a legend of its classes, most pixels first.
+    """A label map in colours with names in its regions, and next to it a legend of its classes, most pixels first.
 
     Args:
         labels, class_names, photo, plain: see :func:`colour_labels`.
@@ -88,7 +88,7 @@ def draw_segmentation(
     size = text_size(*labels.shape)
     drawn = draw_labels(labels, class_names, size, photo, plain)
     entries = legend_entries(class_shares(labels, len(class_names)), class_names)
-    return beside([drawn, draw_legend(entries, class_names, size, plain)], gap=0)
+    return side_by_side([drawn, draw_legend(entries, class_names, size, plain)], gap=0)
 
 
 def draw_labels(
@@ -98,7 +98,7 @@ def draw_labels(
     photo: np.ndarray | None = None,
     plain: Sequence[bool] = (),
 ) -> np.ndarray:
-    """:func:`colour_labels`, (H, W, 3) uint8, with each class's name where it has most room.
+    """:func:`colour_labels`, (H, W, 3) uint8, with each class's name where it has the most room.
 
     Args:
         size: of the letters in pixels; a class without room for their height gets no name.
@@ -107,7 +107,7 @@ def draw_labels(
 
     picture = Image.fromarray(colour_labels(labels, class_names, photo, plain))
     canvas, font = ImageDraw.Draw(picture), text_font(size)
-    coarse = -(-max(labels.shape) // 512)  # looking for room takes seconds in the pixels of a large photo
+    coarse = -(-max(labels.shape) // 512)  # at full size, finding room would take seconds in a large photo
     small = labels[::coarse, ::coarse]
     for row, _ in class_shares(labels, len(class_names)):
         if plain and plain[row]:
@@ -136,7 +136,7 @@ def class_shares(labels: np.ndarray, num_classes: int) -> list[tuple[int, float]
 def legend_entries(
     shares: Sequence[tuple[int, float]], class_names: Sequence[str], most: int = LEGEND_ROWS
 ) -> list[tuple[int | None, str]]:
-    """Class index and text of each row of a legend; what is beyond ``most`` rows is summed up in one without index."""
+    """Class index and text of each row of a legend; a last row without index sums up those beyond ``most``."""
     entries: list[tuple[int | None, str]] = [
         (row, f"{class_names[row]}  {_percent(share)}") for row, share in shares[:most]
     ]
@@ -171,8 +171,8 @@ def draw_legend(
     return np.asarray(image)
 
 
-def beside(pictures: Sequence[np.ndarray], gap: int) -> np.ndarray:
-    """Pictures (H, W, 3) from left to right on white paper, their upper edges in one line."""
+def side_by_side(pictures: Sequence[np.ndarray], gap: int) -> np.ndarray:
+    """Pictures (H, W, 3) from left to right on a white background, aligned at the top."""
     height = max(len(picture) for picture in pictures)
     paper = np.full((height, sum(picture.shape[1] + gap for picture in pictures) - gap, 3), 255, dtype=np.uint8)
     left = 0
@@ -183,7 +183,7 @@ def beside(pictures: Sequence[np.ndarray], gap: int) -> np.ndarray:
 
 
 def text_size(height: int, width: int) -> int:
-    """Letters in pixels that go with a picture."""
+    """Size of letters in pixels for a picture."""
     return int(np.clip(min(height, width) / 28, 11, 60))
 
 
@@ -214,7 +214,7 @@ def _oklab_to_linear(lightness: float, a: float, b: float) -> np.ndarray:
 
 
 def _readable(name: str) -> tuple[int, int, int]:
-    """Black or white letters, whichever stand out from the colour of a class."""
+    """Black or white, whichever contrasts with the colour of a class."""
     red, green, blue = class_colour(name)
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else PAPER
 

@@ -1,4 +1,4 @@
-"""What the predict tool writes for a segmenter: coloured photos, label maps and one JSON document."""
+"""The output of the predict tool for a segmenter: coloured photos, label maps and one JSON document."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def segment_photos(
     A label map has the class index of each pixel, in the size of the photo: 8 bits for at most 255 classes, else 16.
 
     Args:
-        hide_photo: draw plain colours, for photos that may not be shown.
+        hide_photo: draw plain colours, for photos that must not be shown.
 
     Returns:
         one line that says what was written.
 
     Raises:
-        UserError: a file that is no photo; a folder that cannot be written.
+        UserError: a file that is not a photo; a folder that cannot be written.
     """
     names = predictor.class_names
     images: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Photos in, label maps of any class names out: the model is loaded once, the words change."""
+"""From photos to label maps of any class names: the model is loaded once, the classes can change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from prompt_core.vocabulary import Vocabulary, plain_name
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-# Numbers that are enlarged to the photo's size at once: 128 MiB in float32.
+# Scores that are resized to the photo's size at once: 128 MiB in float32.
 AT_ONCE = 2**25
 
 
@@ -41,8 +41,8 @@ class Segmentation:
         class_names: C names.
         shares: (C,) of all pixels, in 0..1, adding up to 1.
         scores: (C,) mean score of the class over its own pixels, 0 where it has none. Scores order the classes of a
-            pixel; they are no probabilities and do not add up to 1.
-        background: C flags of the classes that were only named to catch what is not asked for.
+            pixel; they are not probabilities and do not add up to 1.
+        background: C flags of the classes that only stand for everything else.
     """
 
     labels: np.ndarray
@@ -58,7 +58,7 @@ class Segmentation:
 
 
 class OpenVocabularySegmenter:
-    """A segmenter with the resizing of photos that its configuration asks for.
+    """A segmenter with the photo size of its configuration.
 
     Args:
         model: a segmenter.
@@ -66,7 +66,7 @@ class OpenVocabularySegmenter:
             until others are set.
 
     Raises:
-        UserError: a model that classifies given regions, so that it has no label maps.
+        UserError: a model that classifies given regions and so gives no label maps.
     """
 
     def __init__(self, model: nn.Module, cfg: CfgNode) -> None:
@@ -118,15 +118,15 @@ class OpenVocabularySegmenter:
     def set_vocabulary(
         self, vocabulary: str | Sequence[str] | Vocabulary, background: str | Sequence[str] = ""
     ) -> None:
-        """Ask for other classes; nothing is loaded again.
+        """Set other classes; nothing is loaded again.
 
-        The two opinions on a region are weighted by whether training saw the class: names among the classes of
+        The two scores of a region are weighted by whether training saw the class: names among the classes of
         ``DATASETS.TRAIN`` count as seen.
 
         Args:
             vocabulary: names; or a text: a published vocabulary's or label set's name, a file of names, or names
                 joined by commas.
-            background: names of what else may be there, likewise; those that ``vocabulary`` has too are left out.
+            background: names of what else may be present, likewise; names also in ``vocabulary`` are left out.
 
         Raises:
             UserError: an absent file, a class matrix, blank or repeated names, a segmenter with a closed list of
@@ -163,7 +163,7 @@ class OpenVocabularySegmenter:
             photo: a file, or (H, W, 3) uint8 in RGB.
 
         Raises:
-            UserError: when the file is no photo, or the array is of another kind.
+            UserError: when the file is not a photo, or the array is of another kind.
         """
         classes = self._current()
         pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
@@ -211,9 +211,9 @@ class OpenVocabularySegmenter:
 
 
 def best_classes(maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The best class of each pixel in another size, with memory that does not grow with the number of classes.
+    """The best class of each pixel at another size, with memory that does not grow with the number of classes.
 
-    The same as enlarging all scores (bilinear) and taking the first of the greatest.
+    The same as resizing all scores (bilinear) and taking the first of the greatest.
 
     Args:
         maps: class scores (C, h, w).

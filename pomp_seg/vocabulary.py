@@ -1,4 +1,4 @@
-"""The classes of a segmentation, which of them training saw, and class names as users give them."""
+"""The classes of a segmenter, which of them training saw, and class names given by users."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Classes:
     seen: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raises UserError when names and flags differ in number, or there is no name."""
+        """Raises UserError when names and flags differ in number, or there are no names."""
         if not self.names:
             raise UserError("no class was given; name at least one")
         if self.seen is not None and len(self.seen) != len(self.names):
@@ -56,16 +56,16 @@ def dataset_classes(dataset: str) -> Classes:
 
 
 def batch_classes(batch: Sequence[dict[str, Any]], given: Classes | None) -> Classes:
-    """The classes that the model was given, else those of the data set that the batch comes from.
+    """The classes set on the model, else those of the data set that the batch comes from.
 
-    A batch of several data sets has their common classes. Which of them were seen is known where all agree.
+    A batch from several data sets requires the same classes. Which of them were seen is known where all agree.
 
     Raises:
         UserError: when neither is known, or the batch mixes data sets with different classes.
     """
     datasets = sorted({str(example.get("meta", {}).get("dataset_name", "")) for example in batch})
     if given is not None:
-        # The data set's names in another place: what training saw of them is still known.
+        # The same names as the data set's: which of them training saw is still known.
         if given.seen is None and len(datasets) == 1 and datasets[0] in MetadataCatalog.list():
             of_dataset = dataset_classes(datasets[0])
             return of_dataset if of_dataset.names == given.names else given
@@ -79,7 +79,7 @@ def batch_classes(batch: Sequence[dict[str, Any]], given: Classes | None) -> Cla
 
 
 def read_words(given: str | Sequence[str] | Vocabulary) -> list[str]:
-    """Class names that a user asks for, see :meth:`pomp_seg.predictor.OpenVocabularySegmenter.set_vocabulary`.
+    """Class names given by a user, see :meth:`pomp_seg.predictor.OpenVocabularySegmenter.set_vocabulary`.
 
     Raises:
         UserError: an absent file, a class matrix, blank or repeated names.
@@ -97,7 +97,7 @@ def read_words(given: str | Sequence[str] | Vocabulary) -> list[str]:
 
 
 def training_names(cfg: CfgNode) -> set[str] | None:
-    """Plain names of the classes that ``DATASETS.TRAIN`` shows a segmenter; None where they are not known here."""
+    """Plain names of the classes of ``DATASETS.TRAIN``; None where they are unknown here."""
     names: set[str] = set()
     try:
         register_configured(cfg)

@@ -195,10 +195,10 @@ def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
         raise UserError(f"{path}: a floating-point matrix (N, E) is expected, given {given}")
     names = [f"class {row}" for row in range(len(matrix))]
     metadata: dict[str, Any] = {}
-    beside = path.with_suffix(".names.json")
-    if beside.is_file():
-        notes = read_json(beside)
+    names_file = path.with_suffix(".names.json")
+    if names_file.is_file():
+        notes = read_json(names_file)
         if not isinstance(notes, dict) or not isinstance(notes.get("names"), list):
-            raise UserError(f"{beside}: an object with a list 'names' is expected; mend or remove it")
+            raise UserError(f"{names_file}: an object with a list 'names' is expected; mend or remove it")
         names, metadata = notes["names"], dict(notes.get("metadata") or {})
     return torch.from_numpy(matrix.astype(np.float32)), names, metadata | {"source": path.name}

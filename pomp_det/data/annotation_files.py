@@ -74,9 +74,9 @@ def read_categories(path: str | Path) -> list[dict[str, Any]]:
 
 
 def photo_path(root: str | Path, image: Mapping[str, Any], federated: bool = False) -> str:
-    """Where the photo of an image entry lies; for a photo inside an archive, where the archive lies.
+    """Path of the photo of an image entry; for a photo inside an archive, path of the archive.
 
-    Joined without ``..``: the photos may lie beside a folder that does not exist.
+    Joined without ``..``: the photos may be next to a folder that does not exist.
 
     Args:
         root: folder of the photos.
@@ -99,7 +99,7 @@ def _image_keys(federated: bool, image_labels: bool) -> tuple[str, ...]:
 def _require(path: str | Path, what: str, items: Sequence[Any], keys: tuple[str, ...]) -> None:
     for position, item in enumerate(items):
         if not isinstance(item, dict):
-            raise UserError(f"{path}: {what} number {position + 1} is no object but {str(item)[:40]!r}")
+            raise UserError(f"{path}: {what} number {position + 1} is not an object but {str(item)[:40]!r}")
         for key in keys:
             if key not in item:
                 shown = f"id {item['id']}" if "id" in item else f"number {position + 1}"
@@ -162,7 +162,7 @@ def _check_frequencies(path: str | Path, categories: Sequence[Mapping[str, Any]]
 def _check_category_lists(path: str | Path, images: Iterable[Mapping[str, Any]], key: str, known: set[Any]) -> None:
     for image in images:
         if not isinstance(image[key], list):
-            raise UserError(f"{path}: image id {image['id']}: {key!r} is no list")
+            raise UserError(f"{path}: image id {image['id']}: {key!r} is not a list")
         for value in image[key]:
             if not isinstance(value, int) or value not in known:
                 raise UserError(

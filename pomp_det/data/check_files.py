@@ -1,4 +1,4 @@
-"""What is there of each data set, what is missing and what is wrong, with exact paths and how to get each."""
+"""Checks of detection data sets: what is present, missing or wrong, with exact paths and how to get each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_entry(entry: DatasetEntry, root: Path) -> list[Finding]:
 
 
 def _folder(entry: DatasetEntry, root: Path) -> list[Finding]:
-    """Without annotations it can only be said whether the folder of the photos is there."""
+    """Without annotations, only the existence of the folder of photos can be checked."""
     folder = root / entry.images
     if folder.is_dir():
         return [Finding(entry.name, folder, PRESENT, "photos; not counted without annotations")]
@@ -70,7 +70,7 @@ def _photos(entry: DatasetEntry, root: Path, document: dict[str, Any]) -> Findin
         archives = f" in {len(paths):,} files" if len(paths) < count else ""
         return Finding(entry.name, folder, PRESENT, f"{count:,} photos{archives}")
     first = os.path.relpath(missing[0], folder)
-    detail = f"{len(missing):,} of {len(paths):,} files are not there, the first is {first}"
+    detail = f"{len(missing):,} of {len(paths):,} files are missing, the first is {first}"
     return Finding(entry.name, folder, MISSING, detail, entry.images_advice(root))
 
 
@@ -84,7 +84,7 @@ def _out_of_date(path: Path, root: Path) -> str | None:
     except UserError as error:
         return str(error)
     inputs = known.get("inputs", {}) if isinstance(known, dict) else {}
-    # What is no file below the root (a list of photos) cannot be compared here.
+    # Inputs that are not files below the root (a list of photos) cannot be compared here.
     present = {
         name: sha256_of_file(root / name) if (root / name).is_file() else digest for name, digest in inputs.items()
     }

@@ -55,7 +55,7 @@ class GroundTruthMapper:
         Raises:
             UnreadableImage: a UserError that names the file, when the photo cannot be read or has another size than the
                 record says.
-            UserError: when ground truth is asked for and the record has no annotations.
+            UserError: when ground truth is requested and the record has no annotations.
         """
         example = dict(dataset_dict)
         annotations = example.pop("annotations", None)
@@ -71,13 +71,13 @@ class GroundTruthMapper:
 
 
 def _instances(annotations: Sequence[Mapping[str, Any]], transform: T.Transform, shape: tuple[int, int]) -> Instances:
-    kept = [
+    boxes = [
         # Boxes and classes only: masks would be drawn for nothing. Transforming changes the dictionary.
         {key: annotation[key] for key in ("bbox", "bbox_mode", "category_id")}
         for annotation in annotations
         if not annotation.get("iscrowd", 0)
     ]
-    moved = [detection_utils.transform_instance_annotations(annotation, transform, shape) for annotation in kept]
+    moved = [detection_utils.transform_instance_annotations(annotation, transform, shape) for annotation in boxes]
     return detection_utils.filter_empty_instances(detection_utils.annotations_to_instances(moved, shape))
 
 

@@ -42,28 +42,28 @@ def training_records(cfg: CfgNode) -> tuple[Records, list[int]]:
     classes: list[str] | None = None
     for source, (name, kind) in enumerate(zip(cfg.DATASETS.TRAIN, kinds, strict=True)):
         metadata = registered_metadata(name)
-        found = DatasetCatalog.get(name)
+        records_of_set = DatasetCatalog.get(name)
         if kind == "box":
             if metadata.get("evaluator_type") == "image_labels":
                 raise UserError(f"data set {name!r} has image labels; DATALOADER.DATASET_ANN says 'box' for it")
             if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-                found = filter_images_with_only_crowd_annotations(found)
+                records_of_set = filter_images_with_only_crowd_annotations(records_of_set)
             if cfg.MODEL.MASK_ON:
-                _check_masks(name, found, cfg.INPUT.MASK_FORMAT)
-        elif any("pos_category_ids" not in record for record in found[:1]):
+                _check_masks(name, records_of_set, cfg.INPUT.MASK_FORMAT)
+        elif any("pos_category_ids" not in record for record in records_of_set[:1]):
             raise UserError(f"data set {name!r} has no image labels; DATALOADER.DATASET_ANN says {kind!r} for it")
-        if not found:
+        if not records_of_set:
             raise UserError(f"data set {name!r} has no images to train on")
         if classes is not None and list(metadata.thing_classes) != classes:
             raise UserError(f"data set {name!r} has other classes than {cfg.DATASETS.TRAIN[0]!r}; they share one head")
         classes = list(metadata.thing_classes)
-        records.extend({**record, "dataset_source": source} for record in found)
-        sizes.append(len(found))
+        records.extend({**record, "dataset_source": source} for record in records_of_set)
+        sizes.append(len(records_of_set))
     return records, sizes
 
 
 def _check_masks(name: str, records: Records, mask_format: str) -> None:
-    """Images without masks train the boxes alone; a data set without any is a mistake, as is another mask format."""
+    """Images without masks train only the boxes; a data set without any is an error, as is another mask format."""
     annotated = [
         [annotation for annotation in record["annotations"] if not annotation.get("iscrowd", 0)] for record in records
     ]
@@ -142,7 +142,7 @@ def build_train_loader(
 
     Args:
         cfg: with ``DATASETS.TRAIN``, ``DATALOADER``, ``INPUT`` and ``SOLVER`` as in published files.
-        start: iteration that the run begins or goes on with; the batches before it are skipped. Give ``SEED`` a value
+        start: iteration that the run starts or continues with; the batches before it are skipped. Give ``SEED`` a value
             to get the same batches as the run that is resumed.
         mapper: record to example; default :class:`MixedDatasetMapper`.
 

@@ -161,14 +161,14 @@ def check_per_dataset(key: str, values: Sequence[Any], count: int) -> None:
 
 
 class ShiftingCrop(CropTransform):
-    """A crop that moves polygons with the image and leaves them whole.
+    """A crop that shifts polygons with the image and does not cut them.
 
     fvcore's crop intersects polygons with the crop, which needs shapely and time. Masks are only ever drawn inside a
     box, and boxes are cut at the edge, so what hangs over an edge changes nothing.
     """
 
     def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
-        """Polygons (n, 2) each, in coordinates of the crop; points may lie outside it."""
+        """Polygons (n, 2) each, in coordinates of the crop; points may be outside it."""
         return [self.apply_coords(polygon) for polygon in polygons]
 
 

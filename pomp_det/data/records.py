@@ -1,7 +1,7 @@
 """Annotation files as Detectron2's dataset dictionaries, with contiguous class indices.
 
-Detectron2's own loaders of COCO and LVIS files assert or pass over what is wrong with a file, and the one of LVIS needs
-lvis-api, which NumPy 1.24 stopped; these name what is wrong and count what is left out.
+Detectron2's own loaders of COCO and LVIS files assert or ignore faults of a file, and the one of LVIS needs
+lvis-api, which NumPy 1.24 broke; these name faults and count what is left out.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def _register(
     class_groups: dict[str, list[int]],
     advice: str,
 ) -> None:
-    # Either catalog may know the name alone: reading metadata of any name creates them.
+    # Only one of the catalogs may know the name: reading metadata of any name creates them.
     DatasetCatalog.pop(name, None)
     MetadataCatalog.pop(name, None)
     loader: Callable[..., Any] = (

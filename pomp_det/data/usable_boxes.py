@@ -20,7 +20,7 @@ EXAMPLES = 5
 
 @dataclass
 class Problems:
-    """What was dropped or noticed in a file.
+    """Dropped entries and remarks of a file.
 
     Attributes:
         counts: how often each kind of problem occurs.
@@ -87,8 +87,8 @@ def usable_annotations(
             f"{path}: {dropped} of {len(annotations)} boxes cannot be used ({problems.lines()[0]}); "
             "boxes are expected as x, y, width, height in pixels of the image"
         )
-    for image_id, found in by_image.items():
-        by_image[image_id] = _all_masks_or_none(found, problems)
+    for image_id, usable in by_image.items():
+        by_image[image_id] = _all_masks_or_none(usable, problems)
     return by_image, problems
 
 
@@ -116,7 +116,7 @@ def is_polygon(polygon: Any) -> bool:
 
 
 def _mask_problem(segmentation: Any, width: int, height: int) -> str | None:
-    """Polygons that enclose nothing, or run lengths that do not cover the image; an absent mask is no problem."""
+    """Polygons that enclose nothing, or run lengths that do not cover the image; an absent mask is not a problem."""
     if not segmentation:
         return None
     if isinstance(segmentation, dict):

@@ -47,13 +47,13 @@ def read_noun_index(path: str | Path) -> dict[str, list[str]]:
 
 def wnids_of_synsets(synsets: Iterable[str], senses: dict[str, list[str]]) -> dict[str, str]:
     """WordNet id of each synset name (``dog.n.01``) that the index knows."""
-    found = {}
+    wnids = {}
     for synset in synsets:
         lemma, _, number = synset.rsplit(".", 2)
         ids = senses.get(lemma.lower(), [])
         if number.isdecimal() and 0 < int(number) <= len(ids):
-            found[synset] = ids[int(number) - 1]
-    return found
+            wnids[synset] = ids[int(number) - 1]
+    return wnids
 
 
 def read_mapping(path: str | Path) -> dict[str, str]:
@@ -62,15 +62,15 @@ def read_mapping(path: str | Path) -> dict[str, str]:
     Raises:
         UserError: when the file is absent, or a line has another form.
     """
-    found: dict[str, str] = {}
+    mapping: dict[str, str] = {}
     for number, line in enumerate(_lines(path), start=1):
         fields = line.split("#")[0].split()
         if not fields:
             continue
         if len(fields) != 2 or not _is_wnid(fields[0]) or fields[1].count(".") < 2:
             raise UserError(f"{path}, line {number}: expected a WordNet id and a synset name, as in n02084071 dog.n.01")
-        found[fields[1]] = fields[0]
-    return found
+        mapping[fields[1]] = fields[0]
+    return mapping
 
 
 def read_wnids(path: str | Path) -> set[str]:
@@ -79,14 +79,14 @@ def read_wnids(path: str | Path) -> set[str]:
     Raises:
         UserError: when the file is absent, or a line begins with something else.
     """
-    found = set()
+    wnids = set()
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         if not _is_wnid(line.split()[0]):
             raise UserError(f"{path}, line {number}: expected a WordNet id such as n02084071")
-        found.add(line.split()[0])
-    return found
+        wnids.add(line.split()[0])
+    return wnids
 
 
 def _lines(path: str | Path) -> list[str]:

@@ -81,7 +81,7 @@ class DetectionEvaluator(DatasetEvaluator):
         self._with_masks = False
 
     def reset(self) -> None:
-        """Begin anew; the main process removes what an earlier run left."""
+        """Start over; the main process removes the files of an earlier run."""
         if comm.is_main_process():
             clear_predictions(self._folder)
             self._write_manifest(None)
@@ -113,8 +113,8 @@ class DetectionEvaluator(DatasetEvaluator):
                 f"the model predicts class {row['category_id'] + 1} of more than the {len(self._category_ids)} classes "
                 f"of {self._manifest['dataset']!r}; give it that data set's classifier"
             )
-        kept = {key: value for key, value in row.items() if key != "image_id"}
-        return {**kept, "category_id": self._category_ids[row["category_id"]]}
+        rest = {key: value for key, value in row.items() if key != "image_id"}
+        return {**rest, "category_id": self._category_ids[row["category_id"]]}
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Score on the main process: ``{"bbox": {"AP": …}, "segm": {…}}`` in percent; None on the other ranks."""

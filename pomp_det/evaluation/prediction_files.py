@@ -39,7 +39,7 @@ def clear_predictions(folder: Path) -> None:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write what scoring needs to know besides the detections."""
+    """Write what scoring needs in addition to the detections."""
     write_json(folder / SUBFOLDER / MANIFEST, manifest)
 
 
@@ -73,13 +73,13 @@ class PredictionWriter:
         self._stream: TextIO | None = open(self._partial, "w", encoding="ascii")  # noqa: SIM115 - closed in close()
 
     def write(self, image_id: int, instances: Sequence[dict[str, Any]]) -> None:
-        """Append one image; an image without detections is written too: it was looked at."""
+        """Append one image; an image without detections is also written, as evaluated."""
         assert self._stream is not None, "the file is closed"
         line = {"image_id": int(image_id), "instances": list(instances)}
         try:
             self._stream.write(json.dumps(line, allow_nan=False) + "\n")
         except ValueError as error:
-            raise UserError(f"image {image_id} has a box or score that is no finite number: {error}") from error
+            raise UserError(f"image {image_id} has a box or score that is not finite: {error}") from error
 
     def close(self) -> None:
         """Finish the file and give it its name."""
@@ -90,7 +90,7 @@ class PredictionWriter:
 
 
 class PredictionIndex:
-    """Where each image lies in the files of all ranks: 16 bytes of memory an image.
+    """Position of each image in the files of all ranks: 16 bytes of memory per image.
 
     Images are read in the order of their ids, so that results do not depend on how ranks shared them out. An image
     that two ranks predicted (samplers pad) counts once.

@@ -1,4 +1,4 @@
-"""What a number means: the protocol that it was computed by, and which detections it lets count."""
+"""The protocol of a number: how it was computed, and which detections count."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def top_of_image(instances: Sequence[dict[str, Any]], limit: int) -> list[dict[s
     """The detections of one image with the highest scores, over all classes and before any matching.
 
     As in lvis-api: images within the limit keep their order, others are sorted by score and ties keep theirs. A cap
-    inside the matching, as COCO has it, counts each class alone and lets more through.
+    inside the matching, as COCO has it, counts each class separately and lets more pass.
     """
     if len(instances) <= limit:
         return list(instances)
@@ -129,6 +129,6 @@ def top_of_class(categories: np.ndarray, scores: np.ndarray, limit: int = FIXED_
     ordered = categories[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=int)
     rank = np.arange(len(ordered)) - np.repeat(first, np.diff(np.r_[first, len(ordered)]))
-    kept = np.zeros(len(scores), dtype=bool)
-    kept[order[rank < limit]] = True
-    return kept
+    mask = np.zeros(len(scores), dtype=bool)
+    mask[order[rank < limit]] = True
+    return mask

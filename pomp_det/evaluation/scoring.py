@@ -205,19 +205,19 @@ def _scored(
 ) -> Iterator[dict[str, Any]]:
     """What the scorer sees: LVIS's caps are applied here, COCO's inside the scorer; a mask result carries no box.
 
-    With a box beside a mask, lvis-api takes the area of the box for small, medium and large.
+    With a box and a mask, lvis-api takes the area of the box for small, medium and large.
     """
     shape = "bbox" if task == "bbox" else "segmentation"
     number = 0
     for image_id, instances in index:
-        kept = instances
+        scored = instances
         if chosen is not None:
-            kept = [instance for place, instance in enumerate(instances, start=number) if chosen[place]]
+            scored = [instance for place, instance in enumerate(instances, start=number) if chosen[place]]
             number += len(instances)
         elif protocol.kind == "lvis":
             assert protocol.detections is not None
-            kept = top_of_image(instances, protocol.detections)
-        for instance in kept:
+            scored = top_of_image(instances, protocol.detections)
+        for instance in scored:
             if shape not in instance:
                 raise UserError(f"the predictions for image {image_id} have no {shape!r}; leave the task {task!r} out")
             yield {

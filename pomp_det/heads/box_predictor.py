@@ -145,7 +145,7 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         return self.scoring.fast and zero_shot and self.use_sigmoid_ce and not self.scoring.one_class_per_proposal
 
     def stage_scores(self, x: Tensor) -> tuple[StageScores, Tensor]:
-        """What the logits of region features (R, …) are the product of, and the box shifts (R, 4)."""
+        """The factors of the logits of region features (R, …), and the box shifts (R, 4)."""
         x = x.flatten(start_dim=1)
         classifier = self.cls_score
         return StageScores(classifier.project(x), classifier.columns(), classifier.cls_bias), self.bbox_pred(x)
@@ -203,7 +203,7 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
 
     @property
     def class_counts(self) -> ClassCounts:
-        """What the box loss knows of its classes; to be set as one when the classes change."""
+        """The class data of the box loss; to be set together when the classes change."""
         return ClassCounts(getattr(self, "freq_weight", None), self.held_out, self._counts_missing)
 
     @class_counts.setter
@@ -214,7 +214,7 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
 
     @property
     def missing_counts(self) -> str:
-        """Why counts or frequencies that the box loss needs are not known; empty where nothing is missing."""
+        """Why counts or frequencies that the box loss needs are unknown; empty where nothing is missing."""
         needed = self.class_choice.by_counts or self.class_choice.hold_out
         return self.class_counts.missing if needed else ""
 

@@ -15,7 +15,7 @@ from prompt_core.files import read_json
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """What a box loss knows of its C classes.
+    """Data of a box loss on its C classes.
 
     A file of counts that is absent or of other classes is no error of a model that only predicts, so the reason is kept
     and raised by what needs the counts.

@@ -14,7 +14,7 @@ SMALLEST_SIDE = 8  # pixels; a crop of less is mostly what resizing makes of it
 
 
 class Distillation(NamedTuple):
-    """What the region embeddings of a batch are pulled towards.
+    """The targets of the region embeddings of a batch.
 
     Attributes:
         regions: ``proposal_boxes`` (R_i, 4) of each image.
@@ -41,7 +41,7 @@ def best_regions(proposals: Sequence[Instances], limit: int) -> list[Instances]:
 
 
 def no_regions(proposals: Sequence[Instances]) -> Distillation:
-    """Of a batch that nothing is distilled from: its losses are there, and 0."""
+    """For a batch without distillation: its losses exist and are 0."""
     boxes = [image.proposal_boxes.tensor.detach()[:0] for image in proposals]
     regions = [
         Instances(image.image_size, proposal_boxes=Boxes(none)) for image, none in zip(proposals, boxes, strict=True)

@@ -1,4 +1,4 @@
-"""Losses of images that come with labels and without boxes: which proposal stands for a label?
+"""Losses of images that come with labels and without boxes: which proposal represents a label?
 
 Pure functions (Detic, arXiv 2201.02605, section 4.2, and its published code).
 """

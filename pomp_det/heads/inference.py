@@ -15,7 +15,7 @@ ROUNDING = 1e-3  # far more than float32 is off by
 
 
 class StageScores(NamedTuple):
-    """What a stage's class logits are the product of.
+    """The factors of a stage's class logits.
 
     Attributes:
         projected: (R, E) region features in the classes' space.
@@ -122,8 +122,8 @@ def fast_detections(
     boxes stand. Classes are kept apart by an offset instead of a loop.
 
     Args:
-        proposal_scores: (R,), or None where the class score stands alone.
-        chunk: classes that are looked at together.
+        proposal_scores: (R,), or None where only the class score counts.
+        chunk: classes that are processed together.
     """
     clipped = clip_boxes(boxes, image_size)
     pairs = best_pairs(stages, proposal_scores, boxes, score_threshold, limit, chunk)
@@ -146,7 +146,7 @@ class SharedClasses:
         self.same = False
 
     def __call__(self, stages: Sequence[StageScores]) -> list[StageScores]:
-        """The stages, with the first one's matrix in the place of equal ones."""
+        """The stages, with the first one's matrix instead of equal ones."""
         first = stages[0].weight
         # Tensors made in inference mode cannot change, and do not count their versions.
         seen = [(stage.weight, -1 if stage.weight.is_inference() else stage.weight._version) for stage in stages]
@@ -183,10 +183,10 @@ def best_pairs(
     the bar, and only these are scored. Proposals whose own score is too low for the bar are not even multiplied.
 
     Args:
-        proposal_scores: (R,), or None where the class score stands alone.
+        proposal_scores: (R,), or None where only the class score counts.
         boxes: (R, 4); regions whose box or features are not finite are left out.
         limit: below 0 for all pairs above ``score_threshold``.
-        chunk: classes that are looked at together.
+        chunk: classes that are processed together.
 
     Returns:
         by falling score; ties in the order of classes, then regions.
@@ -289,7 +289,7 @@ def classwise_nms(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: flo
 def _standing(boxes: Tensor, pairs: Pairs, nms_threshold: float, limit: int) -> Tensor:
     """Indices of the ``limit`` best pairs that stand, by falling score; ``pairs`` by falling score.
 
-    A box is only ever dropped for a better one, so the best pairs settle the result: more of them are looked at only
+    A box is only ever dropped for a better one, so the best pairs settle the result: more of them are processed only
     while fewer than ``limit`` stand.
 
     Args:

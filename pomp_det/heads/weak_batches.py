@@ -1,4 +1,4 @@
-"""What both kinds of heads do with images that have labels or captions instead of boxes."""
+"""The common part of both kinds of heads for images with labels or captions instead of boxes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WeakOptions(NamedTuple):
     """Options of image-labelled batches.
 
     Attributes:
-        num_proposals: the best proposals that are looked at.
+        num_proposals: number of the best proposals to use.
         add_image_box: append the whole image to them.
         image_box_size: its sides as a fraction of the image's.
         with_labels: batches may carry labels, so every batch reports ``image_loss``.
@@ -65,7 +65,7 @@ class WeakOptions(NamedTuple):
 
 
 class WeakTargets(NamedTuple):
-    """What a batch without boxes is annotated with.
+    """The annotations of a batch without boxes.
 
     Attributes:
         kind: ``image``, ``caption`` or ``captiontag``.
@@ -81,7 +81,7 @@ class WeakTargets(NamedTuple):
 
 
 def top_proposals(proposals: Sequence[Instances], options: WeakOptions) -> list[Instances]:
-    """The best proposals of each image, clipped to it, without gradient, and where asked for the whole image last."""
+    """The best proposals of each image, clipped to it, without gradient, optionally with the whole image last."""
     result = []
     for image in proposals:
         height, width = image.image_size

@@ -1,4 +1,4 @@
-"""What the cascade and the C4 heads share: the choice between detection, box losses and weak losses."""
+"""The common part of the cascade and the C4 heads: detection, box losses or weak losses."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class WeakHeads(ROIHeads):
         Args:
             targets: with ``gt_boxes``, ``gt_classes`` and, where the data has them, ``gt_masks``.
             weak_targets: image labels or captions of a batch without boxes.
-            distillation: image embeddings of regions; None for a batch that nothing is distilled from.
+            distillation: image embeddings of regions; None for a batch without distillation.
         """
         if not self.training:
             detections = self._detect(features, proposals)
@@ -124,8 +124,9 @@ class WeakHeads(ROIHeads):
         if distillation is None:
             distillation = no_regions(proposals)
         return {
-            f"loss_distillation{ending}": self.distillation_weight * distillation_loss(found, distillation.embeddings)
-            for ending, found in self.region_embeddings(features, distillation.regions).items()
+            f"loss_distillation{ending}": self.distillation_weight
+            * distillation_loss(embeddings, distillation.embeddings)
+            for ending, embeddings in self.region_embeddings(features, distillation.regions).items()
         }
 
     def _no_mask_loss(self) -> dict[str, Tensor]:

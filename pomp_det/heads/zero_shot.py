@@ -62,13 +62,13 @@ class ZeroShotClassifier(nn.Module):
         """Take other classes, (C, E) of any norm.
 
         Raises:
-            UserError: when the width E is not the projection's, or there is no class.
+            UserError: when the width E is not the projection's, or there are no classes.
         """
         if class_matrix.dim() != 2 or len(class_matrix) == 0 or class_matrix.shape[1] != self.linear.out_features:
             raise UserError(
                 f"class matrix {tuple(class_matrix.shape)} from {source}: the detector needs (classes, "
                 f"{self.linear.out_features}); use features of the CLIP it was trained with, or set "
-                "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM and train anew"
+                "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM and train again"
             )
         weight = class_matrix.to(device=self.zs_weight.device, dtype=self.linear.weight.dtype).T  # (E, C)
         weight = torch.cat((weight, weight.new_zeros(len(weight), 1)), dim=1)  # (E, C + 1)

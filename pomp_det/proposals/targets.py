@@ -127,8 +127,8 @@ def _own_cells(grid: Grid, level: int, image: int, boxes: Sequence[Tensor]) -> T
     """Indices, in the order of :class:`Targets`, of the centre cells of an image's boxes that the level takes."""
     first = sum(grid.sizes[:level])
     stride, limits = grid.strides[first], grid.ranges[first : first + 1]
-    kept = boxes[image][_takes(boxes[image], limits)[0]]
-    cells = ((kept[:, :2] + kept[:, 2:]) / 2 / stride).long()  # (K, 2) column, row
+    taken = boxes[image][_takes(boxes[image], limits)[0]]
+    cells = ((taken[:, :2] + taken[:, 2:]) / 2 / stride).long()  # (K, 2) column, row
     start = first * len(boxes) + image * grid.sizes[level]
     return start + cells[:, 1] * grid.widths[level] + cells[:, 0]
 

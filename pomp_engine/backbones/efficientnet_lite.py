@@ -25,7 +25,7 @@ def add_backbone_config(cfg: CfgNode) -> None:
 
 
 class FrozenNormAct(FrozenBatchNorm2d):
-    """Detectron2's frozen batch-norm with timm's activation behind it; timm's own is slower in inference."""
+    """Detectron2's frozen batch-norm with timm's activation after it; timm's own is slower in inference."""
 
     def __init__(self, norm: BatchNormAct2d) -> None:
         super().__init__(norm.num_features, norm.eps)
@@ -124,13 +124,13 @@ def backbone_weights(
         translated = {key: state[key] for key in network}
     else:
         return None
-    unused = ("conv_head.", "bn2.", "classifier.")  # behind the last stage
+    unused = ("conv_head.", "bn2.", "classifier.")  # after the last stage
     prefix = f"{place}.base." if place else "base."
     return {prefix + key: value for key, value in translated.items() if not key.startswith(unused)}
 
 
 @BACKBONE_REGISTRY.register()
 def build_efficientnet_lite_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """The stages of ``MODEL.EFFICIENTNET`` alone: ``layer2`` to ``layer5`` of strides 4, 8, 16, 32."""
+    """Only the stages of ``MODEL.EFFICIENTNET``: ``layer2`` to ``layer5`` of strides 4, 8, 16, 32."""
     node = cfg.MODEL.EFFICIENTNET
     return EfficientNetStages(node.NAME, node.NORM, node.FREEZE_AT, out_levels=(2, 3, 4, 5))

@@ -25,7 +25,7 @@ def register_outside_backbone(cfg: CfgNode) -> CfgNode:
         return cfg
     builder = load_object(name, "MODEL.BACKBONE.NAME")
     if not callable(builder):
-        raise UserError(f"MODEL.BACKBONE.NAME is {name!r}, which is no function; expected builder(cfg, input_shape)")
+        raise UserError(f"MODEL.BACKBONE.NAME is {name!r}, which is not a function; expected builder(cfg, input_shape)")
     registered = builder.__name__
     if registered in BACKBONE_REGISTRY and BACKBONE_REGISTRY.get(registered) is not builder:
         raise UserError(

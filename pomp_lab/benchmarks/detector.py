@@ -1,4 +1,4 @@
-"""Inference time of a detector by its number of classes, in all and part by part."""
+"""Inference time of a detector by its number of classes, in total and part by part."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from pomp_lab.benchmarks.harness import spread, target, tell
 from prompt_core.classifier import TextClassifier
 from prompt_core.command_line import print_table
 
-GROWTH = (1203, 21843, 1.5)  # the time per image may grow so much from the first to the second number of classes
-# Class scores are projection, product with the class matrix, choice and suppression; pasting brings boxes and masks to
-# the size of the photo. What belongs to no other part is the rest.
+GROWTH = (1203, 21843, 1.5)  # bound on the growth of the time per image from the first to the second number of classes
+# Class scores are projection, product with the class matrix, selection and suppression; pasting resizes boxes and masks
+# to the photo. The rest is what belongs to no other part.
 PARTS = ("backbone", "proposals", "box heads", "class scores", "masks", "pasting", "rest")
 
 
 class PartTimer:
-    """Seconds that a detector spends in each of :data:`PARTS`; a part within another is taken out of that one.
+    """Seconds that a detector spends in each of :data:`PARTS`; a nested part is subtracted from the outer one.
 
     Args:
-        device: a GPU is waited for whenever a part begins or ends.
+        device: a GPU is synchronised whenever a part starts or ends.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -70,7 +70,7 @@ class PartTimer:
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        """Time the parts of ``model`` as long as the context lasts."""
+        """Time the parts of ``model`` inside the context manager."""
         heads: Any = model.roi_heads
         calls: list[tuple[Any, str, str]] = [
             (model.backbone, "forward", "backbone"),
@@ -89,7 +89,7 @@ class PartTimer:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
+    """Seconds, after waiting for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -103,8 +103,8 @@ def measure_classes(
 ) -> list[dict[str, Any]]:
     """Time per image with each class matrix.
 
-    The matrices take turns, so that a slow spell of the machine falls on all of them. Totals are measured undisturbed,
-    parts in calls of their own. The detector keeps the last matrix.
+    The matrices take turns, so that a slow phase of the machine affects all of them. Totals are measured without
+    instrumentation, parts in separate calls. The detector keeps the last matrix.
 
     Args:
         model: a detector with zero-shot classifiers.
@@ -156,7 +156,7 @@ def measure_classes(
 
 
 def _observe(model: nn.Module, inputs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """One untimed run: how much there was to score and to find, means over the images."""
+    """One untimed run: numbers of proposals, scored pairs and detections, means over the images."""
     from pomp_det.heads import box_predictor
 
     original = box_predictor.fast_detections
@@ -176,9 +176,9 @@ def _observe(model: nn.Module, inputs: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def growth(rows: Sequence[Mapping[str, Any]], low: int, high: int) -> float | None:
-    """How many times the time per image of ``low`` classes ``high`` classes take; None unless both were measured.
+    """Ratio of the times per image of ``high`` and ``low`` classes; None unless both were measured.
 
-    The median over the turns: the two times of one turn lie close together, so a slow spell falls on both.
+    The median over the turns: the two times of a turn are measured close together, so a slow phase affects both.
     """
     seconds = {row["classes"]: row["seconds"]["all"] for row in rows}
     if low not in seconds or high not in seconds:
@@ -187,7 +187,7 @@ def growth(rows: Sequence[Mapping[str, Any]], low: int, high: int) -> float | No
 
 
 def classes_report(rows: Sequence[Mapping[str, Any]], set_up: Mapping[str, Any]) -> dict[str, Any]:
-    """The document of :func:`measure_classes`' rows, with the growth that is bounded where it was measured."""
+    """The document of :func:`measure_classes`' rows, with the bounded growth where it was measured."""
     low, high, most = GROWTH
     ratio = growth(rows, low, high)
     bounded = None if ratio is None else {"from": low, "to": high, **target(ratio, high=most)}
@@ -195,7 +195,7 @@ def classes_report(rows: Sequence[Mapping[str, Any]], set_up: Mapping[str, Any])
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """A column for each number of classes, with milliseconds in all and of each part."""
+    """A column for each number of classes, with milliseconds in total and of each part."""
     rows = report["classes"]
     table = Table("per image", *(f"{row['classes']:,} classes" for row in rows))
     for column in table.columns[1:]:

@@ -1,4 +1,4 @@
-"""What a detector is measured on: photos at the size of its configuration, and class matrices of several sizes."""
+"""Inputs to measure a detector on: photos at the size of its configuration, and class matrices of several sizes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_inputs(cfg: CfgNode, photos: Sequence[str | Path]) -> list[dict[str, An
         photos: files, and folders that are searched with their subfolders.
 
     Raises:
-        UserError: a path that is not there, a folder without photos, or a file that is no photo.
+        UserError: a path that does not exist, a folder without photos, or a file that is not a photo.
     """
     mapper = build_test_mapper(cfg)
     return [mapper({"file_name": str(file)}) for file in find_photos(photos)]
@@ -45,7 +45,7 @@ def random_inputs(cfg: CfgNode, count: int, seed: int = 0) -> list[dict[str, Any
     generator = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
-            # Patches of one colour: proposals differ more on them than on noise of single pixels.
+            # Patches of one colour: proposals differ more on them than on pixel noise.
             patches = generator.integers(0, 256, (HEIGHT // 32, WIDTH // 32, 3), dtype=np.uint8)
             picture = Image.fromarray(patches).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
             picture.save(Path(folder) / f"{number:04d}.png")
@@ -55,8 +55,9 @@ def random_inputs(cfg: CfgNode, count: int, seed: int = 0) -> list[dict[str, Any
 def matrices_by_count(model: nn.Module, counts: Sequence[int], seed: int = 0) -> list[TextClassifier]:
     """Class matrices of the given sizes for a detector.
 
-    Rows of its own matrix as far as they go; a larger matrix has random rows instead, with the mean and covariance of
-    its own rows, so that scores spread alike. A detector whose matrix is random gets random directions.
+    A smaller matrix has the first rows of the detector's own; a larger one has random rows instead, with the mean and
+    covariance of its own rows, so that scores have the same spread. A detector with a random matrix gets random
+    directions.
 
     Raises:
         UserError: when the detector has no zero-shot classifier.
@@ -110,7 +111,7 @@ def matrices_by_vocabulary(
             continue
         vocabulary = Vocabulary.load(name)
         encoder = encoder or load_clip(clip, pretrained)
-        # One name tells the width before thousands are encoded.
+        # One name gives the width before thousands are encoded.
         given = TextClassifier.build(encoder, vocabulary.names[:1], prompt).weight.shape[1]
         if given != width:
             raise UserError(
@@ -118,7 +119,7 @@ def matrices_by_vocabulary(
                 "--clip, or --classes instead of --vocabularies"
             )
         weight = TextClassifier.build(encoder, vocabulary, prompt).weight
-        source = f"{len(weight)} classes of {name} behind {prompt!r}, CLIP {clip}"
+        source = f"{len(weight)} classes of {name} with {prompt!r}, CLIP {clip}"
         matrices.append(ClassMatrix(weight, list(vocabulary.names), source))
     return matrices
 

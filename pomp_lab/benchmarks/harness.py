@@ -1,7 +1,7 @@
-"""What all benchmarks share: fresh processes in turns, time and memory, the spread of repeats, the machine.
+"""Shared parts of all benchmarks: fresh processes in turns, time and memory, the spread of repeats, the machine.
 
-Memory needs the fresh process: an allocator keeps freed pages, so that a second piece of work in the same process
-would find its memory already resident and seem to need none.
+Memory needs a fresh process: an allocator keeps freed pages, so a second piece of work in the same process would find
+its memory already resident and seem to need none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from prompt_core.errors import UserError, run_command
 from prompt_core.evaluation.protocol import package_versions, processor_name
 
-PAGE = 4096  # bytes; less memory than this cannot be told from none
+PAGE = 4096  # bytes; less memory than this cannot be distinguished from none
 
 # Keyword arguments, which JSON can hold, to what was measured, ``seconds`` and perhaps ``extra_bytes`` among it.
 Measure = Callable[..., dict[str, Any]]
@@ -37,15 +37,15 @@ def take_turns(
     repeats: int,
     failed: dict[str, str] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Measure each job ``repeats`` times, in turns, so that a slow spell of the machine falls on all of them.
+    """Measure each job ``repeats`` times, in turns, so that a slow phase of the machine affects all of them.
 
     Args:
-        measure: a function of a module, called in a process of its own for each measurement.
+        measure: a module-level function, called in a separate process for each measurement.
         jobs: keyword arguments of each.
-        failed: gets the reason of each job whose process fails, which is then left out; None stops there.
+        failed: gets the reason for each job whose process fails, which is then left out; None raises the error.
 
     Returns:
-        what was measured of each job, one for each turn.
+        for each job, one measurement per turn.
 
     Raises:
         UserError: with the last line of a process that fails.
@@ -101,18 +101,18 @@ def spreads(turns: Sequence[Mapping[str, Any]], quantities: Sequence[str]) -> di
 
 
 def measure_memory(work: Callable[[], Any], warm: bool = False, long: float = math.inf) -> dict[str, Any]:
-    """``seconds`` of a call, how far it raised the resident memory, the peak itself, and its ``result``.
+    """``seconds`` of a call, the increase of resident memory, its peak, and the ``result``.
 
     Args:
         warm: time a second call; the memory is that of the first.
         long: seconds of a first call that need no second one.
 
     Raises:
-        UserError: where the system does not tell the peak.
+        UserError: where the system does not report the peak.
     """
     gc.collect()
     try:
-        # Freed pages that stay resident would be used by the work without being counted.
+        # The work would use freed pages that are still resident without their being counted.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # peak := present
     except (OSError, AttributeError) as error:
@@ -126,7 +126,7 @@ def measure_memory(work: Callable[[], Any], warm: bool = False, long: float = ma
 
 
 def measure_gpu_memory(work: Callable[[], Any]) -> dict[str, Any]:
-    """The same as :func:`measure_memory` of a warm call, by torch's account of GPU memory."""
+    """The same as :func:`measure_memory` of a warm call, by torch's statistics of GPU memory."""
     import torch
 
     torch.cuda.synchronize()
@@ -155,10 +155,10 @@ def machine_description(*packages: str) -> dict[str, Any]:
     """What times depend on: processor, cores, load, versions.
 
     Args:
-        packages: whose versions are told besides the usual ones.
+        packages: packages whose versions are added to the usual ones.
 
     Returns:
-        ``cpu``, ``cores``, ``load_average`` (of the last minute; None where the system does not tell) and ``versions``.
+        ``cpu``, ``cores``, ``load_average`` (of the last minute; None where it is unknown) and ``versions``.
     """
     return {
         "cpu": processor_name(),
@@ -196,7 +196,7 @@ def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        # Detectron2 comes under several distribution names; once imported, it tells its version itself.
+        # Detectron2 comes under several distribution names; once imported, it has a version attribute.
         return str(getattr(sys.modules.get(package), "__version__", "absent"))
 
 

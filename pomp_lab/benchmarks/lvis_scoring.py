@@ -41,10 +41,10 @@ def compare_scorers(
     Args:
         detections: of each image; the scorers look at the best 300.
         task: ``bbox`` or ``segm``.
-        repeats: measurements of each side, in turns.
+        repeats: measurements of each scorer, in turns.
 
     Returns:
-        what was scored (``images``, ``classes``, ``annotations``, ``detections`` of all images); of each side
+        what was scored (``images``, ``classes``, ``annotations``, ``detections`` of all images); for each scorer
         ``numbers`` (13, None where undefined) and the :func:`spread` of ``seconds`` from files to numbers, of its steps
         ``load`` and ``evaluate`` and of the ``processor_seconds`` of all threads; ``ratio`` and ``evaluate_ratio``,
         how many times as long lvis-api takes; ``largest_difference`` of the numbers and whether they ``agree``.
@@ -79,13 +79,13 @@ def compare_scorers(
 
 
 def largest_difference(first: dict[str, float | None], second: dict[str, float | None]) -> float:
-    """Between numbers of the same names; infinite where a number is missing or defined on one side only."""
+    """Between numbers of the same names; infinite where a number is missing or defined only for one scorer."""
     if first.keys() != second.keys():
         return math.inf
     pairs = [(first[name], second[name]) for name in first]
-    if any((one is None) != (other is None) for one, other in pairs):
+    if any((left is None) != (right is None) for left, right in pairs):
         return math.inf
-    return max((abs(one - other) for one, other in pairs if one is not None and other is not None), default=0.0)
+    return max((abs(left - right) for left, right in pairs if left is not None and right is not None), default=0.0)
 
 
 def score_once(side: str, annotations: str, results: str, task: str) -> dict[str, Any]:
@@ -126,8 +126,8 @@ def _hotcoco(annotations: str, results: str, task: str) -> Scorer:
 
 
 def _lvis_api(annotations: str, results: str, task: str) -> Scorer:
-    # lvis 0.5.3, the newest on the package index, uses an alias that NumPy 1.24 removed. It is put back only here, in
-    # a process of lvis-api's own that measures it as published; scoring refuses such a pair of versions.
+    # lvis 0.5.3, the newest on the package index, uses an alias that NumPy 1.24 removed. It is restored only here, in
+    # lvis-api's own process, to measure it as published; scoring refuses such a pair of versions.
     if not hasattr(np, "float"):
         np.float = float  # type: ignore[attr-defined]  # noqa: NPY001
     from lvis import LVIS, LVISEval, LVISResults

@@ -1,4 +1,4 @@
-"""The rows of the benchmark of methods: what each measures, and how times of some names are scaled to all."""
+"""The rows of the benchmark of methods: what each measures, and how times of some names are extrapolated to all."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def make_jobs(rows: Sequence[str], base: Job, reference_names: int) -> dict[str,
 
 
 def scale_times(rows: list[dict[str, Any]], count: int) -> None:
-    """Add to rows of the first names alone the times that ``count`` names take, ``scaled_seconds`` and the like."""
+    """Add the times of ``count`` names (``scaled_seconds`` and others) to rows that measured only the first names."""
     for row in rows:
         if "not_measured" in row or row["names"] >= count:
             continue

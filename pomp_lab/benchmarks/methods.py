@@ -1,4 +1,4 @@
-"""What a step of each method costs: learned parameters, time and memory, each measured in a fresh process."""
+"""The cost of a step of each method: learned parameters, time and memory, each measured in a fresh process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prompt_core.training.loop import method_step
 from prompt_core.training.recipe import learning_settings
 from prompt_core.vocabulary import Vocabulary
 
-LONG = 30.0  # seconds of a step beside which warming up takes no time
+LONG = 30.0  # seconds of a step for which the warm-up is negligible
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Job:
     """One measurement.
 
     Attributes:
-        clip: architecture; the weights are random, but for ``mini``.
+        clip: architecture; the weights are random, except those of ``mini``.
         vocabulary: where the names come from: a published vocabulary or a file.
         names: how many, the first ones; None for all.
         method: its name.
@@ -82,7 +82,7 @@ def run_job(**settings: Any) -> dict[str, Any]:
         and ``peak_bytes`` of the first, and the ``loss``.
 
     Raises:
-        UserError: a method that does not go with the model, or too few names.
+        UserError: a method that does not fit the model, or too few names.
     """
     job = Job(**settings)
     torch.set_num_threads(job.threads)

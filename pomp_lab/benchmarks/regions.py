@@ -1,4 +1,4 @@
-"""What classifying regions costs: each by itself, each distinct one in batches, all from one pass over the image."""
+"""The cost of classifying regions: one by one, distinct ones in batches, all from one pass over the image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Regions:
 def predicted_regions(model: Any, examples: Sequence[dict[str, Any]]) -> list[Regions]:
     """The regions that a :class:`pomp_seg.models.mask_former.ZeroShotMaskFormer` would hand to CLIP."""
     proposed: list[Regions] = []
-    kept = model.scores
+    scores = model.scores
 
     def keep(example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         proposed.append(Regions(example["image"].to(masks.device), masks))
@@ -43,12 +43,12 @@ def predicted_regions(model: Any, examples: Sequence[dict[str, Any]]) -> list[Re
         for example in examples:
             model([example])
     finally:
-        model.scores = kept
+        model.scores = scores
     return proposed
 
 
 def disjoint_regions(height: int, width: int, count: int, seed: int = 0, device: str = "cpu") -> Regions:
-    """A random image and ``count`` regions without a pixel in common: the worst case, none empty and none twice."""
+    """A random image and ``count`` disjoint regions: the worst case, none empty and none repeated."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
     columns = max(int((count * width / height) ** 0.5), 1)

@@ -1,6 +1,6 @@
-"""Federated annotations and detections out of a random generator, for measuring and comparing scorers.
+"""Federated annotations and detections from a random generator, for measuring and comparing scorers.
 
-Shaped after LVIS v1 val: 19,809 images with about 12 annotations of 4 classes each, a long tail of classes, a few
+Modelled on LVIS v1 val: 19,809 images with about 12 annotations of 4 classes each, a long tail of classes, a few
 classes of each image that are known to be absent and a few that are not annotated exhaustively.
 """
 
@@ -76,7 +76,7 @@ def synthetic_detections(
     """Rows of a COCO results file: objects found, found twice and missed, and false alarms up to ``detections``.
 
     Scores have three decimals, so that many are equal. Half of the false alarms are of classes that the image's
-    annotations speak of; the others do not count in federated scoring.
+    annotations cover; the others do not count in federated scoring.
 
     Args:
         document: annotations of :func:`synthetic_annotations`.
@@ -127,7 +127,7 @@ def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _inside(boxes: np.ndarray) -> np.ndarray:
-    """Boxes (n, 4) cut at the border of the image, at least a pixel wide and high."""
+    """Boxes (n, 4) clipped to the image, at least a pixel wide and high."""
     limit = np.array([WIDTH, HEIGHT], dtype=float)
     first = np.clip(boxes[:, :2], 0, limit - 1)
     last = np.clip(boxes[:, :2] + boxes[:, 2:], first + 1, limit)

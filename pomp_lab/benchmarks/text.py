@@ -28,7 +28,7 @@ CONTEXTS = 16  # context vectors of the prompt
 BATCH = 32  # images of a training step
 TEMPLATE = "a photo of a {}."
 
-# Class ids (K,) to what the work computed, by which two sides can be seen to agree.
+# Class ids (K,) to the work's result, which shows that two sides agree.
 Work = Callable[[Tensor], Mapping[str, Any]]
 
 
@@ -84,7 +84,7 @@ def run_job(**settings: Any) -> dict[str, Any]:
     else:
         work = classifier_build(clip, vocabulary, job.work)
     ids = choose_names(vocabulary, job.names, at_random=job.work == "step")
-    # Thread pools and the libraries' own buffers appear at the first call; they are no part of the work.
+    # Thread pools and the libraries' own buffers appear at the first call; they are not part of the work.
     work(ids[:2])
     return {"names": len(ids), **measure_memory(lambda: work(ids), job.warm)}
 

@@ -1,4 +1,4 @@
-"""The parts of the benchmark of the text side, their targets, and the report that they make together."""
+"""The parts of the benchmark of the text side, their targets, and their report."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ TARGETS = (
     ("full", "peak_gib", "GiB of resident memory at the peak", None, 4.0),
     ("full", "time_per_name_ratio", "times the time per name of 1,000 names", None, 1.25),
     ("classifier", "template_ratio", "times as fast as open_clip, same template", 15.0, None),
-    ("classifier", "prompt_ratio", "times as fast as open_clip, behind a learned prompt", 15.0, None),
+    ("classifier", "prompt_ratio", "times as fast as open_clip, with a learned prompt", 15.0, None),
 )
 
 
 @dataclass(frozen=True)
 class Options:
-    """Of the parts.
+    """Options of the parts.
 
     Attributes:
         repeats: measurements of each side.
@@ -112,24 +112,24 @@ def _median(side: dict[str, Any], quantity: str = "seconds") -> float:
 
 
 def set_up(base: Job) -> dict[str, Any]:
-    """What parts must have in common to stand in one report."""
+    """What parts must have in common to be in one report."""
     same = {"clip": base.clip, "vocabulary": base.vocabulary, "contexts": CONTEXTS, "images": BATCH}
     return {**same, "versions": package_versions(), "cpu": processor_name(), "threads": base.threads}
 
 
 def load_parts(path: str, setting: dict[str, Any]) -> dict[str, Any]:
-    """Parts that an output file already holds; UserError when they were measured in another set-up."""
+    """Parts that an output file already holds; UserError when they were measured with other settings."""
     check_writable(path)
     report = read_json(path) if Path(path).exists() else {"set_up": setting, "parts": {}}
     before = report.get("set_up", {}) if isinstance(report, dict) else {}
     differing = ", ".join(key for key in setting if before.get(key) != setting[key])
     if differing:
-        raise UserError(f"{path} holds results of another set-up ({differing}); remove it or choose another --output")
+        raise UserError(f"{path} holds results with other settings ({differing}); remove it or choose another --output")
     return report["parts"]
 
 
 def check_targets(parts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each target of the parts at hand: what was measured, what is wanted, whether it is met."""
+    """Each target of the measured parts: value, bound, and whether it is met."""
     rows = []
     for part, value, meaning, low, high in TARGETS:
         if part in parts:

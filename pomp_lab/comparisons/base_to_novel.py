@@ -1,7 +1,7 @@
 """From base to novel classes of Tiny-ImageNet: hand prompts, POMP with several K and corrections, the full softmax.
 
 160 base classes have training photos, 40 novel ones have none; negatives come from all names of ImageNet-21K. All rows
-are learned in equally many steps, whatever their number of photos.
+are learned in the same number of steps, whatever their number of photos.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class BaseToNovel:
-    """What all runs share.
+    """The settings that all runs share.
 
     Attributes:
         config: of prompt learning; None for the defaults.
@@ -62,7 +62,7 @@ class BaseToNovel:
         """Learn and score what is missing, and write the results file; headings and cells of the table.
 
         Raises:
-            KeyboardInterrupt: when Ctrl-C stopped it; the same call goes on.
+            KeyboardInterrupt: on Ctrl-C; the same call continues.
         """
         places = {TINY: self.tiny_imagenet, **({PHOTOS: self.photos} if self.photos else {})}
         inputs = Inputs(DataFolders(Path(), places), self.output / "lists", self.half)
@@ -81,7 +81,7 @@ class BaseToNovel:
         return table_cells([row.name for row in rows], list(documents.values()), questions)
 
     def _with_updates(self, job: Job, inputs: Inputs) -> Job:
-        """The batch that makes all epochs together :attr:`updates` steps."""
+        """The batch size that makes :attr:`updates` steps of all epochs together."""
         if not job.learns:
             return job
         images, cfg = len(inputs.few_shot(job.cfg)), job.cfg.clone()
@@ -93,7 +93,7 @@ class BaseToNovel:
 
 def table_rows(config: str, methods: Sequence[str], shots: Sequence[int]) -> tuple[Row, ...]:
     """Hand prompts, then each method with each number of photos of a class."""
-    # As overrides are written: {} alone would be an empty dictionary.
+    # As in overrides: {} without quotes would be an empty dictionary.
     zero_shot = {'"{}"': '"{}"', '"a photo of a {}."': "a photo of a {}."}
     hand = [
         Row(name, config, settings=(("METHOD.NAME", "zero_shot"), ("METHOD.ZERO_SHOT.TEMPLATE", template)))
@@ -129,10 +129,10 @@ def table_cells(rows: Sequence[str], documents: Sequence[Document], questions: S
 
 
 def _numbers(documents: Sequence[Document], key: str) -> list[float]:
-    """NaN for what is not defined."""
+    """The value as a number; NaN where it is undefined."""
     return [math.nan if (value := document.get(key)) is None else value for document in documents]
 
 
 def _images(question: Question) -> str:
-    """Whose photos a column is of."""
+    """The classes of a column's photos."""
     return str(question.words.get("images_of", "photos")).removesuffix(" classes")

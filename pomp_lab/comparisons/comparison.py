@@ -1,4 +1,4 @@
-"""Tables of detectors and segmenters: each row is trained as ``tools/train_net.py`` does, in a process of its own."""
+"""Tables of detectors and segmenters: each row is trained as by ``tools/train_net.py``, in a separate process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FINAL_WEIGHTS = "model_final.pth"
 
 
 class Comparison(ABC):
-    """Runs of a table that are missing, and the table of those that are done.
+    """The missing runs of a table, and the table of finished ones.
 
     Args:
         store: of the runs.
@@ -41,9 +41,9 @@ class Comparison(ABC):
         title: of the printed table.
         heading: of the column with the rows' names.
         rows: names of all rows.
-        columns: metrics, with a space in the place of the underscore.
+        columns: metrics, with a space instead of the underscore.
         dataset: the test set whose numbers are shown.
-        facts: what else tells one data set from another, as JSON.
+        facts: anything else that identifies the data, as JSON.
     """
 
     name: str
@@ -59,18 +59,18 @@ class Comparison(ABC):
 
     @abstractmethod
     def run_of(self, row: str, seed: int) -> Run:
-        """The run of a row, with what decides it."""
+        """The run of a row, with everything that determines it."""
 
     @abstractmethod
     def training(self, row: str, seed: int) -> tuple[Path, dict[str, Any]]:
-        """Configuration and settings of a run; what it needs (a prompt, weights to start from) is made here."""
+        """Configuration and settings of a run; its inputs (a prompt, weights to start from) are made here."""
 
     @abstractmethod
     def about(self, row: str) -> dict[str, Any]:
-        """What ``_run`` says of a row."""
+        """The entries of ``_run`` for a row."""
 
     def run(self, row: str, seed: int) -> Document:
-        """The numbers of a row: read where this very run is done, else of a training in a process of its own.
+        """The numbers of a row: read if this run is done, else from a training in a separate process.
 
         Raises:
             UserError: when the training stops.
@@ -80,7 +80,7 @@ class Comparison(ABC):
         return self.train(row, seed) if document is None else document
 
     def train(self, row: str, seed: int) -> Document:
-        """Train and evaluate a row, or go on where it was stopped."""
+        """Train and evaluate a row, or continue where it was interrupted."""
         run = self.run_of(row, seed)
         config, settings = self.training(row, seed)
         folder = self.store.folder_of(run)
@@ -92,13 +92,13 @@ class Comparison(ABC):
         return self.store.keep(run, document, settings=decided, **self.about(row))
 
     def learned_prompt(self, config: Path, seed: int, train: str, vocabulary: str) -> Path:
-        """A prompt file learned by a configuration of ``configs/prompt``; read where it is there.
+        """A prompt file learned with a configuration of ``configs/prompt``; reused if it exists.
 
         Args:
             train: ``DATA.TRAIN``, and ``vocabulary`` ``DATA.VOCABULARY``.
 
         Raises:
-            KeyboardInterrupt: when Ctrl-C stopped it.
+            KeyboardInterrupt: on Ctrl-C.
         """
         identity = sha256_of_json([config.read_text(encoding="utf-8"), seed, train, vocabulary, self.facts])
         path = self.store.folder / f"prompt_{identity[:16]}" / "prompt.safetensors"
@@ -108,7 +108,7 @@ class Comparison(ABC):
         return path
 
     def table(self, rows: Sequence[str], seeds: Sequence[int]) -> tuple[list[str], list[list[str]]]:
-        """Headings and cells: mean over the seeds that are done, half the range behind it."""
+        """Headings and cells: mean over the finished seeds ± half the range."""
         cells = []
         for row in rows:
             documents = [self.store.document(self.run_of(row, seed)) for seed in seeds]
@@ -123,7 +123,7 @@ class Comparison(ABC):
 
 
 def comparison_parser(description: str) -> ArgumentParser:
-    """The options that all tools with a table of trainings have."""
+    """The options of all tools with a table of trainings."""
     parser = ArgumentParser(description=description)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the runs")
     parser.add_argument("--results", metavar="DIR", help="folder of the results (default: --output/results)")
@@ -138,7 +138,7 @@ def chosen_runs(arguments: argparse.Namespace, known: Sequence[str]) -> tuple[li
     """Names of rows, and seeds.
 
     Raises:
-        UserError: for an unknown row, seeds that are no numbers, an override without a value.
+        UserError: for an unknown row, seeds that are not numbers, an override without a value.
     """
     names = arguments.rows.split(";") if arguments.rows else list(known)
     for name in names:
@@ -183,16 +183,16 @@ def compare(comparison: Comparison, arguments: argparse.Namespace) -> None:
 
 
 def train(config: Path, settings: Mapping[str, Any], what: str) -> None:
-    """Train and evaluate in a process of its own, or go on where it was stopped.
+    """Train and evaluate in a separate process, or continue where it was interrupted.
 
     Raises:
-        UserError: when it ends with another code than 0.
+        UserError: when it ends with a code other than 0.
     """
     run_process(_train, (str(config), settings), what)
 
 
 def _train(config: str, settings: Mapping[str, Any]) -> None:
-    """What the process of a run does; a run that was stopped goes on."""
+    """The work of a run's process; an interrupted run continues."""
     import pomp_det
     import pomp_seg
     from pomp_engine.run import train

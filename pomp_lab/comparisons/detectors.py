@@ -1,7 +1,7 @@
-"""Detectors side by side on generated scenes: what the classifier's words, the prompt and image labels each bring.
+"""Detectors side by side on generated scenes: the effects of the classifier's words, the prompt and image labels.
 
-Base classes are the frequent and common ones and have boxes; the rare ones are novel: no box, but their names are known
-to the classifier, and in the second stage pictures of single objects carry them as image labels.
+Base classes are the frequent and common ones and have boxes; the rare ones are novel: they have no boxes, but the
+classifier knows their names, and in the second stage pictures of single objects have them as image labels.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class DetectorComparison(Comparison):
             settings["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"] = str(self._classifier(plan.classifier, seed))
         if plan.start is not None:
             weights = self.store.folder_of(self.run_of(plan.start, seed)) / FINAL_WEIGHTS
-            if not weights.is_file():  # results travel without their weights
+            if not weights.is_file():  # results may be moved without their weights
                 self.train(plan.start, seed)
             settings["MODEL.WEIGHTS"] = str(weights)
         return self.configs / "mini" / plan.config, settings | dict(plan.overrides)
@@ -132,7 +132,7 @@ class DetectorComparison(Comparison):
         return path
 
     def _prompt(self, seed: int) -> Path:
-        """Learned on pictures of the base classes, as the demo does."""
+        """Learned on pictures of the base classes, as in the demo."""
         train = f"folder:{self.shapes / 'classification'}"
         names = str(self.shapes / "class_names.txt")
         return self.learned_prompt(self.configs / "prompt" / "mini_shapes.yaml", seed, train, names)

@@ -1,4 +1,4 @@
-"""Segmenters side by side, one for each kind of prompt: seen and unseen classes, mean over seeds."""
+"""Segmenters side by side, one per kind of prompt: seen and unseen classes, means over seeds."""
 
 from __future__ import annotations
 
@@ -142,14 +142,14 @@ class SegmenterComparison(Comparison):
         return self.configs / "mini" / self.experiment.config, settings | dict(plan.overrides)
 
     def prompt(self, seed: int) -> Path:
-        """The prompt that POMP's rows take, learned unless it is there."""
+        """The prompt of POMP's rows, learned unless it exists."""
         images, vocabulary = (
             text.format(root=self.root) for text in (self.experiment.train, self.experiment.vocabulary)
         )
         return self.learned_prompt(self.configs / "prompt" / self.experiment.prompt, seed, images, vocabulary)
 
     def tuned_prompt(self, learner: str, seed: int) -> Path:
-        """The output of stage 1, trained unless it is there."""
+        """The output of stage 1, trained unless it exists."""
         start = "" if learner == "learnable" else str(self.prompt(seed))
         names = (self.experiment.tuning, "segmentation_prompt.yaml", "segmentation_base.yaml")
         files = [f"mini/{name}" for name in names]
@@ -162,7 +162,7 @@ class SegmenterComparison(Comparison):
         return path
 
     def _shape(self, learner: str, seed: int) -> dict[str, Any]:
-        """ZSSeg's own prompt has its published length, POMP's the one that it was learned with."""
+        """ZSSeg's own prompt has its published length, POMP's the length that it was learned with."""
         if learner == "learnable":
             return {"MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (16, 0)}
         from prompt_core.prompt import SoftPrompt

@@ -1,8 +1,8 @@
-"""Fitting the image side's one linear layer to photos of few pixels, without letting go of large ones.
+"""Fitting the image side's one linear layer to photos of few pixels, without losing accuracy on large ones.
 
 The trunk learned from large photos; enlarged 64-pixel ones land elsewhere in its feature space. Only the last linear
-layer moves, towards the class features of the finished text tower, and the result is averaged with the layer that it
-started from (weight-space averaging, arXiv 2109.01903), which keeps what the layer knew.
+layer changes, towards the class features of the finished text tower, and the result is averaged with the layer that it
+started from (weight-space averaging, arXiv 2109.01903), which keeps what the layer had learned.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def adapted_layer(
     Args:
         weight: (E, F), bias: (E,), the layer to start from.
         pooled: (N, F) trunk features of photos, with ``labels`` (N,) into ``classes`` (C, E) unit-norm.
-        kept: (K, E) unit-norm features of the classes whose answers should stay.
+        kept: (K, E) unit-norm features of the classes whose answers should not change.
         scale: logit scale.
 
     Returns:
@@ -90,7 +90,7 @@ def adapt(folder: Path, tiny_root: Path, output: Path, seed: int) -> Path:
         the weights.
 
     Raises:
-        UserError: when ``folder`` holds no ``mini``, or the photos are not there.
+        UserError: when ``folder`` holds no ``mini``, or the photos are missing.
     """
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file

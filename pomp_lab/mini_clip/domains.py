@@ -1,7 +1,7 @@
-"""Kinds of pictures that templates speak of, and how each moves image features, measured on procedural pictures.
+"""Kinds of pictures that templates mention, and how each shifts image features, measured on procedural pictures.
 
 The pictures are dead leaves (Lee, Mumford and Huang 2001), known to be natural enough to train networks on (arXiv
-2106.05963): no photo is needed.
+2106.05963), so no photos are needed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _sketch(images: Tensor) -> Tensor:
 
 
 class Domain(NamedTuple):
-    """A kind of picture: the words that name it in a template, and what it does to pictures (B, 3, S, S)."""
+    """A kind of picture: the words for it in a template, and its effect on pictures (B, 3, S, S)."""
 
     words: tuple[str, ...]
     change: Callable[[Tensor], Tensor]
@@ -82,7 +82,7 @@ def domain_strengths(template: str) -> list[float]:
 
 @torch.inference_mode()
 def domain_shifts(network: Callable[[Tensor], Tensor], seed: int, count: int = 128) -> tuple[Tensor, Tensor]:
-    """What each of :data:`DOMAINS` does to the pooled features of ``network``, over ``count`` procedural pictures.
+    """The effect of each of :data:`DOMAINS` on the pooled features of ``network``, over ``count`` procedural pictures.
 
     Returns:
         shifts of the mean feature (J, 1280), and the second moment (1280, 1280) of the single pictures' changes under

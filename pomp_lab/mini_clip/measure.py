@@ -55,7 +55,7 @@ def held_out_classes(weights: Path) -> list[str]:
     """Ids of the ImageNet-1K classes that a build kept out, from the metadata of its file.
 
     Raises:
-        UserError: when the file does not say.
+        UserError: when they are not recorded.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -72,14 +72,14 @@ def card_columns(
     """Columns of the table: Tiny-ImageNet among all, base and novel classes, and photos among the 1,000 of ImageNet.
 
     Args:
-        held_out: ids of the classes that the build did not see; they, and the seen ones, get columns of their own.
+        held_out: ids of the classes that the build did not see; they and the seen ones get separate columns.
         cache: folder of image features.
 
     Returns:
         the names of both data sets, those of Tiny-ImageNet first, and the columns over them.
 
     Raises:
-        UserError: when a photo is of no class of ImageNet-1K.
+        UserError: when a photo's class is not in ImageNet-1K.
     """
     count = len(tiny.names)
     everything = np.arange(count)
@@ -91,7 +91,7 @@ def card_columns(
     wide = Vocabulary.load("imagenet1k")
     place = {identity: row for row, identity in enumerate(wide.ids or [])}
     if unknown := [identity for identity in photos.ids if identity not in place]:
-        raise UserError(f"{photos.source}: class {unknown[0]!r} is none of ImageNet-1K's; expected their wnids")
+        raise UserError(f"{photos.source}: class {unknown[0]!r} is not in ImageNet-1K; expected wnids of its classes")
     vocabulary = Vocabulary([*tiny.names, *wide.names])
     columns = _columns(clip, tiny, vocabulary, everything, groups, cache)
     rows = count + np.array([place[identity] for identity in photos.ids])
@@ -120,9 +120,9 @@ def _columns(
         cached = cached_features(clip, images, 0, None, 0, cache, progress=progress)
     everything = TestSet.from_cache(cached, images, vocabulary, rows)
     return {
-        f"{name} {len(classes)}": everything.among(classes, own)
+        f"{name} {len(classes)}": everything.among(classes, shown)
         for name, classes in groups.items()
-        if (own := np.isin(everything.labels, classes)).any()
+        if (shown := np.isin(everything.labels, classes)).any()
     }
 
 
@@ -152,7 +152,7 @@ def evaluate(
     Args:
         tiny_root: Tiny-ImageNet in its standard layout.
         photos_root: folder with ``labels.csv`` of photos of ImageNet-1K classes, or None.
-        half: ``tune`` or ``report``, which half of the photos to score; numbers to tell others are of the second.
+        half: ``tune`` or ``report``, which half of the photos to score; numbers to publish are from the second.
         cache: folder of image features.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which names the text tower learns, and the direction in the joint space wanted for each.
+"""The names that the text tower learns, and the target direction of each in the joint space.
 
 Classes of the image classifier have their own direction. All other names get one predicted from the similarity of
 their teacher embeddings to those of the classes, by kernel ridge regression.
@@ -41,7 +41,7 @@ def kernel_ridge(train: Tensor, values: Tensor, queries: Sequence[Tensor]) -> li
 
 @dataclass(frozen=True)
 class Corpus:
-    """What the text tower is trained on.
+    """The training data of the text tower.
 
     Attributes:
         names: N names.
@@ -63,7 +63,7 @@ def vocabulary_words() -> list[str]:
 
 
 def whole_words(words: Sequence[str]) -> list[int]:
-    """Ids of the tokens that are words of their own, of three letters or more."""
+    """Ids of the tokens that are complete words of three letters or more."""
     decoder = bpe_tokenizer().decoder
     ends = (decoder[index].endswith("</w>") for index in range(SOT))
     return [index for index, (word, end) in enumerate(zip(words, ends, strict=True))
@@ -122,7 +122,7 @@ def text_bias(targets: Tensor, bias: Tensor, shifts: Tensor, domain: Tensor) -> 
     """Last text coordinate (G, N), before normalisation, of targets (N, R) or (G, N, R) in domains (G, J).
 
     In a domain the mean feature of photos moves by m = shifts · strength. The last coordinate, constant for images,
-    carries the class bias that takes this move back: -target · m.
+    holds the class bias that cancels this shift: -target · m.
     """
     return (bias - ((targets @ shifts) * domain[:, None]).sum(-1)) / CONSTANT
 

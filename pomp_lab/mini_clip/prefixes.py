@@ -1,7 +1,7 @@
 """Random prefixes to train the text tower under: templates, noise, random words and random vectors.
 
-A vector that is not a word means a domain by its direction: the sum of such vectors along fixed random orthonormal
-directions sets the domain strengths. This is what prompt learning can find.
+A vector that is not a word encodes a domain by its direction: the sum of such vectors along fixed random orthonormal
+directions sets the domain strengths. Prompt learning can find these directions.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pomp_lab.mini_clip.architecture import TOKEN_STD
 from pomp_lab.mini_clip.domains import DOMAINS, domain_strengths
 from pomp_lab.mini_clip.text_templates import training_templates
 
-DOMAIN_UNIT = 4 * TOKEN_STD  # how far the sum of the vectors must go, per square root of their number
+DOMAIN_UNIT = 4 * TOKEN_STD  # required length of the sum of the vectors, per square root of their number
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What stands before a name; its vectors are ``embedding[ids] * is_word[:, None] + noise``.
+    """The text before a name; its vectors are ``embedding[ids] * is_word[:, None] + noise``.
 
     Attributes:
         ids: L token ids.
         is_word: (L,) 1 for a word, 0 for a vector of noise alone.
         noise: (L, W) added vectors.
-        after: text behind the name.
+        after: text after the name.
         domain: (J,) strength of each domain.
     """
 

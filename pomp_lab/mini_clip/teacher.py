@@ -1,7 +1,7 @@
-"""The sentence encoder that teaches which names mean alike: all-MiniLM-L6-v2, run without its own packages.
+"""The sentence encoder that teaches which names have similar meanings: all-MiniLM-L6-v2, without its own packages.
 
 Its embeddings are the mean over the tokens of a BERT of six layers (Sentence-BERT, arXiv 1908.10084; MiniLM, arXiv
-2002.10957). It is used at build time only; nothing of it is in the built model.
+2002.10957). It is used only at build time; nothing of it is in the built model.
 """
 
 from __future__ import annotations
@@ -85,18 +85,18 @@ def teacher_embeddings(texts: Sequence[str], files: dict[str, Path], cache: Path
     from safetensors.torch import load_file, save_file
 
     key = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-    kept = cache / f"teacher_{key}.safetensors"
-    if kept.is_file():
-        return load_file(kept)["embeddings"]
+    path = cache / f"teacher_{key}.safetensors"
+    if path.is_file():
+        return load_file(path)["embeddings"]
     weights = load_file(files["model.safetensors"])
     tokenize = WordPiece(files["vocab.txt"].read_text(encoding="utf-8").splitlines())
     ids = [tokenize(text) for text in texts]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # equal lengths together: hardly any padding
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # grouped by length: hardly any padding
     result = torch.empty(len(ids), WIDTH)
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
         longest = max(len(ids[i]) for i in rows)
         result[rows] = minilm(torch.tensor([ids[i] + [0] * (longest - len(ids[i])) for i in rows]), weights)
-    with atomic_path(kept) as temporary:
+    with atomic_path(path) as temporary:
         save_file({"embeddings": result}, temporary)
     return result

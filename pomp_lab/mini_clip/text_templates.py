@@ -1,8 +1,8 @@
-"""Hand-written templates: those that the text tower is trained on, and those kept to test it."""
+"""Hand-written templates: those that the text tower is trained on, and those held out to test it."""
 
 from __future__ import annotations
 
-# Never trained on, in any variant of article or possessive: they measure how the tower takes unknown templates.
+# Never trained on, in any variant of article or possessive: they measure how the tower handles unknown templates.
 HELD_OUT_WORDS = ("itap", "rendition", "sculpture", "video game", "hard to see", "embroidered")
 UNSEEN_TEMPLATES = (
     "itap of a {}.", "a rendition of the {}.", "a sculpture of a {}.", "a {} in a video game.",

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 GROUPS, BATCH = 8, 96  # prefixes of one step, and names under each
 LEARNING_RATE, WARMUP = 2e-3, 200
 LONGEST_NAME = 7  # tokens; longer names share a bucket
-# Weight of prefix lengths 0 to 16: those of common templates most of all, and the last for soft prompts.
+# Weight of prefix lengths 0 to 16: the highest for those of common templates, the last for soft prompts.
 PREFIX_LENGTHS = (8.0, 8.0, 8.0, 9.0, 14.0, 12.0, 10.0, 7.0, 5.0, 3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 6.0)
 LOSS_SCALE, COSINE_WEIGHT = 20, 4
-ALIKE = 0.95  # cosine of targets from which two names count as the same
+ALIKE = 0.95  # cosine of targets above which two names count as the same
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Batch:
 
 
 class BatchSampler:
-    """Draws batches whose names have about the same length in tokens, so that hardly anything is padding."""
+    """Draws batches whose names have about the same length in tokens, to minimise padding."""
 
     def __init__(self, corpus: Corpus, generator: torch.Generator) -> None:
         self.corpus, self.generator = corpus, generator
@@ -89,7 +89,7 @@ class BatchSampler:
 def tower_loss(
     features: Tensor, batch: Batch, corpus: Corpus, space: VisualSpace, known: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Loss of unit-norm text features (G, B, E), and their mean cosine with what is wanted.
+    """Loss of unit-norm text features (G, B, E), and their mean cosine with the targets.
 
     Candidates of the cross-entropy are the group's names and all known classes, each under the group's own domain;
     candidates that mean the same as the name itself are left out.
@@ -97,17 +97,17 @@ def tower_loss(
     class_targets, class_bias = space.targets[known], space.bias[known]  # (C, R), (C,)
     groups, count = batch.chosen.shape
     names = corpus.targets[batch.chosen]  # (G, B, R)
-    own = text_targets(names, corpus.bias[batch.chosen], space.shifts, batch.domain)
+    targets = text_targets(names, corpus.bias[batch.chosen], space.shifts, batch.domain)
     others = text_bias(class_targets, class_bias, space.shifts, batch.domain)  # (G, C)
     with torch.autocast("cpu", torch.bfloat16):
         rivals = features[..., :-1] @ class_targets.T
         alike = torch.cat([names @ names.transpose(1, 2), names @ class_targets.T], dim=-1) > ALIKE
     rivals = rivals + features[..., -1:] * others[:, None]
     rivals = rivals * (1 + others.square()).rsqrt()[:, None]
-    logits = LOSS_SCALE * torch.cat([features @ own.transpose(1, 2), rivals], dim=-1)  # (G, B, B + C)
+    logits = LOSS_SCALE * torch.cat([features @ targets.transpose(1, 2), rivals], dim=-1)  # (G, B, B + C)
     diagonal = torch.eye(count, logits.shape[-1], dtype=torch.bool)
     logits = logits.masked_fill(alike & ~diagonal, -torch.inf)
-    cosine = (features * own).sum(-1)
+    cosine = (features * targets).sum(-1)
     label = torch.arange(count).repeat(groups)
     loss = COSINE_WEIGHT * (1 - cosine).mean() + F.cross_entropy(logits.flatten(0, 1), label)
     return loss, cosine.mean()
@@ -128,7 +128,7 @@ def train_tower(
     for step in range(steps):
         batch = sampler.draw()
         prefix = tower.token_embedding(batch.prefix_ids) * batch.is_word[..., None] + batch.noise
-        with torch.autocast("cpu", torch.bfloat16):  # four times faster where the processor has it
+        with torch.autocast("cpu", torch.bfloat16):  # four times faster where the processor supports it
             features = encode(tower, prefix, batch.suffix, batch.last)
         features = F.normalize(features.float(), dim=-1)
         loss, cosine = tower_loss(features, batch, corpus, space, known)

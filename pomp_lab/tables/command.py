@@ -24,16 +24,16 @@ from prompt_core.files import make_output_folder
 SCALES = ("paper", "laptop")
 TABLES = {(table.scale, table.name): table for table in (*paper.TABLES, *laptop.TABLES)}
 NAMES = tuple(table.name for table in paper.TABLES)
-# How notes of tables say DATA.SHOTS.
+# The wording of DATA.SHOTS in notes of tables.
 _SHOTS = re.compile(r"\b16 ((?:photos|images) of (?:each|a class))")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for; ``seeds``, ``rows`` and ``datasets`` are None for the table's own.
+    """The arguments of the command line; ``seeds``, ``rows`` and ``datasets`` are None for the table's own.
 
-    Everything is written to ``output``: ``learned/ID`` and ``runs/ID`` with what was learned and its numbers, which all
-    tables share, and ``TABLE_SCALE.json`` and ``TABLE_SCALE.md``.
+    Everything is written to ``output``: ``learned/ID`` and ``runs/ID`` with learned methods and their numbers, which
+    all tables share, and ``TABLE_SCALE.json`` and ``TABLE_SCALE.md``.
     """
 
     table: str
@@ -61,14 +61,14 @@ def find_table(name: str, scale: str) -> Table:
 
 
 def reproduce(request: Request, dry_run: bool = False) -> list[Block]:
-    """Run what is missing of a table, print and write it; with ``dry_run`` list it and write nothing.
+    """Do the missing runs of a table, print and write it; with ``dry_run`` list them and write nothing.
 
     Returns:
         what was printed.
 
     Raises:
         UserError: a bad request, absent data (one line with what to do).
-        KeyboardInterrupt: Ctrl-C; the same call goes on.
+        KeyboardInterrupt: on Ctrl-C; the same call continues.
     """
     table = find_table(request.table, request.scale)
     results = request.output / f"{table.name}_{table.scale}.json"
@@ -115,7 +115,7 @@ def reproduce(request: Request, dry_run: bool = False) -> list[Block]:
 def _targets(request: Request, table: Table, rows: Sequence[Row], folders: DataFolders) -> list[str]:
     targets = list(table.targets)
     if table.whatever_is_there:
-        # What is learned from is no other data set.
+        # The training images are not another data set.
         targets += [name for name in folders.benchmarks([row.train for row in rows]) if name not in targets]
     if request.datasets is None:
         return targets
@@ -143,9 +143,9 @@ def _listing(
         inputs = Inputs(DataFolders(request.root), Path(lists))
         jobs = make_jobs(rows, seeds, request.configs, request.overrides, inputs, list(absent))
         runner = TableRunner(table, inputs, store, request.output / "learned")
-        here = [job for job in jobs if job.row.train not in absent]
-        runner.check_selection(here, present)
-        states = {job: _state(runner, job, present, len(targets)) for job in here}
+        possible = [job for job in jobs if job.row.train not in absent]
+        runner.check_selection(possible, present)
+        states = {job: _state(runner, job, present, len(targets)) for job in possible}
     lines = [(job.label, states.get(job, f"data set {job.row.train} is absent")) for job in jobs]
     done = sum(state == "done" for _, state in lines)
     blocks = [Block(table.title, (f"{done} of {len(lines)} runs done.",), ("run", "state"), tuple(lines))]
@@ -158,16 +158,16 @@ def _state(runner: TableRunner, job: Job, present: Sequence[str], count: int) ->
             return f"not possible: {reason}"
         done = len(present) - len(runner.missing(job, present))
     except UserError as error:
-        return str(error)  # without the weights nothing is known of what is done
+        return str(error)  # without the weights it is unknown which runs are done
     if done == count:
         return "done"
-    gone = f", {count - len(present)} absent" if count > len(present) else ""
-    return f"missing: {done} of {count} image sets done{gone}"
+    note = f", {count - len(present)} absent" if count > len(present) else ""
+    return f"missing: {done} of {count} image sets done{note}"
 
 
 @contextlib.contextmanager
 def _without_downloads() -> Iterator[None]:
-    """Weights that are not on this machine stay away: listing writes nothing."""
+    """Do not download missing weights: listing writes nothing."""
     import huggingface_hub.constants as constants
 
     before = constants.HF_HUB_OFFLINE
@@ -179,7 +179,7 @@ def _without_downloads() -> Iterator[None]:
 
 
 def note_of(table: Table, overrides: Sequence[str]) -> str:
-    """The note of a table whose settings the command line changes: with these, and without what they make untrue."""
+    """The note of a table with the settings of the command line, and without what they make untrue."""
     if not overrides:
         return table.note
     given = dict(override_pairs(overrides))
@@ -187,18 +187,18 @@ def note_of(table: Table, overrides: Sequence[str]) -> str:
     if "DATA.SHOTS" in given:
         number = "all" if given["DATA.SHOTS"].startswith("-") else given["DATA.SHOTS"]
         note = _SHOTS.sub(lambda match: f"{number} {match[1]}", note)
-    # Folders of the machine are nobody's business.
+    # Folders of the machine are private.
     words = plain_command(" ".join(f"{key} {value}" for key, value in given.items()))
     return f"{note} With {words}." if note else f"With {words}."
 
 
 def _write(table: Table, store: RunStore, documents: dict[str, Document]) -> None:
-    """The results file, which may travel alone."""
+    """The results file, which can be moved by itself."""
     store.write_results({"command": plain_command(), "title": table.title, "note": table.note}, documents)
 
 
 def _report(store: RunStore, output: Path) -> None:
-    """All numbers of the folder on one page, where there are any and drawings are possible."""
+    """All numbers of the folder on one page, if there are any and matplotlib is installed."""
     if not any(store.folder.glob("*/metrics.json")):
         return
     try:

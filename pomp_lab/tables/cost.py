@@ -39,7 +39,7 @@ def cost_jobs(table: Table, device: str, threads: int) -> dict[str, Job]:
 
 
 def cost_runs(jobs: Mapping[str, Job], device: str) -> list[Run]:
-    """A run for each row, decided by all rows, since they are measured in turns, and by the machine."""
+    """A run for each row, identified by all rows, since they are measured in turns, and by the machine."""
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     machine = {"device": device, "gpu": gpu, "cpu": processor_name(), "cores": os.cpu_count()}
     rows = {name: {**asdict(job), "sha256": load_names(job.vocabulary, job.names).sha256} for name, job in jobs.items()}
@@ -47,7 +47,7 @@ def cost_runs(jobs: Mapping[str, Job], device: str) -> list[Run]:
 
 
 def measured(store: RunStore, jobs: Mapping[str, Job], runs: list[Run]) -> dict[str, Document]:
-    """The measurements by row, made unless all of them are there."""
+    """The measurements by row, made unless all of them exist."""
     with store.claim("cost", wait=True):
         if any(store.document(run) is None for run in runs):
             rows = {row["row"]: row for row in measure_rows(jobs, REPEATS)}

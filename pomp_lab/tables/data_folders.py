@@ -1,4 +1,4 @@
-"""Where images lie and how to get them: the catalogue's data sets, drawn shapes, photos of the ImageNet classes."""
+"""Where images are and how to get them: the catalogue's data sets, drawn shapes, photos of the ImageNet classes."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ class DataFolders:
     """The data root.
 
     Attributes:
-        places: data sets that lie elsewhere.
+        places: data sets in other folders.
     """
 
     root: Path
     places: Mapping[str, Path] = field(default_factory=dict)
 
     def folder(self, name: str) -> Path:
-        """Where a data set lies, or would have to."""
+        """The folder of a data set, whether or not it exists."""
         if name in self.places:
             return self.places[name]
         return self.root / name if name in (*SHAPES, PHOTOS) else classification_entry(name).place(self.root)
 
     def missing(self, name: str) -> str | None:
-        """None where the images are there, else one line that says what is missing and how to get it."""
+        """None where the images exist, else one line that says what is missing and how to get it."""
         folder = self.folder(name)
         if name in SHAPES:
-            there = (folder / "classification" / "val").is_dir()
+            exists = (folder / "classification" / "val").is_dir()
             variant = name.partition("_")[2]
             how = f"run python datasets/make_shapes.py --output {folder} --parts classification"
             how += f" --variant {variant}" if variant else ""
         elif name == PHOTOS:
-            there = (folder / "labels.csv").is_file()
+            exists = (folder / "labels.csv").is_file()
             how = (
                 "put one photo of each ImageNet class (github.com/EliSchwartz/imagenet-sample-images) into "
                 f"{folder}, and labels.csv with the columns file, wnid, class_name"
@@ -59,14 +59,14 @@ class DataFolders:
         else:
             entry = classification_entry(name)
             marked = bool(entry.marks) or entry.split_file is not None
-            there, how = entry.recognises(folder) if marked else folder.is_dir(), entry.advice(folder)
-        return None if there else f"data set {name} is not at {folder}: {how}"
+            exists, how = entry.recognises(folder) if marked else folder.is_dir(), entry.advice(folder)
+        return None if exists else f"data set {name} is not at {folder}: {how}"
 
     def images(self, name: str, split: str) -> ImageSet:
         """The images of a data set.
 
         Raises:
-            UserError: when they are not there.
+            UserError: when they are missing.
         """
         if line := self.missing(name):
             raise UserError(line)
@@ -76,7 +76,7 @@ class DataFolders:
         return open_images(f"csv:{folder}" if name == PHOTOS else f"{name}:{folder}", split)
 
     def benchmarks(self, without: Sequence[str] = ()) -> list[str]:
-        """Names of the catalogue's data sets that are there."""
+        """Names of the catalogue's data sets that exist below the root."""
         return [entry.name for entry in ENTRIES if entry.name not in without and self.missing(entry.name) is None]
 
 
@@ -88,7 +88,7 @@ def training_settings(name: str, wide: bool, folders: DataFolders, lists: Path) 
         lists: folder for the file with the base classes, named by its content.
 
     Raises:
-        UserError: when the images are not there.
+        UserError: when the images are missing.
     """
     if line := folders.missing(name):
         raise UserError(line)

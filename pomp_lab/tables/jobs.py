@@ -1,4 +1,4 @@
-"""Rows with seeds and their configurations, what decides their numbers, and what a process has opened for them."""
+"""Rows with seeds and their configurations, what determines their numbers, and the data that a process has opened."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prompt_core.clip import Clip
     from prompt_core.data.images import ImageSet
 
-# Keys that decide no number: where things are and how fast, and what identities say by content.
+# Keys that affect no number: paths and speed, and what identities record by content.
 _PLACES = ("OUTPUT", "DEVICE", "SEED", "LOG", "DATA.TRAIN", "DATA.CLASSES", "DATA.VOCABULARY", "DATA.CACHE")
 _SPEED = ("DATA.WORKERS", "DATA.ENCODE_BATCH", "MODEL.NAME", "MODEL.PRETRAINED", "EVAL.NAMESAKES", "EVAL.DATASETS")
 
@@ -31,7 +31,7 @@ class Job:
     """A row with a seed (None where nothing is learned) and its configuration.
 
     Attributes:
-        as_configured: whether the row learns as its configuration file says, budget and all.
+        as_configured: whether the row learns exactly as its configuration file says, including the budget.
     """
 
     row: Row
@@ -55,7 +55,7 @@ class Inputs:
     """Data and models, each opened once in a process.
 
     Attributes:
-        lists: folder for lists of the classes that are learned from.
+        lists: folder for lists of training classes.
         half: of the photos that are scored, see :func:`pomp_lab.tables.scored_sets.open_target`.
     """
 
@@ -75,7 +75,7 @@ class Inputs:
         return self._once(key, lambda: training_settings(row.train, row.wide, self.folders, self.lists))
 
     def target(self, name: str) -> Target:
-        """What is scored under a name."""
+        """The scored set of a name."""
         return self._once(("target", name), lambda: open_target(name, self.folders, self.half))
 
     def few_shot(self, cfg: CfgNode) -> ImageSet:
@@ -103,10 +103,10 @@ def make_jobs(
     """All rows with all seeds; rows that learn nothing once.
 
     Args:
-        absent: names of training images that are not there; configurations of their rows do not name them.
+        absent: names of missing training images; configurations of their rows do not name them.
 
     Raises:
-        UserError: a configuration that cannot be read, or training images that are not there.
+        UserError: a configuration that cannot be read, or missing training images.
     """
     jobs = []
     for row in rows:
@@ -125,17 +125,17 @@ def row_config(row: Row, configs: Path, overrides: Sequence[str] = (), places: S
 
 
 def deciding_settings(cfg: CfgNode) -> dict[str, Any]:
-    """All keys that a learned method depends on, flat; of ``METHOD`` those of its own method."""
+    """All keys that a learned method depends on, flat; of ``METHOD`` only those of its own method."""
     flat = dict(flatten(cfg))
     of_method = f"METHOD.{cfg.METHOD.NAME.upper()}."
-    kept = {}
+    settings = {}
     for key, value in flat.items():
         if key.startswith(("LOG.", "METHOD.")) and key != "METHOD.NAME" and not key.startswith(of_method):
             continue
         if key in _PLACES or key in _SPEED or (key.startswith("EVAL.") and not flat.get("SELECT_ON_TEST")):
             continue
-        kept[key] = list(value) if isinstance(value, tuple) else value
-    return kept
+        settings[key] = list(value) if isinstance(value, tuple) else value
+    return settings
 
 
 def _flat(settings: Settings) -> list[str]:

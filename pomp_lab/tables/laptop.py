@@ -1,8 +1,8 @@
 """The tables at laptop scale: the embedded model, Tiny-ImageNet from base to novel classes, drawn shapes.
 
-Other images, another model and other protocols than the paper's, so that its numbers are no measure for these: what can
-be compared is which row is ahead. Learning rates on Tiny-ImageNet were chosen on the half of the validation photos that
-is not reported; on shapes CoCoOp takes the rate of the others.
+Images, model and protocols differ from the paper's, so the numbers cannot be compared with it, only the order of the
+rows. Learning rates on Tiny-ImageNet were chosen on the half of the validation photos that is not reported; on shapes
+CoCoOp uses the rate of the others.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def own_class_rows(config: str, train: str) -> tuple[Row, ...]:
 
 
 def vision_rows(config: str, train: str) -> tuple[Row, ...]:
-    """Methods that learn inside the vision tower, which the embedded model's is not made for."""
+    """Methods that learn inside the vision tower, which the embedded model does not support."""
     return (
         Row("LASP", config, train, settings=(*_full("lasp"), *WORDS)),
         Row("MaPLe", config, train, settings=_full("maple")),
@@ -181,7 +181,7 @@ MARGINS = ("none", "0.5", "1.0", "1.5", "log10", "ln")
 
 
 def margin_name(number: int, correction: str) -> str:
-    """How rows of the margin table are called."""
+    """Names of rows of the margin table."""
     if correction in ("log10", "ln"):
         return f"K = {number}, {correction}"
     return f"K = {number}, m = {0.0 if correction == 'none' else float(correction):g}"

@@ -1,4 +1,4 @@
-"""What a table is: rows that are learned and scored, the sets they are scored on, the published numbers beside them."""
+"""The definition of a table: rows to learn and score, the sets they are scored on, the published numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from prompt_core.errors import UserError, nearest
 
 Settings = tuple[tuple[str, str], ...]
-# Chosen by the table and the command line: the data, and what tells one run from the next.
+# Chosen by the table and the command line: the data, and what distinguishes runs.
 RESERVED = (
     "DATA.TRAIN",
     "DATA.CLASSES",
@@ -24,13 +24,13 @@ RESERVED = (
 
 @dataclass(frozen=True)
 class Published:
-    """The published numbers that a row is a repetition of.
+    """The published numbers that a row reproduces.
 
     Attributes:
         table: name in ``assets/published.json``.
         row: of that table.
         model: the backbone, where its columns have different ones.
-        column: one column, for tables whose columns are settings of the row; ``dataset`` is what it is a number of.
+        column: one column, for tables whose columns are settings of the row; ``dataset`` is its data set.
     """
 
     table: str
@@ -49,9 +49,9 @@ class Row:
         config: file below ``configs/prompt``.
         train: name of the training images (:mod:`pomp_lab.tables.data_folders`); empty where nothing is learned.
         wide: negatives come from the wide vocabulary of the training images instead of their own classes.
-        settings: what the row is; the command line cannot change it.
-        budget: how long it learns, and the like; the command line can.
-        published: the numbers it is a repetition of.
+        settings: the settings that define the row; the command line cannot change them.
+        budget: how long it learns, and the like; the command line can change it.
+        published: the numbers that it reproduces.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Table:
     """A table of the paper at one scale.
 
     Attributes:
-        note: what a reader must know of it.
+        note: what a reader must know about it.
         targets: names of what is scored (:mod:`pomp_lab.tables.scored_sets`).
-        metrics: that are shown.
-        published: published tables that stand below.
-        whatever_is_there: all catalogued data sets below the data root are scored too.
+        metrics: the metrics that are shown.
+        published: published tables that are shown below.
+        whatever_is_there: also score all catalogued data sets below the data root.
         most_texts: a method whose class features differ from image to image leaves out a column of more texts.
     """
 
@@ -108,7 +108,7 @@ class Table:
 
 
 def check_overrides(table: Table, rows: Sequence[Row], keys: Sequence[str]) -> None:
-    """Refuse overrides of what the table or its rows are.
+    """Refuse overrides of what defines the table or its rows.
 
     Raises:
         UserError: naming the first such key.
@@ -121,7 +121,7 @@ def check_overrides(table: Table, rows: Sequence[Row], keys: Sequence[str]) -> N
         owners = [row.name for row in rows if key in dict(row.settings)]
         if owners:
             raise UserError(
-                f"{key} is what makes row {owners[0]!r} of table {table.name}; leave it out, or choose other --rows"
+                f"{key} defines row {owners[0]!r} of table {table.name}; leave it out, or choose other --rows"
             )
 
 

@@ -1,4 +1,4 @@
-"""Learn what is missing, score what is missing, keep the numbers. It is told what to learn and knows no method."""
+"""Learn and score what is missing, and store the numbers, without knowing any method by name."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class TableRunner:
     """The runs of a table.
 
     Args:
-        store: of the numbers; a run is known by what its method learned, whatever table asked for it.
-        learned: folder of the learned methods, each as :func:`prompt_core.training.recipe.pretrain` leaves it.
-        say: gets a line for each finished piece of work.
+        store: of the numbers; a run is identified by its learned method, whichever table needs it.
+        learned: folder of the learned methods, each as written by :func:`prompt_core.training.recipe.pretrain`.
+        say: called with a line about each finished piece of work.
     """
 
     def __init__(
@@ -39,21 +39,21 @@ class TableRunner:
         self._runs: dict[Job, Run] = {}
 
     def run(self, jobs: Sequence[Job], targets: Sequence[str]) -> None:
-        """Do what is not done.
+        """Do the missing runs.
 
         Raises:
             UserError: see :meth:`check_selection`.
-            KeyboardInterrupt: when Ctrl-C stopped it; the same call goes on.
+            KeyboardInterrupt: on Ctrl-C; the same call continues.
         """
         self.check_selection(jobs, targets)
         possible = {self.run_of(job): job for job in jobs if self.missing(job, targets) and not self.impossible(job)}
         run_missing(self.store, list(possible), lambda run: self._do(possible[run], targets))
 
     def check_selection(self, jobs: Sequence[Job], targets: Sequence[str]) -> None:
-        """Numbers are not of the images that chose the epoch, unless ``SELECT_ON_TEST`` asks for it and labels them.
+        """Refuse to report images that chose the epoch, unless ``SELECT_ON_TEST`` allows it and labels the numbers.
 
         Raises:
-            UserError: naming the first target that holds images which choose.
+            UserError: naming the first target that holds such images.
         """
         for job in jobs:
             selection = open_selection(job.cfg, False) if job.learns else None
@@ -68,7 +68,7 @@ class TableRunner:
                     )
 
     def impossible(self, job: Job) -> str | None:
-        """Why the method of a row does not go with the model, or None."""
+        """Why the method of a row does not fit the model, or None."""
         if method_class(job.cfg.METHOD.NAME).reads != "images":
             return None
         try:
@@ -78,13 +78,13 @@ class TableRunner:
         return None
 
     def run_of(self, job: Job) -> Run:
-        """The run of a row and seed, known by configuration, images with their labels, class names and weights."""
+        """The run of a row and seed, identified by configuration, images with their labels, class names and weights."""
         if job not in self._runs:
             self._runs[job] = Run(job.row.name, job.seed, self._identity(job))
         return self._runs[job]
 
     def document(self, job: Job, targets: Sequence[str]) -> Document | None:
-        """The numbers of a row on some targets, as far as they are there; None for none."""
+        """The available numbers of a row on some targets; None where there are none."""
         document = self.store.document(self.run_of(job))
         missing = self.missing(job, targets)
         done = {name: self._scored(job, name) for name in targets if name not in missing}
@@ -146,11 +146,11 @@ class TableRunner:
     def _learn(self, job: Job, folder: Path) -> None:
         for name in (METHOD_FILE, METRICS_FILE, STATE_FILE):
             if (folder / name).is_file() and (reason := unusable(folder, name)):
-                self.store.tell(f"{folder / name} is no use ({reason}): {job.label} is learned anew")
+                self.store.tell(f"{folder / name} cannot be used ({reason}): {job.label} is learned again")
                 (folder / name).unlink()
         self.say(f"learning {job.label}")
         if not (folder / STATE_FILE).exists():
-            # What a run that is fitted at once left when it was killed.
+            # Left by a killed run that is fitted at once.
             (folder / METHOD_FILE).unlink(missing_ok=True)
         learn(job.cfg, folder)
 
@@ -169,7 +169,7 @@ class TableRunner:
         others = part_of(before, known - columns.keys())
         about = {
             **self._description(job, method),
-            # Several tables may show a run; it keeps the name that it was made under.
+            # Several tables may show a run; it keeps its first name.
             "row": before["_run"].get("row", job.row.name),
             "targets": {**before["_run"].get("targets", {}), name: self._scored(job, name)},
         }
@@ -182,7 +182,7 @@ class TableRunner:
         self.say(f"{job.label} on {name}: {'  '.join(shown) or 'no number'}")
 
     def _selection(self, job: Job, target: Target, question: Question) -> dict[str, str]:
-        """How the epoch was chosen, as the protocol of a column says it; nothing for the last epoch."""
+        """How the epoch was chosen, for the protocol of a column; empty for the last epoch."""
         if not job.learns:
             return {}
         file = self.learned / self.run_of(job).id / METHOD_FILE

@@ -1,4 +1,4 @@
-"""What is scored: whose images, among which names. Images are opened here, encoded when a method needs them."""
+"""Scored sets: images and the names they are scored among. Images are opened here, and encoded on demand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Question:
         dataset: the name in result files.
         asked: labels of the image set whose photos count; None for all.
         candidates: rows of the target's names to choose from.
-        words: of the protocol.
+        words: entries of the protocol.
         geometry: whether alignment and uniformity are measured here.
     """
 
@@ -44,9 +44,9 @@ class Target:
 
     Attributes:
         name: of the image set.
-        source: as hand-written prompts ask for a data set's own template.
-        split: that the images are of.
-        rows: row of ``names`` for each class of the images; -1 for classes that are not asked.
+        source: the name by which hand-written prompts find the data set's own template.
+        split: split of the images.
+        rows: row of ``names`` for each class of the images; -1 for classes that are not scored.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Target:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the numbers, apart from the method: keys, labels and names of images, candidates, columns."""
+        """What determines the numbers, apart from the method: keys, labels and names of images, candidates, columns."""
         return {
             "target": self.name,
             "split": self.split,
@@ -78,7 +78,7 @@ class Target:
         }
 
     def images_of(self, question: Question) -> ImageSet:
-        """The images that a column is a number of."""
+        """The images of a column."""
         counted = self.rows[self.images.labels] >= 0
         if question.asked is not None:
             counted &= np.isin(self.images.labels, question.asked)
@@ -86,7 +86,7 @@ class Target:
 
 
 def open_target(name: str, folders: DataFolders, half: str = "report") -> Target:
-    """What is scored under a name: ``tiny_imagenet_base_novel``, ``imagenet_samples``, shapes, or a catalogued set.
+    """The scored set of a name: ``tiny_imagenet_base_novel``, ``imagenet_samples``, shapes, or a catalogued set.
 
     ``imagenet_samples_with_tiny`` are the photos among ImageNet-21K's names and those of Tiny-ImageNet's classes.
 
@@ -94,7 +94,7 @@ def open_target(name: str, folders: DataFolders, half: str = "report") -> Target
         half: of the photos of Tiny-ImageNet and of the ImageNet classes, ``tune`` or ``report``.
 
     Raises:
-        UserError: when its images are not there.
+        UserError: when its images are missing.
     """
     source = source_of(name)
     if source in SHAPES:
@@ -151,9 +151,9 @@ def _photos(name: str, folders: DataFolders) -> Target:
     place = {identity: row for row, identity in enumerate(names.ids or [])}
     # Classes that the wide list does not know (one of ImageNet-1K's is missing from it) are left out.
     rows = np.array([place.get(identity, -1) for identity in images.ids])
-    own = Question(f"{PHOTOS}_of_1k", None, rows[rows >= 0], {"candidate_names": "own classes"}, True)
+    narrow = Question(f"{PHOTOS}_of_1k", None, rows[rows >= 0], {"candidate_names": "own classes"}, True)
     wide = Question(f"{PHOTOS}_of_21k", None, np.arange(len(names)), {"candidate_names": "all names"})
-    return Target(name, PHOTOS, "val", images, names, rows, (own, wide))
+    return Target(name, PHOTOS, "val", images, names, rows, (narrow, wide))
 
 
 def _shapes(name: str, folders: DataFolders, base_novel: bool) -> Target:
@@ -176,7 +176,7 @@ def _shapes(name: str, folders: DataFolders, base_novel: bool) -> Target:
 
 
 def _check_variant(name: str, folders: DataFolders) -> None:
-    """Other looks of the very shapes that are learned from, so that base and novel mean the same."""
+    """Other looks of the shapes that are learned from, so that base and novel classes are the same."""
     folder, plain = folders.folder(name), folders.folder("shapes")
     variant = name.partition("_")[2] or "plain"
     options = read_json(folder / "shapes.json").get("options", {})

@@ -28,8 +28,8 @@ class Scores:
     """Numbers of a method on a target.
 
     Attributes:
-        numbers: ``"dataset/metric"`` → value; percent, but for alignment and uniformity.
-        protocol: data set → what its numbers follow.
+        numbers: ``"dataset/metric"`` → value; percent, except alignment and uniformity.
+        protocol: data set → protocol of its numbers.
         skipped: data set → why there is no number.
     """
 
@@ -62,7 +62,7 @@ def score_target(
     for question in target.questions:
         test_set = everything.among(question.candidates, _asked(question, everything, cached.labels))
         bound = method.bound_names is not None
-        # Such a method knows classes by the names of the images that it learned from.
+        # Such a method identifies classes by the names of its training images.
         asked = _with_own_names(target, question, test_set) if bound else test_set
         if reason := _refusal(method, asked, most_texts):
             scores.skipped[question.dataset] = reason
@@ -74,8 +74,8 @@ def score_target(
         accuracy = score(method, asked, merge_namesakes, classes)
         if question.geometry and classes is not None:
             images = image_features(method, test_set).cpu()
-            own = classes[torch.from_numpy(test_set.labels)]
-            scores.numbers[f"{question.dataset}/alignment"] = float(alignment(images, own))
+            true_classes = classes[torch.from_numpy(test_set.labels)]
+            scores.numbers[f"{question.dataset}/alignment"] = float(alignment(images, true_classes))
             if len(classes) > 1:
                 scores.numbers[f"{question.dataset}/uniformity"] = float(uniformity(classes))
         for metric in ("top1", "top5", "per_class"):
@@ -85,7 +85,7 @@ def score_target(
 
 
 def _wide_features(method: Method, target: Target) -> Tensor:
-    """(N, E) features of the target's names, of which columns choose rows; those that none asks for stay 0."""
+    """(N, E) features of the target's names, of which columns choose rows; unused rows stay 0."""
     asked = np.unique(np.concatenate([question.candidates for question in target.questions]))
     features = class_features(method, target.names[asked])
     wide = torch.zeros(len(target.names), features.shape[1])
@@ -100,9 +100,9 @@ def _asked(question: Question, everything: TestSet, labels: np.ndarray) -> np.nd
 
 
 def _with_own_names(target: Target, question: Question, test_set: TestSet) -> TestSet:
-    """The same with classes that have images called as the images call them; a wide vocabulary may differ."""
-    own = {int(row): name for row, name in zip(target.rows, target.images.names, strict=True)}
-    names = [own.get(int(row), target.names[int(row)]) for row in question.candidates]
+    """The same with the images' own names for classes that have images; a wide vocabulary may differ."""
+    image_names = {int(row): name for row, name in zip(target.rows, target.images.names, strict=True)}
+    names = [image_names.get(int(row), target.names[int(row)]) for row in question.candidates]
     return dataclasses.replace(test_set, candidates=Vocabulary(names, source=test_set.candidates.source))
 
 
@@ -110,8 +110,8 @@ def _refusal(method: Method, test_set: TestSet, most_texts: int | None) -> str |
     """Why a method has no number in a column."""
     names, count = test_set.candidates.names, len(test_set.candidates)
     if method.bound_names is not None:
-        own = set(map(plain_name, method.bound_names))
-        unknown = sum(plain_name(name) not in own for name in names)
+        learned = set(map(plain_name, method.bound_names))
+        unknown = sum(plain_name(name) not in learned for name in names)
         if unknown:
             return f"it knows the {len(method.bound_names):,} classes it learned, {unknown:,} of {count:,} are others"
     texts = len(test_set.labels) * count
@@ -126,6 +126,6 @@ def _protocol(
     protocol = test_set.protocol(target.split, merges_namesakes(method, merge_namesakes))
     if len(np.unique(test_set.candidates.name_groups)) == len(test_set.candidates):
         protocol["namesakes"] = "none"
-    # Folders are not the protocol's business, the division into splits is.
+    # Folders are not part of the protocol, the division into splits is.
     division = [word for word in ("published", "official", "generated") if f"{word} split" in target.images.source]
     return {**protocol, "source": ", ".join([target.source, *(f"{word} split" for word in division)]), **question.words}

@@ -1,4 +1,4 @@
-"""A table of the paper as blocks of text: ours, the same beside the published numbers, and the published ones."""
+"""A table of the paper as blocks of text: our numbers, the comparison with published ones, and the published ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Line:
     """A row of the table with its numbers.
 
     Attributes:
-        numbers: its runs, one of each seed, as reports read them.
+        numbers: its runs, one per seed, as reports read them.
         note: why it has none.
     """
 
@@ -46,7 +46,7 @@ class Line:
 
 
 def read_line(row: Row, documents: Sequence[Mapping[str, Any]], note: str = "") -> Line:
-    """A row from its ``metrics.json`` documents, one of each seed."""
+    """A row from its ``metrics.json`` documents, one per seed."""
     runs: list[Run] = []
     for number, document in enumerate(documents):
         named = {**document, "_run": {**document["_run"], "row": row.name}}
@@ -55,7 +55,7 @@ def read_line(row: Row, documents: Sequence[Mapping[str, Any]], note: str = "") 
 
 
 def table_blocks(table: Table, lines: Sequence[Line]) -> list[Block]:
-    """Ours, ours beside the published numbers where both follow one protocol, and the published tables."""
+    """Our numbers, the comparison with published ones of the same protocol, and the published tables."""
     runs = [run for line in lines for run in line.numbers.runs]
     columns = [column for column in build_columns(runs) if column.metric in table.metrics]
     what = "Top-1 in percent" if table.metrics == ("top1",) else "Lower is better"
@@ -77,10 +77,10 @@ def table_blocks(table: Table, lines: Sequence[Line]) -> list[Block]:
         for line in lines
     ]
     blocks = [Block(table.title, tuple(filter(None, notes)), headings, tuple(rows))]
-    beside, reasons = _beside(lines, columns)
-    if beside or reasons:
-        headings = ("row", "data set", "ours", "published", "difference") if beside else ()
-        blocks.append(Block("Beside the published numbers", tuple(reasons), headings, tuple(beside)))
+    comparison, reasons = _comparison(lines, columns)
+    if comparison or reasons:
+        headings = ("row", "data set", "ours", "published", "difference") if comparison else ()
+        blocks.append(Block("Beside the published numbers", tuple(reasons), headings, tuple(comparison)))
     known = {published.name: published for published in load_published()}
     return [*blocks, *(_published_block(known[name], table) for name in table.published)]
 
@@ -96,8 +96,8 @@ def _heading(column: Column, columns: Sequence[Column]) -> str:
     return f"{name}: {column.difference}" if column.difference else name
 
 
-def _beside(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Rows of row, data set, ours, published, difference; and which numbers may not stand there, and why."""
+def _comparison(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Rows of row, data set, ours, published, difference; and which numbers cannot be compared, and why."""
     rows: list[tuple[str, ...]] = []
     refusals: list[tuple[str, str, str]] = []
     for line in lines:

@@ -23,20 +23,20 @@ RESIZE_SAMPLINGS = ("choice", "range")
 
 
 def drawn_generator() -> random.Random:
-    """A generator of Python's own kind, whose seed is the next number of NumPy's global generator."""
+    """A ``random.Random`` whose seed is the next number of NumPy's global generator."""
     return random.Random(int(np.random.randint(2**31)))  # noqa: NPY002
 
 
 def nearest_positions(old: int, new: int) -> np.ndarray:
-    """Position of the pixel under the centre of each of ``new`` pixels that share out ``old`` pixels: (new,) int64."""
+    """Index of the old pixel under the centre of each new pixel, of ``old`` and ``new`` pixels: (new,) int64."""
     return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
 class LabelResizeTransform(ResizeTransform):
-    """Detectron2's resize of an image, and labels of any integer type taken from under the pixel centres.
+    """Detectron2's resize of an image, with labels of any integer type sampled at the pixel centres.
 
-    Detectron2 resizes no integers of more than 8 bits, and floating-point labels from under the pixels' upper left
-    corners, which moves them against the photo by up to half a pixel.
+    Detectron2 cannot resize integers of more than 8 bits, and samples floating-point labels at the pixels' upper left
+    corners, which shifts them against the photo by up to half a pixel.
     """
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The known segmentation data sets: names as published YAML files use them, folders below one data root.
 
 One table serves registration, preparation and ``datasets/check.py``. Nothing is read here. Names and folders are those
-of ZSSeg (arXiv 2112.14757) and POMP, so that trees prepared for them serve as they are.
+of ZSSeg (arXiv 2112.14757) and POMP, so that folders prepared for them work unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SegmentationEntry(CatalogEntry):
         labels: folder of label images below the data root; they decide which photos belong to the set.
         images: accepted folders of the photos, the first that exists is taken; photos may lie deeper.
         label_set: classes, a name of :data:`pomp_seg.data.label_sets.LABEL_SETS`; or a JSON file below the root.
-        label_suffix, image_suffix: what the names of label and photo have behind their common part.
+        label_suffix, image_suffix: what follows the common part in the names of label and photo.
         label_counts: JSON ``{label file: [classes]}`` below the root, for one record of each image and class.
         image_count: labels that the published set has, those without any labelled pixel included.
         base_of_file: of a ``label_set`` file, only the seen classes.

@@ -1,4 +1,4 @@
-"""What is there of each segmentation data set, what is missing and what is wrong, and how to get it."""
+"""Checks of segmentation data sets: what is present, missing or wrong, and how to get it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prompt_core.files import read_json, sha256_of_file
 
 
 def check_group(group: str, root: Path) -> list[Finding]:
-    """Look at every data set of a group of :data:`pomp_seg.data.catalog.GROUPS`.
+    """Check every data set of a group of :data:`pomp_seg.data.catalog.GROUPS`.
 
     Raises:
         UserError: for an unknown group.
@@ -23,7 +23,7 @@ def check_group(group: str, root: Path) -> list[Finding]:
 
 
 def check_entry(entry: SegmentationEntry, root: Path) -> list[Finding]:
-    """The labels (their number, and whether they are as they were made), the photos, classes and label counts."""
+    """The labels (their number, and whether they are unchanged), the photos, classes and label counts."""
     folder = label_folder(entry, root)
     findings = [_labels(entry, root)]
     if not folder.images.is_dir():
@@ -60,7 +60,7 @@ def _labels(entry: SegmentationEntry, root: Path) -> Finding:
 
 
 def _as_made(folder: Path) -> tuple[int, str | None]:
-    """(sources that gave no label, what is wrong) of a folder that was prepared here; (0, None) of any other."""
+    """(sources without a label, fault or None) of a folder that was prepared here; (0, None) for any other."""
     record = source_record(folder)
     if not record.is_file():
         return 0, None

@@ -1,4 +1,4 @@
-"""Label images: one class index a pixel, read with checks that name the file and what is wrong with it."""
+"""Label images with one class index per pixel, read with checks that name the file and the fault."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_label_map(path: str | Path) -> np.ndarray:
     """Class indices of a label image of 8 or 16 bits, (H, W) int32. Images with a palette give their indices.
 
     Raises:
-        UserError: when the file is missing, no image, or has colours instead of indices.
+        UserError: when the file is missing, not an image, or has colours instead of indices.
     """
     if not Path(path).is_file():
         raise UserError(f"label file {path} does not exist; prepare the data set, or correct the folder of its labels")
@@ -42,7 +42,7 @@ def write_label_map(path: Path, labels: np.ndarray, num_classes: int) -> None:
 
 
 def check_label_values(labels: np.ndarray, path: str | Path, num_classes: int, ignore_label: int) -> None:
-    """Check that a label map has nothing but class indices and the ignored value.
+    """Check that a label map has only class indices and the ignored value.
 
     Args:
         labels: (H, W) integers.
@@ -69,7 +69,7 @@ def read_record_labels(
         image_shape: (H, W, …) of the photo in pixels.
 
     Raises:
-        UserError: when the file is missing or no label map, of another size than the photo, or has other values than
+        UserError: when the file is missing or not a label map, its size is not the photo's, or it has values other than
             the classes and ``ignore_label``.
     """
     if "sem_seg_file_name" not in record:
@@ -92,7 +92,7 @@ def present_classes(labels: np.ndarray, ignore_label: int) -> np.ndarray:
 
 
 def check_ignore_label(num_classes: int, ignore_label: int) -> None:
-    """Check that the ignored value is no class.
+    """Check that the ignored value is not a class.
 
     Raises:
         UserError: when it is, or when there is no class at all.

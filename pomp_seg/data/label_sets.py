@@ -1,7 +1,7 @@
 """Label sets of semantic segmentation: class names in the order of label values, and which of them training sees.
 
-The name lists lie in ``assets/``, ADE20K's 150 among the vocabularies of ``prompt_core``. The 847 classes of full
-ADE20K are no part of the package: ``datasets/prepare.py ade20k_full`` lists them from the user's own copy, see
+The name lists are in ``assets/``, ADE20K's 150 among the vocabularies of ``prompt_core``. The 847 classes of full
+ADE20K are not part of the package: ``datasets/prepare.py ade20k_full`` lists them from the user's own copy, see
 :func:`read_label_set`.
 """
 
@@ -81,7 +81,7 @@ class LabelSet:
         return default_ignore_label(len(self))
 
     def base(self) -> LabelSet:
-        """The seen classes alone, in the same order, with label values 0, 1, … of their own."""
+        """Only the seen classes, in the same order, with their own label values 0, 1, …"""
         if self.seen is None:
             return self
         return LabelSet(self.vocabulary[list(self.seen)], tuple(range(len(self.seen))))
@@ -117,7 +117,7 @@ def read_label_set(
 
     Args:
         classes: a name of :data:`LABEL_SETS`, what :meth:`Vocabulary.load` reads, or a vocabulary. A JSON file may
-            also hold the list ``unseen`` beside ``names``.
+            also hold the list ``unseen`` in addition to ``names``.
         seen: names of the classes that training sees, or a file of them; None keeps the split that ``classes`` has.
 
     Raises:
@@ -136,7 +136,7 @@ def entry_classes(entry: SegmentationEntry, root: Path) -> LabelSet:
     """The classes of a known data set below ``root``.
 
     Raises:
-        UserError: when they are listed in a file that is still to be prepared.
+        UserError: when they are listed in a file that has not been prepared yet.
     """
     if not entry.classes_in_file:
         return label_set(entry.label_set)

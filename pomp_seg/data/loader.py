@@ -1,4 +1,4 @@
-"""The mapper that a configuration names, and the training loader: some data sets of the same classes, resumable."""
+"""The mapper that a configuration names, and the resumable training loader over data sets of the same classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAPPERS = ("mask_former_semantic", "mask_former_binary_semantic")
 
 
 def training_records(cfg: CfgNode) -> Records:
-    """Records of ``DATASETS.TRAIN``, with ``DATASETS.SAMPLE_PER_CLASS`` some of each class.
+    """Records of ``DATASETS.TRAIN``, sampled by class if ``DATASETS.SAMPLE_PER_CLASS`` is set.
 
     Raises:
         UserError: an unknown data set, classes that differ between data sets, missing files.
@@ -35,13 +35,13 @@ def training_records(cfg: CfgNode) -> Records:
 
 
 def build_train_loader(cfg: CfgNode, start: int = 0) -> DataLoader[Any]:
-    """Endless batches of ``SOLVER.IMS_PER_BATCH`` examples, shared out among the processes.
+    """Infinite batches of ``SOLVER.IMS_PER_BATCH`` examples, divided among the processes.
 
     Args:
-        start: iteration that the run begins or goes on with.
+        start: iteration that the run starts or continues with.
 
     Raises:
-        UserError: as :func:`training_records`, and for a batch that cannot be shared out.
+        UserError: as :func:`training_records`, and for a batch that cannot be divided.
     """
     return seeded_loader(
         training_records(cfg),
@@ -71,10 +71,10 @@ def build_mapper(cfg: CfgNode, is_train: bool = True, dataset_name: str = "") ->
 
 
 def sample_per_class(records: Sequence[Mapping[str, Any]], count: int, seed: int = 0) -> list[Any]:
-    """``count`` records of each class that has as many, all records of the other classes (ZSSeg).
+    """``count`` records of each class that has at least as many, all records of the other classes (ZSSeg).
 
-    As published, the ``count`` are drawn WITH replacement, so that some come twice and others never. The draw of a
-    class depends on its own records and the seed only, and not on their order.
+    As published, the ``count`` are drawn WITH replacement, so that some occur twice and others never. The draw of a
+    class depends only on its own records and the seed, not on their order.
 
     Args:
         records: with ``category_id`` and ``file_name``.
@@ -94,7 +94,7 @@ def sample_per_class(records: Sequence[Mapping[str, Any]], count: int, seed: int
         if "category_id" not in record:
             raise UserError(
                 f"image {record['file_name']} has no class (category_id); DATASETS.SAMPLE_PER_CLASS needs a data set "
-                "of one class a record (…_classification), or set it to -1"
+                "of one class per record (…_classification), or set it to -1"
             )
         by_class.setdefault(int(record["category_id"]), []).append(record)
     sampled: list[Mapping[str, Any]] = []

@@ -17,7 +17,7 @@ from prompt_core.files import read_json
 
 Records = list[dict[str, Any]]
 LABEL_ENDINGS = (".png", ".tif", ".tiff")
-# TIFF files in the folder of the photos are taken for labels.
+# TIFF files in the folder of photos are treated as labels.
 _PHOTO_ENDINGS = tuple(ending for ending in PHOTO_ENDINGS if ending not in (".tif", ".tiff"))
 
 _logger = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LabelFolder:
-    """Where the label images and photos of one data set lie.
+    """Where the label images and photos of one data set are.
 
     Attributes:
         name: of the data set.
         labels: folder of label images, which decide what belongs to the set; they may lie deeper.
         images: folder of photos, which may lie deeper, and may hold photos of other sets.
-        label_suffix, image_suffix: what file names have behind the part that label and photo share.
+        label_suffix, image_suffix: what follows the part of the file name that label and photo share.
         label_counts: JSON ``{label file: [classes]}``; with it there is one record of each image and class.
         every_photo: whether a photo without a label is an error.
         advice, images_advice: how to get labels and photos, for messages.
@@ -49,7 +49,7 @@ class LabelFolder:
 
 
 def label_folder(entry: SegmentationEntry, root: Path) -> LabelFolder:
-    """Where a known data set lies below ``root``."""
+    """The folders of a known data set below ``root``."""
     return LabelFolder(
         entry.name,
         root / entry.labels,
@@ -100,7 +100,7 @@ def load_records(folder: LabelFolder, num_classes: int | None = None) -> Records
 def files_by_key(folder: Path, endings: Iterable[str], suffix: str = "") -> dict[str, str]:
     """``{key: path}`` of the files below ``folder`` that end in ``suffix`` and one of ``endings``.
 
-    The key is the file name without both; it has to be the only one of its kind, wherever the file lies.
+    The key is the file name without both; it has to be unique, whichever folder the file is in.
 
     Raises:
         UserError: when two files have the same key.
@@ -126,7 +126,7 @@ def read_label_counts(path: Path, num_classes: int | None, advice: str) -> dict[
     """``{key of the label: class indices}`` of a label-count file, as ZSSeg's tools write it.
 
     Raises:
-        UserError: when it is absent or no such file, or names classes beyond ``num_classes``.
+        UserError: when it is absent or not of this format, or names classes beyond ``num_classes``.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; {advice}")
@@ -137,10 +137,9 @@ def read_label_counts(path: Path, num_classes: int | None, advice: str) -> dict[
     for file, classes in document.items():
         wrong = next((value for value in classes if not _is_class(value, num_classes)), None)
         if wrong is not None:
-            # Counts of all classes beside labels of the base classes: the mistake of a published recipe.
+            # Counts of all classes with labels of the base classes: a mistake in a published recipe.
             raise UserError(
-                f"{path} gives {file} the class {wrong!r}; expected {expected}; count the labels of "
-                "this very data set again"
+                f"{path} gives {file} the class {wrong!r}; expected {expected}; count the labels of this data set again"
             )
     return {Path(file).stem: sorted(set(classes)) for file, classes in document.items()}
 

@@ -31,7 +31,7 @@ from prompt_core.data.augment import crop_box
 from prompt_core.errors import UserError
 
 CROP_AREA = (0.08, 1.0)
-# Windows that are drawn before one is put onto the mask.
+# Windows that are tried before one is placed on the mask.
 MOST_DRAWS = 10
 
 Window = tuple[int, int, int, int]  # left, upper, width, height in pixels
@@ -60,8 +60,8 @@ class RegionMapper:
             244 pixels high.
         test_size: H = W of test examples.
         resize_test: resize the shorter side to ``test_size`` before the centre is cut out; False, as published, cuts it
-            out of the region as it is.
-        test_longest: pixels that the longer side may then have.
+            out without resizing.
+        test_longest: largest length of the longer side then, in pixels.
         flip: ``horizontal``, ``vertical`` or ``none``.
         image_format: order of the channels.
 
@@ -104,13 +104,13 @@ class RegionMapper:
         self._test_resize = ResizeShortestEdge(test_size, test_longest)
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Read, cut and convert one record with ``category_id``, which is left as it is.
+        """Read, cut and convert one record with ``category_id``; the record is not changed.
 
         Raises:
             UnreadableImage: a UserError that names the file, when the photo cannot be read or has another size than the
                 record says.
             UserError: as :func:`pomp_seg.data.label_maps.read_record_labels`; when the record has no class, or its
-                label map no pixel of it.
+                label map no pixel of that class.
         """
         example = dict(record)
         category = example.get("category_id")
@@ -166,8 +166,8 @@ def draw_window(mask: np.ndarray, size: Sequence[int], generator: random.Random)
 
     Args:
         mask: with at least one pixel.
-        size: that the window is to be resized to.
-        generator: of the draws.
+        size: the size that the window is resized to.
+        generator: random generator.
     """
     height, width = mask.shape
     for _ in range(MOST_DRAWS):
@@ -176,7 +176,7 @@ def draw_window(mask: np.ndarray, size: Sequence[int], generator: random.Random)
         rows, columns = nearest_positions(down, size[0]) + upper, nearest_positions(across, size[1]) + left
         if mask[rows[:, None], columns].any():
             return left, upper, across, down
-    # A window no larger than its picture loses no pixel in resizing.
+    # A window that is not larger than ``size`` loses no pixel in resizing.
     across, down = min(width, size[1]), min(height, size[0])
     pixels = np.argwhere(mask)
     row, column = pixels[int(generator.random() * len(pixels))].tolist()

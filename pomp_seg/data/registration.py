@@ -23,8 +23,8 @@ from prompt_core.vocabulary import Vocabulary
 def register_datasets(root: str | os.PathLike[str] | None = None) -> Path:
     """Register every known data set below ``root`` (see :func:`prompt_core.files.data_root`).
 
-    No label or photo is looked at. Names that Detectron2 registers itself (``ade20k_sem_seg_val``) are replaced, so
-    that all follow the same root and checks. Calling it again, with another root too, is fine.
+    No label or photo is read. Names that Detectron2 registers itself (``ade20k_sem_seg_val``) are replaced, so that all
+    use the same root and checks. It can be called again, also with another root.
 
     Returns:
         the root.
@@ -47,10 +47,10 @@ def register_dataset(
 
     Args:
         name: for ``DATASETS.TRAIN`` or ``DATASETS.TEST``; a data set of this name is replaced.
-        labels: folder of label images (class index a pixel, 8 or 16 bits), named as their photos.
+        labels: folder of label images (a class index per pixel, 8 or 16 bits), with the names of their photos.
         images: folder of the photos; each needs a label.
         vocabulary: the classes, see :func:`pomp_seg.data.label_sets.read_label_set`.
-        seen: the classes that training sees, names or a file of them; others are reported apart.
+        seen: the classes that training sees, names or a file of them; others are reported separately.
         ignore_label: of pixels without a class; default 255, or 65535 for more than 255 classes.
 
     Raises:
@@ -65,7 +65,7 @@ def register_files(rows: Sequence[Any], resolve: Callable[[str], str | os.PathLi
     """Register the rows of ``DATASETS.FILES``: name, folder of labels, folder of photos, vocabulary, seen classes.
 
     Args:
-        resolve: turns a path of the configuration into one that exists from here.
+        resolve: turns a path of the configuration into one that can be opened.
 
     Raises:
         UserError: when a row is not four or five texts, or :func:`register_dataset` refuses it.
@@ -74,7 +74,7 @@ def register_files(rows: Sequence[Any], resolve: Callable[[str], str | os.PathLi
         if not isinstance(row, (list, tuple)) or len(row) not in (4, 5) or not all(isinstance(x, str) for x in row):
             raise UserError(
                 f"DATASETS.FILES has the row {row!r}; expected [name, folder of labels, folder of photos, vocabulary], "
-                "and behind it, where training sees only some of the classes, a file of their names"
+                "and after it, where training sees only some of the classes, a file of their names"
             )
         name, labels, images, vocabulary, *seen = row
         classes = resolve(vocabulary) if Path(vocabulary).suffix else vocabulary
@@ -97,7 +97,7 @@ def registered_metadata(name: str) -> Any:
     """Detectron2's metadata of a registered data set with semantic labels.
 
     Raises:
-        UserError: when the name is not registered, or its list of classes is still to be prepared.
+        UserError: when the name is not registered, or its list of classes has not been prepared yet.
     """
     known = [entry.name for entry in ENTRIES]
     if name not in DatasetCatalog.list():
@@ -114,10 +114,10 @@ def registered_metadata(name: str) -> Any:
 
 
 def check_labels(name: str) -> Records:
-    """The records of a data set, each of whose labels and photos has to be there.
+    """The records of a data set, all of whose labels and photos must exist.
 
     Raises:
-        UserError: the first thing that is wrong, with the file.
+        UserError: the first fault, with the file.
     """
     registered_metadata(name)
     records: Records = DatasetCatalog.get(name)
@@ -156,10 +156,10 @@ def dataset_labels(names: Sequence[str]) -> tuple[int, int]:
 
 def _register(folder: LabelFolder, classes: Callable[[], LabelSet], ignore_label: int | None = None) -> None:
     name = folder.name
-    # Either catalog may know the name alone: reading metadata of any name creates them.
+    # Only one of the catalogs may know the name: reading metadata of any name creates them.
     DatasetCatalog.pop(name, None)
     MetadataCatalog.pop(name, None)
-    # The start of a run, its loaders and its evaluators ask for the same records: the files are listed once.
+    # The start of a run, its loaders and its evaluators need the same records: the files are listed once.
     listed = cache(partial(_load, folder))
     DatasetCatalog.register(name, lambda: [dict(record) for record in listed()])
     metadata = MetadataCatalog.get(name)
@@ -172,7 +172,7 @@ def _register(folder: LabelFolder, classes: Callable[[], LabelSet], ignore_label
     try:
         label_set = classes()
     except UserError:
-        return  # listed in a file that is not prepared yet: asked for again, and told, when the data set is used
+        return  # listed in a file that is not prepared yet: read again, with an error, when the data set is used
     _set_classes(name, label_set, ignore_label)
 
 

@@ -40,7 +40,7 @@ class SemanticMapper:
       all pixels of each of them. K may be 0.
 
     Args:
-        augmentations: of photo and labels, in their order; see :func:`semantic_augmentations`.
+        augmentations: of photo and labels, in order; see :func:`semantic_augmentations`.
         num_classes: label values are 0..num_classes-1 and ``ignore_label``.
         ignore_label: value of pixels without a class; 65535 where there are more than 255 classes.
         size_divisibility: H and W are padded to multiples of it, at the lower and right edge; -1 pads nothing.
@@ -66,7 +66,7 @@ class SemanticMapper:
         self.image_format = image_format
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Read, augment and convert one record with ``file_name`` and ``sem_seg_file_name``, which is left as it is.
+        """Read, augment and convert one record with ``file_name`` and ``sem_seg_file_name``; it is not changed.
 
         Raises:
             UnreadableImage: a UserError that names the file, when the photo cannot be read or has another size than the
@@ -110,12 +110,12 @@ def semantic_augmentations(
     """Resize, crop, colour jitter and flip, as MaskFormer and ZSSeg train.
 
     Args:
-        short_sides: pixels that the shorter side gets: one of them (``choice``) or from between two (``range``).
-        longest: pixels that the longer side may have.
+        short_sides: length of the shorter side in pixels: one of them (``choice``) or between two (``range``).
+        longest: largest length of the longer side in pixels.
         sampling: ``choice`` or ``range``.
         crop: type and size (height, width) of Detectron2's random crop; None crops nothing.
-        largest_share: up to ten crops are tried for one where no class has more of the labelled pixels; 1.0 takes the
-            first.
+        largest_share: up to ten crops are tried until no class has more than this share of the labelled pixels; 1.0
+            takes the first.
         ignore_label: value of pixels without a class, which do not count.
         color_jitter: SSD's.
         flip: ``horizontal``, ``vertical`` or ``none``.
@@ -175,11 +175,11 @@ def build_semantic_mapper(cfg: CfgNode) -> SemanticMapper:
 class EvaluationMapper:
     """Examples for evaluation: the record, and ``image``, (3, h, w) uint8, resized.
 
-    ``height`` and ``width`` are those of the original photo, which predictions are brought back to. Label files are not
+    ``height`` and ``width`` are those of the original photo, which predictions are resized to. Label files are not
     read: the evaluator reads them in their own size.
 
     Args:
-        short_side: pixels that the shorter side gets, unless the longer one would exceed ``longest``; 0 keeps the size.
+        short_side: length of the shorter side, unless the longer one would exceed ``longest``; 0 keeps the size.
         longest: pixels.
         image_format: order of the channels.
 
@@ -197,7 +197,7 @@ class EvaluationMapper:
         self.image_format = image_format
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Read and resize the photo of a record, which is left as it is.
+        """Read and resize the photo of a record; the record is not changed.
 
         Raises:
             UnreadableImage: a UserError that names the file, when the photo cannot be read or has another size than the

@@ -17,13 +17,13 @@ from prompt_core.files import make_output_folder, sha256_of_json
 
 
 class RegionClassificationEvaluator(DatasetEvaluator):
-    """Counts right answers by class; the main process adds up the counts of all ranks.
+    """Counts correct predictions by class; the main process adds up the counts of all ranks.
 
     Numbers in percent: ``accuracy`` of all regions, ``mean_class_accuracy``, and where the data set has a split
-    ``accuracy-seen`` and ``accuracy-unseen``, which are accuracies of the regions of these classes.
+    ``accuracy-seen`` and ``accuracy-unseen``, the accuracies of the regions of these classes.
 
     Args:
-        dataset: a registered data set with one class a record (``…_classification``).
+        dataset: a registered data set with one class per record (``…_classification``).
         folder: for ``metrics.json``; shared by all ranks.
         run: the ``_run`` entry of ``metrics.json``.
 

@@ -48,7 +48,7 @@ def evaluate_segmenter(cfg: CfgNode, model: nn.Module) -> Results:
 
 
 def score_again(cfg: CfgNode) -> Results:
-    """Scores of the predictions that an earlier evaluation left in ``OUTPUT_DIR``, without inference.
+    """Scores of the predictions of an earlier evaluation in ``OUTPUT_DIR``, without inference.
 
     Raises:
         UserError: when there are none, or they are unfinished.

@@ -34,7 +34,7 @@ class SegmentationEvaluator(DatasetEvaluator):
     Args:
         dataset: name of a registered data set with semantic labels.
         folder: for label maps, ``metrics.json``, ``per_class.json``, ``confusion.npy``; shared by all ranks.
-        vocabulary: the classes that the model counts by; default the data set's.
+        vocabulary: the model's classes; default the data set's.
         denominator: of mIoU, see :mod:`pomp_seg.evaluation.metrics`.
         run: the ``_run`` entry of ``metrics.json``.
 
@@ -76,7 +76,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self._done: dict[str, str] = {}
 
     def reset(self) -> None:
-        """Begin anew; the main process removes what an earlier run left."""
+        """Start over; the main process removes the files of an earlier run."""
         if comm.is_main_process():
             clear_predictions(self._folder)
             write_manifest(self._folder, self._manifest)
@@ -85,7 +85,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self._confusion, self._done = np.zeros((side, side), dtype=np.int64), {}
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Write and count the predictions of a batch. An image that comes again is left out.
+        """Write and count the predictions of a batch. A repeated image is ignored.
 
         Args:
             inputs: dictionaries with ``image_id``.

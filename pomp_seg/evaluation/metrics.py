@@ -7,7 +7,7 @@ with ground truth; what it divides by changed between releases of Detectron2:
 - ``union`` (before, and in ZSSeg's and POMP's evaluator): that of classes with ground truth or predictions, so that a
   class that is predicted but nowhere true counts as 0.
 
-The two differ where a vocabulary is larger than what the photos show.
+The two differ where a vocabulary has classes that no photo shows.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def confusion_matrix(
     """Pixels by predicted class (row) and true class (column), (C + 1, C + 1) int64.
 
     The last column counts pixels without a true class; the last row is empty, because each pixel is predicted. The
-    shape is that of Detectron2's ``SemSegEvaluator``. Matrices of several images are added. torchmetrics' matrix leaves
-    the pixels without a true class out, and its mIoU has one denominator; so both are counted here.
+    shape is that of Detectron2's ``SemSegEvaluator``. Matrices of several images are added. torchmetrics' matrix omits
+    the pixels without a true class, and its mIoU has only one denominator; so both are computed here.
 
     Args:
         prediction: (H, W) integers 0..C-1 of any width; 8 bits are enough for no more than 256 classes.
         truth: (H, W) integers 0..C-1 and ``ignore_label``.
 
     Raises:
-        UserError: when sizes differ, or a value is no class.
+        UserError: when sizes differ, or a value is not a class.
     """
     if prediction.shape != truth.shape:
         raise UserError(f"the prediction has size {prediction.shape}, its label {truth.shape}; expected the same")
     side = num_classes + 1
-    # 64 bits first: the products below leave the range of the maps' own types.
+    # 64 bits first: the products below would overflow the maps' own types.
     rows, columns = prediction.astype(np.int64).ravel(), truth.astype(np.int64).ravel()  # (H * W)
     ignored = columns == ignore_label
     wrong = (rows < 0) | (rows >= num_classes)

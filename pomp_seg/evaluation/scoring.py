@@ -61,7 +61,7 @@ class Scores:
 
 
 def prediction_file(folder: Path, key: str) -> Path:
-    """Where the prediction of an image lies."""
+    """Path of the prediction of an image."""
     return folder / SUBFOLDER / f"{key}.png"
 
 
@@ -77,7 +77,7 @@ def clear_predictions(folder: Path) -> None:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write what scoring needs to know besides the label maps."""
+    """Write what scoring needs in addition to the label maps."""
     write_json(folder / SUBFOLDER / MANIFEST, manifest)
 
 
@@ -105,7 +105,7 @@ def score_predictions(
     denominator: str = "ground_truth",
     run: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Score the label maps in a folder without inference, and write ``metrics.json`` and its companions there.
+    """Score the label maps in a folder without inference, and write ``metrics.json`` and the other result files there.
 
     Args:
         folder: what a :class:`~pomp_seg.evaluation.evaluator.SegmentationEvaluator` wrote.
@@ -151,7 +151,7 @@ def count_image(
 
     Args:
         prediction: (H, W) class indices.
-        where: the prediction comes from, for messages.
+        where: source of the prediction, for messages.
         label: file of the true classes.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Heads: pixel decoder, transformer decoder, and what predicts masks and class embeddings from both."""
+"""Heads: pixel decoder, transformer decoder, and the predictor of masks and class embeddings."""

@@ -23,7 +23,7 @@ class MaskFormerHead(nn.Module):
     def __init__(self, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
         """
         Raises:
-            UserError: parts that the published segmenters have and these heads have not.
+            UserError: parts of published segmenters that these heads lack.
         """
         super().__init__()
         _check(cfg, input_shape)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class PixelDecoder(nn.Module):
-    """Adds each backbone feature, from the coarsest to the finest, to what is upsampled to its size.
+    """Adds each backbone feature, from the coarsest to the finest, to the upsampled sum of the coarser ones.
 
     Modules are numbered from the finest level: ``adapter_1``, ``layer_1`` belong to the first input. The published
     decoder of 2107.06278, appendix; sizes as in FPN (arXiv 1612.03144), upsampling by the nearest pixel.
@@ -25,7 +25,7 @@ class PixelDecoder(nn.Module):
             input_shape: the backbone features to use.
             channels: of the pyramid.
             mask_channels: D, of the mask features.
-            norm: of each convolution but the last (``GN`` in the published runs; empty for none).
+            norm: of each convolution except the last (``GN`` in the published runs; empty for none).
         """
         super().__init__()
         self.in_features = [name for name, _ in sorted(input_shape.items(), key=lambda item: item[1].stride or 0)]
@@ -61,11 +61,11 @@ _TWICE = "pixel_decoder.pixel_decoder."
 
 
 def rename_old_keys(state: dict[str, Any], prefix: str, *unused: Any) -> None:
-    """Give the pixel decoder's weights below ``prefix`` their present names, in place: a hook of loading.
+    """Give the pixel decoder's weights below ``prefix`` their current names, in place: a hook of loading.
 
     The first releases of MaskFormer kept the pixel decoder directly in the head. The published code renames such keys
-    whenever a file carries no version, also those of newer files, whose decoder then stays random without a word
-    (zsseg.baseline, thread 13). Here a key is renamed for what it is.
+    whenever a file has no version, including those of newer files, whose decoder then silently stays random
+    (zsseg.baseline, thread 13). Here each key is renamed by its own form.
     """
     for key in [key for key in state if key.startswith(prefix)]:
         name = key.removeprefix(prefix)

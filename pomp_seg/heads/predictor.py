@@ -61,7 +61,7 @@ class MaskProposalPredictor(nn.Module):
     ) -> None:
         """
         Args:
-            in_channels: of the backbone feature that the queries look at.
+            in_channels: of the backbone feature that the queries attend to.
             class_head: queries (..., width) to class embeddings or logits.
             mask_channels: D, of the mask features.
             width: of the queries.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention of the queries, attention to the image, feed-forward network; positions join queries and keys."""
+    """Self-attention of the queries, attention to the image, feed-forward network; queries and keys get positions."""
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float, pre_norm: bool) -> None:
         """
@@ -61,7 +61,7 @@ class Decoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The decoder alone: the published segmenters have no encoder layers."""
+    """Only the decoder: the published segmenters have no encoder layers."""
 
     def __init__(self, layers: int, width: int, heads: int, feedforward: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()

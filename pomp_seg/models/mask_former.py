@@ -61,7 +61,7 @@ class MaskFormer(Segmenter):
         Args:
             batch: examples with ``image`` (3, H, W) in 0..255 and ``meta["dataset_name"]``; in training also
                 ``instances`` with ``gt_classes`` (R,) and ``gt_masks`` (R, H, W), one region for each class; else
-                ``height`` and ``width`` of the wanted output (the image's own where left out).
+                ``height`` and ``width`` of the output (by default the image's own).
 
         Returns:
             Weighted losses by name; or for each image ``{"sem_seg": (C, height, width)}``, class scores of each pixel.
@@ -75,7 +75,7 @@ class MaskFormer(Segmenter):
         return self._predict(batch, proposals[-1], padded)
 
     def class_logits(self, batch: Sequence[dict[str, Any]], classes: Sequence[Tensor]) -> list[Tensor]:
-        """Class logits (B, Q, C + 1) of what the class head gave for each supervised layer."""
+        """Class logits (B, Q, C + 1) from the outputs of the class head, for each supervised layer."""
         return list(classes)
 
     def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ class MaskFormer(Segmenter):
         for example, own_logits, own_masks, (height, width) in zip(
             batch, logits, masks, padded.image_sizes, strict=True
         ):
-            # Resized to the same size, as published: cuts the padding off, and else changes nothing.
+            # Resized to the same size, as published: this only removes the padding.
             inside = own_masks[:, :height, :width].sigmoid()
             maps = self.maps(example, own_logits, inside)
             wanted = example.get("height", height), example.get("width", width)
@@ -132,7 +132,7 @@ class ZeroShotMaskFormer(MaskFormer):
         """
         Args:
             region_clip_adapter: another CLIP or prompt for the regions; None for the same.
-            ensemble: how CLIP's look at the regions counts.
+            ensemble: how CLIP's classification of the regions is combined.
             options: of :class:`MaskFormer`.
 
         Raises:
@@ -144,7 +144,7 @@ class ZeroShotMaskFormer(MaskFormer):
         if embedding != text:
             raise UserError(
                 f"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM is {embedding}, the text features of "
-                f"{clip_adapter.clip.name} have width {text}; set both alike, with ZeroShotMaskFormerHead"
+                f"{clip_adapter.clip.name} have width {text}; set both to the same, with ZeroShotMaskFormerHead"
             )
         self.clip_adapter = clip_adapter
         # Published checkpoints keep a second CLIP under this name.
@@ -184,7 +184,7 @@ class ZeroShotMaskFormer(MaskFormer):
         return self.ensemble.join(query, region, classes.seen_mask), masks
 
     def maps(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
-        """See :meth:`MaskFormer.maps`; with ZegFormer's calibration where its ensemble is asked for."""
+        """See :meth:`MaskFormer.maps`; with ZegFormer's calibration where its ensemble is configured."""
         maps = super().maps(example, logits, masks)
         if self.ensemble.kind != "zegformer":
             return maps

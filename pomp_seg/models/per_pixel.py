@@ -46,7 +46,7 @@ class ZeroShotPerPixelModel(Segmenter):
     """Pixels classified by the cosine of their embedding with text features.
 
     The method of SPNet (Xian et al., CVPR 2019) on the backbone and decoder of the other segmenters, with CLIP's text
-    features in the place of word vectors.
+    features instead of word vectors.
     """
 
     @configurable
@@ -59,7 +59,7 @@ class ZeroShotPerPixelModel(Segmenter):
     ) -> None:
         """
         Args:
-            clip_ensemble_weight: in 0..1 the weight of the pixels' own opinion against CLIP's on the whole image (see
+            clip_ensemble_weight: in 0..1 the weight of the pixels' own scores against CLIP's of the whole image (see
                 :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 there is no ensemble.
             options: of :class:`pomp_seg.models.segmenter.Segmenter`.
         """

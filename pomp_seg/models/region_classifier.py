@@ -46,8 +46,8 @@ class ProposalClipClassifier(nn.Module):
     def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
         """The loss in training, else class logits.
 
-        As published, what the mask leaves out gets the mean colour after normalising, not before it: about 0.45 in
-        each channel instead of 0.
+        As published, pixels outside the mask get the mean colour after normalising, not before it: about 0.45 in each
+        channel instead of 0.
 
         Args:
             batch: examples with ``image`` (3, H, W) in 0..255, all of one size, and ``instances`` with one

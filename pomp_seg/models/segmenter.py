@@ -1,4 +1,4 @@
-"""What segmenters share: the backbone's features of padded images, and the CLIP adapter that a section asks for."""
+"""The common part of segmenters: the backbone's features of padded images, and the CLIP adapter of a section."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Segmenter(nn.Module):
     """Backbone and head.
 
     Attributes:
-        classes: the segmenter's own, or None where each data set brings them.
+        classes: the segmenter's own, or None where they depend on the data set.
     """
 
     pixel_mean: Tensor
@@ -55,7 +55,7 @@ class Segmenter(nn.Module):
 
     @classmethod
     def parts(cls, cfg: CfgNode) -> dict[str, Any]:
-        """What all segmenters take from a configuration."""
+        """The options of all segmenters from a configuration."""
         backbone = build_backbone(cfg)
         return {
             "backbone": backbone,
@@ -78,7 +78,7 @@ class Segmenter(nn.Module):
 
 
 def build_region_adapter(cfg: CfgNode, node: CfgNode) -> RegionClipAdapter:
-    """The adapter of a ``CLIP_ADAPTER`` or ``REGION_CLIP_ADAPTER`` section; regions are cropped alike in both."""
+    """The adapter of a ``CLIP_ADAPTER`` or ``REGION_CLIP_ADAPTER`` section; both crop regions in the same way."""
     options = cfg.MODEL.CLIP_ADAPTER
     if not options.REGION_RESIZED:
         raise UserError("MODEL.CLIP_ADAPTER.REGION_RESIZED is False; regions of any size are not built, set it to True")

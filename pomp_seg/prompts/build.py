@@ -1,4 +1,4 @@
-"""From ``MODEL.CLIP_ADAPTER`` to a prompt learner, with its checkpoint loaded; and another prompt in its place."""
+"""From ``MODEL.CLIP_ADAPTER`` to a prompt learner, with its checkpoint loaded; and replacing its prompt."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def build_prompt_learner(node: CfgNode, tuning: bool = False) -> PromptLearner:
     project, a published ``.pth.tar`` prompt, or the output of a prompt tuning.
 
     Args:
-        tuning: the learned vectors go on learning although they were loaded (stage 1). Otherwise loaded vectors are
-            frozen, and vectors without a checkpoint learn together with the segmenter, as published.
+        tuning: loaded vectors continue to learn (stage 1). Otherwise loaded vectors are frozen, and vectors without a
+            checkpoint learn together with the segmenter, as published.
 
     Raises:
         UserError: an unknown learner; a checkpoint that is absent or does not fit.
@@ -88,7 +88,7 @@ def use_prompt(cfg: CfgNode, prompt: str) -> CfgNode:
     node = cfg.MODEL.CLIP_ADAPTER
     if node.SEPERATE_ADAPTER:
         raise UserError(
-            "--prompt is not clear with MODEL.CLIP_ADAPTER.SEPERATE_ADAPTER True, where regions have a prompt of their "
+            "--prompt is ambiguous with MODEL.CLIP_ADAPTER.SEPERATE_ADAPTER True, where regions have a prompt of their "
             "own; set PROMPT_LEARNER and PROMPT_CHECKPOINT of both in the configuration"
         )
     if "{}" in prompt:
@@ -101,7 +101,7 @@ def use_prompt(cfg: CfgNode, prompt: str) -> CfgNode:
     if learned_with and learned_with != clip:
         raise UserError(f"prompt {prompt} was learned with CLIP {learned_with}; the segmenter's is {clip}")
     node.PROMPT_LEARNER, node.PROMPT_CHECKPOINT = "pomp", prompt
-    # Another width than that of the text tower is told when the segmenter is built.
+    # A width other than the text tower's is reported when the segmenter is built.
     node.PROMPT_SHAPE, node.PROMPT_DIM = (soft_prompt.n_ctx, 0), int(soft_prompt.context.shape[-1])
     return cfg
 
@@ -148,7 +148,7 @@ def _vectors(file: Path, learner: PompPrompt | ZssegPrompt) -> dict[str, Tensor]
             return {key: value for key, value in marked.items() if key and isinstance(value, Tensor)}
     if isinstance(learner, ZssegPrompt):
         raise UserError(
-            f"PROMPT_CHECKPOINT {file} is no output of a prompt tuning; the learner 'learnable' reads these"
+            f"PROMPT_CHECKPOINT {file} is not the output of a prompt tuning; the learner 'learnable' reads these"
         )
     prompt = SoftPrompt.load(file)
     if prompt.class_specific or prompt.deep_context is not None or prompt.position != "end":

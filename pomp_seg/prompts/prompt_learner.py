@@ -22,7 +22,7 @@ LAYOUTS = ("separate", "joined")
 
 
 class PromptLearner(nn.Module):
-    """What all have in common: names in, unit-norm features out."""
+    """The common interface: names in, unit-norm features out."""
 
     @property
     def learns(self) -> bool:
@@ -30,7 +30,7 @@ class PromptLearner(nn.Module):
         return any(parameter.requires_grad for parameter in self.parameters())
 
     def connect(self, tower: TextTower) -> None:
-        """Take from the text tower what the state dict holds of it."""
+        """Copy from the text tower the parts that the state dict holds."""
 
     def forward(self, names: Sequence[str], encoder: PromptedTextEncoder) -> Tensor:
         """Features (N, E) of N names."""
@@ -44,10 +44,10 @@ class TemplatePrompt(PromptLearner):
         """Raises UserError for no template, or one without ``{}``."""
         super().__init__()
         if not templates:
-            raise UserError("no template was given; give at least one with {} in the name's place")
+            raise UserError("no template was given; give at least one with {} for the class name")
         for template in templates:
             if "{}" not in template:
-                raise UserError(f"template {template!r} has no {{}} in the place of the class name")
+                raise UserError(f"template {template!r} has no {{}} for the class name")
         self.templates = tuple(templates)
 
     def forward(self, names: Sequence[str], encoder: PromptedTextEncoder) -> Tensor:
@@ -59,9 +59,9 @@ class TemplatePrompt(PromptLearner):
 
 
 class ContextPrompt(PromptLearner):
-    """Learned vectors before, and for ZSSeg's own learner also behind, the class name.
+    """Learned vectors before, and for ZSSeg's own learner also after, the class name.
 
-    The state dict holds four token embeddings besides, as published ones do; nothing reads them.
+    The state dict also holds four token embeddings, as published ones do; nothing reads them.
     """
 
     start_signal: Tensor
@@ -73,17 +73,17 @@ class ContextPrompt(PromptLearner):
         """
         Args:
             width: D, of the text tower's token embeddings.
-            layout: ``separate``: the full stop is a token of its own and names stay as they are (ZSSeg); ``joined``:
-                name and full stop are tokenised together and underscores become spaces (POMP's pre-training).
+            layout: ``separate``: the full stop is a separate token and names are not changed (ZSSeg); ``joined``: name
+                and full stop are tokenised together and underscores become spaces (POMP's pre-training).
 
         Raises:
-            UserError: an unknown layout, or one that does not go with vectors behind the name.
+            UserError: an unknown layout, or one that does not allow vectors after the name.
         """
         super().__init__()
         if layout not in LAYOUTS:
             raise UserError(f"unknown layout {layout!r} of prompts; expected {' or '.join(LAYOUTS)}")
         if layout == "joined" and n_suffix:
-            raise UserError(f"PROMPT_SHAPE has {n_suffix} vectors behind the name, which the joined layout has not")
+            raise UserError(f"PROMPT_SHAPE has {n_suffix} vectors after the name; the joined layout allows none")
         self.width, self.n_prefix, self.n_suffix, self.layout = width, n_prefix, n_suffix, layout
         for name in ("start_signal", "dot_signal", "end_signal", "pad_signal"):
             self.register_buffer(name, torch.zeros(1, width))
@@ -136,7 +136,7 @@ class PompPrompt(ContextPrompt):
 
 
 class ZssegPrompt(ContextPrompt):
-    """ZSSeg's own learned prompt: ``prefix_prompt`` before and ``suffix_prompt`` behind the name; one may be absent."""
+    """ZSSeg's own learned prompt: ``prefix_prompt`` before and ``suffix_prompt`` after the name; one may be absent."""
 
     def __init__(self, width: int, n_prefix: int, n_suffix: int) -> None:
         """Starts from random vectors of standard deviation 0.02."""
@@ -158,7 +158,7 @@ class ClassFeatures:
     """Text features by name.
 
     Args:
-        learner: where it learns, names are encoded again at each call and the gradient reaches its vectors.
+        learner: while it learns, names are encoded again at each call and the gradient reaches its vectors.
     """
 
     def __init__(self, learner: PromptLearner, encoder: PromptedTextEncoder) -> None:
@@ -180,7 +180,7 @@ class ClassFeatures:
         return torch.stack([self._kept[name] for name in names])
 
     def _now(self) -> tuple[object, ...]:
-        """Changes when a loaded file, an optimiser or a move to another device touches what the features come from."""
+        """Changes when a loaded file, an optimiser or a move to another device changes what the features depend on."""
         weight = self.encoder.tower.token_embedding.weight
         return (
             weight.device,

@@ -1,4 +1,4 @@
-"""Masked crops of an image, as CLIP gets to see its regions (ZSSeg, arXiv 2112.14757, section 4.2)."""
+"""Masked crops of an image, CLIP's input for regions (ZSSeg, arXiv 2112.14757, section 4.2)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from prompt_core.clip import Clip
 
 
 def expanded_box(box: Sequence[float], ratio: float, height: int, width: int) -> tuple[int, int, int, int]:
-    """A box of whole pixels ``(left, top, right, bottom)``, grown about its centre and cut at the image's border.
+    """A box of whole pixels ``(left, top, right, bottom)``, enlarged about its centre and clipped to the image.
 
-    As published, corners are cut off to whole pixels towards zero after growing.
+    As published, corners are truncated to whole pixels towards zero after enlarging.
     """
     left, top, right, bottom = box
     x, y = (left + right) / 2, (top + bottom) / 2
     half_width, half_height = (right - left) * ratio / 2, (bottom - top) * ratio / 2
     first_column, first_row = max(int(x - half_width), 0), max(int(y - half_height), 0)
-    # A box that shrinks keeps a pixel.
+    # A box that shrinks keeps at least one pixel.
     return (
         first_column,
         first_row,
@@ -31,7 +31,7 @@ def expanded_box(box: Sequence[float], ratio: float, height: int, width: int) ->
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """Bounding boxes (R, 4) of binary masks (R, H, W), the right and bottom side one pixel behind the mask."""
+    """Bounding boxes (R, 4) of binary masks (R, H, W), the right and bottom side one pixel past the mask."""
     return BitMasks(masks).get_bounding_boxes().tensor
 
 
@@ -44,11 +44,11 @@ def masked_crops(
 
     Args:
         image: (3, H, W) in 0..255.
-        masks: (R, H, W), binary or soft; what they leave out gets the colour ``fill``.
+        masks: (R, H, W), binary or soft; pixels outside get the colour ``fill``.
         boxes: (R, 4), see :func:`mask_boxes`.
         fill: (3,) in 0..255.
         mean: (3,) in 0..255, as ``std``.
-        expand: growth of the boxes.
+        expand: enlargement of the boxes.
     """
     height, width = image.shape[-2:]
     # With the fill subtracted first, filling is one product.
@@ -74,7 +74,7 @@ def squared_image(clip: Clip, image: Tensor) -> Tensor:
 
 
 def distinct_masks(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Which masks are the first of their kind.
+    """Find equal masks.
 
     Args:
         masks: binary (R, H, W).

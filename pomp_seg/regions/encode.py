@@ -23,10 +23,10 @@ FILLS = ("mean", "zero")
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """How CLIP looks at regions.
+    """How CLIP encodes regions.
 
     Attributes:
-        features: ``crops``; ``one_by_one``, the plain reference of it; or ``single_pass``, see
+        features: ``crops``; ``one_by_one``, its plain reference; or ``single_pass``, see
             :mod:`pomp_seg.regions.single_pass`.
         fill, expand, threshold, matting, batch_size: see :class:`RegionEncoder`.
         first_block: see :class:`pomp_seg.regions.single_pass.SinglePassEncoder`.
@@ -69,10 +69,10 @@ class RegionEncoder:
 
     Attributes:
         threshold: a pixel belongs to a region where the mask's probability is above it.
-        expand: growth of the bounding boxes.
+        expand: enlargement of the bounding boxes.
         matting: multiply by the probabilities instead of the binary mask.
-        batch_size: regions per pass of the image tower; 0 for :data:`GPU_BATCH` on a GPU, and for 1 on a CPU, where
-            larger batches leave the cache and are slower (docs/results/region_cost.json).
+        batch_size: regions per pass of the image tower; 0 for :data:`GPU_BATCH` on a GPU and 1 on a CPU, where larger
+            batches exceed the cache and are slower (docs/results/region_cost.json).
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RegionEncoder:
     ) -> None:
         """
         Args:
-            fill: colour of what the mask leaves out: ``mean`` (the mean of CLIP's training images) or ``zero`` (black).
+            fill: colour of pixels outside the mask: ``mean`` (the mean of CLIP's training images) or ``zero`` (black).
         """
         self.clip, self.expand, self.threshold, self.matting = clip, expand, threshold, matting
         self.batch_size = batch_size
@@ -96,7 +96,7 @@ class RegionEncoder:
     def __call__(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Unit-norm features of the regions that are not empty.
 
-        Equal regions are encoded once. Features equal those of :meth:`one_by_one` but for rounding.
+        Equal regions are encoded once. Features equal those of :meth:`one_by_one` up to rounding.
 
         Args:
             image: (3, H, W) RGB in 0..255.
@@ -120,7 +120,7 @@ class RegionEncoder:
 
     @torch.no_grad()
     def one_by_one(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The plain reference: every region, also an empty one, cropped and encoded by itself.
+        """The plain reference: every region, even an empty one, cropped and encoded by itself.
 
         Returns:
             As :meth:`__call__`.
@@ -158,10 +158,10 @@ def similarity_logits(features: Tensor, class_features: Tensor, temperature: flo
 def encode_any_size(clip: Clip, images: Tensor) -> Tensor:
     """Unit-norm features (B, E) of normalised images (B, 3, H, W).
 
-    Published prompt tuning crops regions to 224 x 244 pixels, which ZSSeg's copy of CLIP takes
-    (``third_party/CLIP/clip/model.py``); open_clip's towers take their own square only. So vision transformers and
-    CLIP's ResNets get position embeddings resized by bicubic interpolation. Towers without position embeddings take any
-    size; others get the images squeezed into their square.
+    Published prompt tuning crops regions to 224 x 244 pixels, which ZSSeg's copy of CLIP accepts
+    (``third_party/CLIP/clip/model.py``); open_clip's towers accept only their own square. So vision transformers and
+    CLIP's ResNets get position embeddings resized by bicubic interpolation. Towers without position embeddings accept
+    any size; others get the images squeezed into their square.
     """
     square = (clip.image_size, clip.image_size)
     if tuple(images.shape[-2:]) == square:
@@ -178,7 +178,7 @@ def encode_any_size(clip: Clip, images: Tensor) -> Tensor:
 
 
 def _with_positions(clip: Clip, images: Tensor, key: str, stride: int) -> Tensor:
-    """Features with the tower's position embeddings ``key`` resized to the image; ``stride`` pixels are one place."""
+    """Features with the tower's position embeddings ``key`` resized to the image; ``stride`` pixels per position."""
     visual: Any = clip.model.visual
     positions = visual.get_parameter(key)
     grid = (images.shape[-2] // stride, images.shape[-1] // stride)

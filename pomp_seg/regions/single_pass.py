@@ -1,14 +1,14 @@
 """Region features from one pass over the whole image: CLIP's last pooling, restricted to each mask.
 
-Where cropping runs the image tower once for every region, here it runs once for the image, and only the layer that
-gathers the whole image into one vector is repeated for every region, looking at the region's places alone:
+Where cropping runs the image tower once per region, here it runs once per image, and only the layer that pools the
+whole image into one vector is repeated for every region, restricted to the region's positions:
 
 - vision transformers: from block ``first_block`` on a copy of the class token for each region attends to itself and to
-  the patches in its mask (as MaskCLIP does, arXiv 2208.08984, section 3.2), while image tokens go on as they would;
+  the patches in its mask (as MaskCLIP does, arXiv 2208.08984, section 3.2), while image tokens continue as usual;
 - CLIP's ResNets: their attention pooling, with the mean over the region as the query;
 - convolutional towers with average pooling: the average over the region.
 
-Other numbers than those of cropping come out: a region is seen with its surroundings.
+The numbers differ from those of cropping: a region is seen with its surroundings.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class SinglePassEncoder:
     def __init__(self, clip: Clip, threshold: float = 0.5, first_block: int = -3) -> None:
         """
         Args:
-            first_block: of a vision transformer, where the regions' own class tokens branch off; negative numbers
-                count from the last block, and those beyond the first stand for the first.
+            first_block: block of a vision transformer where the regions' own class tokens branch off; negative numbers
+                count from the last block, and numbers before the first block mean the first.
 
         Raises:
             UserError: for an image tower whose pooling is not one of those above, or has no such block.
@@ -76,13 +76,13 @@ def cover(masks: Tensor, height: int, width: int) -> Tensor:
         masks: binary (V, H, W).
 
     Returns:
-        (V, height * width). A region between the cells' centres still covers the cell where it lies.
+        (V, height * width). A region between the cells' centres still covers the cell that it is in.
     """
     return F.adaptive_avg_pool2d(masks[:, None].float(), (height, width)).flatten(1)
 
 
 def _places(masks: Tensor, height: int, width: int) -> Tensor:
-    """Cells that a region takes up, bool (V, P): those it covers by half, at least those that it covers most."""
+    """Cells of a region, bool (V, P): those it covers by at least half, or else those that it covers most."""
     share = cover(masks, height, width)
     return (share >= 0.5) | (share >= share.max(dim=1, keepdim=True).values)
 
@@ -98,7 +98,7 @@ def _transformer(visual: Any, pixels: Tensor, masks: Tensor, first_block: int) -
         if number == start:
             tokens = states[:, :1].expand(-1, len(masks), -1)  # (1, V, D)
         if tokens is not None:
-            # What is True may not be looked at; the class tokens of regions do not see each other.
+            # True is masked out; the class tokens of regions do not attend to each other.
             other_regions = ~torch.eye(len(masks), dtype=torch.bool, device=masks.device)
             hidden = torch.cat((other_regions, ~places), dim=1)  # (V, V + P)
             seen = torch.cat((tokens, states[:, 1:]), dim=1)
@@ -110,7 +110,7 @@ def _transformer(visual: Any, pixels: Tensor, masks: Tensor, first_block: int) -
 
 
 def _attend(block: Any, tokens: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
-    """One residual block in which ``tokens`` (1, V, D) attend to ``seen`` (1, S, D) but for ``hidden`` (V, S)."""
+    """One residual block in which ``tokens`` (1, V, D) attend to ``seen`` (1, S, D) except ``hidden`` (V, S)."""
     queries, keys = block.ln_1(tokens), block.ln_1(seen)
     attended = block.attn(queries, keys, keys, attn_mask=hidden, need_weights=False)[0]
     tokens = tokens + block.ls_1(attended)

@@ -195,8 +195,10 @@ def score(
             part = images[start : start + batch]
             of_each = method.class_features(test_set.candidates, None, part).cpu()  # (b, C, E)
             scores += [
-                zero_shot_accuracy(image[None], label[None], own, groups)
-                for image, label, own in zip(part.cpu(), test_set.labels[start : start + batch], of_each, strict=True)
+                zero_shot_accuracy(image[None], label[None], image_classes, groups)
+                for image, label, image_classes in zip(
+                    part.cpu(), test_set.labels[start : start + batch], of_each, strict=True
+                )
             ]
     return pooled_accuracy(scores)
 

@@ -86,10 +86,10 @@ class TemplateMethod(Method):
         Args:
             source: how the data set was opened: its name, ``KIND:PATH`` or a path.
         """
-        own, imagenet = own_template(source)
-        templates = [own if template == OWN else template for template in self.options.templates]
+        own_text, imagenet = own_template(source)
+        templates = [own_text if template == OWN else template for template in self.options.templates]
         if self.options.own_unless_imagenet and not imagenet:
-            templates.append(own)
+            templates.append(own_text)
         if templates == self.templates:
             return self
         other = TemplateMethod(self.clip, self.name, templates=templates)

@@ -130,7 +130,7 @@ def _split(cfg: CfgNode, on: str, learned_on: ImageSet) -> ImageSet:
     return images
 
 
-def overlap(one: ImageSet, other: ImageSet) -> bool:
+def overlap(first: ImageSet, second: ImageSet) -> bool:
     """Whether two sets share an image: the same file, or the same member of the same shards."""
-    files = {str(one.root / key) for key in one.keys}
-    return any(str(other.root / key) in files for key in other.keys)
+    files = {str(first.root / key) for key in first.keys}
+    return any(str(second.root / key) in files for key in second.keys)

@@ -345,7 +345,7 @@ def test_the_check_says_present_missing_and_wrong(tmp_path: Path, monkeypatch: p
     assert states["coco_zeroshot_train_oriorder", ""].state == PRESENT
     photos = states["coco_2017_train", ""]
     assert photos.state == MISSING
-    assert "1 of 4 files are not there, the first is 4.jpg" in photos.detail
+    assert "1 of 4 files are missing, the first is 4.jpg" in photos.detail
     changed = coco_document()
     changed["annotations"].pop()
     save(tmp_path / "coco/annotations/instances_train2017.json", changed)

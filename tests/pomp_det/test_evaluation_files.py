@@ -208,7 +208,7 @@ def test_unfinished_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
 
 def test_a_score_that_is_no_number_is_refused(tmp_path: Path) -> None:
     writer = PredictionWriter(tmp_path, 0)
-    with pytest.raises(UserError, match="image 3 has a box or score that is no finite number"):
+    with pytest.raises(UserError, match="image 3 has a box or score that is not finite"):
         writer.write(3, [{"category_id": 1, "bbox": [0, 0, 1, 1], "score": float("nan")}])
 
 

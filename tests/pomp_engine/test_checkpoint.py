@@ -133,7 +133,7 @@ def test_damaged_and_hostile_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(UserError, match=rf"damaged.{suffix}.* could not be read"):
             load_weights(model, f"damaged.{suffix}")
     torch.save({"weights": {"a": torch.ones(1)}}, "nested.pth")
-    with pytest.raises(UserError, match=r"nested.pth: 'weights' is no tensor"):
+    with pytest.raises(UserError, match=r"nested.pth: 'weights' is not a tensor"):
         load_weights(model, "nested.pth")
     Path("hostile.pkl").write_bytes(pickle.dumps({"model": _Hostile()}))
     with pytest.raises(UserError, match=r"hostile.pkl: this file asks for pathlib.*touch|asks for builtins.getattr"):

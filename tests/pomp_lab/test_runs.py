@@ -70,7 +70,7 @@ def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, told: lis
     alone = RunStore(tmp_path / "elsewhere", store.results, told.append)
     assert (alone.document(RUN), alone.document(other)) == (None, documents[other.key])
     assert told == [
-        f"{store.results}: POMP/seed 0 is damaged (_protocol is no object): it counts as missing and is done again"
+        f"{store.results}: POMP/seed 0 is damaged (_protocol is not an object): it counts as missing and is done again"
     ]
 
 
@@ -80,16 +80,16 @@ def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, told: lis
         (WHOLE, ""),
         ({"_run": {"skipped": {"a": "too long"}}, "_protocol": {}}, ""),
         ([], "no object"),
-        ({}, "_run is no object"),
-        (without("_protocol"), "_protocol is no object"),
+        ({}, "_run is not an object"),
+        (without("_protocol"), "_protocol is not an object"),
         (without("a/top1", "a/top5"), "a has no numbers"),
         ({**without("a/top1", "a/top5"), "_protocol": {}}, "it has no numbers"),
         ({**WHOLE, "_protocol": {}}, "a has no protocol"),
-        ({**WHOLE, "_protocol": {"a": 5}}, "a is no object"),
-        ({**WHOLE, "a/top1": "3"}, "a/top1 is no number"),
-        ({**WHOLE, "a/top1": True}, "a/top1 is no number"),
-        ({**WHOLE, "_run": {"history": 5}}, "history is no list"),
-        ({**WHOLE, "_run": {"skipped": []}}, "skipped is no object"),
+        ({**WHOLE, "_protocol": {"a": 5}}, "a is not an object"),
+        ({**WHOLE, "a/top1": "3"}, "a/top1 is not a number"),
+        ({**WHOLE, "a/top1": True}, "a/top1 is not a number"),
+        ({**WHOLE, "_run": {"history": 5}}, "history is not a list"),
+        ({**WHOLE, "_run": {"skipped": []}}, "skipped is not an object"),
     ],
 )
 def test_damage(document: Any, reason: str) -> None:

@@ -249,7 +249,7 @@ def test_damaged_runs_are_learned_anew(
     assert code == 0, error
     ((name, metrics),) = numbers(finished / "out").items()
     assert metrics == numbers(whole / "out")[name]
-    assert f"{damaged[0]} is no use (damaged): POMP, seed 0 is learned anew" in " ".join(out.split())
+    assert f"{damaged[0]} cannot be used (damaged): POMP, seed 0 is learned again" in " ".join(out.split())
     assert learned == [name]
 
 
@@ -284,10 +284,10 @@ def test_absent_data_is_told(call_tool: CallTool, tmp_path: Path) -> None:
         (["cross_domain", "--scale", "laptop", "--rows", "POM"], "has no row 'POM'"),
         (["cross_domain", "--scale", "laptop", "--datasets", "shape_base_novel"], "nearest: 'shapes_base_novel'"),
         (["cross_domain", "--scale", "laptop", "--seeds", "x"], "whole numbers"),
-        (["cross_domain", "--scale", "laptop", "METHOD.NAME", "coop"], "is what makes row"),
+        (["cross_domain", "--scale", "laptop", "METHOD.NAME", "coop"], "defines row"),
         (["cross_domain", "--scale", "laptop", "DATA.TRAIN", "x"], "the table's own choice"),
         (["cross_domain", "--scale", "laptop", "SELECT.ON", "val", "EVAL.SPLIT", "train"], "EVAL.SPLIT is the table's"),
-        (["cross_dataset", "MODEL.NAME", "RN50-quickgelu"], "MODEL.NAME is what makes row"),
+        (["cross_dataset", "MODEL.NAME", "RN50-quickgelu"], "MODEL.NAME defines row"),
         (["cross_domain", "--scale", "laptop", "OPTIM.RATE", "1"], "unknown key 'OPTIM.RATE'"),
         (["cost", "--scale", "laptop", "--seeds", "1"], "takes no --seeds"),
     ],

@@ -119,7 +119,7 @@ def test_results_of_another_set_up_are_not_mixed(run: Run, tmp_path: Path) -> No
     before = (tmp_path / "results.json").read_bytes()
     code, _, error = run("--parts", "crossover", "--threads", "2")
     assert code == 2
-    assert "another set-up (threads); remove it" in error
+    assert "other settings (threads); remove it" in error
     assert (tmp_path / "results.json").read_bytes() == before
 
 

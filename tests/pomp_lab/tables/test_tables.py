@@ -106,7 +106,7 @@ def test_bad_names_tell_the_nearest() -> None:
 def test_what_a_row_is_cannot_be_overridden() -> None:
     table = find_table("ablation_k", "laptop")
     check_overrides(table, table.rows, ["OPTIM.LR", "OPTIM.EPOCHS", "DATA.CACHE"])
-    with pytest.raises(UserError, match=r"LOSS.NUM_CLASSES is what makes row 'K = 100'"):
+    with pytest.raises(UserError, match=r"LOSS.NUM_CLASSES defines row 'K = 100'"):
         check_overrides(table, table.rows, ["LOSS.NUM_CLASSES"])
     for key in ("SEED", "EVAL.SPLIT", "EVAL.CLASSES", "EVAL.VOCABULARY"):
         with pytest.raises(UserError, match=rf"{key} is the table's own choice"):
@@ -121,7 +121,7 @@ def test_paper_rows_have_the_published_model(name: str) -> None:
         published = row.name.rpartition(", ")[2] if name == "imagenet21k" else "ViT-B/16"
         assert backbones[published] == row_config(row, CONFIGS).MODEL.NAME
         for key in ("MODEL.NAME", "MODEL.PRETRAINED"):
-            with pytest.raises(UserError, match=f"{key} is what makes row"):
+            with pytest.raises(UserError, match=f"{key} defines row"):
                 check_overrides(table, [row], [key])
 
 
