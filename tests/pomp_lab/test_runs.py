@@ -30,13 +30,13 @@ def without(*keys: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def store(tmp_path: Path, told: list[str]) -> RunStore:
-    return RunStore(tmp_path / "runs", tmp_path / "results/table.json", told.append)
+def store(tmp_path: Path, messages: list[str]) -> RunStore:
+    return RunStore(tmp_path / "runs", tmp_path / "results/table.json", messages.append)
 
 
 RUN = Run("POMP", 0, {"row": "POMP", "seed": 0, "lr": 0.1})
@@ -44,15 +44,15 @@ RUN = Run("POMP", 0, {"row": "POMP", "seed": 0, "lr": 0.1})
 
 def test_a_run_is_known_by_what_decided_it(store: RunStore) -> None:
     assert store.document(RUN) is None
-    kept = store.keep(RUN, {**WHOLE, "b/top1": float("nan"), "_protocol": {"a": {}, "b": {}}}, settings={"lr": 0.1})
-    assert (kept["a/top1"], kept["b/top1"]) == (3.0, None)
-    assert kept["_run"] == {"row": "POMP", "seed": 0, "id": RUN.id, "history": [], "settings": {"lr": 0.1}}
-    assert store.document(RUN) == kept
+    stored = store.keep(RUN, {**WHOLE, "b/top1": float("nan"), "_protocol": {"a": {}, "b": {}}}, settings={"lr": 0.1})
+    assert (stored["a/top1"], stored["b/top1"]) == (3.0, None)
+    assert stored["_run"] == {"row": "POMP", "seed": 0, "id": RUN.id, "history": [], "settings": {"lr": 0.1}}
+    assert store.document(RUN) == stored
     assert store.document(Run("POMP", 0, {**RUN.identity, "lr": 0.2})) is None
     assert [RUN.key, Run("hand", None, {}).key, RUN.label] == ["POMP/seed 0", "hand", "POMP, seed 0"]
 
 
-def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, told: list[str]) -> None:
+def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, messages: list[str]) -> None:
     other = Run("hand prompt", None, {"row": "hand prompt"})
     documents = {run.key: store.keep(run, WHOLE) for run in (RUN, other)}
     store.write_results({"command": "x"}, {RUN.key: documents[RUN.key]})
@@ -60,16 +60,16 @@ def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, told: lis
     text = store.results.read_text(encoding="utf-8")
     assert len(text.splitlines()) == 7, "one run a line"
     assert json.loads(text) == {"about": {"command": "y"}, "runs": documents}
-    alone = RunStore(tmp_path / "elsewhere", store.results, told.append)
+    alone = RunStore(tmp_path / "elsewhere", store.results, messages.append)
     assert alone.document(RUN) == documents[RUN.key]
     # Other settings under the same name are another run.
     assert alone.document(Run("POMP", 0, {"lr": 0.2})) is None
     damaged = json.loads(text)
     del damaged["runs"][RUN.key]["_protocol"]
     store.results.write_text(json.dumps(damaged))
-    alone = RunStore(tmp_path / "elsewhere", store.results, told.append)
+    alone = RunStore(tmp_path / "elsewhere", store.results, messages.append)
     assert (alone.document(RUN), alone.document(other)) == (None, documents[other.key])
-    assert told == [
+    assert messages == [
         f"{store.results}: POMP/seed 0 is damaged (_protocol is not an object): it counts as missing and is done again"
     ]
 
@@ -97,18 +97,18 @@ def test_damage(document: Any, reason: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", json.dumps(WHOLE)[:-5], "[" * 100_000, "5", "null", "{}"])
-def test_what_is_damaged_counts_as_missing(store: RunStore, told: list[str], text: str) -> None:
+def test_what_is_damaged_counts_as_missing(store: RunStore, messages: list[str], text: str) -> None:
     document = store.keep(RUN, WHOLE)
     path = store.folder_of(RUN) / "metrics.json"
     path.write_text(text)
     assert store.document(RUN) is None
     assert store.document(RUN) is None
-    assert len(told) == 1
-    assert told[0].startswith(f"{path} is damaged")
+    assert len(messages) == 1
+    assert messages[0].startswith(f"{path} is damaged")
     store.results.parent.mkdir()
     store.results.write_text(text)
-    assert RunStore(store.folder, store.results, told.append).document(RUN) is None
-    assert f"{store.results} is damaged" in told[1]
+    assert RunStore(store.folder, store.results, messages.append).document(RUN) is None
+    assert f"{store.results} is damaged" in messages[1]
     # What the results file still knows is not done again.
     store.write_results({}, {RUN.key: document})
     assert store.document(RUN) == document
@@ -120,7 +120,7 @@ def test_a_document_of_some_data_sets() -> None:
     assert part_of(document, ["b"]) == {"b/x": 2, "_run": {"skipped": {"b": "no"}}, "_protocol": {"b": {}}}
 
 
-def test_several_processes_may_share_a_folder(store: RunStore, told: list[str]) -> None:
+def test_several_processes_may_share_a_folder(store: RunStore, messages: list[str]) -> None:
     other, done = Run("other", None, {"row": "other"}), []
     holder = RunStore(store.folder, store.results)
     with holder.claim(RUN.id) as mine:
@@ -136,7 +136,7 @@ def test_several_processes_may_share_a_folder(store: RunStore, told: list[str]) 
 
         run_missing(store, [RUN, other], do)
     assert done == ["other", "POMP"]
-    assert told == ["waiting for another process: POMP, seed 0"]
+    assert messages == ["waiting for another process: POMP, seed 0"]
 
 
 def test_texts() -> None:
@@ -156,7 +156,7 @@ def test_a_run_that_stops_is_told() -> None:
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from pomp_lab.runs import run_process
 from prompt_core.command_line import asked_to_stop
@@ -169,6 +169,7 @@ def train(file):
     Path(file).with_suffix(".checkpoint").touch()
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
     run_process(train, (sys.argv[1],), "a row")
 """
 
