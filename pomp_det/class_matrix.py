@@ -103,13 +103,13 @@ def configured_classifier(cfg: CfgNode) -> TextClassifier | None:
             raise UserError("MODEL.VOCABULARY and MODEL.PROMPT need MODEL.ROI_BOX_HEAD.USE_ZEROSHOT_CLS True")
         return None
     if cfg.MODEL.VOCABULARY:
-        return words_classifier(cfg, cfg.MODEL.VOCABULARY, cfg.MODEL.PROMPT)
+        return classifier_of_names(cfg, cfg.MODEL.VOCABULARY, cfg.MODEL.PROMPT)
     if cfg.MODEL.PROMPT:
         raise UserError("MODEL.PROMPT is set without MODEL.VOCABULARY; name the classes to encode")
     return None if node.ZEROSHOT_WEIGHT_PATH == RANDOM else read_class_matrix(node.ZEROSHOT_WEIGHT_PATH)
 
 
-def words_classifier(cfg: CfgNode, words: str, prompt: str = "") -> TextClassifier:
+def classifier_of_names(cfg: CfgNode, words: str, prompt: str = "") -> TextClassifier:
     """The classifier of other words, for the detector of a configuration.
 
     Args:

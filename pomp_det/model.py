@@ -148,10 +148,10 @@ class CustomRCNN(GeneralizedRCNN):
         return self.caption_encoder(texts, self.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        self._say_which_classes(state_dict, prefix)
+        self._log_checkpoint_classes(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
-    def _say_which_classes(self, state_dict: dict[str, Any], prefix: str) -> None:
+    def _log_checkpoint_classes(self, state_dict: dict[str, Any], prefix: str) -> None:
         """One line when loading is about to replace a configured class matrix by another one."""
         for name, module in self.named_modules():
             given = state_dict.get(f"{prefix}{name}.zs_weight")

@@ -12,7 +12,7 @@ from torch import nn
 
 from pomp_det.build import build_detector
 from pomp_det.checkpoint import load_weights
-from pomp_det.class_matrix import words_classifier
+from pomp_det.class_matrix import classifier_of_names
 from pomp_det.classifier import set_classifier
 from pomp_det.data.evaluation_mapper import evaluation_resize
 from pomp_engine.data.photos import read_photo
@@ -66,7 +66,7 @@ class OpenVocabularyPredictor:
         Raises:
             UserError: names that cannot be found or encoded.
         """
-        set_classifier(self.model, words_classifier(self.cfg, vocabulary, prompt or self.cfg.MODEL.PROMPT))
+        set_classifier(self.model, classifier_of_names(self.cfg, vocabulary, prompt or self.cfg.MODEL.PROMPT))
 
     def __call__(self, photo: str | Path | np.ndarray) -> Instances:
         """Detections in one photo, in its own pixels, best first, on the CPU.

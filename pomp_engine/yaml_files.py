@@ -35,7 +35,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         raise UserError(f"{name} holds a {type(settings).__name__}; a mapping of settings is expected")
     merged: dict[str, Any] = {}
     for base in _bases(settings.pop(BASE, [])):
-        _merge(read_yaml(_beside(name, base)), merged)
+        _merge(read_yaml(_base_path(name, base)), merged)
     _merge(settings, merged)
     return merged
 
@@ -47,7 +47,7 @@ def _bases(value: Any) -> list[str]:
     return bases
 
 
-def _beside(name: str, base: str) -> str:
+def _base_path(name: str, base: str) -> str:
     if base.startswith("~"):
         return str(Path(base).expanduser())
     if base.startswith(("/", "http://", "https://")):

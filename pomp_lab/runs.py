@@ -73,11 +73,11 @@ class RunStore:
     Args:
         folder: of the runs, created when something is written.
         results: the table's results file; runs in it count as done, even if their folders are gone.
-        say: called with a line about each damaged file, which counts as absent.
+        report: called with a line about each damaged file, which counts as absent.
     """
 
-    def __init__(self, folder: Path, results: Path, say: Callable[[str], None] = print) -> None:
-        self.folder, self.results, self._say = folder, results, say
+    def __init__(self, folder: Path, results: Path, report: Callable[[str], None] = print) -> None:
+        self.folder, self.results, self._write_line = folder, results, report
         self._told: set[str] = set()
 
     def folder_of(self, run: Run) -> Path:
@@ -92,7 +92,7 @@ class RunStore:
             if candidate is not None and candidate["_run"].get("id") == run.id:
                 return candidate
         if reason:
-            self._tell_damaged(str(path), reason)
+            self._report_damage(str(path), reason)
         return None
 
     def keep(self, run: Run, document: Mapping[str, Any], **about: Any) -> Document:
@@ -119,11 +119,11 @@ class RunStore:
             write_results(self.results, about, {**self._results, **documents})
             self.__dict__.pop("_results", None)
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Report a line once."""
         if line not in self._told:
             self._told.add(line)
-            self._say(line)
+            self._write_line(line)
 
     @contextlib.contextmanager
     def claim(self, name: str, wait: bool = False) -> Iterator[bool]:
@@ -155,15 +155,15 @@ class RunStore:
         try:
             runs = read_json(self.results)["runs"].items()
         except (UserError, RecursionError, KeyError, TypeError, AttributeError):
-            self._tell_damaged(str(self.results), "no results")
+            self._report_damage(str(self.results), "no results")
             return {}
         reasons = {key: reason for key, document in runs if (reason := damage(document))}
         for key, reason in reasons.items():
-            self._tell_damaged(f"{self.results}: {key}", reason)
+            self._report_damage(f"{self.results}: {key}", reason)
         return {key: document for key, document in runs if key not in reasons}
 
-    def _tell_damaged(self, what: str, reason: str) -> None:
-        self.tell(f"{what} is damaged ({reason}): it counts as missing and is done again")
+    def _report_damage(self, what: str, reason: str) -> None:
+        self.report(f"{what} is damaged ({reason}): it counts as missing and is done again")
 
 
 def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None]) -> None:
@@ -182,7 +182,7 @@ def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None])
                     later.append(run)
         runs = later
         for run in runs:
-            store.tell(f"waiting for another process: {run.label}")
+            store.report(f"waiting for another process: {run.label}")
 
 
 def _read(path: Path) -> tuple[Document | None, str]:

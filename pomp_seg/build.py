@@ -18,7 +18,7 @@ from pomp_engine.config import check_parts
 from pomp_seg.config import META_ARCHITECTURES
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.models import mask_former, per_pixel, region_classifier  # noqa: F401
-from pomp_seg.vocabulary import Classes, read_words
+from pomp_seg.vocabulary import Classes, read_class_names
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
@@ -37,7 +37,7 @@ def build_segmenter(cfg: CfgNode) -> nn.Module:
     _check_names(cfg)
     model = build_model(cfg)
     if cfg.MODEL.VOCABULARY:
-        set_classes(model, read_words(cfg.MODEL.VOCABULARY))
+        set_classes(model, read_class_names(cfg.MODEL.VOCABULARY))
     return model
 
 

@@ -21,7 +21,7 @@ from pomp_seg.data.registration import register_configured, registered_metadata
 from pomp_seg.data.semantic_mapper import build_test_mapper
 from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
-from pomp_seg.vocabulary import Classes, dataset_classes, read_words, training_names
+from pomp_seg.vocabulary import Classes, dataset_classes, read_class_names, training_names
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary, plain_name
 
@@ -132,9 +132,9 @@ class OpenVocabularySegmenter:
             UserError: an absent file, a class matrix, blank or repeated names, a segmenter with a closed list of
                 classes.
         """
-        words = read_words(vocabulary)
+        words = read_class_names(vocabulary)
         asked = {plain_name(word) for word in words}
-        others = [word for word in read_words(background) if plain_name(word) not in asked] if background else []
+        others = [word for word in read_class_names(background) if plain_name(word) not in asked] if background else []
         names = [*words, *others]
         known = training_names(self.cfg)
         seen = None if known is None else [plain_name(name) in known for name in names]

@@ -78,7 +78,7 @@ def batch_classes(batch: Sequence[dict[str, Any]], given: Classes | None) -> Cla
     return first if all(other.seen == first.seen for other in others) else Classes(first.names)
 
 
-def read_words(given: str | Sequence[str] | Vocabulary) -> list[str]:
+def read_class_names(given: str | Sequence[str] | Vocabulary) -> list[str]:
     """Class names given by a user, see :meth:`pomp_seg.predictor.OpenVocabularySegmenter.set_vocabulary`.
 
     Raises:

@@ -67,7 +67,7 @@ class Protocol:
         return "LVIS Fixed AP" if self.fixed_ap else "LVIS AP (federated)"
 
     @property
-    def detections_in_words(self) -> str:
+    def detections_text(self) -> str:
         """The cap, with what it counts."""
         if self.fixed_ap:
             return f"no cap for an image; {FIXED_AP_DETECTIONS:,} of each class over the set"
@@ -78,7 +78,7 @@ class Protocol:
         return {
             "split": self.dataset,
             "metric": self.variant,
-            "detections": self.detections_in_words,
+            "detections": self.detections_text,
             "iou_thresholds": "linspace(0.5, 0.95, 10)",
             "area_source": {
                 "ground truth": "'area' of the annotation, else the area of its box",

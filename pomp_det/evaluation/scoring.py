@@ -256,6 +256,6 @@ def _log(protocol: Protocol, task: str, numbers: Mapping[str, float]) -> None:
         protocol.dataset,
         TASKS[task],
         protocol.variant,
-        protocol.detections_in_words,
+        protocol.detections_text,
         create_small_table(dict(numbers)),
     )

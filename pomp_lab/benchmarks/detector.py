@@ -18,7 +18,7 @@ from torch import nn
 from pomp_det.class_matrix import source_of
 from pomp_det.classifier import set_classifier, zero_shot_predictors
 from pomp_det.heads.inference import best_pairs
-from pomp_lab.benchmarks.harness import spread, target, tell
+from pomp_lab.benchmarks.harness import print_progress, spread, target
 from prompt_core.classifier import TextClassifier
 from prompt_core.command_line import print_table
 
@@ -142,7 +142,7 @@ def measure_classes(
                         with timer.part("rest"):
                             model([example])
                 parts[number].append({name: timer.seconds[name] / len(inputs) for name in PARTS})
-                tell(f"{len(matrix)} classes, {turn + 1} of {repeats}: {totals[number][-1]:.3g} s per image")
+                print_progress(f"{len(matrix)} classes, {turn + 1} of {repeats}: {totals[number][-1]:.3g} s per image")
     return [
         {
             "classes": len(matrix),

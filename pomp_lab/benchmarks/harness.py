@@ -61,11 +61,11 @@ def take_turns(
                 if failed is None:
                     raise UserError(f"{name} could not be measured: {error}") from None
                 failed[name] = str(error)
-                tell(f"{name}: not measured, {error}")
+                print_progress(f"{name}: not measured, {error}")
                 continue
             measured[name].append(result)
             memory = f", {result['extra_bytes'] / 2**20:.0f} MiB" if "extra_bytes" in result else ""
-            tell(f"{name}, {turn + 1} of {repeats}: {result['seconds']:.3g} s{memory}")
+            print_progress(f"{name}, {turn + 1} of {repeats}: {result['seconds']:.3g} s{memory}")
     return measured
 
 
@@ -85,7 +85,7 @@ def in_fresh_process(measure: Measure, arguments: Mapping[str, Any]) -> dict[str
     return result
 
 
-def tell(line: str) -> None:
+def print_progress(line: str) -> None:
     """A line about what is going on, on the error stream."""
     print(f"  {line}", file=sys.stderr, flush=True)
 

@@ -14,7 +14,7 @@ from pomp_lab.tables.scored_sets import Question, Target
 from pomp_lab.tables.scoring import score_target
 from prompt_core.command_line import counting
 from prompt_core.errors import UserError
-from prompt_core.evaluation.protocol import run_description, selection_words
+from prompt_core.evaluation.protocol import run_description, selection_text
 from prompt_core.files import read_json, sha256_of_file, sha256_of_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import build_method, load_method, method_class
@@ -29,13 +29,13 @@ class TableRunner:
     Args:
         store: of the numbers; a run is identified by its learned method, whichever table needs it.
         learned: folder of the learned methods, each as written by :func:`prompt_core.training.recipe.pretrain`.
-        say: called with a line about each finished piece of work.
+        report: called with a line about each finished piece of work.
     """
 
     def __init__(
-        self, table: Table, inputs: Inputs, store: RunStore, learned: Path, say: Callable[[str], None] = print
+        self, table: Table, inputs: Inputs, store: RunStore, learned: Path, report: Callable[[str], None] = print
     ) -> None:
-        self.table, self.inputs, self.store, self.learned, self.say = table, inputs, store, learned, say
+        self.table, self.inputs, self.store, self.learned, self.report = table, inputs, store, learned, report
         self._runs: dict[Job, Run] = {}
 
     def run(self, jobs: Sequence[Job], targets: Sequence[str]) -> None:
@@ -146,9 +146,9 @@ class TableRunner:
     def _learn(self, job: Job, folder: Path) -> None:
         for name in (METHOD_FILE, METRICS_FILE, STATE_FILE):
             if (folder / name).is_file() and (reason := unusable(folder, name)):
-                self.store.tell(f"{folder / name} cannot be used ({reason}): {job.label} is learned again")
+                self.store.report(f"{folder / name} cannot be used ({reason}): {job.label} is learned again")
                 (folder / name).unlink()
-        self.say(f"learning {job.label}")
+        self.report(f"learning {job.label}")
         if not (folder / STATE_FILE).exists():
             # Left by a killed run that is fitted at once.
             (folder / METHOD_FILE).unlink(missing_ok=True)
@@ -179,14 +179,14 @@ class TableRunner:
             run, {**others, **scores.numbers, "_run": about, "_protocol": {**others["_protocol"], **protocol}}
         )
         shown = [f"{key.removesuffix('/top1')} {v:.1f}" for key, v in scores.numbers.items() if key.endswith("/top1")]
-        self.say(f"{job.label} on {name}: {'  '.join(shown) or 'no number'}")
+        self.report(f"{job.label} on {name}: {'  '.join(shown) or 'no number'}")
 
     def _selection(self, job: Job, target: Target, question: Question) -> dict[str, str]:
         """How the epoch was chosen, for the protocol of a column; empty for the last epoch."""
         if not job.learns:
             return {}
         file = self.learned / self.run_of(job).id / METHOD_FILE
-        words = selection_words(file, target.images_of(question), job.row.train)
+        words = selection_text(file, target.images_of(question), job.row.train)
         return {"selection": words} if words else {}
 
     def _description(self, job: Job, method: Method) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from prompt_core.data.encode_photos import ImageTower
 from prompt_core.data.feature_cache import CachedFeatures, cached_features
 from prompt_core.data.sources import data_set_name
 from prompt_core.data.splits import half_of
-from prompt_core.evaluation.protocol import base_novel_mean, selection_words
+from prompt_core.evaluation.protocol import base_novel_mean, selection_text
 from prompt_core.files import sha256_of_json
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.metrics import Accuracy, pooled_accuracy, zero_shot_accuracy
@@ -279,7 +279,7 @@ def evaluate(
         merge = merges_namesakes(method, merge_namesakes)
         accuracy = score(of_source, test_set, merge)
         protocol = test_set.protocol(split, merge, part)
-        if words := selection_words(learned_file, images):
+        if words := selection_text(learned_file, images):
             protocol["selection"] = words
         templates = getattr(of_source, "templates", None)
         result = Score(data_set_name(source), part, accuracy, protocol, class_rows(accuracy, test_set), templates)

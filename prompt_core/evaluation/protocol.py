@@ -104,7 +104,7 @@ def base_novel_mean(
     }
 
 
-def selection_words(learned_file: str | Path | None, images: ImageSet, of: str | None = None) -> str:
+def selection_text(learned_file: str | Path | None, images: ImageSet, of: str | None = None) -> str:
     """How the epoch of a learned file was chosen, for the protocol of a number; empty for the last epoch.
 
     Args:

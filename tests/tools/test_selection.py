@@ -14,7 +14,7 @@ import torch
 from prompt_core import SoftPrompt, load_clip
 from prompt_core.data.sources import open_images
 from prompt_core.evaluation.evaluate import load_test_set, score
-from prompt_core.evaluation.protocol import ON_REPORTED, selection_words
+from prompt_core.evaluation.protocol import ON_REPORTED, selection_text
 from prompt_core.methods.registry import load_method
 from prompt_core.safe_load import load_restricted
 from prompt_core.training.selection import Selection
@@ -160,14 +160,14 @@ def test_images_that_chose_label_the_numbers_whatever_they_chose_as(
     assert code == 0, error
     path, images = tmp_path / "run" / file, open_images(f"folder:{splits}", "val")
     labels = {name: label for label, name in enumerate(images.ids)}
-    assert selection_words(path, images) == ON_REPORTED
-    assert selection_words(path, images.select_classes([labels["red_star"]])) == ON_REPORTED
+    assert selection_text(path, images) == ON_REPORTED
+    assert selection_text(path, images.select_classes([labels["red_star"]])) == ON_REPORTED
     others = images.select_classes([labels["green_heart"], labels["old_oak"]])
-    words = selection_words(path, others)
+    words = selection_text(path, others)
     assert words.startswith("best epoch chosen on validation images of")
-    assert selection_words(path, others, "shapes") == "best epoch chosen on validation images of shapes"
+    assert selection_text(path, others, "shapes") == "best epoch chosen on validation images of shapes"
     # Pictures of the same names elsewhere are others.
-    assert selection_words(path, open_images(f"folder:{splits}", "train")) == words
+    assert selection_text(path, open_images(f"folder:{splits}", "train")) == words
     assert "images_known_by" not in (tmp_path / "run/metrics.json").read_text()
 
 
@@ -182,8 +182,8 @@ def test_older_files_say_what_they_know(
     prompt.metadata["selection"]["marks"] = "AAAA"
     prompt.save(tmp_path / "old.safetensors")
     images = open_images(f"folder:{splits}", "val")
-    assert selection_words(tmp_path / "old.safetensors", images) == ON_REPORTED
-    assert selection_words(tmp_path / "old.safetensors", images.subset([0])).startswith("best epoch chosen on test")
+    assert selection_text(tmp_path / "old.safetensors", images) == ON_REPORTED
+    assert selection_text(tmp_path / "old.safetensors", images.subset([0])).startswith("best epoch chosen on test")
 
 
 @pytest.mark.parametrize(
