@@ -135,4 +135,4 @@ def _numbers(documents: Sequence[Document], key: str) -> list[float]:
 
 def _images(question: Question) -> str:
     """The classes of a column's photos."""
-    return str(question.words.get("images_of", "photos")).removesuffix(" classes")
+    return str(question.protocol.get("images_of", "photos")).removesuffix(" classes")

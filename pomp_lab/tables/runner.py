@@ -161,8 +161,8 @@ class TableRunner:
             scores = score_target(method, target, merge, cfg.DATA.CACHE, self.table.most_texts, progress)
         columns = {question.dataset: question for question in target.questions}
         protocol = {
-            dataset: words | self._selection(job, target, columns[dataset])
-            for dataset, words in scores.protocol.items()
+            dataset: entries | self._selection(job, target, columns[dataset])
+            for dataset, entries in scores.protocol.items()
         }
         before = self.store.document(run) or {"_run": {}, "_protocol": {}}
         known = {*before["_protocol"], *before["_run"].get("skipped", {})}
@@ -186,8 +186,8 @@ class TableRunner:
         if not job.learns:
             return {}
         file = self.learned / self.run_of(job).id / METHOD_FILE
-        words = selection_text(file, target.images_of(question), job.row.train)
-        return {"selection": words} if words else {}
+        text = selection_text(file, target.images_of(question), job.row.train)
+        return {"selection": text} if text else {}
 
     def _description(self, job: Job, method: Method) -> dict[str, Any]:
         """``_run`` of the numbers."""

@@ -27,14 +27,14 @@ class Question:
         dataset: the name in result files.
         asked: labels of the image set whose photos count; None for all.
         candidates: rows of the target's names to choose from.
-        words: entries of the protocol.
+        protocol: entries of the protocol of its numbers.
         geometry: whether alignment and uniformity are measured here.
     """
 
     dataset: str
     asked: np.ndarray | None
     candidates: np.ndarray
-    words: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
     geometry: bool = False
 
 
@@ -71,7 +71,7 @@ class Target:
                     question.dataset,
                     None if question.asked is None else sha256_of_json(question.asked.tolist()),
                     sha256_of_json(question.candidates.tolist()),
-                    question.words,
+                    question.protocol,
                 ]
                 for question in self.questions
             ],
@@ -107,7 +107,7 @@ def open_target(name: str, folders: DataFolders, half: str = "report") -> Target
         return Target(name, name, "test", images, names, rows, (question,))
     target = _tiny(folders) if source == TINY else _photos(name, folders)
     questions = tuple(
-        dataclasses.replace(question, words={**question.words, "half": half}) for question in target.questions
+        dataclasses.replace(question, protocol={**question.protocol, "half": half}) for question in target.questions
     )
     images = halves_by_key(target.images)[HALVES.index(half)]
     return dataclasses.replace(target, images=images, questions=questions)

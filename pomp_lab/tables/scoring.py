@@ -128,4 +128,8 @@ def _protocol(
         protocol["namesakes"] = "none"
     # Folders are not part of the protocol, the division into splits is.
     division = [word for word in ("published", "official", "generated") if f"{word} split" in target.images.source]
-    return {**protocol, "source": ", ".join([target.source, *(f"{word} split" for word in division)]), **question.words}
+    return {
+        **protocol,
+        "source": ", ".join([target.source, *(f"{word} split" for word in division)]),
+        **question.protocol,
+    }
