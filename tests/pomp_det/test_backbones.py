@@ -38,11 +38,13 @@ def test_frozen_levels(make: Any, stem: str) -> None:
     trainable = []
     for freeze_at in (0, 1, 2, 5):
         stages = make(norm="BN", freeze_at=freeze_at, **name)
-        weights = [each.requires_grad for each in getattr(stages.base, stem).parameters()]
+        weights = [parameter.requires_grad for parameter in getattr(stages.base, stem).parameters()]
         assert all(weights) is (freeze_at == 0)
-        trainable.append(sum(each.requires_grad for each in stages.parameters()))
+        trainable.append(sum(parameter.requires_grad for parameter in stages.parameters()))
         if freeze_at == 5:
-            assert all(isinstance(each, FrozenBatchNorm2d) for n, each in stages.named_modules() if n.endswith("bn1"))
+            assert all(
+                isinstance(module, FrozenBatchNorm2d) for n, module in stages.named_modules() if n.endswith("bn1")
+            )
     assert trainable[0] > trainable[1] > trainable[2] > trainable[3] == 0
 
 

@@ -57,11 +57,11 @@ def test_saved_and_loaded_detector_gives_the_same_output(
     path = saved(first, tmp_path)
     load_weights(second, path)
     with torch.no_grad():
-        found = [model.eval()([{"image": photo}])[0]["instances"] for model in (first, second)]
-    assert len(found[0]) > 0
+        detections = [model.eval()([{"image": photo}])[0]["instances"] for model in (first, second)]
+    assert len(detections[0]) > 0
     for key in ("scores", "pred_classes", "pred_masks"):
-        assert torch.equal(found[0].get(key), found[1].get(key))
-    assert torch.equal(found[0].pred_boxes.tensor, found[1].pred_boxes.tensor)
+        assert torch.equal(detections[0].get(key), detections[1].get(key))
+    assert torch.equal(detections[0].pred_boxes.tensor, detections[1].pred_boxes.tensor)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bare", "module", "text_encoder"])
@@ -258,5 +258,5 @@ def test_backbone_weights_of_a_pickle(make_tiny: Callable[..., Any], tmp_path: P
     path = tmp_path / "backbone.pkl"
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "third_party", "matching_heuristics": True}))
     load_weights(model, path)
-    own, expected = model.backbone.bottom_up.state_dict(), source.backbone.bottom_up.state_dict()
-    assert all(torch.equal(own[key], expected[key]) for key in expected)
+    loaded, expected = model.backbone.bottom_up.state_dict(), source.backbone.bottom_up.state_dict()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)

@@ -55,22 +55,22 @@ def test_any_number_of_classes(make_tiny: Callable[..., Any], photo: torch.Tenso
     assert model.roi_heads.num_classes == count
     assert len(model.roi_heads.class_names) == count
     with torch.no_grad():
-        found = model([{"image": photo}])[0]["instances"]
-    assert 0 < len(found) <= 30
-    assert found.pred_classes.max() < count
+        instances = model([{"image": photo}])[0]["instances"]
+    assert 0 < len(instances) <= 30
+    assert instances.pred_classes.max() < count
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
 
 
 def test_scores_follow_the_class_whatever_its_row(make_tiny: Callable[..., Any], photo: torch.Tensor) -> None:
     model, matrix = make_tiny().eval(), rows(6)
     order = torch.tensor([3, 1, 5, 0, 4, 2])
-    found = []
+    detections = []
     for weight, back in ((matrix, torch.arange(6)), (matrix[order], order)):
         set_classifier(model, weight)
         with torch.no_grad():
             instances = model([{"image": photo}])[0]["instances"]
-        found.append((instances.scores, back[instances.pred_classes], instances.pred_boxes.tensor))
-    for first, second in zip(*found, strict=True):
+        detections.append((instances.scores, back[instances.pred_classes], instances.pred_boxes.tensor))
+    for first, second in zip(*detections, strict=True):
         torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
 
 
@@ -164,10 +164,10 @@ def test_classifier_file_in_the_configuration(classifier_file: Path) -> None:
 
 def test_vocabulary_picks_rows_by_name(classifier_file: Path) -> None:
     changed = {"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": str(classifier_file)}
-    found = configured_classifier(config(changed | {"MODEL.VOCABULARY": "Toy car, cat"}))
-    assert found is not None
-    assert found.names == ["Toy car", "cat"]
-    torch.testing.assert_close(found.weight, TextClassifier.load(classifier_file).weight[[2, 0]])
+    classifier = configured_classifier(config(changed | {"MODEL.VOCABULARY": "Toy car, cat"}))
+    assert classifier is not None
+    assert classifier.names == ["Toy car", "cat"]
+    torch.testing.assert_close(classifier.weight, TextClassifier.load(classifier_file).weight[[2, 0]])
     with pytest.raises(UserError, match=r"has no class 'dgo'; nearest: 'dog'; set MODEL.PROMPT"):
         configured_classifier(config(changed | {"MODEL.VOCABULARY": "cat,dgo"}))
     with pytest.raises(UserError, match=r"the class matrix is random; set MODEL.PROMPT"):
@@ -192,9 +192,11 @@ def test_vocabulary_behind_a_prompt(tiny_clip: Any, monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(weight[:, :-1], expected.T)
     assert model.roi_heads.class_names == ["zebra", "fire hydrant"]
 
-    found = configured_classifier(config({"MODEL.VOCABULARY": "zebra", "MODEL.PROMPT": "a {}.|the {}."}))
-    assert found is not None
-    torch.testing.assert_close(found.weight, TextClassifier.build(tiny_clip, ["zebra"], ["a {}.", "the {}."]).weight)
+    classifier = configured_classifier(config({"MODEL.VOCABULARY": "zebra", "MODEL.PROMPT": "a {}.|the {}."}))
+    assert classifier is not None
+    torch.testing.assert_close(
+        classifier.weight, TextClassifier.build(tiny_clip, ["zebra"], ["a {}.", "the {}."]).weight
+    )
     with pytest.raises(UserError, match=r"learned with CLIP tiny; MODEL.CLIP.NAME is 'ViT-B-32'"):
         configured_classifier(
             config({"MODEL.VOCABULARY": "zebra", "MODEL.PROMPT": str(prompt), "MODEL.CLIP.NAME": "ViT-B-32"})
@@ -222,7 +224,7 @@ def test_everything_comes_back_after_temporary_classes(make_tiny: Any, tmp_path:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     names = list(model.roi_heads.class_names)
     with temporary_classes(model, torch.randn(4, 24)):
-        assert [each.num_classes for each in model.roi_heads.box_predictor] == [4, 4, 4]
+        assert [stage.num_classes for stage in model.roi_heads.box_predictor] == [4, 4, 4]
         assert model.roi_heads.box_predictor[0].missing_counts
     after = model.state_dict()
     assert before.keys() == after.keys()

@@ -133,8 +133,8 @@ def test_overshoot_is_noticed_and_kept() -> None:
     value = document()
     value["annotations"][0]["bbox"] = [95, 5, 10, 10]
     value["annotations"][1]["bbox"] = [95, 5, 6.5, 10]
-    found, problems = usable_annotations("file", value["images"], value["annotations"])
-    assert len(found[2]) == 20
+    usable, problems = usable_annotations("file", value["images"], value["annotations"])
+    assert len(usable[2]) == 20
     assert problems.counts == {"boxes cut at the image's edge": 1}
 
 
@@ -146,9 +146,9 @@ def test_broken_and_missing_masks_are_dropped() -> None:
     value["annotations"][1]["segmentation"] = []
     value["annotations"].append({**value["annotations"][2], "id": 99, "image_id": 1})
     del value["annotations"][-1]["segmentation"]
-    found, problems = usable_annotations("file", value["images"], value["annotations"])
-    assert len(found[2]) == 38
-    assert len(found[1]) == 1
+    usable, problems = usable_annotations("file", value["images"], value["annotations"])
+    assert len(usable[2]) == 38
+    assert len(usable[1]) == 1
     assert sorted(problems.counts) == [
         "annotations dropped (mask of fewer than three points)",
         "annotations dropped (no mask, while others of the image have one)",
@@ -232,11 +232,11 @@ def test_real_coco_annotations_load_whole(shared: Path, tmp_path: Path) -> None:
     records, classes, problems = load_boxes(path, folder / "val2017", vocabulary)
     assert len(records) == 115
     assert sum(len(record["annotations"]) for record in records) == 1023
-    assert sum(each["iscrowd"] for record in records for each in record["annotations"]) == 10
+    assert sum(annotation["iscrowd"] for record in records for annotation in record["annotations"]) == 10
     assert not problems.counts
     assert classes is vocabulary
     raw = json.loads(path.read_text())
     of_id = {category["id"]: category["name"] for category in raw["categories"]}
-    names = {each["id"]: of_id[each["category_id"]] for each in raw["annotations"]}
-    loaded = [vocabulary.names[each["category_id"]] for record in records for each in record["annotations"]]
+    names = {annotation["id"]: of_id[annotation["category_id"]] for annotation in raw["annotations"]}
+    loaded = [vocabulary.names[annotation["category_id"]] for record in records for annotation in record["annotations"]]
     assert sorted(loaded) == sorted(names.values())

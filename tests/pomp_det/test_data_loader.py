@@ -221,9 +221,9 @@ def test_masks_and_mask_format_have_to_fit(data: Path, tmp_path: Path) -> None:
 
 
 def test_other_samplers_and_plain_batches(data: Path) -> None:
-    one = ["DATASETS.TRAIN", ("test_mix_boxes",), "DATALOADER.USE_DIFF_BS_SIZE", False, "SOLVER.IMS_PER_BATCH", 3]
+    settings = ["DATASETS.TRAIN", ("test_mix_boxes",), "DATALOADER.USE_DIFF_BS_SIZE", False, "SOLVER.IMS_PER_BATCH", 3]
     for name in ("TrainingSampler", "RepeatFactorTrainingSampler"):
-        cfg = mixed_config(*one, "DATALOADER.SAMPLER_TRAIN", name, "WITH_IMAGE_LABELS", False)
+        cfg = mixed_config(*settings, "DATALOADER.SAMPLER_TRAIN", name, "WITH_IMAGE_LABELS", False)
         batches = take(cfg, 6)
         assert all(len(batch) == 3 for batch in batches)
         assert same(take(cfg, 2, start=4), batches[4:])

@@ -133,7 +133,7 @@ def test_lvis_without_rare_classes_keeps_images_and_categories(tmp_path: Path) -
     norare = json.loads((tmp_path / "lvis/lvis_v1_train_norare.json").read_text())
     assert norare["images"] == document["images"]
     assert norare["categories"] == document["categories"]
-    assert [each["id"] for each in norare["annotations"]] == [1, 2, 3]
+    assert [annotation["id"] for annotation in norare["annotations"]] == [1, 2, 3]
     counts = json.loads((tmp_path / "metadata/lvis_v1_train_cat_info.json").read_text())
     frequent = document["annotations"][0]["category_id"]
     assert counts[frequent - 1]["image_count"] == 2
@@ -141,7 +141,7 @@ def test_lvis_without_rare_classes_keeps_images_and_categories(tmp_path: Path) -
     assert [entry["id"] for entry in counts] == list(range(1, 1204))
     small = json.loads((tmp_path / "lvis/lvis_v1_minival.json").read_text())
     assert [image["id"] for image in small["images"]] == [2]
-    assert [each["id"] for each in small["annotations"]] == [3, 4]
+    assert [annotation["id"] for annotation in small["annotations"]] == [3, 4]
     assert set(prepare_lvis(tmp_path).values()) == {Outcome.UP_TO_DATE}
     with pytest.raises(UserError, match="/val2017/"):
         minival(lvis_document())
@@ -175,11 +175,11 @@ def test_zero_shot_splits_keep_categories_and_only_images_with_kept_classes(tmp_
     save(annotations / "captions_train2017.json", captions)
     assert set(prepare_coco(tmp_path).values()) == {Outcome.WRITTEN}
     seen = json.loads((tmp_path / "coco/zero-shot/instances_train2017_seen_2_oriorder.json").read_text())
-    assert [each["id"] for each in seen["annotations"]] == [1, 5]
+    assert [annotation["id"] for annotation in seen["annotations"]] == [1, 5]
     assert [image["id"] for image in seen["images"]] == [1, 3]
     assert len(seen["categories"]) == 80
     every = json.loads((tmp_path / "coco/zero-shot/instances_val2017_all_2_oriorder.json").read_text())
-    assert [each["id"] for each in every["annotations"]] == [1, 2, 3, 5]
+    assert [annotation["id"] for annotation in every["annotations"]] == [1, 2, 3, 5]
     assert [image["id"] for image in every["images"]] == [1, 2, 3]
     counts = json.loads((tmp_path / "coco/zero-shot/instances_train2017_seen_2_oriorder_cat_info.json").read_text())
     by_name = {entry["name"]: entry["image_count"] for entry in counts}
@@ -238,7 +238,7 @@ def test_objects365_training_drops_photos_that_do_not_exist(tmp_path: Path) -> N
     assert missing == ["images/v1/patch0/b.jpg"]
     train = json.loads((tmp_path / "objects365/annotations/zhiyuan_objv2_train_fixname_fixmiss.json").read_text())
     assert [image["file_name"] for image in train["images"]] == ["patch0/a.jpg", "images/v2/patch16/c.jpg"]
-    assert [each["image_id"] for each in train["annotations"]] == [0, 2]
+    assert [annotation["image_id"] for annotation in train["annotations"]] == [0, 2]
     assert {category["name"] for category in train["categories"]} == set(Vocabulary.load("objects365").names)
     assert set(prepare_objects365(tmp_path)[0].values()) == {Outcome.UP_TO_DATE}
     photo(tmp_path / "objects365/train/patch0/b.jpg")
@@ -368,9 +368,9 @@ def write_boxes(path: Path, image_ids: list[int], masks: bool, first_id: int = 1
     images = [{"id": number, "file_name": f"{number}.jpg", **size} for number in image_ids]
     annotations: list[dict[str, Any]] = []
     for number in image_ids:
-        each: dict[str, Any] = {"id": first_id + len(annotations), "image_id": number, "category_id": 1}
-        each |= {"bbox": [1, 2, 20, 20], "area": 400, "iscrowd": 0}
-        annotations.append(each | ({"segmentation": [[1, 2, 21, 2, 21, 22]]} if masks else {}))
+        annotation: dict[str, Any] = {"id": first_id + len(annotations), "image_id": number, "category_id": 1}
+        annotation |= {"bbox": [1, 2, 20, 20], "area": 400, "iscrowd": 0}
+        annotations.append(annotation | ({"segmentation": [[1, 2, 21, 2, 21, 22]]} if masks else {}))
     document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
     path.write_text(json.dumps(document))
 
@@ -394,11 +394,11 @@ def test_photos_of_three_folders_are_joined(tmp_path: Path) -> None:
         "coco_more/train2017/21.jpg", "coco_more/train2017/22.jpg",
     ]  # fmt: skip
     # The third photo has its box without a mask; every annotation has an id of its own.
-    assert {each["image_id"] for each in train["annotations"] if "segmentation" not in each} == {3}
-    assert sorted(each["id"] for each in train["annotations"]) == [1, 2, 3, 4, 5]
+    assert {annotation["image_id"] for annotation in train["annotations"] if "segmentation" not in annotation} == {3}
+    assert sorted(annotation["id"] for annotation in train["annotations"]) == [1, 2, 3, 4, 5]
     masked = json.loads((tmp_path / "coco_small/instances_val_masks.json").read_text())
     assert [image["id"] for image in masked["images"]] == [11, 12, 31, 32]
-    assert all("segmentation" in each for each in masked["annotations"])
+    assert all("segmentation" in annotation for annotation in masked["annotations"])
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

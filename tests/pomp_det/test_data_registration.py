@@ -73,7 +73,11 @@ def test_lvis_counts_for_the_federated_loss_are_those_of_the_whole_training_set(
     frequency = dataset_vocabulary("lvis_v1_train").frequency
     assert frequency is not None
     by_id = {entry["id"]: entry["image_count"] for entry in counts}
-    assert {letter: sum(each == letter for each in frequency) for letter in "rcf"} == {"r": 337, "c": 461, "f": 405}
+    assert {letter: sum(one_letter == letter for one_letter in frequency) for letter in "rcf"} == {
+        "r": 337,
+        "c": 461,
+        "f": 405,
+    }
     assert all(1 <= by_id[row + 1] <= 10 for row, letter in enumerate(frequency) if letter == "r")
 
 
@@ -129,10 +133,10 @@ def test_drawn_shapes_load_in_both_formats(tmp_path: Path) -> None:
         for row, letter in enumerate(dataset_vocabulary("shapes_lvis_train_norare").frequency or [])
         if letter == "r"
     }
-    kept = DatasetCatalog.get("shapes_lvis_train_norare")
+    norare = DatasetCatalog.get("shapes_lvis_train_norare")
     assert rare
-    assert not rare & {each["category_id"] for record in kept for each in record["annotations"]}
-    assert len(kept) == len(lvis)
+    assert not rare & {annotation["category_id"] for record in norare for annotation in record["annotations"]}
+    assert len(norare) == len(lvis)
     # Classes are known before anything is loaded, from the file alone.
     register_datasets(tmp_path)
     assert MetadataCatalog.get("shapes_val").get("thing_classes") is None

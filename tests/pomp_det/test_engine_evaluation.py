@@ -61,10 +61,10 @@ def save_detector(folder: Path, **changed: Any) -> Path:
 
 
 def detections(folder: Path, dataset: str = "tiny") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(
+    rows: list[dict[str, Any]] = json.loads(
         (folder / f"run/inference_{dataset}/coco_instances_results.json").read_text()
     )
-    return found
+    return rows
 
 
 def test_train_evaluate_and_score_again(folder: Path) -> None:
@@ -111,10 +111,10 @@ def test_every_test_set_gets_its_classes(folder: Path) -> None:
     """The second set numbers the categories otherwise: only with its own rows the detections agree."""
     document = json.loads((folder / "boxes.json").read_text())
     turned = {3: 9, 5: 3, 9: 5}
-    for each in document["categories"]:
-        each["id"] = turned[each["id"]]
-    for each in document["annotations"]:
-        each["category_id"] = turned[each["category_id"]]
+    for category in document["categories"]:
+        category["id"] = turned[category["id"]]
+    for annotation in document["annotations"]:
+        annotation["category_id"] = turned[annotation["category_id"]]
     (folder / "again.json").write_text(json.dumps(document))
     classifier = TextClassifier.load(folder / "classes.safetensors")
     order = [1, 2, 0]
@@ -132,10 +132,12 @@ def test_every_test_set_gets_its_classes(folder: Path) -> None:
     )  # fmt: skip
     run.evaluate(detection_task(), cfg, weights=weights)
     first, second = detections(folder), detections(folder, "again")
-    assert len({each["category_id"] for each in first}) == 3
+    assert len({detection["category_id"] for detection in first}) == 3
     key = ("image_id", "score", "category_id")
-    expected = sorted((each["image_id"], each["score"], turned[each["category_id"]]) for each in first)
-    assert sorted(tuple(each[name] for name in key) for each in second) == expected
+    expected = sorted(
+        (detection["image_id"], detection["score"], turned[detection["category_id"]]) for detection in first
+    )
+    assert sorted(tuple(detection[name] for name in key) for detection in second) == expected
     cfg.MODEL.TEST_NUM_CLASSES = [3, 4]
     with pytest.raises(UserError, match=r"again.npy has 3 classes, MODEL.TEST_NUM_CLASSES says 4"):
         run.evaluate(detection_task(), cfg, weights=weights)
@@ -171,8 +173,8 @@ def test_oracles_have_their_own_files(folder: Path, oracle: str) -> None:
 
 def test_masks_are_skipped_where_the_annotations_have_none(folder: Path) -> None:
     document = json.loads((folder / "boxes.json").read_text())
-    for each in document["annotations"]:
-        del each["segmentation"]
+    for annotation in document["annotations"]:
+        del annotation["segmentation"]
     (folder / "boxes.json").write_text(json.dumps(document))
     weights = str(save_detector(folder))
     cfg = configured(folder, **with_classes(folder))

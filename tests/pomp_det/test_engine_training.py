@@ -217,8 +217,8 @@ def test_classes_are_reset_before_training(folder: Path) -> None:
     np.save(folder / "other.npy", matrix)
     changed = {"MODEL.RESET_CLS_TRAIN": True, "MODEL.TRAIN_CLASSIFIERS": [str(folder / "other.npy")]}
     weights = train(folder, **changed, **{"MODEL.TRAIN_NUM_CLASSES": [3], "SOLVER.MAX_ITER": 1})
-    kept = weights["roi_heads.box_predictor.2.cls_score.zs_weight"][:, :3].T
-    torch.testing.assert_close(kept, torch.nn.functional.normalize(torch.from_numpy(matrix), dim=1))
+    rows = weights["roi_heads.box_predictor.2.cls_score.zs_weight"][:, :3].T
+    torch.testing.assert_close(rows, torch.nn.functional.normalize(torch.from_numpy(matrix), dim=1))
     with pytest.raises(UserError, match=r"has 3 classes, MODEL.TRAIN_NUM_CLASSES says 4"):
         train(folder, "again", **changed, **{"MODEL.TRAIN_NUM_CLASSES": [4], "SOLVER.MAX_ITER": 1})
 
@@ -233,9 +233,9 @@ def test_missing_class_counts_are_told_before_the_first_step(folder: Path) -> No
 def test_images_without_masks_train_the_boxes_alone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = folder / "boxes.json"
     document = json.loads(path.read_text())
-    for each in document["annotations"]:
-        if each["image_id"] % 2:
-            del each["segmentation"]
+    for annotation in document["annotations"]:
+        if annotation["image_id"] % 2:
+            del annotation["segmentation"]
     path.write_text(json.dumps(document))
     train(folder, **{"SOLVER.MAX_ITER": 2})
     assert "3 of 6 images have boxes and no masks" in caplog.text

@@ -58,15 +58,21 @@ def truth_as_output(record: dict[str, Any], masks: bool = True, score: float = 0
     """What a perfect detector would return for a record."""
     size = (record["height"], record["width"])
     instances = Instances(size)
-    boxes = torch.tensor([each["bbox"] for each in record["annotations"]], dtype=torch.float32).reshape(-1, 4)
+    boxes = torch.tensor([annotation["bbox"] for annotation in record["annotations"]], dtype=torch.float32).reshape(
+        -1, 4
+    )
     boxes[:, 2:] += boxes[:, :2]
     instances.pred_boxes = Boxes(boxes)
     instances.scores = torch.full((len(boxes),), score)
-    instances.pred_classes = torch.tensor([each["category_id"] for each in record["annotations"]], dtype=torch.int64)
+    instances.pred_classes = torch.tensor(
+        [annotation["category_id"] for annotation in record["annotations"]], dtype=torch.int64
+    )
     if masks:
         pictures = [
-            torch.as_tensor(mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(each["segmentation"], *size))))
-            for each in record["annotations"]
+            torch.as_tensor(
+                mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects(annotation["segmentation"], *size)))
+            )
+            for annotation in record["annotations"]
         ]
         instances.pred_masks = torch.stack(pictures).bool() if pictures else torch.zeros(0, *size, dtype=torch.bool)
     return {"instances": instances}
@@ -242,9 +248,9 @@ def test_memory_does_not_grow_with_the_number_of_images(registered: dict[str, st
         tracemalloc.start()
         for number in range(images):
             evaluator.process([{**record, "image_id": number}], [output])
-        found = tracemalloc.get_traced_memory()[1]
+        traced = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return found
+        return traced
 
     few, many = peak(20), peak(200)
     assert many < 1.2 * few

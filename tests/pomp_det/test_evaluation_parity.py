@@ -56,11 +56,11 @@ def random_predictions(document: dict[str, Any], rng: np.random.Generator, masks
     for annotation in document["annotations"]:
         of_image[annotation["image_id"]].append(annotation)
     categories = [category["id"] for category in document["categories"]]
-    found: Predictions = {}
+    predictions: Predictions = {}
     for number, image in enumerate(document["images"]):
         height, width = shapes[image["id"]]
         truths = of_image[image["id"]]
-        likely = [*image.get("neg_category_ids", []), *(each["category_id"] for each in truths)] or categories
+        likely = [*image.get("neg_category_ids", []), *(t["category_id"] for t in truths)] or categories
         rows: list[dict[str, Any]] = []
 
         def add(box: Any, category: int, segmentation: Any, rows: list[dict[str, Any]] = rows) -> None:
@@ -88,8 +88,8 @@ def random_predictions(document: dict[str, Any], rng: np.random.Generator, masks
                 segmentation = as_rle([polygon], height, width)
             add((x, y, w, h), rng.choice(likely if rng.random() < 0.9 else categories), segmentation)
         order = rng.permutation(len(rows))
-        found[image["id"]] = [] if number % 9 == 4 else [rows[place] for place in order]
-    return found
+        predictions[image["id"]] = [] if number % 9 == 4 else [rows[place] for place in order]
+    return predictions
 
 
 def shifted(rle: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -150,11 +150,11 @@ def pycocotools(annotations: Path, predictions: Predictions, task: str) -> Any:
 
 def check_numbers(scores: Scores, task: str, expected: dict[str, float]) -> None:
     for name, value in expected.items():
-        found = scores.results[task][name]
+        ours = scores.results[task][name]
         if value < 0:
-            assert np.isnan(found), name
+            assert np.isnan(ours), name
         else:
-            assert found == pytest.approx(100 * value, abs=100 * TOLERANCE), name
+            assert ours == pytest.approx(100 * value, abs=100 * TOLERANCE), name
 
 
 LVIS_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
@@ -165,7 +165,7 @@ COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 def test_lvis_equals_lvis_api_on_real_annotations(shared: Path, tmp_path: Path, task: str) -> None:
     document = json.loads(gzip.decompress((shared / "data/lvis_val_100.json.gz").read_bytes()))
     # Classes that no image knows of cannot be scored; without them lvis-api takes a third of the time.
-    known = {each["category_id"] for each in document["annotations"]}
+    known = {annotation["category_id"] for annotation in document["annotations"]}
     known.update(number for image in document["images"] for number in image["neg_category_ids"])
     document["categories"] = [category for category in document["categories"] if category["id"] in known]
     annotations = tmp_path / "lvis.json"
@@ -219,14 +219,14 @@ def small_document(rng: np.random.Generator, images: int = 12) -> dict[str, Any]
     ids = [category["id"] for category in categories[:-1]]
     for number in range(images):
         present = rng.choice(ids, 3, replace=False)
-        absent = [each for each in ids if each not in present]
+        absent = [i for i in ids if i not in present]
         document["images"].append(
             {
                 "id": 100 - number,
                 "width": 200,
                 "height": 160,
                 "file_name": f"{number}.jpg",
-                "neg_category_ids": [int(each) for each in rng.choice(absent, 2, replace=False)],
+                "neg_category_ids": [int(index) for index in rng.choice(absent, 2, replace=False)],
                 "not_exhaustive_category_ids": [int(present[0])],
             }
         )

@@ -115,10 +115,10 @@ def test_fixed_ap_keeps_the_best_of_each_class_and_the_first_of_ties() -> None:
     rng = np.random.default_rng(0)
     classes, scores = rng.integers(0, 5, 400), rng.integers(0, 10, 400) / 10
     chosen = top_of_class(classes, scores, limit=20)
-    for each in range(5):
-        places = np.flatnonzero(classes == each)
+    for class_id in range(5):
+        places = np.flatnonzero(classes == class_id)
         best = sorted(places, key=lambda place: -scores[place])[:20]
-        assert set(np.flatnonzero(chosen & (classes == each))) == set(best)
+        assert set(np.flatnonzero(chosen & (classes == class_id))) == set(best)
     assert top_of_class(np.zeros(0, dtype=int), np.zeros(0)).size == 0
 
 
@@ -155,9 +155,9 @@ def test_the_box_does_not_decide_the_size_of_a_mask(tmp_path: Path, monkeypatch:
 
     def lvis_api(keep_box: bool) -> float:
         rows = [{"image_id": 1, **row} for row in (wrong, right)]
-        kept = [row if keep_box else {key: row[key] for key in row if key != "bbox"} for row in rows]
+        results = [row if keep_box else {key: row[key] for key in row if key != "bbox"} for row in rows]
         truth = lvis.LVIS(str(tmp_path / "annotations.json"))
-        evaluator = lvis.LVISEval(truth, lvis.LVISResults(truth, kept), "segm")
+        evaluator = lvis.LVISEval(truth, lvis.LVISResults(truth, results), "segm")
         evaluator.run()
         return 100 * float(evaluator.results["APs"])
 
@@ -215,11 +215,11 @@ def test_open_vocabulary_coco_averages_the_annotated_classes_of_48_and_17(tmp_pa
     assert entry.class_groups == ("seen", "unseen")
     assert entry.image_count == 4_836
     names = [{"id": number, "name": name} for number, name in zip(vocabulary.ids, vocabulary.names, strict=True)]
-    found, missed, other = seen[:2], unseen[:1], next(each for each in vocabulary.ids if each not in {*seen, *unseen})
-    truths = [annotation(place, 1, category) for place, category in enumerate([*found, *missed], start=1)]
+    detected, missed, other = seen[:2], unseen[:1], next(i for i in vocabulary.ids if i not in {*seen, *unseen})
+    truths = [annotation(place, 1, category) for place, category in enumerate([*detected, *missed], start=1)]
     document = {"images": [image(1)], "annotations": truths, "categories": names}
     # A class that nobody annotated may be predicted; it drops out of the mean.
-    rows = [detection(category, 0.9) for category in [*found, int(other)]]
+    rows = [detection(category, 0.9) for category in [*detected, int(other)]]
     folder = prepare(tmp_path, document, {1: rows}, "coco", class_groups={"seen": seen, "unseen": unseen})
     values = score_predictions(folder).results["bbox"]
     assert values["AP50-seen"] == pytest.approx(100)

@@ -46,18 +46,18 @@ def random_case(
 
 
 def plain(stages: list[StageScores], objectness: Any, boxes: torch.Tensor, *options: Any) -> Any:
-    logits = [each.projected @ each.weight + (0 if each.bias is None else each.bias) for each in stages]
+    logits = [stage.projected @ stage.weight + (0 if stage.bias is None else stage.bias) for stage in stages]
     column = None if objectness is None else objectness[:, None]
-    return reference_detections(mixed_scores([each.sigmoid() for each in logits], column), boxes, SIZE, *options)
+    return reference_detections(mixed_scores([part.sigmoid() for part in logits], column), boxes, SIZE, *options)
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    (found, found_rows), (expected, expected_rows) = found, expected
-    assert len(found) == len(expected)
+def assert_same(fast: Any, expected: Any) -> None:
+    (fast, found_rows), (expected, expected_rows) = fast, expected
+    assert len(fast) == len(expected)
     assert found_rows.tolist() == expected_rows.tolist()
-    assert found.pred_classes.tolist() == expected.pred_classes.tolist()
-    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-12, atol=0)
-    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert fast.pred_classes.tolist() == expected.pred_classes.tolist()
+    torch.testing.assert_close(fast.scores, expected.scores, rtol=1e-12, atol=0)
+    assert torch.equal(fast.pred_boxes.tensor, expected.pred_boxes.tensor)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_more_pairs_are_looked_at_when_suppression_leaves_too_few() -> None:
     assert pairs.classes.unique().tolist() == list(range(18))
     assert 17 * 400 < len(pairs.scores) < 18 * 400  # of the last class, what is as good as its best
     assert len(pairs.classes[: 4 * 18].unique()) == 1
-    found = fast_detections(stages, objectness, boxes, SIZE, *options, chunk=5)
-    assert_same(found, plain(stages, objectness, boxes, *options))
-    assert len(found[0]) == 18
+    detections = fast_detections(stages, objectness, boxes, SIZE, *options, chunk=5)
+    assert_same(detections, plain(stages, objectness, boxes, *options))
+    assert len(detections[0]) == 18
 
 
 def test_regions_that_are_not_finite_are_left_out() -> None:
@@ -147,16 +147,16 @@ def test_regions_that_are_not_finite_are_left_out() -> None:
     boxes[3, 2] = torch.inf
     stages[1].projected[5] = torch.nan
     options = (0.02, 0.5, 50)
-    found = fast_detections(stages, objectness, boxes, SIZE, *options)
-    assert_same(found, plain(stages, objectness, boxes, *options))
-    assert not {3, 5} & set(found[1].tolist())
+    detections = fast_detections(stages, objectness, boxes, SIZE, *options)
+    assert_same(detections, plain(stages, objectness, boxes, *options))
+    assert not {3, 5} & set(detections[1].tolist())
 
 
 def test_nothing_passes() -> None:
     stages, objectness, boxes = random_case(5, 30, 10)
-    found, rows = fast_detections(stages, objectness * 0, boxes, SIZE, 0.02, 0.5, 50)
-    assert len(found) == len(rows) == 0
-    assert found.pred_boxes.tensor.shape == (0, 4)
+    detections, rows = fast_detections(stages, objectness * 0, boxes, SIZE, 0.02, 0.5, 50)
+    assert len(detections) == len(rows) == 0
+    assert detections.pred_boxes.tensor.shape == (0, 4)
 
 
 def test_suppression_of_20000_classes_keeps_pixels_apart() -> None:
@@ -170,12 +170,12 @@ def test_suppression_of_20000_classes_keeps_pixels_apart() -> None:
     expected = torch.cat(
         [
             rows[nms(boxes[rows], scores[rows], 0.5)]
-            for rows in ((classes == each).nonzero()[:, 0] for each in classes.unique())
+            for rows in ((classes == class_id).nonzero()[:, 0] for class_id in classes.unique())
         ]
     )
-    found = classwise_nms(boxes, scores, classes, 0.5)
-    assert sorted(found.tolist()) == sorted(expected.tolist())
-    assert (scores[found].diff() <= 0).all()
+    rows_kept = classwise_nms(boxes, scores, classes, 0.5)
+    assert sorted(rows_kept.tolist()) == sorted(expected.tolist())
+    assert (scores[rows_kept].diff() <= 0).all()
 
 
 def test_whole_detector(make_tiny: Callable[..., Any], photo: torch.Tensor) -> None:
@@ -195,5 +195,5 @@ def test_whole_detector(make_tiny: Callable[..., Any], photo: torch.Tensor) -> N
 def test_one_class_per_proposal(make_tiny: Callable[..., Any], photo: torch.Tensor) -> None:
     model = make_tiny({"MODEL.ROI_HEADS.ONE_CLASS_PER_PROPOSAL": True, "TEST.DETECTIONS_PER_IMAGE": 1000}).eval()
     with torch.no_grad():
-        found = model([{"image": photo}])[0]["instances"]
-    assert 0 < len(found) <= 40  # at most one for each proposal
+        instances = model([{"image": photo}])[0]["instances"]
+    assert 0 < len(instances) <= 40  # at most one for each proposal

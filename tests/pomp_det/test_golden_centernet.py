@@ -57,14 +57,14 @@ def instances_of(golden: dict[str, Any], case: str) -> list[Instances]:
     return result
 
 
-def assert_same_proposals(found: Instances, boxes: torch.Tensor, scores: torch.Tensor) -> None:
+def assert_same_proposals(ours: Instances, boxes: torch.Tensor, scores: torch.Tensor) -> None:
     """As sets: near-ties may swap places."""
-    assert len(found) == len(boxes)
-    distance = (found.proposal_boxes.tensor[:, None] - boxes[None]).abs().amax(dim=2)  # (N, N)
+    assert len(ours) == len(boxes)
+    distance = (ours.proposal_boxes.tensor[:, None] - boxes[None]).abs().amax(dim=2)  # (N, N)
     nearest, which = distance.min(dim=0)
     assert nearest.max() <= 2e-3
     assert len(which.unique()) == len(boxes)
-    assert (found.objectness_logits[which] - scores).abs().max() <= 1e-5
+    assert (ours.objectness_logits[which] - scores).abs().max() <= 1e-5
 
 
 def test_head_outputs(centernet: CenterNet, golden: dict[str, Any]) -> None:
@@ -79,9 +79,9 @@ def test_proposals_in_inference(centernet: CenterNet, golden: dict[str, Any]) ->
     with torch.no_grad():
         proposals, losses = centernet.eval()(images_of(golden), features_of(golden))
     assert losses == {}
-    for index, found in enumerate(proposals):
+    for index, ours in enumerate(proposals):
         cases = golden["cases"]
-        assert_same_proposals(found, cases[f"eval.image{index}.boxes"], cases[f"eval.image{index}.scores"])
+        assert_same_proposals(ours, cases[f"eval.image{index}.boxes"], cases[f"eval.image{index}.scores"])
 
 
 @pytest.mark.parametrize("case", ["boxes", "one_empty", "both_empty"])
@@ -89,7 +89,7 @@ def test_targets(golden: dict[str, Any], case: str) -> None:
     cases, settings = golden["cases"], golden["settings"]["centernet"]
     shapes = [tuple(cases[f"features.{name}"].shape[2:]) for name in LEVELS]
     grid = make_grid(shapes, STRIDES, settings["SOI"], "cpu")
-    boxes = [each.gt_boxes.tensor for each in instances_of(golden, case)]
+    boxes = [instances.gt_boxes.tensor for instances in instances_of(golden, case)]
     targets = batch_targets(grid, boxes, settings["HM_MIN_OVERLAP"], settings["MIN_RADIUS"])
     torch.testing.assert_close(targets.heatmap, cases[f"train.{case}.heatmap_target"][:, 0], atol=1e-6, rtol=0)
     assert torch.equal(targets.sides, cases[f"train.{case}.reg_target"])
@@ -115,10 +115,10 @@ def test_losses_and_gradients(centernet: CenterNet, golden: dict[str, Any], case
         if expected is None:
             continue
         compared += 1
-        found = torch.zeros_like(expected) if gradient is None else gradient
-        assert (found - expected).norm() <= 1e-4 * expected.norm(), name
+        ours = torch.zeros_like(expected) if gradient is None else gradient
+        assert (ours - expected).norm() <= 1e-4 * expected.norm(), name
     assert compared >= 2
     if case == "boxes":
-        for index, found in enumerate(proposals):
+        for index, ours in enumerate(proposals):
             prefix = f"train.boxes.image{index}.proposal"
-            assert_same_proposals(found, cases[f"{prefix}_boxes"], cases[f"{prefix}_scores"])
+            assert_same_proposals(ours, cases[f"{prefix}_boxes"], cases[f"{prefix}_scores"])

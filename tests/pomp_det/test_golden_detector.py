@@ -101,7 +101,7 @@ def run(model: Any, inputs: list[dict[str, Any]]) -> tuple[list[Instances], list
         raw = model.inference(inputs, do_postprocess=False)
         output = model(inputs)
     hook.remove()
-    return seen[0], raw, [each["instances"] for each in output]
+    return seen[0], raw, [o["instances"] for o in output]
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -158,8 +158,8 @@ def test_training_with_boxes(build: Any, golden: dict[str, Any]) -> None:
 def test_training_with_image_labels(build: Any, golden: dict[str, Any]) -> None:
     settings = golden["settings"]["image_label_batch"]
     inputs = training_inputs(golden)
-    for each, labels in zip(inputs, settings["pos_category_ids"], strict=True):
-        each.update(ann_type="image", pos_category_ids=labels)
+    for example, labels in zip(inputs, settings["pos_category_ids"], strict=True):
+        example.update(ann_type="image", pos_category_ids=labels)
     model = build(settings["changed_options"])
     gradients = check_training(model, inputs, settings["losses"], settings["grad_norms"])
     check_gradients(golden, gradients, "weak.grad.")
@@ -167,7 +167,7 @@ def test_training_with_image_labels(build: Any, golden: dict[str, Any]) -> None:
 
 def test_box_batch_reports_the_keys_of_an_image_batch(build: Any, golden: dict[str, Any]) -> None:
     settings = golden["settings"]["image_label_batch"]
-    inputs = [{**each, "ann_type": "box", "pos_category_ids": []} for each in training_inputs(golden)]
+    inputs = [{**example, "ann_type": "box", "pos_category_ids": []} for example in training_inputs(golden)]
     with EventStorage(0):
         losses = build(settings["changed_options"]).train()(inputs)
     assert set(losses) == set(settings["losses"])
@@ -211,9 +211,9 @@ def test_full_size_detector_from_the_unchanged_file(shared: Path, published: Pat
         "MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH": str(text / "lvis_v1_train_cat_info.json"),
     }
     model = build_detector(load_config(published / YAML, overrides)).eval()
-    own = {key: list(value.shape) for key, value in model.state_dict().items()}
+    ours = {key: list(value.shape) for key, value in model.state_dict().items()}
     unused = {"backbone.bottom_up.base.fc.weight", "backbone.bottom_up.base.fc.bias"}
-    assert own == {key: shape for key, shape in shapes.items() if key not in unused}
+    assert ours == {key: shape for key, shape in shapes.items() if key not in unused}
 
     weights = {key: formula_tensor(key, shape) for key, shape in shapes.items() if key not in unused}
     for key, (first, total) in settings["weight_check_first_element_and_sum"].items():

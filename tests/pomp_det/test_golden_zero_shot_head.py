@@ -84,22 +84,22 @@ def proposals(golden: dict[str, Any]) -> list[Instances]:
     gt_classes = cases["gt_classes"].long().split(settings["proposals_per_image"])
     result = []
     for index, size in enumerate(settings["image_sizes"]):
-        each = Instances(tuple(size))
-        each.proposal_boxes = Boxes(cases[f"image{index}.proposal_boxes"].clone())
-        each.objectness_logits = cases[f"image{index}.proposal_scores"]
-        each.gt_boxes = Boxes(cases[f"image{index}.gt_boxes"])
-        each.gt_classes = gt_classes[index]
-        result.append(each)
+        instances = Instances(tuple(size))
+        instances.proposal_boxes = Boxes(cases[f"image{index}.proposal_boxes"].clone())
+        instances.objectness_logits = cases[f"image{index}.proposal_scores"]
+        instances.gt_boxes = Boxes(cases[f"image{index}.gt_boxes"])
+        instances.gt_classes = gt_classes[index]
+        result.append(instances)
     return result
 
 
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+def relative(ours: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((ours - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_losses_and_gradients(build: Any, golden: dict[str, Any], proposals: Any, variant: str) -> None:
-    settings = {each["name"]: each for each in golden["settings"]["variants"]}[variant]
+    settings = {v["name"]: v for v in golden["settings"]["variants"]}[variant]
     cases = golden["cases"]
     predictor = build(settings["changed_options"]).train()
     features = cases["features"].clone().requires_grad_()
@@ -118,8 +118,8 @@ def test_logits_losses_and_gradients(build: Any, golden: dict[str, Any], proposa
 
 def test_federated_classes_are_those_of_the_batch(build: Any, golden: dict[str, Any]) -> None:
     cases = golden["cases"]
-    kept = federated_classes(cases["gt_classes"].long(), cases["image_count"].float().sqrt(), 12)
-    assert sorted(kept.tolist()) == sorted(cases["fed.fed_classes"].tolist())
+    classes = federated_classes(cases["gt_classes"].long(), cases["image_count"].float().sqrt(), 12)
+    assert sorted(classes.tolist()) == sorted(cases["fed.fed_classes"].tolist())
 
 
 def test_other_classifier_at_call_time(build: Any, golden: dict[str, Any]) -> None:
@@ -140,11 +140,11 @@ def test_image_label_losses(build: Any, golden: dict[str, Any], proposals: Any, 
     assert losses["loss_box_reg"] == 0
     sum(losses.values()).backward()
     assert relative(features.grad, cases[f"{kind}.grad_features"]) <= 1e-4
-    expected = {each["kind"]: each for each in golden["settings"]["image_label_losses"]}[kind]
-    areas = [each.proposal_boxes.area() for each in proposals]
+    expected = {loss["kind"]: loss for loss in golden["settings"]["image_label_losses"]}[kind]
+    areas = [proposal.proposal_boxes.area() for proposal in proposals]
     logits = predictions[0].split(golden["settings"]["proposals_per_image"])
     _, chosen = image_label_loss(logits, areas, labels, kind)
-    assert [each for image in chosen for each in image] == expected["selected_proposal_per_label"]
+    assert [row for image in chosen for row in image] == expected["selected_proposal_per_label"]
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -155,13 +155,15 @@ def test_inference(build: Any, golden: dict[str, Any], proposals: Any, fast: boo
         predictions = (predictor.stage_scores if fast else predictor)(cases["features"])
         decoded = predictor.predict_boxes(predictions, proposals)
         detections, kept = predictor.inference(predictions, proposals)
-    for index, (found, rows) in enumerate(zip(detections, kept, strict=True)):
+    for index, (instances, rows) in enumerate(zip(detections, kept, strict=True)):
         torch.testing.assert_close(decoded[index], cases[f"image{index}.decoded_boxes"], atol=1e-3, rtol=0)
         prefix = f"image{index}.det_"
-        assert len(found) == len(cases[f"{prefix}boxes"])
+        assert len(instances) == len(cases[f"{prefix}boxes"])
         # A detection is a pair of proposal and class: near-ties may swap places in the list.
-        order = {pair: place for place, pair in enumerate(zip(rows.tolist(), found.pred_classes.tolist(), strict=True))}
+        order = {
+            pair: place for place, pair in enumerate(zip(rows.tolist(), instances.pred_classes.tolist(), strict=True))
+        }
         pairs = zip(cases[f"{prefix}proposal_index"].tolist(), cases[f"{prefix}classes"].tolist(), strict=True)
         places = [order[pair] for pair in pairs]
-        torch.testing.assert_close(found.pred_boxes.tensor[places], cases[f"{prefix}boxes"], atol=1e-3, rtol=0)
-        torch.testing.assert_close(found.scores[places], cases[f"{prefix}scores"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(instances.pred_boxes.tensor[places], cases[f"{prefix}boxes"], atol=1e-3, rtol=0)
+        torch.testing.assert_close(instances.scores[places], cases[f"{prefix}scores"], atol=1e-5, rtol=0)

@@ -60,11 +60,11 @@ def test_sigmoid_loss_over_all_classes_is_detectron2s() -> None:
     gt_classes = torch.randint(0, 8, (20,), generator=generator)
     theirs = FastRCNNOutputLayers(4, box2box_transform=plain_transform(), num_classes=7, use_sigmoid_ce=True)
     torch.testing.assert_close(sigmoid_loss(logits, gt_classes), theirs.sigmoid_cross_entropy_loss(logits, gt_classes))
-    kept = torch.tensor([0, 3, 6, 7])
+    chosen = torch.tensor([0, 3, 6, 7])
     mask = torch.tensor([1.0, 0, 0, 1, 0, 0, 1])
     target = F.one_hot(gt_classes, 8)[:, :7].float()
     expected = (F.binary_cross_entropy_with_logits(logits[:, :7], target, reduction="none") * mask).sum() / 20
-    torch.testing.assert_close(sigmoid_loss(logits, gt_classes, kept), expected)
+    torch.testing.assert_close(sigmoid_loss(logits, gt_classes, chosen), expected)
     assert sigmoid_loss(logits[:0], gt_classes[:0]) == 0
 
 
@@ -80,10 +80,10 @@ def test_federated_classes_follow_the_weights() -> None:
     present = torch.tensor([2, 2, 8, 5])  # 8 is the background
     drawn = torch.zeros(9)
     for _ in range(300):
-        kept = federated_classes(present, weights, 5)
-        assert len(kept) == len(kept.unique()) == 5
-        assert {2, 5, 8} <= set(kept.tolist())
-        drawn[kept] += 1
+        chosen = federated_classes(present, weights, 5)
+        assert len(chosen) == len(chosen.unique()) == 5
+        assert {2, 5, 8} <= set(chosen.tolist())
+        drawn[chosen] += 1
     assert drawn[0] > 250  # nine times the weight of its rivals
     assert drawn[[1, 6]].sum() == 0
     assert drawn[[3, 4, 7]].min() > 20
@@ -175,18 +175,20 @@ def test_whole_image_box_comes_last() -> None:
     proposals = Instances((40, 60))
     proposals.proposal_boxes = Boxes(torch.tensor([[-5.0, 2, 70, 20], [1.0, 1, 9, 9], [3.0, 3, 4, 4]]))
     proposals.objectness_logits = torch.tensor([0.9, 0.5, 0.1])
-    (found,) = top_proposals([proposals], WeakOptions(num_proposals=2, add_image_box=True, image_box_size=0.5))
-    assert found.proposal_boxes.tensor.tolist() == [[0, 2, 60, 20], [1, 1, 9, 9], [15, 10, 45, 30]]
+    (proposals_of_image,) = top_proposals(
+        [proposals], WeakOptions(num_proposals=2, add_image_box=True, image_box_size=0.5)
+    )
+    assert proposals_of_image.proposal_boxes.tensor.tolist() == [[0, 2, 60, 20], [1, 1, 9, 9], [15, 10, 45, 30]]
     assert proposals.proposal_boxes.tensor[0, 0] == -5
 
 
 def test_caption_loss_weighs_other_captions() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]])
     expected = 0.0
-    for row, own in ((0, 1), (1, 2)):  # the captions of this process begin at row 1
+    for row, true_column in ((0, 1), (1, 2)):  # the captions of this process begin at row 1
         for column in range(3):
-            weight = 1.0 if column == own else 0.25
-            sign = -1 if column == own else 1
+            weight = 1.0 if column == true_column else 0.25
+            sign = -1 if column == true_column else 1
             expected += weight * float(F.softplus(sign * logits[row, column])) / 2
     torch.testing.assert_close(caption_loss(logits, 1, 0.25), torch.tensor(expected))
 
@@ -287,8 +289,8 @@ def test_focal_loss_by_hand() -> None:
     positive, negative = heatmap_focal_loss(logits, target, torch.tensor([0, 0]), 0.25, 4, 2, 1e-4, 0.9)
     p = logits.sigmoid()
     torch.testing.assert_close(positive, -2 * 0.25 * p[0].log() * (1 - p[0]) ** 2)
-    kept = [1, 2]  # 3 is above 0.9, 0 is a positive
-    expected = -0.75 * sum((1 - p[i]).log() * p[i] ** 2 * (1 - target[i]) ** 4 for i in kept)
+    negatives = [1, 2]  # 3 is above 0.9, 0 is a positive
+    expected = -0.75 * sum((1 - p[i]).log() * p[i] ** 2 * (1 - target[i]) ** 4 for i in negatives)
     torch.testing.assert_close(negative, expected)
 
 

@@ -82,7 +82,7 @@ def photos() -> list[torch.Tensor]:
 
 def batch(*given: Instances) -> list[dict[str, Any]]:
     """Examples of as many photos as there is ground truth for; the first is asked for in twice its size."""
-    examples = [{"image": photo, "instances": each} for photo, each in zip(photos(), given, strict=False)]
+    examples = [{"image": photo, "instances": truth} for photo, truth in zip(photos(), given, strict=False)]
     examples[0] |= {"height": 2 * SIZES[0][0], "width": 2 * SIZES[0][1]}
     return examples
 
@@ -102,8 +102,8 @@ def insides(model: Any, examples: list[dict[str, Any]]) -> tuple[dict[str, torch
 
 def probabilities(stages: list[Any]) -> torch.Tensor:
     """Mean sigmoid over stages, (R, C + 1), of logits or of what they are the product of."""
-    logits = [each.projected @ each.weight if isinstance(each, StageScores) else each for each in stages]
-    return torch.stack([each.sigmoid() for each in logits]).mean(dim=0)
+    logits = [stage.projected @ stage.weight if isinstance(stage, StageScores) else stage for stage in stages]
+    return torch.stack([part.sigmoid() for part in logits]).mean(dim=0)
 
 
 @torch.no_grad()
@@ -118,12 +118,12 @@ def scored_by_hand(model: Any, features: dict[str, torch.Tensor], boxes: Boxes) 
     return torch.stack([predictor(head(pooled))[0].sigmoid() for head, predictor in stages]).mean(dim=0)
 
 
-def assert_same(found: Instances, expected: Instances) -> None:
-    assert len(found) == len(expected)
-    assert found.pred_classes.tolist() == expected.pred_classes.tolist()
-    torch.testing.assert_close(found.scores, expected.scores)
-    torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor)
-    assert torch.equal(found.pred_masks, expected.pred_masks)
+def assert_same(detections: Instances, expected: Instances) -> None:
+    assert len(detections) == len(expected)
+    assert detections.pred_classes.tolist() == expected.pred_classes.tolist()
+    torch.testing.assert_close(detections.scores, expected.scores)
+    torch.testing.assert_close(detections.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(detections.pred_masks, expected.pred_masks)
 
 
 @each_kind
@@ -145,19 +145,19 @@ def test_unrefined_regions_are_scored_where_they_are(make: Callable[..., Any], k
 @each_kind
 def test_true_boxes_with_the_detectors_classes(make: Callable[..., Any], kind: str) -> None:
     model, examples = make(kind), two_images()
-    found = OracleDetector(model, "boxes")(examples)[0]["instances"]
+    detections = OracleDetector(model, "boxes")(examples)[0]["instances"]
     boxes = examples[0]["instances"].gt_boxes
     scores = scored_by_hand(model, insides(model, examples)[0], boxes)[:, :-1]
     if model.roi_heads.last_predictor.scoring.multiply_proposal_score:
         scores = scores.sqrt()  # the proposal score is 1
     expected, order = scores[scores > 0.02].sort(descending=True)
     expected, order = expected[:30], (scores > 0.02).nonzero()[order[:30]]
-    assert len(found) == len(expected) > 3
-    assert found.image_size == (192, 256)
-    torch.testing.assert_close(found.scores, expected)
-    assert found.pred_classes.tolist() == order[:, 1].tolist()
-    assert torch.equal(found.pred_boxes.tensor, 2 * boxes.tensor[order[:, 0]])
-    assert found.pred_masks.shape == (len(found), 192, 256)
+    assert len(detections) == len(expected) > 3
+    assert detections.image_size == (192, 256)
+    torch.testing.assert_close(detections.scores, expected)
+    assert detections.pred_classes.tolist() == order[:, 1].tolist()
+    assert torch.equal(detections.pred_boxes.tensor, 2 * boxes.tensor[order[:, 0]])
+    assert detections.pred_masks.shape == (len(detections), 192, 256)
 
 
 @each_kind
@@ -166,10 +166,10 @@ def test_equal_true_boxes_both_stay(make: Callable[..., Any], kind: str) -> None
     box = [10.3, 10.7, 60.1, 70.9]
     once = OracleDetector(model, "boxes")(batch(truth([box], [3], SIZES[0])))[0]["instances"]
     twice = OracleDetector(model, "boxes")(batch(truth([box, box, [10.3, 10.7, 60.1, 70]], [3, 3, 5], SIZES[0])))
-    found = twice[0]["instances"]
+    detections = twice[0]["instances"]
     assert len(once) > 0
-    same = (found.pred_boxes.tensor == once.pred_boxes.tensor[0]).all(dim=1)
-    assert sorted(found.pred_classes[same].tolist()) == sorted([*once.pred_classes.tolist()] * 2)
+    same = (detections.pred_boxes.tensor == once.pred_boxes.tensor[0]).all(dim=1)
+    assert sorted(detections.pred_classes[same].tolist()) == sorted([*once.pred_classes.tolist()] * 2)
     assert not same.all()  # the box that overlaps them by more than the threshold stays too
     assert model.roi_heads.last_predictor.test_nms_thresh == 0.5
 
@@ -207,16 +207,16 @@ def test_the_detectors_boxes_with_true_classes(make: Callable[..., Any], kind: s
         table = (table * proposals[0].objectness_logits[:, None]).sqrt()
     expected, regions = reference_detections(table, boxes[0], SIZES[0], 0.02, 0.5, 30)
 
-    found = OracleDetector(model, "classes")(batch(*given))[0]["instances"]
-    assert 1 < len(found) == len(expected) < len(rows)  # some are suppressed
-    assert (found.scores.diff() <= 0).all()
+    detections = OracleDetector(model, "classes")(batch(*given))[0]["instances"]
+    assert 1 < len(detections) == len(expected) < len(rows)  # some are suppressed
+    assert (detections.scores.diff() <= 0).all()
     # Without proposal scores all are equal, and the plain way orders equal scores by class.
-    found = found[found.pred_classes.argsort(stable=True)]
-    found = found[found.scores.argsort(stable=True, descending=True)]
-    assert found.pred_classes.tolist() == classes[regions].tolist()
-    torch.testing.assert_close(found.scores, expected.scores)
-    torch.testing.assert_close(found.pred_boxes.tensor, 2 * clipped[regions])
-    assert found.pred_masks.shape == (len(found), 192, 256)
+    detections = detections[detections.pred_classes.argsort(stable=True)]
+    detections = detections[detections.scores.argsort(stable=True, descending=True)]
+    assert detections.pred_classes.tolist() == classes[regions].tolist()
+    torch.testing.assert_close(detections.scores, expected.scores)
+    torch.testing.assert_close(detections.pred_boxes.tensor, 2 * clipped[regions])
+    assert detections.pred_masks.shape == (len(detections), 192, 256)
 
 
 def test_true_classes_keep_threshold_and_limit(make: Callable[..., Any]) -> None:
@@ -240,14 +240,14 @@ def test_true_vocabulary_is_a_classifier_of_those_rows(make: Callable[..., Any],
     model, examples = make(kind), two_images()
     rows = torch.randn(30, 24, generator=torch.Generator().manual_seed(3))
     set_classifier(model, rows)
-    found = OracleDetector(model, "vocabulary")(examples)
+    outputs = OracleDetector(model, "vocabulary")(examples)
     for number, classes in enumerate(([3, 17], [8])):
         set_classifier(model, rows[classes])
         with torch.no_grad():
             expected = model(examples)[number]["instances"]
         assert set(expected.pred_classes.tolist()) == set(range(len(classes)))
         expected.pred_classes = torch.tensor(classes)[expected.pred_classes]
-        assert_same(found[number]["instances"], expected)
+        assert_same(outputs[number]["instances"], expected)
 
 
 @pytest.mark.parametrize(
@@ -260,18 +260,18 @@ def test_true_vocabulary_leaves_scores_as_they_are(make: Callable[..., Any], cha
     model, examples = make("cascade", **changed, **{"TEST.DETECTIONS_PER_IMAGE": -1}), two_images()
     with torch.no_grad():
         expected = model(examples)[0]["instances"]
-    kept = (expected.pred_classes == 3) | (expected.pred_classes == 17)
-    assert 0 < kept.sum() < len(expected)
-    assert_same(OracleDetector(model, "vocabulary")(examples)[0]["instances"], expected[kept])
+    in_vocabulary = (expected.pred_classes == 3) | (expected.pred_classes == 17)
+    assert 0 < in_vocabulary.sum() < len(expected)
+    assert_same(OracleDetector(model, "vocabulary")(examples)[0]["instances"], expected[in_vocabulary])
 
 
 def test_restricted_softmax_keeps_its_probabilities() -> None:
     logits = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     classes = torch.tensor([6, 1])
-    kept, none = restricted_scores(logits, classes), restricted_scores(logits, classes[:0])
-    assert isinstance(kept, torch.Tensor)
+    scores, none = restricted_scores(logits, classes), restricted_scores(logits, classes[:0])
+    assert isinstance(scores, torch.Tensor)
     assert isinstance(none, torch.Tensor)
-    torch.testing.assert_close(kept.softmax(dim=1)[:, :2], logits.softmax(dim=1)[:, classes])
+    torch.testing.assert_close(scores.softmax(dim=1)[:, :2], logits.softmax(dim=1)[:, classes])
     assert none.shape == (5, 1)
 
 
@@ -279,27 +279,27 @@ def test_restricted_softmax_keeps_its_probabilities() -> None:
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_images_without_ground_truth(make: Callable[..., Any], kind: str, oracle: str) -> None:
     """Alone and beside an image that has some, which is not disturbed."""
-    model, some = make(kind), two_images()
+    model, images = make(kind), two_images()
     nothing = truth([], [], SIZES[1])
     alone = OracleDetector(model, oracle)(batch(truth([], [], SIZES[0]), nothing))
     for output, size in zip(alone, ((192, 256), SIZES[1]), strict=True):
-        found = output["instances"]
-        assert len(found) == 0
-        assert found.pred_boxes.tensor.shape == (0, 4)
-        assert found.pred_masks.shape == (0, *size)
-    expected = OracleDetector(model, oracle)(some)[0]["instances"]
-    some[1]["instances"] = nothing
-    beside = OracleDetector(model, oracle)(some)
-    assert_same(beside[0]["instances"], expected)
-    assert len(beside[1]["instances"]) == 0
+        instances = output["instances"]
+        assert len(instances) == 0
+        assert instances.pred_boxes.tensor.shape == (0, 4)
+        assert instances.pred_masks.shape == (0, *size)
+    expected = OracleDetector(model, oracle)(images)[0]["instances"]
+    images[1]["instances"] = nothing
+    outputs = OracleDetector(model, oracle)(images)
+    assert_same(outputs[0]["instances"], expected)
+    assert len(outputs[1]["instances"]) == 0
 
 
 def test_detectron2s_own_model_class(make: Callable[..., Any]) -> None:
-    plain, own = (make("cascade", **{"MODEL.META_ARCHITECTURE": name}) for name in ("GeneralizedRCNN", "CustomRCNN"))
-    plain.load_state_dict(own.state_dict())
+    plain, custom = (make("cascade", **{"MODEL.META_ARCHITECTURE": name}) for name in ("GeneralizedRCNN", "CustomRCNN"))
+    plain.load_state_dict(custom.state_dict())
     for oracle in ORACLES:
-        found = [OracleDetector(model, oracle)(two_images())[0]["instances"] for model in (plain, own)]
-        assert_same(*found)
+        detections = [OracleDetector(model, oracle)(two_images())[0]["instances"] for model in (plain, custom)]
+        assert_same(*detections)
 
 
 def test_the_mode_is_the_detectors(make: Callable[..., Any]) -> None:
@@ -387,12 +387,14 @@ def detector_of(make: Callable[..., Any], classes: int) -> Any:
 
 def test_crowds_are_no_true_boxes(make: Callable[..., Any], coco: Any) -> None:
     records = coco(1)
-    found = OracleDetector(detector_of(make, 1), "boxes")(loaded(records)[:1])[0]["instances"]
-    expected = torch.tensor([each["bbox"] for each in records[0]["annotations"] if not each["iscrowd"]])
+    detections = OracleDetector(detector_of(make, 1), "boxes")(loaded(records)[:1])[0]["instances"]
+    expected = torch.tensor(
+        [annotation["bbox"] for annotation in records[0]["annotations"] if not annotation["iscrowd"]]
+    )
     expected[:, 2:] += expected[:, :2]
-    assert len(found) == len(expected) == 3
-    order = [matched_classes(box[None], expected, torch.arange(3)).item() for box in found.pred_boxes.tensor]
-    torch.testing.assert_close(found.pred_boxes.tensor, expected[order])
+    assert len(detections) == len(expected) == 3
+    order = [matched_classes(box[None], expected, torch.arange(3)).item() for box in detections.pred_boxes.tensor]
+    torch.testing.assert_close(detections.pred_boxes.tensor, expected[order])
 
 
 def test_true_boxes_of_one_class_are_perfect(make: Callable[..., Any], coco: Any, tmp_path: Path) -> None:
@@ -413,7 +415,7 @@ def test_true_classes_of_good_boxes_are_perfect(make: Callable[..., Any], coco: 
 
         def __init__(self) -> None:
             super().__init__()
-            self.rest = [each["instances"] for each in examples]
+            self.rest = [example["instances"] for example in examples]
 
         def forward(self, images: ImageList, features: Any, targets: Any) -> tuple[list[Instances], dict[str, Any]]:
             instances = self.rest.pop(0)

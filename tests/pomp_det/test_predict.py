@@ -62,18 +62,18 @@ def test_pictures_and_coco_json(folder: Path, run: Callable[..., int]) -> None:
     assert run("a.png", "photos") == 0
     document = json.loads((folder / "out/detections.json").read_text())
     assert [category["name"] for category in document["categories"]] == NAMES
-    assert [(each["height"], each["width"]) for each in document["images"]] == [(90, 120), (64, 48)]
-    assert {each["image_id"] for each in document["annotations"]} == {1, 2}
-    for each in document["annotations"]:
-        size = document["images"][each["image_id"] - 1]
-        x, y, width, height = each["bbox"]
+    assert [(image["height"], image["width"]) for image in document["images"]] == [(90, 120), (64, 48)]
+    assert {annotation["image_id"] for annotation in document["annotations"]} == {1, 2}
+    for annotation in document["annotations"]:
+        size = document["images"][annotation["image_id"] - 1]
+        x, y, width, height = annotation["bbox"]
         assert 0 <= x <= x + width <= size["width"] + 1e-3
         assert 0 <= y <= y + height <= size["height"] + 1e-3
-        assert 1 <= each["category_id"] <= 3
-        assert each["segmentation"]["size"] == [size["height"], size["width"]]
-        assert run_lengths.decode(each["segmentation"]).shape == (size["height"], size["width"])
+        assert 1 <= annotation["category_id"] <= 3
+        assert annotation["segmentation"]["size"] == [size["height"], size["width"]]
+        assert run_lengths.decode(annotation["segmentation"]).shape == (size["height"], size["width"])
     for picture, photo in (("0001_a.png", "a.png"), ("0002_b.png", "photos/b.PNG")):
-        drawn, plain = (np.asarray(Image.open(folder / each)) for each in (f"out/{picture}", photo))
+        drawn, plain = (np.asarray(Image.open(folder / file)) for file in (f"out/{picture}", photo))
         assert drawn.shape == plain.shape
         assert (drawn != plain).any()
 
@@ -88,32 +88,32 @@ def test_words_change_on_the_loaded_model(
     monkeypatch.setattr(pomp_det.predictor, "load_weights", lambda m, file: (loads.append(file), load(m, file)))
     assert run("a.png", "--vocabulary", "Dining_table", "--vocabulary", "cat,toy car,dining table") == 0
     assert loads == ["model_final.pth"]
-    first, second = (json.loads((folder / f"out/{each}/detections.json").read_text()) for each in (1, 2))
-    assert [each["name"] for each in first["categories"]] == ["Dining_table"]
+    first, second = (json.loads((folder / f"out/{number}/detections.json").read_text()) for number in (1, 2))
+    assert [category["name"] for category in first["categories"]] == ["Dining_table"]
     assert len(second["categories"]) == 3
-    assert {each["category_id"] for each in first["annotations"]} == {1}
+    assert {annotation["category_id"] for annotation in first["annotations"]} == {1}
 
 
 def test_a_threshold_above_all_leaves_the_photo(folder: Path, run: Callable[..., int]) -> None:
     assert run("a.png", "--threshold", "1") == 0
     assert json.loads((folder / "out/detections.json").read_text())["annotations"] == []
-    drawn, plain = (np.asarray(Image.open(folder / each)) for each in ("out/0001_a.png", "a.png"))
+    drawn, plain = (np.asarray(Image.open(folder / file)) for file in ("out/0001_a.png", "a.png"))
     assert (drawn == plain).all()
 
 
 def test_predictor_is_the_model_on_the_resized_photo(folder: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    found = {}
+    by_order = {}
     for order, given in (("RGB", pixels), ("BGR", pixels[:, :, ::-1])):
         weights = {"MODEL.WEIGHTS": str(folder / "model_final.pth"), "INPUT.FORMAT": order}
         predictor = OpenVocabularyPredictor.load(load_config(folder / "tiny.yaml", weights))
-        found[order] = predictor(np.ascontiguousarray(given))
+        by_order[order] = predictor(np.ascontiguousarray(given))
     image = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
     with torch.no_grad():
         direct = predictor.model([{"image": image, "height": 96, "width": 128}])[0]["instances"]
-    for each in found.values():
-        assert len(each) == len(direct) > 0
-        torch.testing.assert_close(each.scores, direct.scores.sort(descending=True).values)
+    for instances in by_order.values():
+        assert len(instances) == len(direct) > 0
+        torch.testing.assert_close(instances.scores, direct.scores.sort(descending=True).values)
     small = predictor(pixels[::2, ::2, ::-1].copy())
     assert small.image_size == (48, 64)
     assert float(small.pred_boxes.tensor.max()) <= 64
@@ -137,9 +137,9 @@ def test_mistakes_get_one_line(
     (folder / "empty").mkdir()
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photo")
     assert run(*arguments) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert message in said[-1]
-    assert said[-1].startswith("error: ")
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-1]
+    assert lines[-1].startswith("error: ")
     assert not list(folder.glob("out/**/*.json"))
 
 

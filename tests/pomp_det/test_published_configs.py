@@ -124,6 +124,6 @@ def test_c4_detector_trains_and_detects(
         assert weak["image_loss"] > 0
         assert weak["loss_rpn_cls"] == 0
     with torch.no_grad():
-        found = model.eval()([{"image": photo}])[0]["instances"]
-    assert len(found) <= 100
-    assert found.pred_boxes.tensor.shape[1] == 4
+        instances = model.eval()([{"image": photo}])[0]["instances"]
+    assert len(instances) <= 100
+    assert instances.pred_boxes.tensor.shape[1] == 4

@@ -63,7 +63,7 @@ def record(image: torch.Tensor, classes: tuple[int, ...] = (3, 4), **extra: Any)
 def counts_file(folder: Path, frequencies: str) -> str:
     path = folder / "counts.json"
     path.write_text(
-        json.dumps([{"id": row, "image_count": 5, "frequency": each} for row, each in enumerate(frequencies)])
+        json.dumps([{"id": row, "image_count": 5, "frequency": letter} for row, letter in enumerate(frequencies)])
     )
     return str(path)
 
@@ -94,10 +94,10 @@ def test_targets_are_clips_of_the_crop_and_of_a_larger_one(
             normalised = (torch.from_numpy(pixels / 255).permute(2, 0, 1).float() - 0.5) / 0.5
             total += F.normalize(tiny_clip.model.encode_image(normalised[None])[0], dim=0)
         expected.append(F.normalize(total, dim=0))
-    found = RegionEmbedder("openai", None, 24)([picture, picture], [boxes[:1], boxes[1:]])
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
-    torch.testing.assert_close(found, torch.stack(expected), atol=3e-3, rtol=0)
-    assert (found @ found.T)[~torch.eye(3, dtype=torch.bool)].max() < 0.999
+    embeddings = RegionEmbedder("openai", None, 24)([picture, picture], [boxes[:1], boxes[1:]])
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(embeddings, torch.stack(expected), atol=3e-3, rtol=0)
+    assert (embeddings @ embeddings.T)[~torch.eye(3, dtype=torch.bool)].max() < 0.999
 
 
 def test_crops_cover_whole_pixels_inside_the_picture(picture: torch.Tensor) -> None:
@@ -105,9 +105,9 @@ def test_crops_cover_whole_pixels_inside_the_picture(picture: torch.Tensor) -> N
     assert torch.equal(region_crops(picture, torch.tensor([[-50.0, -1, 200, 96]]), 16), whole)
     assert torch.equal(region_crops(picture, torch.tensor([[40.0, 40, 60, 60]]), 16, enlargement=20), whole)
     # Less than a pixel, and outside: the nearest pixel.
-    one = region_crops(picture, torch.tensor([[5.2, 7.2, 5.4, 7.4], [300.0, 300, 310, 310]]), 4)
-    torch.testing.assert_close(one[0], picture[:, 7:8, 5:6].expand(3, 4, 4))
-    torch.testing.assert_close(one[1], picture[:, -1:, -1:].expand(3, 4, 4))
+    crops = region_crops(picture, torch.tensor([[5.2, 7.2, 5.4, 7.4], [300.0, 300, 310, 310]]), 4)
+    torch.testing.assert_close(crops[0], picture[:, 7:8, 5:6].expand(3, 4, 4))
+    torch.testing.assert_close(crops[1], picture[:, -1:, -1:].expand(3, 4, 4))
     stripes = torch.zeros(3, 8, 8)
     stripes[:, :, 4:] = 255
     crop = region_crops(stripes.byte(), torch.tensor([[0.0, 0, 8, 8]]), 32)
@@ -158,14 +158,14 @@ def test_every_stage_learns_and_clip_does_not(
     model.region_embedder = watched
     losses = train(model, [record(picture), record(picture.flip(2))])
     ((boxes, targets),) = seen
-    assert [len(each) for each in boxes] == [6, 6]
+    assert [len(image_boxes) for image_boxes in boxes] == [6, 6]
     assert not targets.requires_grad
-    regions = [Instances((96, 128), proposal_boxes=Boxes(each)) for each in boxes]
+    regions = [Instances((96, 128), proposal_boxes=Boxes(image_boxes)) for image_boxes in boxes]
     features = model.features(model.preprocess_image([record(picture), record(picture.flip(2))]).tensor)
-    for stage, (ending, found) in enumerate(model.roi_heads.region_embeddings(features, regions).items()):
+    for stage, (ending, embeddings) in enumerate(model.roi_heads.region_embeddings(features, regions).items()):
         assert ending == f"_stage{stage}"
-        torch.testing.assert_close(found.norm(dim=1), torch.ones(12))
-        expected = 0.5 * (found - targets).abs().sum() / 12
+        torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(12))
+        expected = 0.5 * (embeddings - targets).abs().sum() / 12
         torch.testing.assert_close(losses[f"loss_distillation{ending}"], expected, rtol=1e-3, atol=0)
     sum(loss for name, loss in losses.items() if "distillation" in name).backward()
     for stage in range(3):
@@ -290,15 +290,15 @@ def test_background_learns_what_is_no_class(make_tiny: Callable[..., Any], pictu
 def test_detections_are_scored_by_a_softmax(make_tiny: Callable[..., Any], picture: torch.Tensor) -> None:
     model = make_tiny(SOFTMAX | {"TEST.DETECTIONS_PER_IMAGE": 2000}).eval()
     assert not any(predictor.scores_fast for predictor in model.roi_heads.box_predictor)
-    found = model([{"image": picture}])[0]["instances"]
+    instances = model([{"image": picture}])[0]["instances"]
     images = model.preprocess_image([{"image": picture}])
     features = model.features(images.tensor)
     proposals, _ = model.proposal_generator(images, features, None)
     logits, _ = model.roi_heads.region_scores(features, proposals)
-    mean = sum(each.softmax(dim=1) for each in logits) / 3
+    mean = sum(part.softmax(dim=1) for part in logits) / 3
     expected = (mean[:, :-1] * proposals[0].objectness_logits[:, None]).sqrt()
-    torch.testing.assert_close(found.scores[0], expected.max())
-    assert (found.scores[:, None] - expected.flatten()).abs().min(dim=1).values.max() < 1e-6
+    torch.testing.assert_close(instances.scores[0], expected.max())
+    assert (instances.scores[:, None] - expected.flatten()).abs().min(dim=1).values.max() < 1e-6
 
 
 # --- held-out classes
@@ -316,21 +316,21 @@ def test_held_out_classes_are_no_negatives_of_the_softmax(
     proposals.gt_boxes, proposals.gt_classes = proposals.proposal_boxes, gt_classes
     with EventStorage(0):
         loss = model.roi_heads.box_predictor[0].losses((logits, torch.zeros(4, 4)), [proposals])["loss_cls"]
-    kept = torch.tensor([each for each in range(31) if each % 3 != 2 or each == 30])
-    by_hand = [F.cross_entropy(logits[row][kept], (kept == gt_classes[row]).nonzero()[0, 0]) for row in range(3)]
-    own = torch.cat((kept, torch.tensor([5])))
-    by_hand.append(F.cross_entropy(logits[3][own], torch.tensor(len(own) - 1)))
+    classes = torch.tensor([row_id for row_id in range(31) if row_id % 3 != 2 or row_id == 30])
+    by_hand = [F.cross_entropy(logits[row][classes], (classes == gt_classes[row]).nonzero()[0, 0]) for row in range(3)]
+    all_classes = torch.cat((classes, torch.tensor([5])))
+    by_hand.append(F.cross_entropy(logits[3][all_classes], torch.tensor(len(all_classes) - 1)))
     torch.testing.assert_close(loss, torch.stack(by_hand).mean())
     loss.backward()
     assert not logits.grad[:3, rare].any()
     assert not logits.grad[3, rare[rare != 5]].any()
-    assert logits.grad[:, kept].all()
+    assert logits.grad[:, classes].all()
     assert logits.grad[3, 5] < 0
 
     losses = train(model, [record(picture, (0, 1))])
-    assert all(torch.isfinite(each) for each in losses.values())
+    assert all(torch.isfinite(loss) for loss in losses.values())
     sum(losses.values()).backward()
-    assert all(torch.isfinite(each.grad).all() for each in model.parameters() if each.grad is not None)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
     with torch.no_grad():
         scores, _ = model.eval().roi_heads.box_predictor[0](torch.randn(3, 16))
     assert torch.isfinite(scores).all()  # at test every class can be found

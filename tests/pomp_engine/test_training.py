@@ -39,8 +39,8 @@ class Fit(torch.nn.Module):
         self.head = torch.nn.Linear(8, 1)
 
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        inputs = torch.stack([each["x"] for each in batch])
-        targets = torch.stack([each["y"] for each in batch])
+        inputs = torch.stack([example["x"] for example in batch])
+        targets = torch.stack([example["y"] for example in batch])
         outputs = self.head(torch.nn.functional.dropout(self.backbone(inputs).relu(), 0.2))
         return {"loss_fit": (outputs - targets).square().mean()}
 

@@ -54,9 +54,9 @@ STAGE_1 = {
     "voc_prompt_pomp": "voc-11k-15/zero_shot_proposal_classification_learn_prompt_pomp_bs16_10k",
 }
 STAGE_2 = {
-    **{f"coco_stuff_156{own}": f"coco-stuff-164k-156/{FORMER.format(name)}" for own, name in SUFFIX.items()},
-    **{f"coco_stuff_171{own}": f"coco-stuff-164k-171/{FORMER.format(name)}" for own, name in SUFFIX.items()},
-    **{f"voc_15{own}": f"voc-11k-15/{VOC.format(name)}" for own, name in SUFFIX.items()},
+    **{f"coco_stuff_156{suffix}": f"coco-stuff-164k-156/{FORMER.format(name)}" for suffix, name in SUFFIX.items()},
+    **{f"coco_stuff_171{suffix}": f"coco-stuff-164k-171/{FORMER.format(name)}" for suffix, name in SUFFIX.items()},
+    **{f"voc_15{suffix}": f"voc-11k-15/{VOC.format(name)}" for suffix, name in SUFFIX.items()},
     "coco_stuff_156_per_pixel": "coco-stuff-164k-156/zero_shot_perpixel_R101c_single_prompt_bs32_60k",
     "coco_stuff_171_closed": "coco-stuff-164k-171/maskformer_R101c_bs32_60k",
     "voc_20_closed": "voc-11k-20/maskformer_R101c_bs16_20k",
@@ -184,8 +184,8 @@ def save_context(checkpoint: str, context: torch.Tensor, key: str = "ctx") -> No
 
 
 def test_baselines_differ_from_their_neighbours_in_the_method_alone() -> None:
-    def changed(one: str, other: str) -> set[str]:
-        ours, theirs = (meaning(load(name)) for name in (one, other))
+    def changed(first: str, second: str) -> set[str]:
+        ours, theirs = (meaning(load(name)) for name in (first, second))
         return {key for key in ours if ours[key] != theirs[key]}
 
     for data in ("coco_stuff_156", "voc_15"):

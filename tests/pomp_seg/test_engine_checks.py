@@ -145,11 +145,11 @@ def test_the_parts_of_the_other_stage(folder: Path, refused: Callable[..., None]
         r"MAPPER_NAME is 'mask_former_binary_semantic'; ZeroShotMaskFormer needs mask_former_semantic",
         **{mapper: "mask_former_binary_semantic"},
     )
-    own = tiny_settings(folder)
+    settings = tiny_settings(folder)
     refused(
         r"data set 'tiny_train' has whole label maps; prompt tuning needs one of …_classification",
         1,
-        **{key: own[key] for key in ("DATASETS.FILES", "DATASETS.TRAIN")},
+        **{key: settings[key] for key in ("DATASETS.FILES", "DATASETS.TRAIN")},
     )
     refused(r"nothing of ProposalClipClassifier learns with PROMPT_LEARNER 'predefined'", 1, **{LEARNER: "predefined"})
 

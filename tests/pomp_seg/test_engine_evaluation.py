@@ -55,9 +55,9 @@ def predicted(run: Path) -> dict[str, bytes]:
     """The files of an evaluation's predictions, which have several classes in one photo."""
     files = {path.name: path.read_bytes() for path in (run / "inference_tiny/predictions").iterdir()}
     assert len(files) == TEST + 1
-    found = [np.asarray(Image.open(run / f"inference_tiny/predictions/{number}.png")) for number in range(TEST)]
-    assert all(each.shape == SIZE for each in found)
-    assert max(len(np.unique(each)) for each in found) > 1
+    written = [np.asarray(Image.open(run / f"inference_tiny/predictions/{number}.png")) for number in range(TEST)]
+    assert all(file.shape == SIZE for file in written)
+    assert max(len(np.unique(file)) for file in written) > 1
     return files
 
 
@@ -156,8 +156,8 @@ def test_two_processes_train_and_evaluate_as_one_does(folder: Path, stage: int) 
     two = ["--config", config, "--output", "two", "--num-gpus", "0", "--num-processes", "2"]
     trained = tool(folder, *two)
     assert trained.returncode == 0, trained.stderr
-    one = tool(folder, "--config", config, "--output", "one", "--eval-only", "MODEL.WEIGHTS", "two/model_final.pth")
-    assert one.returncode == 0, one.stderr
+    result = tool(folder, "--config", config, "--output", "one", "--eval-only", "MODEL.WEIGHTS", "two/model_final.pth")
+    assert result.returncode == 0, result.stderr
     assert numbers(folder / "one") == numbers(folder / "two")
     if stage == 2:
         assert predicted(folder / "one") == predicted(folder / "two")

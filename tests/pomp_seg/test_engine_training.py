@@ -126,7 +126,7 @@ def test_two_data_sets_of_the_same_classes_share_a_batch(folder: Path) -> None:
 
     def checked(losses: Any, batch: Any, *more: Any) -> None:
         check(losses, batch, *more)
-        mixed.append(len({each["meta"]["dataset_name"] for each in batch}))
+        mixed.append(len({example["meta"]["dataset_name"] for example in batch}))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "stop_if_not_finite", checked)
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_stops_with_the_file_names(
     def spoil(number: int, iteration: int) -> None:
         seed(number, iteration)
         if iteration == 4:
-            next(each for each in models[0].parameters() if each.requires_grad).data.fill_(float("nan"))
+            next(parameter for parameter in models[0].parameters() if parameter.requires_grad).data.fill_(float("nan"))
 
     models: list[Any] = []
     wrap = training.create_ddp_model
@@ -191,7 +191,7 @@ def test_half_precision_is_for_the_backbone_on_a_gpu(folder: Path, kind: str, de
         assert same(weights, train(folder, "single", **changed))
     model = build_segmenter(load_config(None, tiny_settings(folder, FP16=True, **changed))).eval()
     kinds = []
-    model.backbone.stem.conv1.register_forward_hook(lambda module, given, found: kinds.append(found.dtype))
+    model.backbone.stem.conv1.register_forward_hook(lambda module, given, output: kinds.append(output.dtype))
     model.sem_seg_head.register_forward_pre_hook(lambda module, given: kinds.append(given[0]["res5"].dtype))
     with torch.no_grad():
         model([{"image": torch.zeros(3, 48, 64, dtype=torch.uint8), "meta": {"dataset_name": "tiny"}}])

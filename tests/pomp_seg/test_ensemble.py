@@ -42,9 +42,11 @@ def reference(segment: Tensor, image: Tensor, seen: Tensor, weight: float) -> Te
     for query in range(segment.shape[0]):
         average = sum(float(image[query, number]) for number in members) / len(members)
         for number in range(segment.shape[1]):
-            own, clip = float(segment[query, number]), float(image[query, number])
+            embedding, clip = float(segment[query, number]), float(image[query, number])
             result[query, number] = (
-                own**weight * average ** (1 - weight) if number in members else own ** (1 - weight) * clip**weight
+                embedding**weight * average ** (1 - weight)
+                if number in members
+                else embedding ** (1 - weight) * clip**weight
             )
     return result
 
@@ -78,10 +80,10 @@ def test_unseen_classes_and_the_ends_of_lambda(drawn: tuple[Tensor, Tensor, Tens
     assert torch.equal(zegformer_fusion(segment, image, None, weight), geometric_ensemble(segment, image, None, weight))
     nothing = torch.zeros_like(seen)
     assert torch.equal(zegformer_fusion(segment, image, nothing, weight), segment ** (1 - weight) * image**weight)
-    one, zero = (zegformer_fusion(segment, image, seen, end) for end in (1.0, 0.0))
-    torch.testing.assert_close(one, torch.where(seen, segment, image))
-    torch.testing.assert_close(zero[:, ~seen], segment[:, ~seen])
-    torch.testing.assert_close(zero[:, seen], image[:, seen].mean(dim=1, keepdim=True).expand(-1, int(seen.sum())))
+    all_segment, all_image = (zegformer_fusion(segment, image, seen, end) for end in (1.0, 0.0))
+    torch.testing.assert_close(all_segment, torch.where(seen, segment, image))
+    torch.testing.assert_close(all_image[:, ~seen], segment[:, ~seen])
+    torch.testing.assert_close(all_image[:, seen], image[:, seen].mean(dim=1, keepdim=True).expand(-1, int(seen.sum())))
 
 
 def test_both_groups_are_on_one_scale() -> None:

@@ -62,13 +62,13 @@ def run(folder: Path, classes: int = 5, **options: Any) -> dict[str, float]:
 
 def test_numbers_and_files(tmp_path: Path) -> None:
     build(tmp_path)
-    found = run(tmp_path / "run")
+    numbers = run(tmp_path / "run")
     confusion = np.load(tmp_path / "run/confusion.npy")
-    assert found == segmentation_metrics(confusion, {"base": [0, 1, 2, 3]})
-    assert 0 < found["mIoU"] < 40
+    assert numbers == segmentation_metrics(confusion, {"base": [0, 1, 2, 3]})
+    assert 0 < numbers["mIoU"] < 40
     metrics = read_json(tmp_path / "run/metrics.json")
-    assert metrics["mine/mIoU"] == found["mIoU"]
-    assert metrics["mine/hIoU"] == found["hIoU-base"]
+    assert metrics["mine/mIoU"] == numbers["mIoU"]
+    assert metrics["mine/hIoU"] == numbers["hIoU-base"]
     protocol = metrics["_protocol"]["mine"]
     assert protocol["miou_denominator"] == "ground_truth"
     assert (protocol["classes"], protocol["images"], protocol["ignore_label"]) == (5, 5, 255)
@@ -76,7 +76,7 @@ def test_numbers_and_files(tmp_path: Path) -> None:
     assert metrics["_run"] is not None
     rows = read_json(tmp_path / "run/per_class.json")["classes"]
     assert [row["seen"] for row in rows] == [True, True, True, True, False]
-    assert np.mean([row["IoU"] for row in rows]) == pytest.approx(found["mIoU"])
+    assert np.mean([row["IoU"] for row in rows]) == pytest.approx(numbers["mIoU"])
     assert sum(row["pixels"] for row in rows) == confusion[:, :-1].sum()
     files = sorted(path.name for path in (tmp_path / "run/predictions").iterdir())
     assert files == [*(f"{number}.png" for number in range(5)), "manifest.json"]
@@ -251,15 +251,15 @@ def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path) -> None:
     for process in started:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-    one, *others = (
+    single, *others = (
         {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
         for name in ("one", "shared_out", "overlapping")
     )
-    metrics = json.loads(one.pop("metrics.json"))
+    metrics = json.loads(single.pop("metrics.json"))
     metrics.pop("_run")  # names the command
-    assert len(one) == 8
+    assert len(single) == 8
     for files in others:
         numbers = json.loads(files.pop("metrics.json"))
         numbers.pop("_run")
         assert numbers == metrics
-        assert files == one
+        assert files == single

@@ -62,9 +62,9 @@ def padded_images(model: Any, golden: dict[str, Any]) -> ImageList:
     return ImageList.from_tensors(images, model.size_divisibility)
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max())
+def difference(ours: Tensor, expected: Tensor) -> float:
+    assert ours.shape == expected.shape
+    return float((ours - expected).abs().max())
 
 
 @torch.no_grad()
@@ -156,14 +156,14 @@ def test_training_losses_and_gradients(build: Any, golden: dict[str, Any]) -> No
     for name, expected in settings["train_losses_weighted"].items():
         assert float(losses[name].detach()) == pytest.approx(expected, rel=1e-4)
     sum(losses.values()).backward()
-    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    computed = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     for name, expected in settings["train_grad_norms"].items():
         # The first layer's queries are zero: some gradients there are nothing but rounding.
-        assert float(found[name].norm()) == pytest.approx(expected, rel=1e-4, abs=1e-5), name
+        assert float(computed[name].norm()) == pytest.approx(expected, rel=1e-4, abs=1e-5), name
     gradients = [key for key in cases if key.startswith("train.grad.")]
     assert gradients
     for key in gradients:
-        gradient = found[key.removeprefix("train.grad.")]
+        gradient = computed[key.removeprefix("train.grad.")]
         assert difference(gradient, cases[key]) <= 1e-4 * float(cases[key].abs().max())
 
 
@@ -175,19 +175,19 @@ def test_matched_pairs(build: Any, golden: dict[str, Any]) -> None:
     padded = padded_images(model, golden)
     with torch.no_grad():
         proposals = model.sem_seg_head(model.backbone(padded.tensor))
-        logits = model.class_logits(batch, [each.classes for each in proposals])
+        logits = model.class_logits(batch, [proposal.classes for proposal in proposals])
     targets = [model.targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]
     order = {"aux0": 0, "final": 1}
     for case in settings["matcher_pairs_query_target"]:
         layer = order[case["output"]]
         pairs = match(logits[layer], proposals[layer].masks, targets, CostWeights())
-        found = [sorted(zip(queries.tolist(), regions.tolist(), strict=True)) for queries, regions in pairs]
-        assert found == [sorted(tuple(pair) for pair in image) for image in case["per_image"]]
+        ours = [sorted(zip(queries.tolist(), regions.tolist(), strict=True)) for queries, regions in pairs]
+        assert ours == [sorted(tuple(pair) for pair in image) for image in case["per_image"]]
 
 
 def test_names_of_weights_at_full_size(golden: dict[str, Any], published: Path, no_initial_values: None) -> None:
     expected = json.loads((golden["folder"] / "state_dict_keys_full_size.json").read_text())
     overrides = {"MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": "", "MODEL.DEVICE": "cpu"}
     model = build_segmenter(load_config(published / YAML, overrides))
-    found = {key: list(value.shape) for key, value in model.state_dict().items()}
-    assert found == expected
+    ours = {key: list(value.shape) for key, value in model.state_dict().items()}
+    assert ours == expected

@@ -35,11 +35,11 @@ UNSEEN_VALUES = [20, 24, 32, 33, 40, 56, 86, 99, 105, 123, 144, 147, 148, 168, 1
     ],
 )
 def test_sizes(name: str, classes: int, seen: int | None) -> None:
-    found = label_set(name)
-    assert len(found) == classes == len(set(found.vocabulary.names))
-    assert (None if found.seen is None else len(found.seen)) == seen
-    assert found.ignore_label == 255
-    assert all(each == each.strip() for each in found.vocabulary.names)
+    labels = label_set(name)
+    assert len(labels) == classes == len(set(labels.vocabulary.names))
+    assert (None if labels.seen is None else len(labels.seen)) == seen
+    assert labels.ignore_label == 255
+    assert all(n == n.strip() for n in labels.vocabulary.names)
 
 
 def test_every_set_is_tested() -> None:
@@ -74,7 +74,7 @@ def test_names_follow_the_published_lists() -> None:
     from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES, COCO_CATEGORIES
 
     assert list(label_set("ade20k").vocabulary) == [name.strip() for name in ADE20K_SEM_SEG_CATEGORIES]
-    assert list(label_set("coco_panoptic").vocabulary.ids or []) == [each["id"] for each in COCO_CATEGORIES]
+    assert list(label_set("coco_panoptic").vocabulary.ids or []) == [category["id"] for category in COCO_CATEGORIES]
     assert list(label_set("coco_stuff").vocabulary)[:80] == list(Vocabulary.load("coco"))
 
 
@@ -85,7 +85,7 @@ def test_the_held_out_classes_are_those_of_the_packs(shared: Path, tmp_path: Pat
 
     for pack in ("coco128", "coco128_val"):
         with tarfile.open(shared / f"data/{pack}.tar") as archive:
-            labels = [each for each in archive.getmembers() if "/semantic_" in each.name]
+            labels = [member for member in archive.getmembers() if "/semantic_" in member.name]
             archive.extractall(tmp_path, labels, filter="data")
     assert unseen_document(tmp_path) == read_asset("coco_small_unseen.json")
 

@@ -59,7 +59,7 @@ def class_records(*sizes: int) -> list[dict[str, Any]]:
 def test_a_class_gives_so_many_records_with_replacement_or_all() -> None:
     records = class_records(100, 5, 32, 31)
     sampled = sample_per_class(records, 32)
-    by_class = [[each["file_name"] for each in sampled if each["category_id"] == category] for category in range(4)]
+    by_class = [[r["file_name"] for r in sampled if r["category_id"] == category] for category in range(4)]
     assert [len(names) for names in by_class] == [32, 5, 32, 31]
     assert [len(set(names)) for names in by_class][1::2] == [5, 31]
     assert len(set(by_class[2])) < 32  # as many as asked for are drawn, and some come twice
@@ -74,9 +74,9 @@ def test_a_draw_is_a_function_of_the_seed_and_the_class() -> None:
     shuffled = list(records)
     random.Random(0).shuffle(shuffled)
     assert sampled == sample_per_class(shuffled, 8)
-    assert sampled[8:] == sample_per_class([each for each in records if each["category_id"] == 1], 8)
+    assert sampled[8:] == sample_per_class([record for record in records if record["category_id"] == 1], 8)
     # Every record can be drawn, about equally often.
-    drawn = [each["file_name"] for seed in range(300) for each in sample_per_class(class_records(10), 5, seed)]
+    drawn = [record["file_name"] for seed in range(300) for record in sample_per_class(class_records(10), 5, seed)]
     counts = [drawn.count(f"0_{index:04d}.jpg") for index in range(10)]
     assert min(counts) > 100
     assert max(counts) < 200

@@ -54,8 +54,8 @@ def golden(shared: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def test_golden_confusion(golden: tuple[dict[str, np.ndarray], dict[str, Any]]) -> None:
     cases, _ = golden
-    found = total([(cases[f"image{number}.pred"], cases[f"image{number}.gt"]) for number in range(4)], 12)
-    assert (found == cases["confusion_pred_rows_gt_columns"]).all()
+    matrix = total([(cases[f"image{number}.pred"], cases[f"image{number}.gt"]) for number in range(4)], 12)
+    assert (matrix == cases["confusion_pred_rows_gt_columns"]).all()
 
 
 @pytest.mark.parametrize(
@@ -64,21 +64,21 @@ def test_golden_confusion(golden: tuple[dict[str, np.ndarray], dict[str, Any]]) 
 def test_golden_metrics(golden: tuple[dict[str, np.ndarray], dict[str, Any]], result: str, prediction: str) -> None:
     cases, options = golden
     confusion = total([(cases[f"image{number}.{prediction}"], cases[f"image{number}.gt"]) for number in range(4)], 12)
-    found = segmentation_metrics(confusion, options["evaluation_set"], "union")
-    each = class_scores(confusion)
+    numbers = segmentation_metrics(confusion, options["evaluation_set"], "union")
+    scores = class_scores(confusion)
     for index, name in enumerate(options["class_names"]):
-        found[f"IoU-{name}"], found[f"ACC-{name}"] = 100 * each.iou[index], 100 * each.accuracy[index]
+        numbers[f"IoU-{name}"], numbers[f"ACC-{name}"] = 100 * scores.iou[index], 100 * scores.accuracy[index]
     expected = options["results"][result]
-    assert set(found) - set(expected) == {"mIoU-seen", "mIoU-unseen", "hIoU"}
-    assert set(expected) <= set(found)
+    assert set(numbers) - set(expected) == {"mIoU-seen", "mIoU-unseen", "hIoU"}
+    assert set(expected) <= set(numbers)
     for name, value in expected.items():
         if value is None:
-            assert math.isnan(found[name]), name
+            assert math.isnan(numbers[name]), name
         else:
-            assert found[name] == pytest.approx(value, abs=1e-6), name
-    assert found["mIoU-seen"] == found["mIoU-base"]
-    assert found["mIoU-unseen"] == found["mIoU-unbase"]
-    assert found["hIoU"] == found["hIoU-base"]
+            assert numbers[name] == pytest.approx(value, abs=1e-6), name
+    assert numbers["mIoU-seen"] == numbers["mIoU-base"]
+    assert numbers["mIoU-unseen"] == numbers["mIoU-unbase"]
+    assert numbers["hIoU"] == numbers["hIoU-base"]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_equal_to_hotcoco(classes: int, absent: tuple[int, ...], unpredicted: tu
         report = reference.report()["metrics"]
         # hotcoco counts a class that is predicted but nowhere true as 0, as Detectron2 did.
         ours = segmentation_metrics(confusion, None, "union")
-        for own, other in (("mIoU", "mIoU"), ("fwIoU", "fwIoU"), ("mACC", "mAcc"), ("pACC", "aAcc")):
-            assert ours[own] == pytest.approx(100 * report[other], abs=1e-9), own
+        for metric, other in (("mIoU", "mIoU"), ("fwIoU", "fwIoU"), ("mACC", "mAcc"), ("pACC", "aAcc")):
+            assert ours[metric] == pytest.approx(100 * report[other], abs=1e-9), metric
 
 
 @pytest.mark.parametrize("classes", [9, 300])
@@ -154,9 +154,9 @@ def test_nothing_to_measure_is_not_a_number() -> None:
     assert harmonic_mean(0.25, 0.75) == pytest.approx(0.375)
     # Without an unseen class in the ground truth there is no harmonic mean.
     confusion = confusion_matrix(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), 3)
-    found = segmentation_metrics(confusion, {"base": [0]})
-    assert found["mIoU-seen"] == 100
-    assert math.isnan(found["hIoU"])
+    numbers = segmentation_metrics(confusion, {"base": [0]})
+    assert numbers["mIoU-seen"] == 100
+    assert math.isnan(numbers["hIoU"])
 
 
 def test_wide_labels_keep_their_values() -> None:
@@ -192,7 +192,7 @@ def test_matrices_add_and_count_every_pixel(seed: int, classes: int) -> None:
     assert (joined == total(pairs, classes)).all()
     assert joined.sum() == 3 * 23 * 31
     assert (joined[-1] == 0).all()
-    found = segmentation_metrics(joined, {"base": list(range(classes // 2 + 1))})
-    assert all(math.isnan(value) or 0 <= value <= 100 for value in found.values())
+    numbers = segmentation_metrics(joined, {"base": list(range(classes // 2 + 1))})
+    assert all(math.isnan(value) or 0 <= value <= 100 for value in numbers.values())
     perfect = total([(np.where(truth == 255, 0, truth), truth) for _, truth in pairs], classes)
     assert segmentation_metrics(perfect)["mIoU"] == pytest.approx(100)

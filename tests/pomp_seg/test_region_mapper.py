@@ -96,9 +96,9 @@ def test_regions_are_the_seeds(tmp_path: Path) -> None:
     mapper = RegionMapper(True, CLASSES, IGNORE, train_size=(20, 24))
     draws = [seeded(mapper, record, seed) for seed in range(6)]
     again = [seeded(mapper, record, seed) for seed in range(6)]
-    assert all(torch.equal(one["image"], two["image"]) for one, two in zip(draws, again, strict=True))
-    assert all(torch.equal(one["sem_seg"], two["sem_seg"]) for one, two in zip(draws, again, strict=True))
-    assert len({one["image"].numpy().tobytes() for one in draws}) == 6
+    assert all(torch.equal(first["image"], second["image"]) for first, second in zip(draws, again, strict=True))
+    assert all(torch.equal(first["sem_seg"], second["sem_seg"]) for first, second in zip(draws, again, strict=True))
+    assert len({first["image"].numpy().tobytes() for first in draws}) == 6
     assert record == before
 
 

@@ -125,7 +125,7 @@ def test_single_pass_over_everything_in_convolutional_towers(kind: str, resnet_c
     size = clip.image_size
     image = torch.randint(0, 256, (3, size, size), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     features, _ = SinglePassEncoder(clip)(image, torch.ones(2, size, size))
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (clip.image_mean, clip.image_std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (clip.image_mean, clip.image_std))
     expected = clip.encode_image(((image / 255 - mean) / std)[None])
     torch.testing.assert_close(features, expected.expand(2, -1), atol=1e-5, rtol=0)
 

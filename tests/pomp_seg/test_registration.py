@@ -54,7 +54,7 @@ def _default_root() -> Iterator[None]:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def tree(tmp_path: Path) -> Path:
     """A folder with three photos, their labels and two classes."""
     for name in "abc":
         save(tmp_path / f"photos/{name}.jpg", PHOTO)
@@ -164,14 +164,14 @@ def test_classes_from_a_file_come_when_it_is_there(tmp_path: Path) -> None:
     assert len(check_pixels(name)) == 1
 
 
-def test_own_data(own: Path) -> None:
-    row = ["mine", str(own / "labels"), str(own / "photos"), str(own / "names.txt")]
+def test_own_data(tree: Path) -> None:
+    row = ["mine", str(tree / "labels"), str(tree / "photos"), str(tree / "names.txt")]
     register_files([row])
     assert len(check_pixels("mine")) == 3
     assert MetadataCatalog.get("mine").stuff_classes == ["tree", "road"]
     assert MetadataCatalog.get("mine").get("trainable_flag") is None
-    (own / "seen.txt").write_text("road\n", encoding="utf-8")
-    register_files([[*row, "seen.txt"]], resolve=lambda path: own / path)
+    (tree / "seen.txt").write_text("road\n", encoding="utf-8")
+    register_files([[*row, "seen.txt"]], resolve=lambda path: tree / path)
     assert MetadataCatalog.get("mine").evaluation_set == {"base": [1]}
     register_files([["mine", *row[1:3], "voc"]])
     assert len(registered_metadata("mine").vocabulary) == 20
@@ -179,47 +179,47 @@ def test_own_data(own: Path) -> None:
         register_files([["mine", "x"]])
 
 
-def test_missing_files_are_named(own: Path) -> None:
-    register_dataset("mine", own / "labels", own / "photos", own / "names.txt")
-    save(own / "photos/d.jpg", PHOTO)
+def test_missing_files_are_named(tree: Path) -> None:
+    register_dataset("mine", tree / "labels", tree / "photos", tree / "names.txt")
+    save(tree / "photos/d.jpg", PHOTO)
     with pytest.raises(UserError, match=r"1 of 4 photos have no label file below .*labels, the first is .*d.jpg"):
         check_labels("mine")
-    save(own / "labels/d.png", label(0))
-    save(own / "labels/e.png", label(0))
+    save(tree / "labels/d.png", label(0))
+    save(tree / "labels/e.png", label(0))
     with pytest.raises(UserError, match=r"1 of 5 labels have no photo below .*photos, the first is .*e.png"):
         check_labels("mine")
-    register_dataset("mine", own / "absent", own / "photos", own / "names.txt")
+    register_dataset("mine", tree / "absent", tree / "photos", tree / "names.txt")
     with pytest.raises(UserError, match=r"absent, which does not exist; correct the folder of labels"):
         check_labels("mine")
-    (own / "empty").mkdir()
-    register_dataset("mine", own / "empty", own / "photos", own / "names.txt")
+    (tree / "empty").mkdir()
+    register_dataset("mine", tree / "empty", tree / "photos", tree / "names.txt")
     with pytest.raises(UserError, match=r"empty holds no label images"):
         check_labels("mine")
 
 
-def test_wrong_values_and_sizes_are_named(own: Path) -> None:
-    register_dataset("mine", own / "labels", own / "photos", own / "names.txt")
-    save(own / "labels/b.png", label(0, 2))
+def test_wrong_values_and_sizes_are_named(tree: Path) -> None:
+    register_dataset("mine", tree / "labels", tree / "photos", tree / "names.txt")
+    save(tree / "labels/b.png", label(0, 2))
     with pytest.raises(UserError, match=r"b.png has the value 2; expected 0..1, or 255"):
         check_pixels("mine")
     check_labels("mine")  # files alone
-    save(own / "labels/b.png", label(0, 1)[:3])
+    save(tree / "labels/b.png", label(0, 1)[:3])
     with pytest.raises(UserError, match=r"b.png is 6 x 3 pixels .*b.jpg 6 x 4"):
         check_pixels("mine")
     with pytest.raises(UserError, match=r"ignored value 1 is also one of 2 classes"):
-        register_dataset("mine", own / "labels", own / "photos", own / "names.txt", ignore_label=1)
+        register_dataset("mine", tree / "labels", tree / "photos", tree / "names.txt", ignore_label=1)
 
 
-def test_two_labels_of_one_name_are_refused(own: Path) -> None:
-    save(own / "labels/more/a.png", label(0))
-    register_dataset("mine", own / "labels", own / "photos", own / "names.txt")
+def test_two_labels_of_one_name_are_refused(tree: Path) -> None:
+    save(tree / "labels/more/a.png", label(0))
+    register_dataset("mine", tree / "labels", tree / "photos", tree / "names.txt")
     with pytest.raises(UserError, match=r"have the same name; expected one file for each"):
         check_labels("mine")
 
 
-def test_an_interrupted_preparation_is_refused(own: Path) -> None:
-    save(own / "labels.source.json", {"recipe": "any", "complete": False, "files": {}})
-    register_dataset("mine", own / "labels", own / "photos", own / "names.txt")
+def test_an_interrupted_preparation_is_refused(tree: Path) -> None:
+    save(tree / "labels.source.json", {"recipe": "any", "complete": False, "files": {}})
+    register_dataset("mine", tree / "labels", tree / "photos", tree / "names.txt")
     with pytest.raises(UserError, match=r"labels is not complete: its preparation was interrupted"):
         check_labels("mine")
 
@@ -250,9 +250,9 @@ def test_sets_of_boxes_are_no_labels() -> None:
             look("coco_2017_train")
 
 
-def test_files_are_listed_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_listed_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start of a run, its evaluators and its loaders ask for the records one after the other."""
-    register_dataset("mine", own / "labels", own / "photos", own / "names.txt")
+    register_dataset("mine", tree / "labels", tree / "photos", tree / "names.txt")
     records = check_labels("mine")
     monkeypatch.setattr("os.walk", lambda folder: pytest.fail(f"{folder} is listed again"))
     check_labels("mine")[0]["height"] = 1  # a caller's records are its own

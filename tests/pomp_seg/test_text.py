@@ -76,7 +76,10 @@ def test_own_prompt_of_zsseg_uses_both_sides(encoder: PromptedTextEncoder) -> No
 def test_templates_average_unit_features(encoder: PromptedTextEncoder) -> None:
     templates = ("a {}.", "the big_{}")
     features = TemplatePrompt(templates)(["cat", "bow_(weapon)"], encoder)
-    parts = [encoder.encode_texts([each.replace("{}", name) for name in ("cat", "bow_(weapon)")]) for each in templates]
+    parts = [
+        encoder.encode_texts([template.replace("{}", name) for name in ("cat", "bow_(weapon)")])
+        for template in templates
+    ]
     expected = torch.nn.functional.normalize((parts[0] + parts[1]) / 2, dim=1)
     torch.testing.assert_close(features, expected)
     assert len(VILD_TEMPLATES) == 14

@@ -83,11 +83,11 @@ def test_build_with_one_template(tiny_clip: Clip) -> None:
 def test_templates_are_averaged_then_normalised(tiny_clip: Clip) -> None:
     templates = ["itap of a {}.", "art of the {}.", "{} texture"]
     classifier = TextClassifier.build(tiny_clip, ["cat", "dog"], templates)
-    each = torch.stack(
+    by_template = torch.stack(
         [encode(tiny_clip, [template.format(name) for name in ("cat", "dog")]) for template in templates]
     )
-    assert float((each[0] - each[1]).abs().max()) > 1e-2
-    torch.testing.assert_close(classifier.weight, F.normalize(each.mean(dim=0), dim=1), atol=1e-5, rtol=0)
+    assert float((by_template[0] - by_template[1]).abs().max()) > 1e-2
+    torch.testing.assert_close(classifier.weight, F.normalize(by_template.mean(dim=0), dim=1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["prompt", "templates"])
@@ -109,11 +109,11 @@ def test_synonyms_are_averaged_then_normalised(tiny_clip: Clip, kind: str) -> No
 def test_a_vocabulary_and_its_names_give_the_same_weight(tiny_clip: Clip) -> None:
     vocabulary = Vocabulary(NAMES, ids=[3, 1, 2], frequency=["r", "c", "f"])
     soft = prompt()
-    one, other = TextClassifier.build(tiny_clip, vocabulary, soft), TextClassifier.build(tiny_clip, NAMES, soft)
-    assert torch.equal(one.weight, other.weight)
-    assert one.names == other.names == NAMES
-    assert one.metadata["vocabulary_sha256"] == vocabulary.sha256
-    assert other.metadata["vocabulary_sha256"] == Vocabulary(NAMES).sha256
+    first, second = TextClassifier.build(tiny_clip, vocabulary, soft), TextClassifier.build(tiny_clip, NAMES, soft)
+    assert torch.equal(first.weight, second.weight)
+    assert first.names == second.names == NAMES
+    assert first.metadata["vocabulary_sha256"] == vocabulary.sha256
+    assert second.metadata["vocabulary_sha256"] == Vocabulary(NAMES).sha256
 
 
 def test_a_given_encoder_is_used(tiny_clip: Clip) -> None:
@@ -161,7 +161,7 @@ def test_prompt_hash_tells_prompts_apart() -> None:
         SoftPrompt(context.reshape(2, 64)),
         SoftPrompt(context, deep_context=torch.zeros(1, 2, 32)),
     ]
-    assert len({prompt_sha256(each) for each in variants}) == len(variants)
+    assert len({prompt_sha256(variant) for variant in variants}) == len(variants)
     assert prompt_sha256(SoftPrompt(context.clone(), metadata={"a": 1})) == prompt_sha256(variants[0])
 
 

@@ -102,7 +102,7 @@ def expected(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 def random_warnings() -> Iterator[Callable[[], list[warnings.WarningMessage]]]:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        yield lambda: [each for each in seen if "random" in str(each.message)]
+        yield lambda: [warning for warning in seen if "random" in str(warning.message)]
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_weights_in_every_wrapping(
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         clip = load_clip(full, folder / file)
-    said = [str(each.message) for each in seen if each.category is UserWarning]
-    assert not any("random" in each for each in said)
-    assert any("QuickGELU" in each for each in said) == (name == "tinytest")
+    messages = [str(warning.message) for warning in seen if warning.category is UserWarning]
+    assert not any("random" in warning for warning in messages)
+    assert any("QuickGELU" in warning for warning in messages) == (name == "tinytest")
     assert clip.name == full
     assert clip.pretrained == str(folder / file)
     assert clip.dtype == torch.float32
@@ -350,12 +350,12 @@ def test_dtype_is_the_image_towers(make_tiny_clip: Callable[..., Clip]) -> None:
 
 
 def test_fingerprint_tells_models_apart(make_tiny_clip: Callable[..., Clip]) -> None:
-    one, same, other = make_tiny_clip(), make_tiny_clip(), make_tiny_clip(seed=1)
-    assert one.fingerprint == same.fingerprint
-    assert one.fingerprint != other.fingerprint
+    clip, same, other = make_tiny_clip(), make_tiny_clip(), make_tiny_clip(seed=1)
+    assert clip.fingerprint == same.fingerprint
+    assert clip.fingerprint != other.fingerprint
     touched = make_tiny_clip()
     touched.model.logit_scale.data += 1e-3  # type: ignore[union-attr, operator]
-    assert touched.fingerprint != one.fingerprint
+    assert touched.fingerprint != clip.fingerprint
     resized = make_tiny_clip()
     resized.preprocess_cfg = resized.preprocess_cfg | {"mean": (0.4, 0.5, 0.5)}
-    assert resized.fingerprint != one.fingerprint
+    assert resized.fingerprint != clip.fingerprint

@@ -162,7 +162,7 @@ def _fail(error: BaseException) -> int:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code", "said"),
+    ("outcome", "code", "output"),
     [
         (None, 0, ""),
         (3, 3, ""),
@@ -171,12 +171,12 @@ def _fail(error: BaseException) -> int:
     ],
 )
 def test_run_command_exit_codes(
-    capsys: pytest.CaptureFixture[str], outcome: int | BaseException | None, code: int, said: str
+    capsys: pytest.CaptureFixture[str], outcome: int | BaseException | None, code: int, output: str
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         run_command(lambda: _fail(outcome) if isinstance(outcome, BaseException) else outcome)
     assert caught.value.code == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == output
 
 
 def test_run_command_does_not_hide_defects() -> None:

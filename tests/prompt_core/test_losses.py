@@ -53,18 +53,18 @@ def by_hand(
     rows = []
     for image, label in zip(images, labels, strict=True):
         foes = sum(group != groups[label] for group in groups)
-        kept = sum(groups[each] != groups[label] for each in drawn)
+        negatives = sum(groups[row_of_class] != groups[label] for row_of_class in drawn)
         if correction is None:
             margin = 0.0
         elif isinstance(correction, str):
-            ratio = max(foes, 1) / max(kept, 1)
+            ratio = max(foes, 1) / max(negatives, 1)
             margin = math.log10(ratio) if correction == "log10" else math.log(ratio)
         else:
             margin = correction
         row = [scale * float(image @ classes[label])]
-        for each in drawn:
-            same = groups[each] == groups[label]
-            row.append(-math.inf if same else scale * float(image @ classes[each]) + margin)
+        for row_of_class in drawn:
+            same = groups[row_of_class] == groups[label]
+            row.append(-math.inf if same else scale * float(image @ classes[row_of_class]) + margin)
         rows.append(row)
     return rows
 
@@ -250,11 +250,11 @@ def test_ln_correction_is_unbiased_over_all_uniform_samples(groups: list[int] | 
     name_groups = None if groups is None else torch.tensor(groups)
     sums: dict[str, list[float]] = {"ln": [], "log10": []}
     for drawn in itertools.combinations(range(7), 3 if groups is None else 4):
-        for correction, found in sums.items():
+        for correction, values in sums.items():
             logits = sampled_logits(
                 images, classes, labels, torch.tensor(drawn), correction=correction, name_groups=name_groups
             )
-            found.append(float(logits[0, 1:].exp().sum()))
+            values.append(float(logits[0, 1:].exp().sum()))
     full = full_softmax_logits(images, classes, labels, 10.0, name_groups)[0]
     expected = float(full.exp().sum() - full[3].exp())
     assert np.mean(sums["ln"]) == pytest.approx(expected, rel=1e-6)

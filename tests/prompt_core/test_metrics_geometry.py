@@ -25,11 +25,11 @@ def rows(count: int, seed: int, width: int = 6) -> torch.Tensor:
 @given(count=st.integers(2, 12), chunk_size=st.integers(1, 14), temperature=st.sampled_from([0.5, 2.0]))
 def test_uniformity_is_the_log_mean_over_pairs(count: int, chunk_size: int, temperature: float) -> None:
     classes = rows(count, count)
-    squared = [float((one - other).square().sum()) for one, other in itertools.combinations(classes, 2)]
-    pairs = [math.exp(-temperature * each) for each in squared]
-    found = uniformity(classes, temperature, chunk_size)
-    assert found.shape == ()
-    assert float(found) == pytest.approx(math.log(sum(pairs) / len(pairs)), abs=1e-9)
+    squared = [float((first - second).square().sum()) for first, second in itertools.combinations(classes, 2)]
+    pairs = [math.exp(-temperature * distance) for distance in squared]
+    value = uniformity(classes, temperature, chunk_size)
+    assert value.shape == ()
+    assert float(value) == pytest.approx(math.log(sum(pairs) / len(pairs)), abs=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -56,9 +56,9 @@ def test_extremes() -> None:
     [("lvis_v1_clip_pomp+cname", -1.233), ("coco_clip_pomp+cname", -1.091), ("o365_fixname_clip_pomp+cname", -1.176)],
 )
 def test_published_class_matrices(shared: Path, name: str, published: float) -> None:
-    found = sorted((shared / "data" / "clip_text").rglob(f"{name}.npy"))
-    if not found:
+    files = sorted((shared / "data" / "clip_text").rglob(f"{name}.npy"))
+    if not files:
         pytest.skip(f"no {name}.npy under {shared / 'data' / 'clip_text'}")
-    assert float(np.linalg.norm(np.load(found[0]).astype(np.float32), axis=1).mean()) > 2, "stored unnormalised"
-    classifier = TextClassifier.load(found[0])
+    assert float(np.linalg.norm(np.load(files[0]).astype(np.float32), axis=1).mean()) > 2, "stored unnormalised"
+    classifier = TextClassifier.load(files[0])
     assert float(uniformity(classifier.weight)) == pytest.approx(published, abs=6e-4)

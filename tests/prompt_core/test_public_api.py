@@ -64,7 +64,7 @@ def test_signatures(name: str, expected: list[str]) -> None:
     assert list(parameters)[: len(expected)] == expected
     extra = list(parameters.values())[len(expected) :]
     if name != "Clip":
-        assert all(each.default is not inspect.Parameter.empty for each in extra), "additions have defaults"
+        assert all(parameter.default is not inspect.Parameter.empty for parameter in extra), "additions have defaults"
 
 
 def test_defaults_of_the_contract() -> None:

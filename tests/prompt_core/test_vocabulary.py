@@ -129,7 +129,7 @@ def test_indexing_and_slicing_carry_everything() -> None:
     assert list(vocabulary) == ["cat", "dog", "hot_dog"]
     assert "dog" in vocabulary
     picks = (slice(2, None, -2), [2, 0], np.array([2, 0]), torch.tensor([2, 0]), range(2, -1, -2))
-    for picked in (vocabulary[each] for each in picks):  # type: ignore[index]
+    for picked in (vocabulary[pick] for pick in picks):  # type: ignore[index]
         assert picked.names == ["hot_dog", "cat"]
         assert picked.ids == [58, 17]
         assert picked.synsets == ["frank.n.02", "cat.n.01"]
@@ -162,7 +162,7 @@ def test_sha256_tells_what_decides_the_features() -> None:
         Vocabulary(vocabulary.names, vocabulary.ids),
         Vocabulary(vocabulary.names, vocabulary.ids, None, [["kitty"], [], ["wiener", "frank"]]),
     ]
-    assert len({vocabulary.sha256, *(each.sha256 for each in others)}) == 1 + len(others)
+    assert len({vocabulary.sha256, *(other.sha256 for other in others)}) == 1 + len(others)
 
 
 @pytest.mark.parametrize(

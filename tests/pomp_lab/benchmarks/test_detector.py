@@ -128,10 +128,10 @@ def test_watching_changes_no_result(make_tiny: Callable[..., Any], photo: torch.
     assert all(seconds > 0 for seconds in counted.values())
     assert dict(timer.seconds) == counted  # nothing is watched any more
     assert "forward" not in vars(model.backbone)
-    for found in (watched, after):
-        assert len(found) == len(before) > 0
-        assert torch.equal(found.pred_boxes.tensor, before.pred_boxes.tensor)
-        assert torch.equal(found.pred_masks, before.pred_masks)
+    for detections in (watched, after):
+        assert len(detections) == len(before) > 0
+        assert torch.equal(detections.pred_boxes.tensor, before.pred_boxes.tensor)
+        assert torch.equal(detections.pred_masks, before.pred_masks)
 
 
 def test_what_there_was_to_score_is_counted(make_tiny: Callable[..., Any], photo: torch.Tensor) -> None:
@@ -151,33 +151,33 @@ def test_what_there_was_to_score_is_counted(make_tiny: Callable[..., Any], photo
         patch.setattr(
             box_predictor, "reference_detections", lambda table, *more: scores.append(table) or original(table, *more)
         )
-        found = slow([{"image": photo}])[0]["instances"]
+        detections = slow([{"image": photo}])[0]["instances"]
     assert row["passing_pairs"] == int((scores[0][:, :-1] > 0.05).sum()) > 0
     assert (row["classes"], row["proposals"]) == (25, len(scores[0]))
-    assert row["detections"] == len(found)
+    assert row["detections"] == len(detections)
     assert predictor.cls_score.num_classes == 25  # the last matrix stays
     (row,) = benchmark.measure_classes(slow, [{"image": photo}], matrices, 1)
     assert row["passing_pairs"] is None
-    assert row["detections"] == len(found)
+    assert row["detections"] == len(detections)
 
 
 def test_matrices_take_the_detectors_rows_and_continue_alike(make_tiny: Callable[..., Any], tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     spread = torch.linspace(0.02, 0.1, 24)
-    own = F.normalize(torch.linspace(-1, 1, 24), dim=0) + spread * torch.randn(30, 24, generator=generator)
-    own = F.normalize(own, dim=1)
-    np.save(tmp_path / "own.npy", own.numpy())
+    rows = F.normalize(torch.linspace(-1, 1, 24), dim=0) + spread * torch.randn(30, 24, generator=generator)
+    rows = F.normalize(rows, dim=1)
+    np.save(tmp_path / "own.npy", rows.numpy())
     model = make_tiny({"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": str(tmp_path / "own.npy")})
     few, many = matrices_by_count(model, [10, 20000])
-    torch.testing.assert_close(few.weight, own[:10])
+    torch.testing.assert_close(few.weight, rows[:10])
     assert source_of(few) == f"the first 10 of 30 classes of {tmp_path / 'own.npy'}"
     assert many.weight.shape == (20000, 24)
     assert len(many.names) == 20000
     torch.testing.assert_close(many.weight.norm(dim=1), torch.ones(20000))
-    torch.testing.assert_close(many.weight.mean(dim=0), own.mean(dim=0), atol=0.03, rtol=0)
-    directions = torch.linalg.eigh(own.T.cov()).eigenvectors
+    torch.testing.assert_close(many.weight.mean(dim=0), rows.mean(dim=0), atol=0.03, rtol=0)
+    directions = torch.linalg.eigh(rows.T.cov()).eigenvectors
     widest, narrowest = (many.weight @ directions[:, column] for column in (-1, 3))
-    assert float(widest.std()) == pytest.approx(float((own @ directions[:, -1]).std()), rel=0.1)
+    assert float(widest.std()) == pytest.approx(float((rows @ directions[:, -1]).std()), rel=0.1)
     assert narrowest.std() < 0.5 * widest.std()
 
 
@@ -187,7 +187,7 @@ def test_real_vocabularies(make_tiny: Callable[..., Any], tmp_path: Path) -> Non
     coco, five = matrices_by_vocabulary(model, ["coco", str(tmp_path / "five.npy")], "a photo of a {}.")
     assert coco.names[:2] == ["person", "bicycle"]
     assert coco.weight.shape == (80, 116)
-    assert source_of(coco) == "80 classes of coco behind 'a photo of a {}.', CLIP mini"
+    assert source_of(coco) == "80 classes of coco with 'a photo of a {}.', CLIP mini"
     torch.testing.assert_close(coco.weight.norm(dim=1), torch.ones(80))
     assert len(five.weight) == 5
     with pytest.raises(UserError, match="features of width 24, CLIP mini's are 116 wide"):
@@ -198,10 +198,10 @@ def test_inputs_are_resized_as_in_evaluation(tiny_config: Path, photo_folder: Pa
     from pomp_det import load_config
 
     cfg = load_config(tiny_config)
-    for each in random_inputs(cfg, 2):
-        assert tuple(each["image"].shape) == (3, 96, 128)
-        assert (each["height"], each["width"]) == (480, 640)
-        assert each["image"].float().std() > 30
+    for example in random_inputs(cfg, 2):
+        assert tuple(example["image"].shape) == (3, 96, 128)
+        assert (example["height"], example["width"]) == (480, 640)
+        assert example["image"].float().std() > 30
     first, second = random_inputs(cfg, 2)
     assert not torch.equal(first["image"], second["image"])
     assert torch.equal(first["image"], random_inputs(cfg, 1)[0]["image"])

@@ -47,41 +47,41 @@ def test_scoring_benchmark(call_tool: Call, tmp_path: Path) -> None:
     assert hasattr(np, "float") == had_alias  # lvis-api's shim stays in its own process
     report = json.loads(output.read_text())
     assert report["set_up"]["versions"]["hotcoco"] != "absent"
-    found = report["tasks"]["bbox"]
-    assert (found["images"], found["classes"], found["detections"]) == (15, 24, 15 * 40)
-    fast, reference = found["hotcoco"], found["lvis-api"]
+    result = report["tasks"]["bbox"]
+    assert (result["images"], result["classes"], result["detections"]) == (15, 24, 15 * 40)
+    fast, reference = result["hotcoco"], result["lvis-api"]
     assert len(fast["numbers"]) == 13
     assert 0.05 < fast["numbers"]["AP"] < 0.9
     assert fast["numbers"] == pytest.approx(reference["numbers"], abs=1e-9)
-    assert found["agree"]
-    assert found["ratio"] == pytest.approx(median(reference["seconds"]) / median(fast["seconds"]))
-    assert found["evaluate_ratio"] == pytest.approx(median(reference["evaluate"]) / median(fast["evaluate"]))
+    assert result["agree"]
+    assert result["ratio"] == pytest.approx(median(reference["seconds"]) / median(fast["seconds"]))
+    assert result["evaluate_ratio"] == pytest.approx(median(reference["evaluate"]) / median(fast["evaluate"]))
     for side in (fast, reference):
         assert side["seconds"]["median"] == pytest.approx(side["load"]["median"] + side["evaluate"]["median"])
         assert side["processor_seconds"]["median"] > 0
     (target,) = report["targets"]
-    assert (target["measured"], target["wanted"]) == (found["ratio"], "at least 10")
-    assert target["met"] == (found["ratio"] >= 10)
+    assert (target["measured"], target["wanted"]) == (result["ratio"], "at least 10")
+    assert target["met"] == (result["ratio"] >= 10)
     assert "bbox: all 13 numbers agree to 1e-9" in out
 
 
 @pytest.mark.usefixtures("scorers")
 @pytest.mark.parametrize("task", ["bbox", "segm"])
 def test_the_numbers_are_those_of_our_scoring(tmp_path: Path, task: str) -> None:
-    found = scoring_benchmark.compare_scorers(15, 24, 40, task, seed=3, repeats=2)
-    assert len(found["hotcoco"]["seconds"]["all"]) == len(found["lvis-api"]["seconds"]["all"]) == 2
-    assert found["agree"]
+    result = scoring_benchmark.compare_scorers(15, 24, 40, task, seed=3, repeats=2)
+    assert len(result["hotcoco"]["seconds"]["all"]) == len(result["lvis-api"]["seconds"]["all"]) == 2
+    assert result["agree"]
     document = synthetic_annotations(15, 24, seed=3)
     annotations, results = tmp_path / "annotations.json", tmp_path / "results.json"
     annotations.write_text(json.dumps(document))
     results.write_text(json.dumps(list(synthetic_detections(document, 40, task == "segm", seed=3))))
     precision = score(annotations, results, task, Protocol("synthetic", "lvis"), "hotcoco")
     letters = {
-        letter: [row for row, each in enumerate(document["categories"]) if each["frequency"] == letter]
+        letter: [row for row, category in enumerate(document["categories"]) if category["frequency"] == letter]
         for letter in "rcf"
     }
     for name, value in detection_metrics(precision, letters).items():
-        assert 100 * found["hotcoco"]["numbers"][name] == pytest.approx(value, abs=1e-7), name
+        assert 100 * result["hotcoco"]["numbers"][name] == pytest.approx(value, abs=1e-7), name
 
 
 def test_numbers_that_differ_are_told(call_tool: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,10 +94,10 @@ def test_numbers_that_differ_are_told(call_tool: Call, tmp_path: Path, monkeypat
     code, out, _ = call_tool("benchmark_scoring", *SMALL, "--output", tmp_path / "scoring.json")
     assert code == 1
     assert "THE NUMBERS DIFFER" in out
-    found = json.loads((tmp_path / "scoring.json").read_text())
-    assert not found["tasks"]["bbox"]["agree"]
-    assert found["tasks"]["bbox"]["largest_difference"] == pytest.approx(3e-9, rel=1e-3)
-    assert not found["targets"][0]["met"]  # one second is not ten times as fast as one second
+    document = json.loads((tmp_path / "scoring.json").read_text())
+    assert not document["tasks"]["bbox"]["agree"]
+    assert document["tasks"]["bbox"]["largest_difference"] == pytest.approx(3e-9, rel=1e-3)
+    assert not document["targets"][0]["met"]  # one second is not ten times as fast as one second
 
 
 def test_difference_of_numbers() -> None:
@@ -110,7 +110,7 @@ def test_synthetic_annotations_are_federated_with_a_long_tail() -> None:
     document = synthetic_annotations(60, 100, seed=1)
     assert document == synthetic_annotations(60, 100, seed=1)
     assert document != synthetic_annotations(60, 100, seed=2)
-    assert {each["frequency"] for each in document["categories"]} == set("rcf")
+    assert {category["frequency"] for category in document["categories"]} == set("rcf")
     present: dict[int, set[int]] = {image["id"]: set() for image in document["images"]}
     count = np.zeros(101, dtype=int)
     for annotation in document["annotations"]:
@@ -148,7 +148,7 @@ def test_synthetic_detections_have_ties_hits_and_false_alarms(detections: int) -
     assert ((corners[:, :2] + corners[:, 2:]) <= [640.02, 480.02]).all()
     known = {
         image["id"]: {*image["neg_category_ids"]}
-        | {each["category_id"] for each in document["annotations"] if each["image_id"] == image["id"]}
+        | {annotation["category_id"] for annotation in document["annotations"] if annotation["image_id"] == image["id"]}
         for image in document["images"]
     }
     outside = [row["category_id"] not in known[row["image_id"]] for row in rows]

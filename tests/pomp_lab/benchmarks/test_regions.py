@@ -46,8 +46,8 @@ def test_regions_are_those_that_clip_sees(tiny: Callable[..., Any], monkeypatch:
     example = {"image": torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)}
     with torch.no_grad():
         before = model([example])[0]["sem_seg"]
-    found = predicted_regions(model, [example])
-    assert torch.equal(found[0].masks, seen[0])
-    assert torch.equal(found[0].image, example["image"])
+    regions = predicted_regions(model, [example])
+    assert torch.equal(regions[0].masks, seen[0])
+    assert torch.equal(regions[0].image, example["image"])
     with torch.no_grad():
         assert torch.equal(model([example])[0]["sem_seg"], before)  # put back

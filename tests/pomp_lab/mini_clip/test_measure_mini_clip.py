@@ -104,10 +104,10 @@ def test_columns_without_photos_or_held_out_classes(tiny_clip: Clip, tiny_root: 
 
 def test_rows_are_means_over_their_prompts(tiny_clip: Clip) -> None:
     encoder, vocabulary = PromptedTextEncoder(tiny_clip), Vocabulary(["cat", "old oak", "red", "house", "bird"])
-    own = TextClassifier.build(tiny_clip, vocabulary, "{}").weight.numpy()
+    weight = TextClassifier.build(tiny_clip, vocabulary, "{}").weight.numpy()
     columns = {
-        "all 5": TestSet(own, np.arange(5), vocabulary),
-        "some 2": TestSet(own[3:], np.arange(3, 5), vocabulary).among(np.arange(3, 5)),
+        "all 5": TestSet(weight, np.arange(5), vocabulary),
+        "some 2": TestSet(weight[3:], np.arange(3, 5), vocabulary).among(np.arange(3, 5)),
     }
     subjects = [["this is one {} of many."], SoftPrompt.random(32, 4, std=2.0, seed=1), ["{}"]]
     results = measure(encoder, vocabulary, columns, {"own": [["{}"]], "several": subjects})

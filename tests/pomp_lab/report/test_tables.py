@@ -191,12 +191,12 @@ def test_boxes_and_masks_stand_together_where_that_is_narrow(write_run: Write) -
 
 
 def test_headings_say_what_varies_only() -> None:
-    one = [Run("a", Path("a"), "a", [Scores("set", VAL, {"top1": 1.0})])]
-    two = [*one, Run("b", Path("b"), "b", [Scores("set", {"split": "test"}, {"top1": 2.0})])]
-    three = [*one, Run("b", Path("b"), "b", [Scores("other", VAL, {"top1": 2.0}), Scores("set", VAL, {"top1": 2.0})])]
-    assert tables_of(*one)[1][0].headings == ["top-1"]
-    assert tables_of(*two)[1][0].headings == ["top-1: split val", "top-1: split test"]
-    assert tables_of(*three)[1][0].headings == ["set", "other"]
+    single = [Run("a", Path("a"), "a", [Scores("set", VAL, {"top1": 1.0})])]
+    splits = [*single, Run("b", Path("b"), "b", [Scores("set", {"split": "test"}, {"top1": 2.0})])]
+    sets = [*single, Run("b", Path("b"), "b", [Scores("other", VAL, {"top1": 2.0}), Scores("set", VAL, {"top1": 2.0})])]
+    assert tables_of(*single)[1][0].headings == ["top-1"]
+    assert tables_of(*splits)[1][0].headings == ["top-1: split val", "top-1: split test"]
+    assert tables_of(*sets)[1][0].headings == ["set", "other"]
     detector = Run("d", Path("d"), "d", [Scores("set", VAL, {"box_AP": 1.0, "box_APr": 2.0})])
     other = Run("e", Path("e"), "e", [Scores("set", {"split": "test"}, {"box_AP": 1.0, "box_APr": 2.0})])
     assert tables_of(detector, other)[1][0].headings == [

@@ -52,11 +52,13 @@ def test_rows_that_change_their_configuration_are_no_runs_of_it(runner: TableRun
 
 def test_base_and_novel_are_those_of_the_shapes(runner: TableRunner) -> None:
     plain, sketch = (runner.inputs.target(name) for name in TARGETS)
-    counts = {each.dataset: (len(plain.images_of(each)), len(each.candidates)) for each in plain.questions}
+    counts = {
+        question.dataset: (len(plain.images_of(question)), len(question.candidates)) for question in plain.questions
+    }
     assert counts == {"shapes_base_of_own": (14, 7), "shapes_novel_of_own": (6, 3)}
-    for one, other in zip(plain.questions, sketch.questions, strict=True):
-        assert one.asked is not None
-        assert other.asked is not None
-        np.testing.assert_array_equal(one.asked, other.asked)
-        np.testing.assert_array_equal(one.candidates, other.candidates)
+    for first, second in zip(plain.questions, sketch.questions, strict=True):
+        assert first.asked is not None
+        assert second.asked is not None
+        np.testing.assert_array_equal(first.asked, second.asked)
+        np.testing.assert_array_equal(first.candidates, second.candidates)
     assert plain.identity != sketch.identity

@@ -101,4 +101,4 @@ def test_other_images_or_names_are_another_target(target: Target) -> None:
     assert dataclasses.replace(target).identity == target.identity
     fewer = dataclasses.replace(target, images=target.images.subset(range(11)))
     renamed = dataclasses.replace(target, names=Vocabulary(["cup", "oak", "hare", "dog", "cat", "pencil"]))
-    assert len({str(each.identity) for each in (target, fewer, renamed)}) == 3
+    assert len({str(t.identity) for t in (target, fewer, renamed)}) == 3

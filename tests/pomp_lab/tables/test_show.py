@@ -52,23 +52,23 @@ def result(
 
 
 def blocks_of(table: str, row: str, documents: Sequence[dict[str, Any]]) -> dict[str, Block]:
-    found = find_table(table, "paper")
-    (chosen,) = found.chosen(row)
+    plan = find_table(table, "paper")
+    (chosen,) = plan.chosen(row)
     by_seed: dict[Any, dict[str, Any]] = {}
     for document in documents:
         whole = by_seed.setdefault(document["_run"]["seed"], {"_protocol": {}})
         whole |= {**document, "_protocol": {**whole["_protocol"], **document["_protocol"]}}
-    return {block.title: block for block in table_blocks(found, [read_line(chosen, list(by_seed.values()))])}
+    return {block.title: block for block in table_blocks(plan, [read_line(chosen, list(by_seed.values()))])}
 
 
-def beside(blocks: dict[str, Block]) -> dict[tuple[str, str], tuple[str, ...]]:
+def compared(blocks: dict[str, Block]) -> dict[tuple[str, str], tuple[str, ...]]:
     block = blocks["Beside the published numbers"]
     return {(row[0], row[1]): row[2:] for row in block.rows}
 
 
 def test_the_difference_to_the_published_number() -> None:
     blocks = blocks_of("cross_dataset", "CoCoOp", [result("oxford_pets", 91.3), result("eurosat", 44.0)])
-    assert beside(blocks) == {
+    assert compared(blocks) == {
         ("CoCoOp", "oxford_pets"): ("91.3", "90.1", "+1.2"),
         ("CoCoOp", "eurosat"): ("44.0", "45.4", "−1.4"),
     }
@@ -76,8 +76,8 @@ def test_the_difference_to_the_published_number() -> None:
 
 def test_the_mean_over_seeds_is_compared() -> None:
     documents = [result("eurosat", 50.0, seed=1), result("eurosat", 53.0, seed=2)]
-    found = beside(blocks_of("cross_dataset", "POMP", documents))
-    assert found == {("POMP", "eurosat"): ("51.5 ± 1.5", "52.1", "−0.6")}
+    shown = compared(blocks_of("cross_dataset", "POMP", documents))
+    assert shown == {("POMP", "eurosat"): ("51.5 ± 1.5", "52.1", "−0.6")}
 
 
 def test_each_backbone_has_its_own_number() -> None:
@@ -87,17 +87,17 @@ def test_each_backbone_has_its_own_number() -> None:
         ("ViT-B/16", VIT, "25.3"),
     ):
         row = f"POMP, {model}"
-        found = beside(blocks_of("imagenet21k", row, [result("imagenet21k", 20.0, clip=clip)]))
-        assert found[row, "imagenet21k"][1] == published
+        shown = compared(blocks_of("imagenet21k", row, [result("imagenet21k", 20.0, clip=clip)]))
+        assert shown[row, "imagenet21k"][1] == published
         other = blocks_of("imagenet21k", row, [result("imagenet21k", 20.0, clip="ViT-L-14-quickgelu")])
-        assert beside(other) == {}
+        assert compared(other) == {}
 
 
 def test_sets_that_an_average_is_not_of_do_not_matter_to_it() -> None:
     documents = [result(name, 60.0) for name in CROSS_DATASET]
     documents.append(result("imagenet_a", 50.0, images=6_500))
-    found = beside(blocks_of("ablation_k", "K = 500", documents))
-    assert set(found) == {("K = 500", "Avg10")}
+    shown = compared(blocks_of("ablation_k", "K = 500", documents))
+    assert set(shown) == {("K = 500", "Avg10")}
     changed = [*documents[:-2], result(CROSS_DATASET[-1], 60.0, images=50)]
     block = blocks_of("ablation_k", "K = 500", changed)["Beside the published numbers"]
     assert block.rows == ()
@@ -109,11 +109,11 @@ def test_sets_that_an_average_is_not_of_do_not_matter_to_it() -> None:
 def test_averages_come_of_all_ten_sets() -> None:
     values = {name: 60.0 + place for place, name in enumerate(CROSS_DATASET)}
     documents = [result(name, value) for name, value in values.items()]
-    found = beside(blocks_of("ablation_k", "K = 500", documents))
-    assert found["K = 500", "Avg10"] == ("64.5", "66.5", "−2.0")
-    margin = beside(blocks_of("ablation_margin", "K = 319, m = 1.5", documents))
+    shown = compared(blocks_of("ablation_k", "K = 500", documents))
+    assert shown["K = 500", "Avg10"] == ("64.5", "66.5", "−2.0")
+    margin = compared(blocks_of("ablation_margin", "K = 319, m = 1.5", documents))
     assert margin["K = 319, m = 1.5", "Avg10"] == ("64.5", "66.5", "−2.0")
-    assert not any(dataset == "Avg10" for _, dataset in beside(blocks_of("cross_dataset", "POMP", documents[:9])))
+    assert not any(dataset == "Avg10" for _, dataset in compared(blocks_of("cross_dataset", "POMP", documents[:9])))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_other_protocols_are_not_compared(changes: dict[str, Any], reason: str) 
 def test_other_places_choices_and_speeds_are_no_other_budget() -> None:
     command = "reproduce.py cross_dataset --output out DATA.CACHE cache SELECT_ON_TEST True LOSS.CHUNK 100 LOG.EVERY 1"
     command += " METHOD.COCOOP.REDUCTION 8"
-    assert beside(blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0, command=command)]))
+    assert compared(blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0, command=command)]))
 
 
 def test_two_protocols_never_share_a_column() -> None:
@@ -163,10 +163,10 @@ def test_selection_on_the_reported_images_is_marked() -> None:
     block = blocks_of("cross_dataset", "POMP", [document])["Ten other data sets"]
     assert block.rows[0][0] == "POMP †"
     assert any("chosen on the reported images" in note for note in block.notes)
-    assert beside(blocks_of("cross_dataset", "POMP", [document])) == {("POMP †", "eurosat"): ("50.0", "52.1", "−2.1")}
+    assert compared(blocks_of("cross_dataset", "POMP", [document])) == {("POMP †", "eurosat"): ("50.0", "52.1", "−2.1")}
     documents = [result(name, 60.0) for name in CROSS_DATASET]
     documents[3]["_protocol"][CROSS_DATASET[3]]["selection"] = ON_REPORTED
-    assert set(beside(blocks_of("ablation_k", "K = 500", documents))) == {("K = 500 †", "Avg10")}
+    assert set(compared(blocks_of("ablation_k", "K = 500", documents))) == {("K = 500 †", "Avg10")}
     plain = blocks_of("cross_dataset", "POMP", [result("eurosat", 50.0)])["Ten other data sets"]
     assert plain.rows[0][0] == "POMP"
 

@@ -47,27 +47,29 @@ def test_every_row_loads(table: Table, row: Row) -> None:
         assert (cfg.MODEL.PRETRAINED, cfg.EVAL.NAMESAKES) == ("openai", "separate")
         fixed = dict(row.settings)
         assert (fixed["MODEL.NAME"], fixed["MODEL.PRETRAINED"]) == (cfg.MODEL.NAME, cfg.MODEL.PRETRAINED)
-    for each in row.published:
-        published = PUBLISHED[each.table]
-        assert each.row in dict(published.rows)
-        if each.column:
-            assert each.column in {column.name for column in published.columns}
+    for reference in row.published:
+        published = PUBLISHED[reference.table]
+        assert reference.row in dict(published.rows)
+        if reference.column:
+            assert reference.column in {column.name for column in published.columns}
         else:
-            assert each.model in {column.model for column in published.columns}
+            assert reference.model in {column.model for column in published.columns}
 
 
 def test_the_paper_has_every_published_number_a_row() -> None:
     for name, published in (("imagenet21k", "ImageNet-21K"), ("ablation_k", "Number of classes K")):
-        told = {(each.row, each.model) for row in find_table(name, "paper").rows for each in row.published}
+        references = {
+            (reference.row, reference.model) for row in find_table(name, "paper").rows for reference in row.published
+        }
         expected = {
             (row, column.model)
             for row, values in PUBLISHED[published].rows
             for column, value in zip(PUBLISHED[published].columns, values, strict=True)
             if value == value
         }
-        assert told == expected
-    margins = [each for row in find_table("ablation_margin", "paper").rows for each in row.published]
-    assert {(each.row, each.column) for each in margins} == {
+        assert references == expected
+    margins = [reference for row in find_table("ablation_margin", "paper").rows for reference in row.published]
+    assert {(reference.row, reference.column) for reference in margins} == {
         (row, column.name) for row, _ in PUBLISHED["Margin m"].rows for column in PUBLISHED["Margin m"].columns
     }
 
@@ -75,17 +77,17 @@ def test_the_paper_has_every_published_number_a_row() -> None:
 def test_margins_are_what_their_rows_say() -> None:
     for scale in SCALES:
         table = find_table("ablation_margin", scale)
-        told = {row.name: row_config(row, CONFIGS).LOSS for row in table.rows}
-        assert len(told) == 12
-        assert (told["K = 319, m = 1.5"].NUM_CLASSES, told["K = 319, m = 1.5"].CORRECTION) == (319, "1.5")
-        assert told["K = 1000, m = 0"].CORRECTION == "none"
-        assert told["K = 1000, ln"].CORRECTION == "ln"
+        losses = {row.name: row_config(row, CONFIGS).LOSS for row in table.rows}
+        assert len(losses) == 12
+        assert (losses["K = 319, m = 1.5"].NUM_CLASSES, losses["K = 319, m = 1.5"].CORRECTION) == (319, "1.5")
+        assert losses["K = 1000, m = 0"].CORRECTION == "none"
+        assert losses["K = 1000, ln"].CORRECTION == "ln"
 
 
 def test_tables_share_what_is_the_same() -> None:
     def settings(scale: str, table: str, row: str) -> dict[str, object]:
-        (found,) = find_table(table, scale).chosen(row)
-        return deciding_settings(row_config(found, CONFIGS))
+        (chosen,) = find_table(table, scale).chosen(row)
+        return deciding_settings(row_config(chosen, CONFIGS))
 
     for scale, pomp in (("laptop", "POMP"), ("paper", "POMP, ViT-B/16")):
         assert settings(scale, "imagenet21k", pomp) == settings(scale, "ablation_k", "K = 1000")

@@ -73,15 +73,15 @@ def test_ties_and_namesakes(with_namesakes: tuple[dict[str, Method], TestSet], n
     methods, test_set = with_namesakes
     top1, top5, candidates, of_class = RIGHT[name, merge]
     images = {row: int(np.isin(test_set.labels, _namesakes(row, candidates)).sum()) for row in of_class}
-    found = score(methods[name], test_set, merge)
-    assert (round(60 * found.top1), round(60 * found.top5), found.candidates, found.images) == (
+    accuracy = score(methods[name], test_set, merge)
+    assert (round(60 * accuracy.top1), round(60 * accuracy.top5), accuracy.candidates, accuracy.images) == (
         top1,
         top5,
         candidates,
         60,
     )
-    assert {row: round(images[row] * value) for row, value in found.by_class.items()} == of_class
-    assert found.per_class == pytest.approx(np.mean([right / images[row] for row, right in of_class.items()]))
+    assert {row: round(images[row] * value) for row, value in accuracy.by_class.items()} == of_class
+    assert accuracy.per_class == pytest.approx(np.mean([right / images[row] for row, right in of_class.items()]))
 
 
 def _namesakes(row: int, candidates: int) -> list[int]:
@@ -116,7 +116,7 @@ def test_a_conditional_method_is_scored_by_the_same_rules(clip: Clip, vocabulary
     # Namesakes that are not merged tie, and rounding decides between them.
     vocabulary = vocabulary if merge else vocabulary[:5]
     test_set = made_up(vocabulary)
-    theirs, ours = (vars(score(each, test_set, merge, batch=7)) for each in (plain, conditional))
+    theirs, ours = (vars(score(method, test_set, merge, batch=7)) for method in (plain, conditional))
     assert ours.pop("by_class") == pytest.approx(theirs.pop("by_class"), abs=1e-6)
     assert ours == pytest.approx(theirs, abs=1e-6)
     expected = zero_shot_accuracy(
@@ -139,19 +139,19 @@ def test_a_conditional_method_classifies_each_image_by_its_own_classes(clip: Cli
     test_set = made_up(vocabulary)
     with torch.no_grad():
         predicted = method.logits(torch.from_numpy(test_set.features), vocabulary).argmax(dim=1).numpy()
-    found = score(method, test_set, merge_namesakes=False, batch=4)
-    assert found.top1 == pytest.approx((predicted == test_set.labels).mean())
+    accuracy = score(method, test_set, merge_namesakes=False, batch=4)
+    assert accuracy.top1 == pytest.approx((predicted == test_set.labels).mean())
 
 
 def test_a_probe_tells_namesakes_apart(clip: Clip, make_method: Callable[..., Any], vocabulary: Vocabulary) -> None:
     method = make_method("linear_probe", clip)
     features = 5 * torch.randn(30, 24, generator=torch.Generator().manual_seed(1))
     test_set = made_up(vocabulary, 30, features.numpy())
-    found = score(method, test_set, merge_namesakes=True)
-    assert found.candidates == 6
+    accuracy = score(method, test_set, merge_namesakes=True)
+    assert accuracy.candidates == 6
     with torch.no_grad():
         predicted = method.layer(features).argmax(dim=1).numpy()
-    assert found.top1 == pytest.approx((predicted == test_set.labels).mean())
+    assert accuracy.top1 == pytest.approx((predicted == test_set.labels).mean())
 
 
 def test_each_tower_has_a_fingerprint_of_its_own(clip: Clip, make_method: Callable[..., Any]) -> None:
@@ -192,5 +192,5 @@ def test_features_come_from_the_cache_under_their_own_key(
         inputs = pixels if method.reads == "images" else clip.encode_image(pixels)
         with torch.no_grad():
             expected = method.logits(inputs, test_set.candidates).argmax(dim=1).numpy()
-        found = score(method, test_set)
-        assert found.top1 == pytest.approx((expected == test_set.labels).mean())
+        accuracy = score(method, test_set)
+        assert accuracy.top1 == pytest.approx((expected == test_set.labels).mean())

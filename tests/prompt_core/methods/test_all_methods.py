@@ -291,7 +291,7 @@ def test_methods_on_the_text_side_take_any_image_tower(
     clip.model.visual = _build_vision_tower(24, residual).eval().requires_grad_(False)
     method = make_method(name, clip)
     loss = step(method, batches_for(method), vocabulary, LearningSettings(num_classes=0))
-    assert all(float(each.norm()) > 0 for each in torch.autograd.grad(loss, list(method.parameters())))
+    assert all(float(gradient.norm()) > 0 for gradient in torch.autograd.grad(loss, list(method.parameters())))
 
 
 @pytest.mark.parametrize("name", ["cocoop", "maple", "vpt", "lasp", "linear_probe"])

@@ -27,7 +27,7 @@ def test_a_step_is_a_plain_layer_with_cross_entropy(make_clip: Callable[..., Cli
     loss, _ = method_step(method, vocabulary, features, labels, settings, UniformSampler(6), torch.Generator())
     expected = F.cross_entropy(F.linear(features, method.layer.weight, method.layer.bias), labels)
     torch.testing.assert_close(loss, expected)
-    ours, theirs = (torch.autograd.grad(each, list(method.parameters())) for each in (loss, expected))
+    ours, theirs = (torch.autograd.grad(scalar, list(method.parameters())) for scalar in (loss, expected))
     torch.testing.assert_close(ours, theirs)
 
 
@@ -36,8 +36,8 @@ def test_other_vocabularies_pick_the_rows_by_name(clip: Clip, vocabulary: Vocabu
     features = torch.randn(2, 24)
     whole = method.logits(features, vocabulary)
     torch.testing.assert_close(whole, method.layer(features))
-    some = method.logits(features, ["old oak", "Cat", "crane"])  # the first of two cranes
-    torch.testing.assert_close(some, whole[:, [2, 0, 3]])
+    logits = method.logits(features, ["old oak", "Cat", "crane"])  # the first of two cranes
+    torch.testing.assert_close(logits, whole[:, [2, 0, 3]])
     with pytest.raises(
         UserError, match="learned without the class 'red foxes', it knows its own 6 only; nearest: 'red fox'"
     ):
@@ -75,18 +75,18 @@ def test_regression_predicts_what_scikit_learns_own_does(
     method = LogisticRegression(clip, "logistic_regression", names=vocabulary.names)
     features, labels = problem(classes, 40, 1)
     held_out, right = problem(classes, 16, 2)
-    told: list[str] = []
+    lines: list[str] = []
     method.search = Search(halvings=3)
-    found = method.fit(features, labels, held_out, right, told.append)
-    solver = linear_model.LogisticRegression(C=found["C"], max_iter=1000).fit(features, labels)
+    fit = method.fit(features, labels, held_out, right, lines.append)
+    solver = linear_model.LogisticRegression(C=fit["C"], max_iter=1000).fit(features, labels)
     new, _ = problem(classes, 50, 3)
     with torch.no_grad():
         logits = method.logits(torch.from_numpy(new), vocabulary)
     assert (logits.argmax(dim=1).numpy() == solver.predict(new)).all()
     shares = torch.softmax(logits, dim=1)[:, list(classes)].numpy()
     np.testing.assert_allclose(shares, solver.predict_proba(new), atol=1e-4)
-    assert found["validation_accuracy"] == max(accuracy for _, accuracy in found["tried"])
-    assert [line.split(":")[0] for line in told] == [f"C {strength:.3g}" for strength, _ in found["tried"]]
+    assert fit["validation_accuracy"] == max(accuracy for _, accuracy in fit["tried"])
+    assert [line.split(":")[0] for line in lines] == [f"C {strength:.3g}" for strength, _ in fit["tried"]]
 
 
 def test_mistakes(clip: Clip, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,15 +24,15 @@ def test_features_are_the_normalised_mean_of_open_clips(clip: Clip, vocabulary: 
     templates = [PHOTO, "art of the {}.", "{} texture."]
     names = [name.replace("_", " ") for name in vocabulary.names]
     with torch.no_grad():
-        each = [
+        features = [
             clip.model.encode_text(clip.tokenizer([text.replace("{}", name) for name in names]), normalize=True)
             for text in templates
         ]
-    expected = F.normalize(torch.stack(each).mean(dim=0), dim=-1)
+    expected = F.normalize(torch.stack(features).mean(dim=0), dim=-1)
     method = TemplateMethod(clip, "ensemble", templates=templates)
     torch.testing.assert_close(method.class_features(vocabulary), expected, atol=1e-6, rtol=0)
-    some = method.class_features(vocabulary, torch.tensor([3, 0]))
-    torch.testing.assert_close(some, expected[[3, 0]], atol=1e-6, rtol=0)
+    rows = method.class_features(vocabulary, torch.tensor([3, 0]))
+    torch.testing.assert_close(rows, expected[[3, 0]], atol=1e-6, rtol=0)
     assert not list(method.parameters())
     # Other names are not answered from memory.
     other = method.class_features(["dog", "cat"])
@@ -41,7 +41,7 @@ def test_features_are_the_normalised_mean_of_open_clips(clip: Clip, vocabulary: 
 
 
 @pytest.mark.parametrize(
-    ("source", "own", "imagenet"),
+    ("source", "own_text", "imagenet"),
     [
         ("oxford_pets", PET, False),
         ("OxfordPets", PET, False),
@@ -62,8 +62,8 @@ def test_features_are_the_normalised_mean_of_open_clips(clip: Clip, vocabulary: 
         ("/data/imagenet/images/val", PHOTO, True),
     ],
 )
-def test_each_data_sets_own_template(source: str, own: str, imagenet: bool) -> None:
-    assert own_template(source) == (own, imagenet)
+def test_each_data_sets_own_template(source: str, own_text: str, imagenet: bool) -> None:
+    assert own_template(source) == (own_text, imagenet)
 
 
 def test_the_published_ensemble_adds_the_own_template_outside_the_imagenet_family(clip: Clip) -> None:

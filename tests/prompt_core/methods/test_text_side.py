@@ -39,8 +39,8 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
 def gradients(features: Tensor, method: Any) -> list[Tensor]:
     learned = [parameter for parameter in method.parameters() if parameter.requires_grad]
     weights = unit(*features.shape, seed=9)
-    found = torch.autograd.grad((features * weights).sum(), learned, allow_unused=True)
-    return [gradient for gradient in found if gradient is not None]
+    computed = torch.autograd.grad((features * weights).sum(), learned, allow_unused=True)
+    return [gradient for gradient in computed if gradient is not None]
 
 
 @pytest.mark.parametrize("rows", [None, [4, 1, 3]])
@@ -72,8 +72,8 @@ def test_rows_are_those_of_all(double: Clip, make_method: Make, vocabulary: Voca
         method = make_method(name, double)
         images = unit(2, 24)
         everything = method.class_features(vocabulary, None, images)
-        some = method.class_features(vocabulary, torch.tensor([5, 0]), images)
-        torch.testing.assert_close(some, everything[..., [5, 0], :], atol=1e-12, rtol=0)
+        part = method.class_features(vocabulary, torch.tensor([5, 0]), images)
+        torch.testing.assert_close(part, everything[..., [5, 0], :], atol=1e-12, rtol=0)
 
 
 def test_maple_written_out(double: Clip, vocabulary: Vocabulary) -> None:
@@ -118,7 +118,9 @@ def test_cocoop_encodes_each_images_own_context(double: Clip, vocabulary: Vocabu
         expected = encoder(SoftPrompt(method.text_context + shift), vocabulary, reference=True)
         torch.testing.assert_close(ours, expected, atol=1e-12, rtol=0)
     logits = method.logits(images, vocabulary)
-    expected = double.logit_scale * torch.stack([own @ image for own, image in zip(features, images, strict=True)])
+    expected = double.logit_scale * torch.stack(
+        [class_matrix @ image for class_matrix, image in zip(features, images, strict=True)]
+    )
     torch.testing.assert_close(logits, expected, atol=1e-9, rtol=0)
     with pytest.raises(UserError, match="class features of method cocoop depend on the image"):
         method.class_features(vocabulary)
@@ -155,11 +157,11 @@ def test_lasp_text_loss_written_out(double: Clip, vocabulary: Vocabulary) -> Non
     for template in method.targets.templates:
         texts = [template.replace("{}", spoken(vocabulary.names[row])) for row in rows.tolist()]
         hand = double.model.encode_text(double.tokenizer(texts), normalize=True)
-        for own in range(4):
+        for target in range(4):
             # A namesake is no wrong answer.
-            others = [j for j in range(4) if j == own or vocabulary.names[rows[j]] != vocabulary.names[rows[own]]]
-            scores = double.logit_scale * (classes[others] @ hand[own])
-            total, count = total - scores.log_softmax(dim=0)[others.index(own)], count + 1
+            others = [j for j in range(4) if j == target or vocabulary.names[rows[j]] != vocabulary.names[rows[target]]]
+            scores = double.logit_scale * (classes[others] @ hand[target])
+            total, count = total - scores.log_softmax(dim=0)[others.index(target)], count + 1
     torch.testing.assert_close(loss, 2.5 * total / count, atol=1e-9, rtol=1e-9)
     assert LASP(double, text_weight=0.0).regulariser(vocabulary, rows, classes, torch.Generator()) is None
 

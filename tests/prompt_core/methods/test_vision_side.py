@@ -51,15 +51,15 @@ def plain_tower(visual: Any, pixels: Tensor, tokens: Tensor | None) -> Tensor:
     patches = F.conv2d(pixels, visual.conv1.weight, stride=visual.conv1.stride).flatten(2).transpose(1, 2)
     states = torch.cat([visual.class_embedding.expand(len(pixels), 1, -1), patches], dim=1)
     states = states + visual.positional_embedding
-    own = states.shape[1]
+    length = states.shape[1]
     if tokens is not None:
         states = torch.cat([states, tokens[0].expand(len(pixels), -1, -1)], dim=1)
     states = visual.ln_pre(states)
     for index, block in enumerate(visual.transformer.resblocks):
         if tokens is not None and 0 < index < len(tokens):
-            states = torch.cat([states[:, :own], tokens[index].expand(len(pixels), -1, -1)], dim=1)
+            states = torch.cat([states[:, :length], tokens[index].expand(len(pixels), -1, -1)], dim=1)
         states = plain_block(block, states)
-    pooled, _ = visual._pool(states[:, :own])  # tokens take no part in any pooling
+    pooled, _ = visual._pool(states[:, :length])  # tokens take no part in any pooling
     return F.normalize(pooled @ visual.proj, dim=-1)
 
 
@@ -182,9 +182,9 @@ def test_norms_equal_a_tower_with_other_norms(make_clip: Make, tower: str) -> No
 def test_maple_gives_the_vision_tower_what_its_layers_make_of_the_text_tokens(make_clip: Make) -> None:
     clip = make_clip(torch.float64)
     method = MaPLe(clip, depth=3).double()
-    each = [method.text_context, method.deep_text_context[0], method.deep_text_context[1]]
+    contexts = [method.text_context, method.deep_text_context[0], method.deep_text_context[1]]
     tokens = torch.stack(
-        [context @ layer.weight.T + layer.bias for context, layer in zip(each, method.to_vision, strict=True)]
+        [context @ layer.weight.T + layer.bias for context, layer in zip(contexts, method.to_vision, strict=True)]
     )
     pixels = images()
     expected = plain_tower(clip.model.visual, pixels, tokens)

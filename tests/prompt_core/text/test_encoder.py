@@ -137,16 +137,16 @@ def test_chunked_packed_gradient_is_exact(
     encoder = PromptedTextEncoder(make_tiny_clip(dtype=torch.float64, **text_cfg), kept_bytes=kept_bytes)
     generator = torch.Generator().manual_seed(2)
     context, deep = (torch.randn(*shape, 32, generator=generator, dtype=torch.float64) for shape in ((5,), (2, 2)))
-    each = torch.stack([context + row for row in range(len(NAMES))])
-    prompt = SoftPrompt(each) if class_specific else SoftPrompt(context, deep_context=deep)
+    contexts = torch.stack([context + row for row in range(len(NAMES))])
+    prompt = SoftPrompt(contexts) if class_specific else SoftPrompt(context, deep_context=deep)
     whole, chunked = encoder(prompt, NAMES), encoder(prompt, NAMES, chunk_size=2)
     torch.testing.assert_close(chunked, whole, atol=1e-12, rtol=0)
     weights = torch.randn(whole.shape, generator=generator, dtype=torch.float64)
     parameters = list(prompt.parameters())
-    found, expected = (torch.autograd.grad((each * weights).sum(), parameters) for each in (chunked, whole))
-    for one, other in zip(found, expected, strict=True):
-        assert float(other.norm()) > 1e-3
-        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-11)
+    gradients, expected = (torch.autograd.grad((features * weights).sum(), parameters) for features in (chunked, whole))
+    for gradient, target in zip(gradients, expected, strict=True):
+        assert float(target.norm()) > 1e-3
+        torch.testing.assert_close(gradient, target, atol=1e-12, rtol=1e-11)
 
 
 class _Products(TorchDispatchMode):
@@ -205,9 +205,9 @@ def test_deep_context(
         monkeypatch.setattr("prompt_core.text.encoder.PACKED_MINIMUM_WORK", work)
         ours = encoder(prompt, NAMES, chunk_size=chunk_size)
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
-        found = torch.autograd.grad((ours * weights).sum(), parameters)
-        for one, other in zip(found, expected, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-11)
+        gradients = torch.autograd.grad((ours * weights).sum(), parameters)
+        for gradient, target in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(gradient, target, atol=1e-12, rtol=1e-11)
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
@@ -219,11 +219,11 @@ def test_conditional_contexts(make_tiny_clip: Callable[..., Any], position: str,
     theirs = encoder.encode_conditional(contexts, NAMES, position, reference=True)
     assert ours.shape == (3, len(NAMES), 24)
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
-    one_by_one = torch.stack([encoder(SoftPrompt(each, position), NAMES) for each in contexts])
+    one_by_one = torch.stack([encoder(SoftPrompt(context, position), NAMES) for context in contexts])
     torch.testing.assert_close(ours, one_by_one, atol=1e-12, rtol=0)
     weights = torch.randn_like(theirs)
-    found, expected = (torch.autograd.grad((each * weights).sum(), contexts)[0] for each in (ours, theirs))
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-11)
+    gradient, expected = (torch.autograd.grad((features * weights).sum(), contexts)[0] for features in (ours, theirs))
+    torch.testing.assert_close(gradient, expected, atol=1e-12, rtol=1e-11)
 
 
 def test_bfloat16_within_two_hundredths() -> None:

@@ -66,9 +66,9 @@ def test_stored_views_are_different_ones(normalise: bool) -> None:
     stored = torch.nn.functional.normalize(stored, dim=-1) if normalise else stored
     for place, index in enumerate((2, 4)):
         views = picked[place::2]
-        found = [int((stored[index] - view).abs().sum(dim=1).argmin()) for view in views]
-        assert len(set(found)) == 3
-        torch.testing.assert_close(stored[index][found], views)
+        matches = [int((stored[index] - view).abs().sum(dim=1).argmin()) for view in views]
+        assert len(set(matches)) == 3
+        torch.testing.assert_close(stored[index][matches], views)
     assert FeatureBatches(features, np.zeros(5), 0).views == 4
 
 

@@ -56,10 +56,10 @@ def test_step_is_the_sampled_loss_written_out(encoder: PromptedTextEncoder, reje
     expected, hits = [], []
     for image, label in zip(images, labels.tolist(), strict=True):
         namesakes = [row for row, name in enumerate(NAMES) if name == NAMES[label]] if reject == "name" else [label]
-        kept = [row for row in (4, 3, 1, 2, 7) if row not in namesakes]
-        margin = math.log((len(NAMES) - len(namesakes)) / len(kept))
+        others = [row for row in (4, 3, 1, 2, 7) if row not in namesakes]
+        margin = math.log((len(NAMES) - len(namesakes)) / len(others))
         positive = scale * float(image @ features[label])
-        negatives = [scale * float(image @ features[row]) + margin for row in kept]
+        negatives = [scale * float(image @ features[row]) + margin for row in others]
         expected.append(math.log(sum(math.exp(value - positive) for value in [positive, *negatives])))
         hits.append(all(positive > value for value in negatives))
     assert float(loss.detach()) == pytest.approx(sum(expected) / 3, rel=1e-4)
