@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Which packages each package may import, itself besides.
+# Which packages each package may import, in addition to itself.
 MAY_IMPORT = {
     "prompt_core": set(),
     "pomp_engine": {"prompt_core"},

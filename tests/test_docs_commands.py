@@ -32,7 +32,7 @@ OTHER_PAGES = ["CONTRIBUTING.md", "datasets/README.md", "prompt_core/assets/MINI
 PAGES = [ROOT / name for name in (*RUN_PAGES, *OTHER_PAGES)]
 FILES = read_configurations(ROOT)
 TABLES = ("imagenet21k", "cross_dataset", "cross_domain", "cost", "ablation_k", "ablation_margin", "align_uniform")
-# What tools are given besides, to be done in seconds: the last of several options counts.
+# Additional options of tools, so that they take seconds: the last of several options counts.
 SMALL = {
     "make_shapes.py": [
         *("--classes", "8", "--classification-classes", "8", "--train-images-per-class", "2"),

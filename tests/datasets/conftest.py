@@ -1,4 +1,4 @@
-"""Runs the scripts of ``datasets/`` in this process, as their last lines do: starting Python anew takes seconds."""
+"""Runs the scripts of ``datasets/`` in this process, as their last lines do: starting a new Python takes seconds."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_a_broken_set_ends_with_code_2_and_classification_needs_no_detectron2(tm
     assert done.stderr == ""
     printed = " ".join(done.stdout.split())
     assert "is not a CoOp split file" in printed
-    assert "imagenetv2" in printed, "the other sets are told as well"
+    assert "imagenetv2" in printed, "the other sets are reported as well"
 
 
 @pytest.mark.parametrize(

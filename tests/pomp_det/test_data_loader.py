@@ -154,7 +154,7 @@ def test_workers_do_not_change_the_examples(data: Path) -> None:
     assert same(take(mixed_config("DATALOADER.NUM_WORKERS", 2), 4), take(cfg, 4))
 
 
-def test_a_resumed_run_without_a_seed_is_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_resumed_run_without_a_seed_is_reported(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     take(mixed_config("SEED", -1), 1, start=3)
     assert "SEED is -1" in caplog.text
 

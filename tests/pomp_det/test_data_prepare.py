@@ -312,7 +312,7 @@ def test_imagenet_photos_from_folders_and_archives(tmp_path: Path) -> None:
     assert len(json.loads(only[0].read_text())["images"]) == 1
 
 
-def test_imagenet_photos_beside_the_registered_folder(tmp_path: Path) -> None:
+def test_imagenet_photos_next_to_the_registered_folder(tmp_path: Path) -> None:
     photo(tmp_path / "imagenet/ImageNet-21K/n02084071/a.JPEG")
     output, *_ = prepare_imagenet_lvis(tmp_path)
     records, _, _ = load_image_labels(output, tmp_path / "imagenet/ImageNet-LVIS")

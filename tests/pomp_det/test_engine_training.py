@@ -53,7 +53,7 @@ def train(folder: Path, name: str = "run", resume: bool = False, **changed: Any)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set with a run of 6 iterations beside it, which others are compared with; not to be changed."""
+    """A data set with a run of 6 iterations next to it, which others are compared with; not to be changed."""
     folder = tmp_path_factory.mktemp("whole")
     make_data(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -223,7 +223,7 @@ def test_classes_are_reset_before_training(folder: Path) -> None:
         train(folder, "again", **changed, **{"MODEL.TRAIN_NUM_CLASSES": [4], "SOLVER.MAX_ITER": 1})
 
 
-def test_missing_class_counts_are_told_before_the_first_step(folder: Path) -> None:
+def test_missing_class_counts_are_reported_before_the_first_step(folder: Path) -> None:
     changed = {"MODEL.ROI_BOX_HEAD.USE_FED_LOSS": True, "MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH": str(folder / "no.json")}
     with pytest.raises(UserError, match=r"the box loss needs the images per class .*no\.json"):
         train(folder, **changed)

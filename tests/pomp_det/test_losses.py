@@ -1,4 +1,4 @@
-"""Losses: what the published options and the mended ones do, beside the golden numbers."""
+"""Losses: the published options and the corrected ones, in addition to the golden numbers."""
 
 from __future__ import annotations
 

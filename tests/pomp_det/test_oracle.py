@@ -1,4 +1,4 @@
-"""Oracles: what each one is told is exactly what changes, and the scorer takes their detections."""
+"""Oracles: exactly what each one is given changes, and the scorer takes their detections."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_restricted_softmax_keeps_its_probabilities() -> None:
 @each_kind
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_images_without_ground_truth(make: Callable[..., Any], kind: str, oracle: str) -> None:
-    """Alone and beside an image that has some, which is not disturbed."""
+    """Alone and in a batch with an image that has some, which is not affected."""
     model, images = make(kind), two_images()
     nothing = truth([], [], SIZES[1])
     alone = OracleDetector(model, oracle)(batch(truth([], [], SIZES[0]), nothing))

@@ -72,7 +72,7 @@ def test_gradients_are_clipped(kind: str, expected: Any) -> None:
         torch.testing.assert_close(parameter.detach(), -torch.tensor(wanted), atol=1e-4, rtol=1e-3)
 
 
-def test_unknown_solver_names_are_told() -> None:
+def test_unknown_solver_names_are_reported() -> None:
     for key, value in (
         ("SOLVER.OPTIMIZER", "ADAM"),
         ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosine"),

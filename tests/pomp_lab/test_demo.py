@@ -186,7 +186,7 @@ def test_again_uses_what_is_there(demo: DemoResult, tiny_files: tuple[Path, Path
     assert again.metrics == demo.metrics
 
 
-def test_other_settings_are_told_and_fresh_starts_over(
+def test_other_settings_are_reported_and_fresh_starts_over(
     demo: DemoResult, tiny_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "demo"
@@ -210,7 +210,7 @@ def test_a_folder_with_other_things_is_left_alone(tiny_files: tuple[Path, Path],
     assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
 
 
-def test_missing_matplotlib_is_told_before_any_work(
+def test_missing_matplotlib_is_reported_before_any_work(
     tiny_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -114,7 +114,7 @@ def test_results_stand_with_their_configuration(tree: Path, mapping: dict[str, A
     runs = {f"hand prompt/seed {seed}": document(50.0 + seed, seed=seed) for seed in (0, 2)}
     runs |= {"short": document(40.0, command=command), "elsewhere": document(1.0, "configs/no.yaml")}
     write_results(tree, "seg.json", runs)
-    # Costs are no results, and a choice on the reported images is told.
+    # Costs are not results, and a choice on the reported images is reported.
     (tree / "docs/results/costs.json").write_text('{"rows": []}', encoding="utf-8")
     write_results(tree, "chosen.json", {"POMP": document(5.0, select_on_test=True)})
     assert measured(tree, read_configurations(tree)) == {

@@ -149,7 +149,7 @@ def test_texts() -> None:
     assert plain_command("compare.py --output /a/b/ KEY value") == "compare.py --output b KEY value"
 
 
-def test_a_run_that_stops_is_told() -> None:
+def test_a_run_that_stops_is_reported() -> None:
     run_process(sys.exit, (0,), "row 'a'")
     with pytest.raises(UserError, match="the run of row 'a' stopped with code 2"):
         run_process(sys.exit, (2,), "row 'a'")

@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs with bad input, which has to be told before the training begins."""
+    """Runs with bad input, which has to be reported before the training starts."""
 
     def no_training(*arguments: Any, **options: Any) -> None:
         raise AssertionError("training began")
@@ -182,7 +182,7 @@ def last_error(call_tool: Callable[..., tuple[int, str, str]], monkeypatch: pyte
 
 @pytest.mark.parametrize(("stage", "mistake", "workers"), [(1, "value", 0), (1, "size", 2), (2, "value", 2),
                                                            (2, "size", 0)])  # fmt: skip
-def test_labels_that_do_not_fit_are_told_where_they_are_read(
+def test_labels_that_do_not_fit_are_reported_where_they_are_read(
     folder: Path, last_error: Callable[..., str], workers: int, stage: int, mistake: str
 ) -> None:
     if mistake == "value":

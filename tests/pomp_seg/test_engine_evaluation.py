@@ -166,7 +166,7 @@ def test_two_processes_train_and_evaluate_as_one_does(folder: Path, stage: int) 
             assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_mistake_that_one_of_two_processes_finds_is_told_once(folder: Path) -> None:
+def test_a_mistake_that_one_of_two_processes_finds_is_reported_once(folder: Path) -> None:
     """In training, so that the other process waits for gradients when the mistake is found."""
     change_label(label(folder, 1), 9)
     stopped = tool(folder, "--config", str(make_config(folder)), "--num-gpus", "0", "--num-processes", "2")

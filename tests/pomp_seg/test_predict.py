@@ -118,7 +118,7 @@ def test_pictures_label_maps_and_json(folder: Path, run_pixels: Callable[..., tu
         drawn = np.asarray(Image.open(folder / "out" / image["picture"]))
         plain = np.asarray(Image.open(folder / photo))
         assert (drawn == draw_segmentation(labels.astype(int), names, plain)).all()
-        assert drawn.shape[1] > plain.shape[1]  # the legend is beside it
+        assert drawn.shape[1] > plain.shape[1]  # the legend is next to it
         occurring |= {entry["index"] for entry in image["classes"]}
     assert len(occurring) == 3
     assert not list((folder / "out").rglob(".*"))  # temporary files

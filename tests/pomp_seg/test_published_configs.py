@@ -39,7 +39,7 @@ def test_every_file_loads(published: Path) -> None:
     for file in files:
         cfg = load_config(file, CPU)
         assert file.name.startswith("Base-") or cfg.MODEL.META_ARCHITECTURE in META_ARCHITECTURES
-    # The expression that the base files hold in the place of a list.
+    # The expression that the base files hold instead of a list.
     base = load_config(published / "coco-stuff-164k-171/Base-COCOStuff164K-171.yaml", CPU)
     assert list(base.INPUT.MIN_SIZE_TRAIN) == [320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960]
 

@@ -53,7 +53,7 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(NAMES, ids=list(range(len(NAMES))))
 
 
-# What builds each learned method on a tiny model, besides the model.
+# What builds each learned method on a tiny model, in addition to the model.
 OPTIONS: dict[str, dict[str, Any]] = {
     "coop": {"n_ctx": 3},
     "pomp": {"n_ctx": 3, "names": NAMES},

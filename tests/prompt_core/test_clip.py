@@ -76,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def archive_torchscript(state: dict[str, torch.Tensor], extras: dict[str, int], path: Path) -> None:
-    """A traced model in half precision with the three integers beside the weights: OpenAI's own form."""
+    """A traced model in half precision with the three integers next to the weights: OpenAI's own form."""
     model = open_clip.CLIP(**copy.deepcopy(CONFIG))
     model.load_state_dict(state)
     for key, value in extras.items():

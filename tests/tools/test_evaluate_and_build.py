@@ -88,7 +88,7 @@ def test_base_and_new_halves_are_scored_among_their_own_classes(
     assert (code, "EVAL.CLASSES is 'basenew'; expected all, base, new or base,new" in error) == (2, True)
 
 
-def test_own_templates_are_written_beside_the_numbers(
+def test_own_templates_are_written_next_to_the_numbers(
     call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
 ) -> None:
     arguments = ["--template", "data_set", "--clip", tiny_model[0], "--pretrained", tiny_model[1]]

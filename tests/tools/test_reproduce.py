@@ -1,4 +1,4 @@
-"""``tools/reproduce.py`` at a tiny size: nothing is done twice, a stopped table goes on, absent data is told."""
+"""``tools/reproduce.py`` at a tiny size: nothing is done twice, a stopped table continues, absent data is reported."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_dry_run_writes_nothing(reproduce: CallTool, whole: Path, tmp_path: Pa
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
-def test_damaged_results_are_told_and_done_again(
+def test_damaged_results_are_reported_and_done_again(
     reproduce: CallTool, learned: list[str], whole: Path, finished: Path
 ) -> None:
     files = sorted((finished / "out/runs").glob("*/metrics.json"))
@@ -258,7 +258,7 @@ def test_images_are_known_by_path_and_size(call_tool: CallTool) -> None:
     assert (code, "identified by path and size" in " ".join(out.split())) == (0, True)
 
 
-def test_absent_data_is_told(call_tool: CallTool, tmp_path: Path) -> None:
+def test_absent_data_is_reported(call_tool: CallTool, tmp_path: Path) -> None:
     arguments = ["cross_domain", "--scale", "laptop", "--output", "out", "--root", "nothing"]
     code, out, error = call_tool("reproduce", *arguments)
     assert (code, out) == (2, "")

@@ -56,7 +56,7 @@ def test_jobs_take_turns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         take_turns(read_json, jobs, 1)
 
 
-def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_process_that_fails_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"reading could not be measured: .*absent.json"):
         take_turns(read_json, {"reading": {"path": str(tmp_path / "absent.json")}}, 1)
 

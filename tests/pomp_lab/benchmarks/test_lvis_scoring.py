@@ -1,4 +1,4 @@
-"""The scoring benchmark compares like with like on synthetic files, and tells where numbers differ."""
+"""The scoring benchmark compares like with like on synthetic files, and reports where numbers differ."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_numbers_are_those_of_our_scoring(tmp_path: Path, task: str) -> None
         assert 100 * result["hotcoco"]["numbers"][name] == pytest.approx(value, abs=1e-7), name
 
 
-def test_numbers_that_differ_are_told(call_tool: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_that_differ_are_reported(call_tool: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(measure: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         side = arguments["side"]
         numbers = {"AP": 0.5 if side == "hotcoco" else 0.5 + 3e-9, "APr": None}

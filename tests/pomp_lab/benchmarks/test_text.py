@@ -165,7 +165,7 @@ def test_targets_of_the_parts() -> None:
         (["--parts", "classifier", "--classifier-names", "81"], "open_clip could not be measured: 81 names were asked"),
     ],
 )
-def test_bad_input_is_told(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_bad_input_is_reported(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:
     code, _, error = run("--repeats", "1", *arguments)
     assert code == 2
     assert message in error

@@ -78,7 +78,7 @@ def test_the_table_is_of_what_is_done(
     assert list(results["runs"]) == [f"{FIRST}/seed 3", f"{FIRST}/seed 4"]
 
 
-def test_a_run_that_stops_is_told(shapes: Path, store: RunStore) -> None:
+def test_a_run_that_stops_is_reported(shapes: Path, store: RunStore) -> None:
     comparison = DetectorComparison(shapes, ROOT / "configs", store, ["SOLVER.OPTIMIZER", "X"])
     with pytest.raises(UserError, match=r"row 'boxes, \"a \{name\}\"', seed 0, stopped with code 2"):
         comparison.run(FIRST, 0)

@@ -218,7 +218,7 @@ def test_the_mark_stands_where_differences_are_too(write_run: Write, tmp_path: P
     assert ">chosen † − POMP</th>" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
-def test_files_that_were_not_read_are_told(write_run: Write, tmp_path: Path) -> None:
+def test_files_that_were_not_read_are_reported(write_run: Write, tmp_path: Path) -> None:
     write_run("many/ours", {"set/top1": 1.0}, {"set": {"split": "val"}})
     (tmp_path / "many/x.json").write_text('{"a": ')
     report = write_report([tmp_path / "many"], tmp_path / "out")
@@ -251,7 +251,7 @@ def test_nothing_is_written_when_something_is_wrong(
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_matplotlib_is_told(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_is_reported(write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     folder = write_run("run", {"set/top1": 1.0})

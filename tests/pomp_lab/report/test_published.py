@@ -1,4 +1,4 @@
-"""Published numbers: what the printed means say, what stands beside a table, differences."""
+"""Published numbers: the printed means, comparisons with a table, differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding and reading runs: every form of file, names, and what is told of bad input."""
+"""Finding and reading runs: every form of file, names, and errors for bad input."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_run_can_be_given_a_name(write_run: Write, tmp_path: Path) -> None:
         ('{"set/top1": 1, "_run": {}, "_protocol": {"set": "val"}}', "an object is expected"),
     ],
 )
-def test_bad_files_are_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_files_are_reported_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(UserError, match=message) as caught:
         find_runs([tmp_path])
@@ -70,7 +70,7 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path, text: str, message: str)
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_to_read_is_told(tmp_path: Path) -> None:
+def test_nothing_to_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no runs; give"):
         find_runs([])
     with pytest.raises(UserError, match=r"no run at .*absent"):
@@ -211,7 +211,7 @@ def test_how_a_scored_prompt_was_learned_is_read_from_its_file(write_run: Write,
     assert (ensemble.hand, published.hand) == (True, False)
 
 
-def test_logs_and_classes_beside_a_run(all_kinds: Path, write_run: Write) -> None:
+def test_logs_and_classes_next_to_a_run(all_kinds: Path, write_run: Write) -> None:
     folder = write_run("detector", {"lvis_v1_val/box_AP": 36.0}, {"lvis_v1_val": {"split": "lvis_v1_val"}})
     (folder / "inference_lvis_v1_val").mkdir()
     rows = [

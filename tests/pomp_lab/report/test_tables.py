@@ -36,7 +36,7 @@ def test_seeds_share_a_row_as_mean_and_half_the_range() -> None:
     assert numbers.text("top1", rows[0].seeds) == "41.7 ± 2.0"
 
 
-def test_undefined_numbers_stay_out_of_means_and_are_told() -> None:
+def test_undefined_numbers_stay_out_of_means_and_are_reported() -> None:
     runs = [run_of("r0", "POMP", seed=0, top1=40.0), run_of("r1", "POMP", seed=1, top1=math.nan)]
     rows, tables = tables_of(*runs, run_of("none", top1=math.nan), run_of("other", top5=1.0))
     table = next(table for table in tables if table.columns[0].metric == "top1")
@@ -46,7 +46,7 @@ def test_undefined_numbers_stay_out_of_means_and_are_told() -> None:
     assert table.best(0) is None
 
 
-def test_a_metric_that_some_seeds_lack_is_told() -> None:
+def test_a_metric_that_some_seeds_lack_is_reported() -> None:
     rows, (table, _) = tables_of(
         run_of("r0", "POMP", seed=0, top1=40.0, top5=70.0), run_of("r1", "POMP", seed=1, top5=72.0)
     )
@@ -55,7 +55,7 @@ def test_a_metric_that_some_seeds_lack_is_told() -> None:
     assert numbers.text("top1", rows[0].seeds) == "40.0 (n=1)"
 
 
-def test_rows_of_one_label_are_told_apart_by_what_differs(write_run: Write) -> None:
+def test_rows_of_one_label_are_distinguished_by_what_differs(write_run: Write) -> None:
     how = {rate: {"row": "POMP", "settings": {"learning_rate": rate}} for rate in (0.0005, 0.02)}
     rows = group_rows(find_runs([write_run(str(rate), {"set/top1": 1.0}, **how[rate]) for rate in how]).runs)
     assert [row.label for row in rows] == ["POMP (learning_rate 0.0005)", "POMP (learning_rate 0.02)"]
@@ -85,7 +85,7 @@ def test_rows_that_words_do_not_tell_apart_are_called_by_their_runs() -> None:
 
 
 def write_prompt(folder: Path, seed: int, rate: float = 0.1, **changes: Any) -> Path:
-    """A learned prompt and what its training leaves beside it; returns the prompt."""
+    """A learned prompt and the other files of its training; returns the prompt."""
     import torch
 
     from prompt_core import SoftPrompt
@@ -112,7 +112,7 @@ def test_scored_prompts_that_differ_in_the_seed_alone_share_a_row(write_run: Wri
     numbers = cell(row, column)
     assert numbers is not None
     assert numbers.text("top1", row.seeds) == "43.0 ± 3.5"
-    # Another rate, another training beside the prompt, or the same seed again: rows of their own.
+    # Another rate, another training next to the prompt, or the same seed again: rows of their own.
     for name, seed, rate, changes in (
         ("rate", 3, 0.2, {}),
         ("stranger", 4, 0.1, {"train/loss": 9.0}),

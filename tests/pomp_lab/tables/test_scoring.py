@@ -85,7 +85,7 @@ def test_features_of_each_image_have_a_limit(tiny_clip: Any, target: Target, tmp
     assert "base_of_own/alignment" not in scores.numbers
 
 
-def test_namesakes_are_told_where_there_are_any(tiny_clip: Any, target: Target, tmp_path: Path) -> None:
+def test_namesakes_are_reported_where_there_are_any(tiny_clip: Any, target: Target, tmp_path: Path) -> None:
     import dataclasses
 
     twice = dataclasses.replace(target, names=Vocabulary(["cup", "oak", "Cup", "dog", "cat", "pen"]))

@@ -1,4 +1,4 @@
-"""Ours beside the published numbers: differences, what may not be compared, averages, the mark of selection."""
+"""Our numbers next to the published ones: differences, refusals, averages, the mark of selection."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_other_protocols_are_not_compared(changes: dict[str, Any], reason: str) 
     block = blocks["Beside the published numbers"]
     assert block.rows == ()
     assert any(reason in note for note in block.notes)
-    # The number itself is told all the same.
+    # The number itself is still reported.
     assert blocks["Ten other data sets"].rows[0][2] == "50.0"
 
 
@@ -171,7 +171,7 @@ def test_selection_on_the_reported_images_is_marked() -> None:
     assert plain.rows[0][0] == "POMP"
 
 
-def test_what_a_method_cannot_answer_is_told() -> None:
+def test_what_a_method_cannot_answer_is_reported() -> None:
     document = result("eurosat", 50.0)
     document["_run"]["skipped"] = {"dtd": "it knows the 10 classes it learned"}
     notes = blocks_of("cross_dataset", "POMP", [document])["Ten other data sets"].notes

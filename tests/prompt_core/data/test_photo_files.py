@@ -1,4 +1,4 @@
-"""Lists may only name what lies below the data set's folder; what the file system refuses is told in one line."""
+"""Lists may only name files below the data set's folder; what the file system refuses is reported in one line."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def with_namesakes(tiny_clip: Clip) -> tuple[dict[str, Method], TestSet]:
 
 
 # Images right of 60, right among five, classes, and images right of each class: namesakes count as their first, or,
-# separate, lose ties to it. The layer of a probe tells them apart.
+# separate, lose ties to it. The layer of a probe distinguishes them.
 RIGHT: dict[tuple[str, bool], tuple[int, int, int, dict[int, int]]] = {
     ("prompt", True): (41, 60, 7, {0: 14, 1: 8, 2: 3, 5: 4, 6: 3, 8: 4, 9: 5}),
     ("prompt", False): (27, 59, 10, {0: 5, 1: 3, 2: 3, 3: 0, 4: 0, 5: 4, 6: 3, 7: 0, 8: 4, 9: 5}),

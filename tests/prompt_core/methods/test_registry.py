@@ -1,4 +1,4 @@
-"""Methods by name, their configurations, and that files of each kind are told apart."""
+"""Methods by name, their configurations, and that files of each kind are distinguished."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ TINY_VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "pa
 
 
 def text_side(architecture: str, layers: int | None = None, dtype: torch.dtype = torch.float32) -> Clip:
-    """An architecture's full text tower beside an image tower that costs nothing."""
+    """An architecture's full text tower with an image tower that costs nothing."""
     config = copy.deepcopy(open_clip.get_model_config(architecture))
     if layers is not None:
         config["text_cfg"]["layers"] = layers

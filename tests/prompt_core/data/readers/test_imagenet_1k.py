@@ -119,7 +119,7 @@ def test_test_sets_score_over_their_own_classes(tmp_path: Path, name: str, folde
     trees.write(tmp_path / "imagenet" / "classnames.txt", NAMES)
     images = open_images(name, "test", root=tmp_path)
     assert images.ids == [TENCH, CRANE]
-    assert images.names == ["tench (fish)", "crane"], "names of ImageNet's folder beside it"
+    assert images.names == ["tench (fish)", "crane"], "names of ImageNet's folder next to it"
     assert images.labels.tolist() == [0, 0, 1, 1]
     assert open_images(f"{name}:{photos}").keys == images.keys
     with pytest.raises(UserError, match=r"no split 'train' \(photos for testing only\)"):
