@@ -180,8 +180,10 @@ def group_rows(runs: Sequence[Run]) -> list[Row]:
     for number, (group, stated, label) in enumerate(zip(members, settings, labels, strict=True), 1):
         alike = [other for other, name in zip(settings, labels, strict=True) if name == label]
         if len(alike) > 1:
-            text = distinguishing_settings(alike)[alike.index(stated)]
-            label = f"{label} ({text if distinguishing_settings(alike).count(text) == 1 else group[0].name})"
+            texts = distinguishing_settings(alike)
+            text = texts[alike.index(stated)]
+            difference = text if texts.count(text) == 1 else group[0].name
+            label = f"{label} ({difference})" if difference else label
         rows.append(Row(number, label, tuple(group), stated))
     return rows
 

@@ -78,6 +78,12 @@ def test_labels_say_what_a_row_has_and_not_what_it_lacks() -> None:
     ]
 
 
+def test_a_row_that_only_lacks_what_another_has_keeps_its_plain_label(tmp_path: Path) -> None:
+    plain = Run("a", tmp_path / "a", "ensemble", [], {"K": 100})
+    changed = Run("b", tmp_path / "b", "ensemble", [], {"K": 100, "clip": "mini"})
+    assert [row.label for row in group_rows([plain, changed])] == ["ensemble", "ensemble (clip mini)"]
+
+
 def test_rows_that_words_do_not_tell_apart_are_called_by_their_runs() -> None:
     settings = [{"clip": "ab" * 32}, {"clip": "cd" * 32}]
     runs = [Run(f"r{number}", Path("f"), "CoOp", [], stated) for number, stated in enumerate(settings)]
