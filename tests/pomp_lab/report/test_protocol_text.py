@@ -64,7 +64,7 @@ def test_outcomes_are_no_protocol() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told"),
+    ("first", "second", "expected"),
     [
         ({"split": "val"}, {"split": "test"}, ["split val", "split test"]),
         ({"candidates": 200}, {"candidates": 21844}, ["200 candidates", "21,844 candidates"]),
