@@ -79,7 +79,7 @@ def draw_parts(rows: Sequence[Row], fractions: Sequence[float], seed: int) -> li
     return parts
 
 
-VALIDATION_SHOTS = 4
+VALIDATION_SHOTS = 4  # photos of each class that CoOp chooses settings on, at most
 
 
 def few_shot(images: ImageSet, shots: int, seed: int) -> ImageSet:
@@ -105,17 +105,6 @@ def few_shot(images: ImageSet, shots: int, seed: int) -> ImageSet:
             indices = ranked[:shots]
         chosen.extend(sorted(indices, key=images.keys.__getitem__))
     return images.subset(np.asarray(chosen, dtype=np.int64))
-
-
-def few_shot_validation(images: ImageSet, shots: int, seed: int) -> ImageSet:
-    """The validation photos that go with ``shots`` training photos of each class: at most min(``shots``, 4).
-
-    The rule of CoOp; ``shots=-1`` keeps everything.
-
-    Raises:
-        UserError: when ``shots`` is neither -1 nor positive.
-    """
-    return few_shot(images, min(shots, VALIDATION_SHOTS), seed)
 
 
 def hash_rank(prefix: bytes, key: str) -> bytes:

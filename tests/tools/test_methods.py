@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from prompt_core import SoftPrompt, load_clip
+from prompt_core import SoftPrompt, UserError, load_clip
+from prompt_core.methods.base import Method
+from prompt_core.methods.logistic_regression import LogisticRegression
 from prompt_core.methods.registry import METHODS, load_method
 
 from ..support.tools import stop_after
@@ -39,6 +41,29 @@ def settings(model: tuple[Path, Path], pictures: Path, name: str, **more: object
         **more,
     }
     return [str(part) for pair in chosen.items() for part in pair]
+
+
+@pytest.mark.parametrize(("shots", "kept"), [(1, 1), (16, 4), (-1, 6)])
+def test_settings_are_chosen_on_four_photos_of_each_class_at_most(
+    call_tool: Call,
+    tiny_model: tuple[Path, Path],
+    picture_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shots: int,
+    kept: int,
+) -> None:
+    """CoOp's rule: min(shots, 4) validation photos, or all of them where all photos are learned on."""
+    validation: list[int] = []
+
+    def fit(method: Method, features: Any, labels: Any, validation_features: Any, validation_labels: Any) -> None:
+        validation.extend(validation_labels.tolist())
+        raise UserError("seen enough")
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    more = settings(tiny_model, picture_folder, "logistic_regression", **{"DATA.SHOTS": shots})
+    _, _, error = call_tool("pretrain_prompt", "--output", "run", *more)
+    assert "seen enough" in error
+    assert sorted(validation) == sorted([*range(4)] * kept)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -15,7 +15,7 @@ from prompt_core.data.catalog.lookup import CROSS_DATASET, CROSS_DOMAIN, NAMES, 
 from prompt_core.data.check import MISSING, PRESENT, WRONG, check_entry, check_group, is_group
 from prompt_core.data.images import ImageSet
 from prompt_core.data.sources import open_images
-from prompt_core.data.splits import base_half, few_shot, few_shot_validation, half_of, novel_half
+from prompt_core.data.splits import base_half, half_of, novel_half
 from prompt_core.errors import UserError
 
 from ....support import benchmark_trees as trees
@@ -145,15 +145,6 @@ def test_base_is_the_first_half_rounded_up(classes: int, base: int) -> None:
     assert half_of(images, "all") is images
     with pytest.raises(UserError, match="classes 'bas': expected all, base, new, novel; nearest: 'base'"):
         half_of(images, "bas")
-
-
-def test_validation_has_four_shots_at_most() -> None:
-    images = image_set(3)
-    for shots, expected in {1: 1, 2: 2, 4: 4, 16: 4, -1: 6}.items():
-        assert np.bincount(few_shot_validation(images, shots, 1).labels).tolist() == [expected] * 3
-    assert few_shot_validation(images, 2, 1).keys == few_shot(images, 2, 1).keys
-    with pytest.raises(UserError, match="shots = 0"):
-        few_shot_validation(images, 0, 1)
 
 
 def tiny_entry(name: str, classes: int, test: int, official: int | None = None) -> ClassificationEntry:
