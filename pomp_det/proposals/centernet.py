@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +21,62 @@ from pomp_det.proposals.targets import batch_targets, level_points, make_grid
 from prompt_core.errors import UserError
 
 
+@dataclass(frozen=True)
+class Levels:
+    """The feature maps that proposals come from.
+
+    Attributes:
+        features: their names.
+        strides: in pixels.
+        size_ranges: smallest and largest half box diagonal of each level, in pixels.
+    """
+
+    features: tuple[str, ...]
+    strides: tuple[int, ...]
+    size_ranges: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cells become proposals.
+
+    Attributes:
+        score_threshold: smallest heat of a proposal.
+        nms_threshold: None for no suppression.
+        limit_per_level: proposals of a level before suppression.
+        limit: proposals of an image after it.
+        keep_ties: see :func:`pomp_det.proposals.decode.select_proposals`.
+    """
+
+    score_threshold: float
+    nms_threshold: float | None
+    limit_per_level: int
+    limit: int
+    keep_ties: bool = True
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Targets and losses.
+
+    Attributes:
+        min_overlap, min_radius: see :func:`pomp_det.proposals.targets.batch_targets`.
+        focal: keywords of :func:`pomp_det.proposals.losses.heatmap_focal_loss`.
+        box_loss: ``giou``, ``iou`` or ``linear_iou``.
+        weights: of the positive, negative and box losses.
+        plain_box_mean: every regressed location counts the same; False weights it by the heat map.
+        reduce: average the normalisers over processes.
+    """
+
+    min_overlap: float = 0.8
+    min_radius: float = 4
+    focal: Mapping[str, float] = field(default_factory=dict)
+    box_loss: str = "giou"
+    weights: tuple[float, float, float] = (1.0, 1.0, 2.0)
+    plain_box_mean: bool = True
+    reduce: bool = True
+
+
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class CenterNet(nn.Module):
     """Class-agnostic CenterNet proposals (CenterNet2, arXiv 2103.07461).
@@ -33,51 +90,20 @@ class CenterNet(nn.Module):
         self,
         *,
         head: nn.Module,
-        in_features: Sequence[str],
-        strides: Sequence[int],
-        size_ranges: Sequence[Sequence[float]],
-        score_threshold: float,
-        nms_thresholds: tuple[float | None, float | None],
-        limits_per_level: tuple[int, int],
-        limits: tuple[int, int],
-        keep_ties: bool = True,
-        min_overlap: float = 0.8,
-        min_radius: float = 4,
-        focal: dict[str, float] | None = None,
-        box_loss: str = "giou",
-        loss_weights: tuple[float, float, float] = (1.0, 1.0, 2.0),
-        plain_box_mean: bool = True,
-        reduce: bool = True,
+        levels: Levels,
+        training: Selection,
+        inference: Selection,
+        loss: LossOptions,
     ) -> None:
         """
         Args:
-            size_ranges: smallest and largest half box diagonal of each level, in pixels.
-            score_threshold: smallest heat of a proposal.
-            nms_thresholds: in training and in inference; None for no suppression.
-            limits_per_level: proposals of a level before suppression, in training and in inference.
-            limits: proposals of an image after it, in training and in inference.
-            keep_ties: see :func:`pomp_det.proposals.decode.select_proposals`.
-            focal: keywords of :func:`pomp_det.proposals.losses.heatmap_focal_loss`.
-            loss_weights: of the positive, negative and box losses.
-            plain_box_mean: every regressed location counts the same; False weights it by the heat map.
-            reduce: average the normalisers over processes.
+            training, inference: which cells become proposals in each phase.
         """
         super().__init__()
         self.centernet_head = head
-        self.in_features = list(in_features)
-        self.strides = list(strides)
-        self.size_ranges = [tuple(limits) for limits in size_ranges]
-        self.score_threshold = score_threshold
-        self.nms_thresholds = nms_thresholds
-        self.limits_per_level = limits_per_level
-        self.limits = limits
-        self.keep_ties = keep_ties
-        self.min_overlap, self.min_radius = min_overlap, min_radius
-        self.focal = dict(focal or {})
-        self.box_loss = box_loss
-        self.loss_weights = loss_weights
-        self.plain_box_mean = plain_box_mean
-        self.reduce = reduce
+        self.levels = levels
+        self.training_selection, self.inference_selection = training, inference
+        self.loss = loss
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -92,27 +118,36 @@ class CenterNet(nn.Module):
         )
         return {
             "head": head,
-            "in_features": node.IN_FEATURES,
-            "strides": node.FPN_STRIDES,
-            "size_ranges": node.SOI,
-            "score_threshold": node.INFERENCE_TH,
-            "nms_thresholds": (None, None) if node.NOT_NMS else (node.NMS_TH_TRAIN, node.NMS_TH_TEST),
-            "limits_per_level": (node.PRE_NMS_TOPK_TRAIN, node.PRE_NMS_TOPK_TEST),
-            "limits": (node.POST_NMS_TOPK_TRAIN, node.POST_NMS_TOPK_TEST),
-            "keep_ties": node.KEEP_TIES,
-            "min_overlap": node.HM_MIN_OVERLAP,
-            "min_radius": node.MIN_RADIUS,
-            "focal": {
-                "alpha": node.HM_FOCAL_ALPHA,
-                "beta": node.HM_FOCAL_BETA,
-                "gamma": node.LOSS_GAMMA,
-                "clamp": node.SIGMOID_CLAMP,
-                "ignore_above": node.IGNORE_HIGH_FP,
-            },
-            "box_loss": node.LOC_LOSS_TYPE,
-            "loss_weights": (node.POS_WEIGHT, node.NEG_WEIGHT, node.REG_WEIGHT),
-            "plain_box_mean": node.NOT_NORM_REG,
-            "reduce": not node.NO_REDUCE,
+            "levels": Levels(tuple(node.IN_FEATURES), tuple(node.FPN_STRIDES), tuple(map(tuple, node.SOI))),
+            "training": Selection(
+                node.INFERENCE_TH,
+                None if node.NOT_NMS else node.NMS_TH_TRAIN,
+                node.PRE_NMS_TOPK_TRAIN,
+                node.POST_NMS_TOPK_TRAIN,
+                node.KEEP_TIES,
+            ),
+            "inference": Selection(
+                node.INFERENCE_TH,
+                None if node.NOT_NMS else node.NMS_TH_TEST,
+                node.PRE_NMS_TOPK_TEST,
+                node.POST_NMS_TOPK_TEST,
+                node.KEEP_TIES,
+            ),
+            "loss": LossOptions(
+                min_overlap=node.HM_MIN_OVERLAP,
+                min_radius=node.MIN_RADIUS,
+                focal={
+                    "alpha": node.HM_FOCAL_ALPHA,
+                    "beta": node.HM_FOCAL_BETA,
+                    "gamma": node.LOSS_GAMMA,
+                    "clamp": node.SIGMOID_CLAMP,
+                    "ignore_above": node.IGNORE_HIGH_FP,
+                },
+                box_loss=node.LOC_LOSS_TYPE,
+                weights=(node.POS_WEIGHT, node.NEG_WEIGHT, node.REG_WEIGHT),
+                plain_box_mean=node.NOT_NORM_REG,
+                reduce=not node.NO_REDUCE,
+            ),
         }
 
     def forward(
@@ -123,7 +158,7 @@ class CenterNet(nn.Module):
         Args:
             gt_instances: with ``gt_boxes``; in training only.
         """
-        heatmaps, sides = self.centernet_head([features[name] for name in self.in_features])
+        heatmaps, sides = self.centernet_head([features[name] for name in self.levels.features])
         with torch.no_grad():
             proposals = self.proposals(heatmaps, sides, images.image_sizes)
         if not self.training:
@@ -134,19 +169,19 @@ class CenterNet(nn.Module):
     def losses(self, heatmaps: list[Tensor], sides: list[Tensor], boxes: list[Tensor]) -> dict[str, Tensor]:
         """Losses of the head's outputs, with the ``boxes`` (N_i, 4) of each image."""
         shapes = [(int(heatmap.shape[2]), int(heatmap.shape[3])) for heatmap in heatmaps]
-        grid = make_grid(shapes, self.strides, self.size_ranges, heatmaps[0].device)
-        targets = batch_targets(grid, boxes, self.min_overlap, self.min_radius)
+        grid = make_grid(shapes, self.levels.strides, self.levels.size_ranges, heatmaps[0].device)
+        targets = batch_targets(grid, boxes, self.loss.min_overlap, self.loss.min_radius)
         logits = torch.cat([heatmap.flatten() for heatmap in heatmaps])  # (M,) level, image, row, column
         predicted = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, 4) for level in sides])  # (M, 4)
 
-        positive, negative = heatmap_focal_loss(logits, targets.heatmap, targets.positives, **self.focal)
+        positive, negative = heatmap_focal_loss(logits, targets.heatmap, targets.positives, **self.loss.focal)
         regressed = targets.sides.max(dim=1).values >= 0
-        box_loss = side_distance_loss(predicted[regressed], targets.sides[regressed], self.box_loss)
-        weights = torch.ones_like(box_loss) if self.plain_box_mean else targets.heatmap[regressed]
+        box_loss = side_distance_loss(predicted[regressed], targets.sides[regressed], self.loss.box_loss)
+        weights = torch.ones_like(box_loss) if self.loss.plain_box_mean else targets.heatmap[regressed]
         num_positives, weight_sum = self._mean_over_processes(
             logits.new_tensor([len(targets.positives), float(weights.sum())])
         ).clamp(min=1)
-        positive_weight, negative_weight, box_weight = self.loss_weights
+        positive_weight, negative_weight, box_weight = self.loss.weights
         return {
             "loss_centernet_loc": box_weight * (box_loss * weights).sum() / weight_sum,
             "loss_centernet_agn_pos": positive_weight * positive / num_positives,
@@ -157,10 +192,10 @@ class CenterNet(nn.Module):
         self, heatmaps: list[Tensor], sides: list[Tensor], image_sizes: Sequence[tuple[int, int]]
     ) -> list[Instances]:
         """Proposals of each image from the head's outputs."""
-        phase = 0 if self.training else 1
+        selection = self.training_selection if self.training else self.inference_selection
         points = [
             level_points(int(heatmap.shape[2]), int(heatmap.shape[3]), stride, heatmap.device)
-            for heatmap, stride in zip(heatmaps, self.strides, strict=True)
+            for heatmap, stride in zip(heatmaps, self.levels.strides, strict=True)
         ]
         result = []
         for image, size in enumerate(image_sizes):
@@ -170,19 +205,19 @@ class CenterNet(nn.Module):
                     stride,
                     heatmaps[level][image].flatten().float(),
                     sides[level][image].permute(1, 2, 0).reshape(-1, 4).float(),
-                    self.score_threshold,
-                    self.limits_per_level[phase],
+                    selection.score_threshold,
+                    selection.limit_per_level,
                 )
-                for level, stride in enumerate(self.strides)
+                for level, stride in enumerate(self.levels.strides)
             ]
             boxes, scores = zip(*candidates, strict=True)
             result.append(
-                select_proposals(boxes, scores, size, self.nms_thresholds[phase], self.limits[phase], self.keep_ties)
+                select_proposals(boxes, scores, size, selection.nms_threshold, selection.limit, selection.keep_ties)
             )
         return result
 
     def _mean_over_processes(self, numbers: Tensor) -> Tensor:
-        if not self.reduce or comm.get_world_size() == 1:
+        if not self.loss.reduce or comm.get_world_size() == 1:
             return numbers
         torch.distributed.all_reduce(numbers)
         return numbers / comm.get_world_size()
