@@ -202,7 +202,8 @@ def test_two_processes_train_and_evaluate_as_one_does(
     folder: Path, call_tool: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = str(make_config(folder, **with_classes(folder), **{"SOLVER.MAX_ITER": 3}))
-    trained = tool(folder, "--config", config, "--output", "two", "--num-gpus", "0", "--num-processes", "2")
+    two = ["--config", config, "--output", "two", "--num-gpus", "0", "--num-processes", "2"]
+    trained = tool(folder, *two)
     assert trained.returncode == 0, trained.stderr
     monkeypatch.setattr(os, "environ", os.environ.copy())  # the tool hides the GPUs from what follows
     torch.set_num_threads(1)  # as in each of the processes
@@ -216,6 +217,11 @@ def test_two_processes_train_and_evaluate_as_one_does(
     assert {key: value for key, value in numbers[0].items() if key != "_run"} == {
         key: value for key, value in numbers[1].items() if key != "_run"
     }
+    # A mistake is reported once, in one line, by several processes too.
+    again = tool(folder, *two)
+    assert again.returncode == 2
+    assert again.stderr.strip().splitlines()[-1].startswith("error: two already holds a run; add --resume")
+    assert again.stderr.count("error:") == 1
 
 
 def test_torchrun_starts_the_processes(folder: Path) -> None:
