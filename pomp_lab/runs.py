@@ -78,7 +78,7 @@ class RunStore:
 
     def __init__(self, folder: Path, results: Path, report: Callable[[str], None] = print) -> None:
         self.folder, self.results, self._write_line = folder, results, report
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def folder_of(self, run: Run) -> Path:
         """Folder for the output of a run."""
@@ -121,8 +121,8 @@ class RunStore:
 
     def report(self, line: str) -> None:
         """Report a line once."""
-        if line not in self._told:
-            self._told.add(line)
+        if line not in self._reported:
+            self._reported.add(line)
             self._write_line(line)
 
     @contextlib.contextmanager
