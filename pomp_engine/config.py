@@ -85,11 +85,43 @@ def check_parts(cfg: CfgNode, parts: Sequence[tuple[str, Registry]]) -> None:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"MODEL.DEVICE is {device!r} but no GPU is usable here; use MODEL.DEVICE cpu")
     for key, registry in parts:
-        name: Any = cfg
-        for part in key.split("."):
-            name = name[part]
+        name = value_of(cfg, key)
         if name not in registry:
             raise UserError(f"{key} is {name!r}, which is not known{nearest(name, [known for known, _ in registry])}")
+
+
+def refuse_unsupported(cfg: CfgNode, add_keys: Callable[[CfgNode], None], reasons: Mapping[str, str]) -> None:
+    """Refuse settings that nothing here reads, unless they have their defaults.
+
+    A published file may name them, and a user may not take a setting for granted that changes nothing.
+
+    Args:
+        add_keys: the task's keys with their defaults, as for :func:`task_config`.
+        reasons: by the dotted key of a setting, or of a section with all its settings: why, or what to use instead.
+
+    Raises:
+        UserError: the first that is set to something else.
+    """
+    defaults = task_config(add_keys)
+    for key, reason in reasons.items():
+        section = value_of(defaults, key)
+        settings = dict(flatten(section, f"{key}.")) if isinstance(section, CfgNode) else {key: section}
+        for name, default in settings.items():
+            value = value_of(cfg, name)
+            if value != default:
+                raise UserError(f"{name} is {value!r}, which is not built: {reason}; leave it at {default!r}")
+
+
+def value_of(cfg: CfgNode, key: str) -> Any:
+    """The setting or section of a dotted key.
+
+    Raises:
+        KeyError: when there is none.
+    """
+    value: Any = cfg
+    for part in key.split("."):
+        value = value[part]
+    return value
 
 
 def add_engine_config(cfg: CfgNode) -> None:

@@ -12,9 +12,11 @@ pytest.importorskip("detectron2")
 
 from detectron2.config import CfgNode, get_cfg
 
-from pomp_engine.config import add_engine_config, flatten, merge_config
+from pomp_engine.config import add_engine_config, flatten, merge_config, refuse_unsupported, value_of
 from pomp_engine.yaml_files import evaluate, read_yaml
 from prompt_core import UserError
+
+from ..support.config_keys import recorded_reads
 
 
 def load(file: Path | None = None, overrides: Any = ()) -> CfgNode:
@@ -159,3 +161,29 @@ def test_what_a_run_wrote_is_read_again(tmp_path: Path) -> None:
     cfg = load(None, {"SOLVER.BETAS": (0.8, 0.9), "SOLVER.STEPS": [3, 4]})
     again = load(write(tmp_path / "config.yaml", cfg.dump()))
     assert flatten(again.SOLVER) == flatten(cfg.SOLVER)
+
+
+def test_settings_that_nothing_reads_are_refused_when_they_are_set() -> None:
+    reasons = {"TEST.AUG": "one scale is tested", "SOLVER.BASE_LR": "the rate is fixed"}
+    refuse_unsupported(load(), add_engine_config, reasons)
+    refuse_unsupported(load(None, {"TEST.EVAL_PERIOD": 7}), add_engine_config, reasons)
+    with pytest.raises(UserError) as caught:
+        refuse_unsupported(load(None, {"TEST.AUG.FLIP": False}), add_engine_config, reasons)
+    assert str(caught.value) == "TEST.AUG.FLIP is False, which is not built: one scale is tested; leave it at True"
+    with pytest.raises(UserError, match=r"SOLVER.BASE_LR is 0.5, .*; leave it at 0.001"):
+        refuse_unsupported(load(None, {"SOLVER.BASE_LR": 0.5}), add_engine_config, reasons)
+
+
+def test_read_settings_are_recorded_and_walked_ones_are_not() -> None:
+    cfg = load()
+    with recorded_reads(cfg) as keys:
+        copy = cfg.clone()
+        copy.freeze()
+        flatten(copy)
+        copy.dump()
+        assert keys == set()
+        assert copy.SOLVER.MAX_ITER == value_of(copy, "SOLVER.MAX_ITER") == 40000
+        assert copy.MODEL.FPN.get("NORM") == ""
+    assert keys == {"SOLVER.MAX_ITER", "MODEL.FPN.NORM"}
+    _ = cfg.SOLVER.BASE_LR
+    assert len(keys) == 2
