@@ -126,7 +126,7 @@ def _add_clip_adapter(cfg: CfgNode) -> None:
     # own; how ZeroShotMaskFormer combines its own scores with CLIP's: zsseg (by CLIP_ENSEMBLE_WEIGHT) or zegformer, see
     # pomp_seg.ensemble
     node.ENSEMBLE = "zsseg"
-    node.ZEGFORMER_LAMBDA = 0.7  # own; no published value is known to us
+    node.ZEGFORMER_LAMBDA = 2 / 3  # own; that of ZegFormer's mask_former_model.py (lambda_balance)
     node.ZEGFORMER_GAMMA = 0.1  # own; that of ZegFormer's files (GZERO_CALIBRATE)
     # own; crops (each distinct region cropped and encoded, in batches), one_by_one (its plain reference) or
     # single_pass (CLIP's features of the whole image, pooled under each mask)

@@ -21,8 +21,9 @@ class EnsembleOptions:
         kind: ``zsseg``, or ``zegformer``, which uses the last two instead of ``weight``.
         with_clip: also classify the regions with CLIP.
         weight: see :func:`geometric_ensemble`; 0 takes only CLIP's scores.
-        zegformer_lambda: see :func:`zegformer_fusion`.
-        zegformer_gamma: see :func:`calibrate`; also without CLIP's classification of the regions.
+        zegformer_lambda: see :func:`zegformer_fusion`; 2/3 in ZegFormer's ``mask_former_model.py``.
+        zegformer_gamma: see :func:`calibrate`; also without CLIP's classification of the regions. 0.1 in most of
+            ZegFormer's files (``GZERO_CALIBRATE``).
 
     Raises:
         UserError: an unknown ensemble, or a lambda outside 0..1.
@@ -31,7 +32,7 @@ class EnsembleOptions:
     kind: str = "zsseg"
     with_clip: bool = True
     weight: float = 0.8
-    zegformer_lambda: float = 0.7
+    zegformer_lambda: float = 2 / 3
     zegformer_gamma: float = 0.1
 
     def __post_init__(self) -> None:
@@ -49,6 +50,17 @@ class EnsembleOptions:
         return cls(
             node.ENSEMBLE, node.CLIP_ENSEMBLE, node.CLIP_ENSEMBLE_WEIGHT, node.ZEGFORMER_LAMBDA, node.ZEGFORMER_GAMMA
         )
+
+    def region_probabilities(self, regions: Tensor, queries: Tensor) -> Tensor:
+        """CLIP's class probabilities (V, C) of regions; those of ZegFormer leave a share to "no object".
+
+        Args:
+            regions: CLIP's logits (V, C + 1), the last one for "no object", which neither ensemble uses.
+            queries: logits (V, C + 1) of the learned embedding, whose last one ZegFormer puts in that place.
+        """
+        if self.kind == "zegformer":
+            return torch.cat((regions[:, :-1], queries[:, -1:]), dim=1).softmax(dim=1)[:, :-1]
+        return regions[:, :-1].softmax(dim=1)
 
     def join(self, query: Tensor, region: Tensor, seen: Tensor | None) -> Tensor:
         """The combined class probabilities (Q, C) of the embedding and of CLIP."""
@@ -90,13 +102,14 @@ def zegformer_fusion(segment: Tensor, image: Tensor, seen: Tensor | None, weight
     Unseen classes are treated as by :func:`geometric_ensemble`. CLIP does not rank the seen ones: it only gives their
     average probability, so that both groups are on one scale. :func:`calibrate` belongs to it.
 
-    Sources: the formulas are from a published summary of the paper, not from the paper itself, so no equation numbers
-    are given. It names no value of lambda.
+    Sources: ZegFormer's ``mask_former/mask_former_model.py`` and its configuration files.
 
-    Not as in ZegFormer here: backbone (a DeepLab ResNet-101 for its plain one) and schedules are those of the other
-    segmenters; the picture of a segment is ZSSeg's crop (bounding box squeezed to a square, the rest filled with the
-    mean colour), where ZegFormer also crops and masks, in ways that were not compared; p' has no class for "no
-    object"; segments that CLIP did not see have ones in ``image``, and without known seen classes all are unseen.
+    Not as in ZegFormer here: the backbone (a DeepLab ResNet-101 for its plain one) and the schedules are those of the
+    other segmenters. Regions are cut from the photo as ZSSeg does, which differs little: ZegFormer too squeezes the
+    bounding box to a square and fills the rest with the mean colour, but samples it bilinearly, and shows CLIP an empty
+    region as a blank picture where here it has ones in ``image``. Its CLIP reads 32 other templates for regions; here
+    ``SEPERATE_ADAPTER`` would take them. Names joined by commas are one prompt here, an average of several there.
+    Without known seen classes all are unseen.
 
     Args:
         segment: class probabilities (Q, C) of the learned embedding.

@@ -176,7 +176,7 @@ class ZeroShotMaskFormer(MaskFormer):
         classes = batch_classes([example], self.classes)
         adapter = self._region_clip_adapter or self.clip_adapter
         regions, valid = adapter.region_logits(example["image"].to(self.device), masks, classes.names)
-        opinion = regions[:, :-1].softmax(dim=-1)
+        opinion = self.ensemble.region_probabilities(regions, logits[valid])
         if self.ensemble.weight <= 0 and self.ensemble.kind == "zsseg":
             return opinion, masks[valid]
         region = torch.ones_like(query)
