@@ -150,7 +150,7 @@ class SoftPrompt(nn.Module):
             prompt = cls(_published_context(path), position or "end", metadata={"source": path.name})
         if not all(bool(torch.isfinite(parameter).all()) for parameter in prompt.parameters()):
             raise UserError(f"{path}: the context holds numbers that are not finite; its training diverged")
-        return prompt
+        return prompt.eval()
 
 
 def _published_context(path: Path) -> Tensor:

@@ -58,7 +58,7 @@ def method_class(name: str) -> type[Method]:
 
 
 def build_method(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary | None = None) -> Method:
-    """The method that ``cfg.METHOD.NAME`` names, on the device of ``clip``.
+    """The method that ``cfg.METHOD.NAME`` names, on the device of ``clip``, in evaluation mode.
 
     Args:
         vocabulary: the classes, for methods that are bound to them.
@@ -69,7 +69,7 @@ def build_method(cfg: CfgNode, clip: Clip, vocabulary: Vocabulary | None = None)
     name = cfg.METHOD.NAME
     if "OPTIONS" in cfg.METHOD and name in METHODS:
         raise UserError(f"METHOD.OPTIONS is for methods of other packages; {name} has its own options under METHOD")
-    return method_class(name).from_config(cfg, clip, name, vocabulary).to(clip.device)
+    return method_class(name).from_config(cfg, clip, name, vocabulary).to(clip.device).eval()
 
 
 def method_file_metadata(path: str | Path) -> dict[str, Any] | None:
@@ -81,7 +81,7 @@ def method_file_metadata(path: str | Path) -> dict[str, Any] | None:
 
 
 def load_method(path: str | Path, clip: Clip) -> Method:
-    """Read a ``method.safetensors`` that :meth:`Method.save` wrote.
+    """Read a ``method.safetensors`` that :meth:`Method.save` wrote; in evaluation mode.
 
     Raises:
         UserError: an absent or truncated file, one that holds no method, or a CLIP other than it was learned with.
@@ -104,4 +104,4 @@ def load_method(path: str | Path, clip: Clip) -> Method:
         raise UserError(f"{path} was written by another version: {error}") from error
     tensors, _ = read_safetensors(path)
     method.load_tensors(tensors, path)
-    return method.to(clip.device)
+    return method.to(clip.device).eval()

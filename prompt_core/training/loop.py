@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from prompt_core.errors import UserError
 from prompt_core.losses import Correction, full_softmax_logits, local_contrast_logits
-from prompt_core.methods.base import Method
+from prompt_core.methods.base import Method, seeded
 from prompt_core.negatives import ClassSampler, HardSampler
 from prompt_core.training.batches import Batches
 from prompt_core.vocabulary import Vocabulary
@@ -119,6 +119,9 @@ def learn(
 ) -> Iterator[StepReport]:
     """Learn in place, yielding after every step, so that the caller decides when to save, display and stop.
 
+    The method is in training mode within a step only: whenever the caller has it, it evaluates. What draws from torch's
+    global generator within a step (dropout) depends on the seed, the epoch and the step, as everything else.
+
     Args:
         batches: the training images; their labels are rows of ``vocabulary``.
         state: where to continue from; updated in place.
@@ -168,7 +171,9 @@ def learn(
                 state.bank_context = _copy(method.state_module)
                 _fill_bank(hard, method, vocabulary)
 
-            loss, right = method_step(method, vocabulary, inputs, labels, settings, sampler, generator)
+            method.train()
+            with seeded(_seed(settings.seed, "noise", epoch, step)):
+                loss, right = method_step(method, vocabulary, inputs, labels, settings, sampler, generator)
             if not bool(torch.isfinite(loss)):
                 raise UserError(
                     f"the loss is {float(loss.detach())} at epoch {epoch + 1}, step {step + 1}; "
@@ -179,6 +184,7 @@ def learn(
             if clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
             optimizer.step()
+            method.eval()
 
             state.optimizer = optimizer.state_dict()
             state.count(float(loss.detach()), int(right.sum()), len(labels))
@@ -262,10 +268,13 @@ def _bank_as_it_was(
     method.state_module.load_state_dict(now)
 
 
+def _seed(*parts: int | str) -> int:
+    """A hash, so that neighbouring seeds and steps are independent."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
+
+
 def _generator(*parts: int | str) -> torch.Generator:
-    """A generator seeded by a hash, so that neighbouring seeds and steps are independent."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator().manual_seed(_seed(*parts))
 
 
 def epoch_learning_rates(
