@@ -88,7 +88,7 @@ def test_it_learns_with_dropout_evaluates_in_between_and_resumes_bit_for_bit(
     batches = batches_for(AdapterWithDropout(clip))
     inputs, _ = batches.batch(torch.arange(4).numpy(), 0, torch.Generator())
 
-    def run(method: Method, state: LearningState, stop_after: int = -1) -> None:
+    def run(method: Method, state: LearningState, stop_after: int | None = None) -> None:
         torch.manual_seed(state.step)  # a resumed process has another global generator
         start = state.step
 
