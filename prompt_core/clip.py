@@ -18,10 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompt_core.errors import UserError, nearest
-from prompt_core.safe_load import first_sentence, read_state_dict
-
-# Integers that OpenAI's exported archives store with the weights; their presence identifies such a file.
-_OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+from prompt_core.safe_load import OPENAI_EXTRAS, first_sentence, read_state_dict
 
 
 class Clip:
@@ -187,7 +184,7 @@ def _from_name(name: str, pretrained: str | Path | None) -> Clip:
         warnings.warn(f"{name}: no pretrained weights given, the weights are random", stacklevel=3)
     options: dict[str, Any] = {"pretrained_image": False, "pretrained_text": False}
     state = read_state_dict(file) if file is not None else None
-    if state is not None and any(key in state for key in _OPENAI_EXTRAS) and not name.endswith("-quickgelu"):
+    if state is not None and any(key in state for key in OPENAI_EXTRAS) and not name.endswith("-quickgelu"):
         warnings.warn(f"{file}: OpenAI weights were trained with QuickGELU, {name} is built with it", stacklevel=3)
         options["force_quick_gelu"] = True
     try:
@@ -242,7 +239,7 @@ def _from_openai_file(file: Path) -> Clip:
     state = read_state_dict(file)
     if "text_projection" not in state or "ln_final.weight" not in state:
         raise UserError(f"{file} is not an OpenAI CLIP state dict: text_projection and ln_final.weight are expected")
-    precise = {key: value.clone() for key, value in state.items() if key not in _OPENAI_EXTRAS}
+    precise = {key: value.clone() for key, value in state.items() if key not in OPENAI_EXTRAS}
     try:
         model = build_model_from_openai_state_dict(dict(state), cast_dtype=torch.float32).float()
         # The builder goes through half precision; files with more precise weights keep them.
@@ -259,7 +256,7 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], file: Path) -> Non
     import open_clip
     from safetensors.torch import save_file
 
-    state = {key: value.contiguous() for key, value in state.items() if key not in _OPENAI_EXTRAS}
+    state = {key: value.contiguous() for key, value in state.items() if key not in OPENAI_EXTRAS}
     try:
         # open_clip's conversions read a file, so they get a temporary one with only the tensors.
         with tempfile.TemporaryDirectory() as folder:

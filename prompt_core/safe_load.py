@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import re
+import sys
 import types
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,9 @@ import torch
 from torch import Tensor
 
 from prompt_core.errors import UserError
+
+# Integers that OpenAI's exported archives store with the weights; their presence identifies such a file.
+OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 # What a checkpoint of tensors needs to be rebuilt; any other global becomes an inert placeholder.
 _ALLOWED = {
@@ -22,6 +29,19 @@ _ALLOWED = {
     ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"),
     ("torch.serialization", "_get_layout"),
+}
+
+_STORAGE_TYPES = {
+    "BFloat16Storage": torch.bfloat16,
+    "BoolStorage": torch.bool,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "ShortStorage": torch.int16,
 }
 
 
@@ -91,8 +111,8 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
             state: Any = load_file(file)
         elif _is_torchscript(file):
-            archive = torch.jit.load(str(file), map_location="cpu").state_dict()
             # Tracing turns the causal mask, which every model makes itself, into a stored buffer.
+            archive = read_torchscript(file)
             state = {key: value for key, value in archive.items() if key.split(".")[-1] != "attn_mask"}
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
@@ -112,7 +132,100 @@ def _is_torchscript(file: Path) -> bool:
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:
-        return any("/code/" in member for member in archive.namelist())
+        return any("/code/" in member or member.endswith("/constants.pkl") for member in archive.namelist())
+
+
+def read_torchscript(file: Path) -> dict[str, Tensor]:
+    """The state dict of a TorchScript archive, read for its tensors alone.
+
+    ``torch.jit.load`` compiles the archive's own code and calls the ``__setstate__`` in it, which may write files. Here
+    the archive's pickle goes through a restricted unpickler, and its code is only searched for the names of parameters
+    and buffers; a module with a ``__setstate__`` of its own has no tensors by name and is left out.
+
+    Returns:
+        What the ``state_dict`` of the loaded module has, on the CPU: tensors that share a storage share it again,
+        strides and types are kept.
+
+    Raises:
+        Exception: of any type, when the archive is damaged.
+    """
+    with zipfile.ZipFile(file) as archive:
+        (pickled,) = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
+        folder = pickled.removesuffix("data.pkl")
+        if _read(archive, f"{folder}byteorder", "little") != sys.byteorder:
+            raise ValueError("its numbers are stored in the other byte order")
+        names = dict(_state_names(archive, f"{folder}code/"))
+        root = _TorchScriptUnpickler(archive, folder).load()
+    return dict(_named_tensors(root, names, ""))
+
+
+class _ScriptModule:
+    """A module of a TorchScript archive: its attributes by name, without its code."""
+
+    class_name = ""
+    attributes: dict[str, Any]
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = state if isinstance(state, dict) else {}
+
+
+class _TorchScriptUnpickler(_RestrictedUnpickler):
+    """Rebuilds modules as :class:`_ScriptModule`, and tensors as views of the archive's storages."""
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(io.BytesIO(archive.read(f"{folder}data.pkl")))
+        self._archive, self._folder = archive, folder
+        self._storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "__torch__":
+            return type(name, (_ScriptModule,), {"class_name": f"{module}.{name}"})
+        if module == "torch" and name in _STORAGE_TYPES:
+            return _STORAGE_TYPES[name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _view
+        return super().find_class(module, name)
+
+    def persistent_load(self, description: Any) -> Tensor:
+        """The storage that ``("storage", type, key, device, number of elements)`` describes, as a tensor (n,)."""
+        _, dtype, key, _, count = description
+        if key not in self._storages:
+            stored = bytearray(self._archive.read(f"{self._folder}data/{key}"))
+            if len(stored) != count * dtype.itemsize:
+                raise ValueError(f"storage {key} has {len(stored)} bytes")
+            self._storages[key] = torch.frombuffer(stored, dtype=dtype) if count else torch.empty(0, dtype=dtype)
+        return self._storages[key]
+
+
+def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    return storage.as_strided(size, stride, offset)
+
+
+def _read(archive: zipfile.ZipFile, member: str, default: str) -> str:
+    return archive.read(member).decode().strip() if member in archive.namelist() else default
+
+
+def _state_names(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, set[str]]]:
+    """For each class in the archive's code, the names of its parameters and buffers."""
+    for member in archive.namelist():
+        if not member.startswith(folder) or not member.endswith(".py"):
+            continue
+        module = member.removeprefix(folder).removesuffix(".py").replace("/", ".")
+        for found in re.finditer(
+            r"^class (\w+)\(Module\):\s+__parameters__ = \[(.*)\](?:\s+__buffers__ = \[(.*)\])?",
+            archive.read(member).decode(),
+            re.MULTILINE,
+        ):
+            name, parameters, buffers = found.groups(default="")
+            yield f"{module}.{name}", set(re.findall(r'"([^"]+)"', parameters + buffers))
+
+
+def _named_tensors(module: _ScriptModule, names: dict[str, set[str]], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for name, value in module.attributes.items():
+        if isinstance(value, _ScriptModule):
+            yield from _named_tensors(value, names, f"{prefix}{name}.")
+        elif isinstance(value, Tensor) and name in names.get(module.class_name, ()):
+            yield f"{prefix}{name}", value
 
 
 def first_sentence(error: Exception) -> str:

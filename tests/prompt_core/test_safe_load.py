@@ -7,8 +7,10 @@ import collections
 import io
 import os
 import pickle
+import re
 import subprocess
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 import torch
 
 from prompt_core import SoftPrompt, UserError
-from prompt_core.safe_load import Placeholder, load_restricted
+from prompt_core.safe_load import Placeholder, load_restricted, read_state_dict, read_torchscript
 
 TENSOR = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -146,3 +148,134 @@ def test_damaged_files(tmp_path: Path) -> None:
         load_restricted(tmp_path / "c.pt")
     with pytest.raises(UserError, match="no checkpoint file at"):
         load_restricted(tmp_path)
+
+
+class WritesWhenLoaded(torch.nn.Module):
+    """A scripted module whose ``__setstate__`` creates a file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path, self.training = path, True
+        self.text_projection = torch.nn.Parameter(TENSOR.clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.text_projection
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[torch.Tensor, str, bool]:
+        return (self.text_projection, self.path, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, str, bool]) -> None:
+        self.path, self.training = state[1], state[2]
+        self.text_projection = state[0] + torch.from_file(self.path, True, 12).reshape(3, 4)
+
+
+class Around(torch.nn.Module):
+    """Plain weights next to a part that writes."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.plain, self.part = torch.nn.Linear(4, 3), WritesWhenLoaded(path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.plain(x) + self.part(x)
+
+
+def save_script(module: torch.nn.Module, path: Path) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces the end of TorchScript
+        scripted = torch.jit.script(module)
+        torch.jit.save(scripted, path)
+    return scripted
+
+
+def load_script(path: Path) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.load(path)
+
+
+def test_code_of_torchscript_archives_does_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    save_script(WritesWhenLoaded(str(marker)), tmp_path / "alone.pt")
+    around = save_script(Around(str(marker)), tmp_path / "around.pt")
+    with pytest.raises(UserError, match=r"alone\.pt holds no state dict"):
+        read_state_dict(tmp_path / "alone.pt")
+    state = read_state_dict(tmp_path / "around.pt")
+    assert sorted(state) == ["plain.bias", "plain.weight"]
+    assert torch.equal(state["plain.weight"], around.plain.weight)
+    for file in ("alone.pt", "around.pt"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(UserError, match="could not be read as a checkpoint"):
+                load_restricted(tmp_path / file)
+    assert not marker.exists()
+    load_script(tmp_path / "alone.pt")
+    assert marker.exists(), "torch's own loader runs the code, else this test could not fail"
+
+
+class Varied(torch.nn.Module):
+    """Everything that a state dict of a TorchScript archive may hold, and what it does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(TENSOR.half())
+        self.register_buffer("count", torch.tensor(7))
+        self.register_buffer("mask", torch.tensor([True, False]), persistent=False)
+        self.register_buffer("transposed", TENSOR.T)
+        storage = torch.arange(12.0)
+        self.register_buffer("head", storage[:4])
+        self.register_buffer("every_third", storage[1::3])
+        self.register_buffer("nothing", torch.empty(0, 3, dtype=torch.float64))
+        self.first = torch.nn.Linear(4, 3).to(torch.bfloat16)
+        self.second = torch.nn.ModuleList([torch.nn.Linear(4, 3), torch.nn.Linear(3, 3)])
+        self.no_parameter, self.numbers = torch.ones(2), [1, 2]
+        self.first.bias = self.second[1].bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.no_parameter[0] + self.numbers[0]
+
+
+def test_torchscript_archives_give_what_torchs_loader_gives(tmp_path: Path) -> None:
+    save_script(Varied(), tmp_path / "a.pt")
+    expected, ours = load_script(tmp_path / "a.pt").state_dict(), read_torchscript(tmp_path / "a.pt")
+    assert "no_parameter" not in expected
+    assert ours.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(ours[key], value), key
+        assert (ours[key].dtype, ours[key].stride()) == (value.dtype, value.stride()), key
+        assert ours[key].storage_offset() == value.storage_offset(), key
+    assert ours["transposed"].stride() == (1, 4)
+    assert ours["head"].untyped_storage().data_ptr() == ours["every_third"].untyped_storage().data_ptr()
+
+
+def test_damaged_torchscript_archives(tmp_path: Path) -> None:
+    save_script(torch.nn.Linear(40, 30), tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    changes: dict[str, dict[str, bytes | None]] = {
+        "no storage": {"a/data/0": None},
+        "short storage": {"a/data/0": members["a/data/0"][:-4]},
+        "no pickle": {"a/data.pkl": None},
+        "half a pickle": {"a/data.pkl": members["a/data.pkl"][:50]},
+        "a larger view": {"a/data.pkl": members["a/data.pkl"].replace(b"K(K", b"K)K")},
+        "other byte order": {"a/byteorder": b"big"},
+    }
+    for what, changed in changes.items():
+        with zipfile.ZipFile(tmp_path / "b.pt", "w") as archive:
+            for name, content in {**members, **changed}.items():
+                if content is not None:
+                    archive.writestr(name, content)
+        with pytest.raises(UserError, match=r"b\.pt could not be read as a state dict") as caught:
+            read_state_dict(tmp_path / "b.pt")
+        assert "\n" not in str(caught.value), what
+
+
+def test_no_code_of_an_archive_is_ever_compiled() -> None:
+    root = Path(__file__).resolve().parents[2]
+    packages = ("prompt_core", "pomp_engine", "pomp_det", "pomp_seg", "pomp_lab", "tools", "datasets")
+    files = [path for package in packages for path in (root / package).rglob("*.py")]
+    assert len(files) > 150
+    compiles = re.compile(r"jit\.load\(|jit import .*\bload\b|load_openai_model")
+    assert [str(path) for path in files if compiles.search(path.read_text(encoding="utf-8"))] == []
