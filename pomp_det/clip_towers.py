@@ -168,19 +168,26 @@ class CaptionEncoder:
         return cls(node.NAME, node.PRETRAINED or None, cfg.MODEL.SYNC_CAPTION_BATCH)
 
     @torch.no_grad()
-    def __call__(self, captions: Sequence[str], device: torch.device) -> tuple[Tensor | None, int]:
+    def __call__(self, captions: Sequence[str], device: torch.device, absent: int = 0) -> tuple[Tensor | None, int]:
         """Unit-norm features (N, E) of the captions, and the row of the first of them.
 
         With ``synchronise`` every process must call this in every step, those whose batch has no caption too (with an
         empty sequence), or the others wait for ever. The features are None when no process has a caption.
+
+        Args:
+            absent: captions that a process without any would have. For the others they are rows of zeros, as published:
+                they add a constant to the loss.
         """
         features = self._encode(captions, device) if captions else None
         if not self.synchronise or comm.get_world_size() == 1:
             return features, 0
-        everyone = comm.all_gather(None if features is None else features.cpu())
-        first = sum(len(part) for part in everyone[: comm.get_rank()] if part is not None)
-        parts = [part for part in everyone if part is not None]
-        return (torch.cat(parts).to(device) if parts else None), first
+        everyone = comm.all_gather((absent, None) if features is None else (len(features), features.cpu()))
+        first = sum(rows for rows, _ in everyone[: comm.get_rank()])
+        known = next((part for _, part in everyone if part is not None), None)
+        if known is None:
+            return None, first
+        parts = [known.new_zeros(rows, known.shape[1]) if part is None else part for rows, part in everyone]
+        return torch.cat(parts).to(device), first
 
     def _encode(self, captions: Sequence[str], device: torch.device) -> Tensor:
         if self._encoder is None:

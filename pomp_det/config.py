@@ -117,7 +117,7 @@ def _add_heads(cfg: CfgNode) -> None:
     # negatives of the federated loss; "r" keeps the rare classes of a base-only LVIS run out of the box loss, be it
     # federated, sigmoid or softmax.
     node.HELD_OUT_FREQUENCIES = ""
-    node.IMAGE_LABEL_LOSS = ""  # max_size, max_score, first, min_loss or image
+    node.IMAGE_LABEL_LOSS = "max_size"  # max_size, max_score, first, min_loss or image
     node.IMAGE_LOSS_WEIGHT = 0.1
     node.WS_NUM_PROPS = 128  # proposals of an image-labelled image
     node.ADD_IMAGE_BOX = False  # append the whole image to them
@@ -128,8 +128,8 @@ def _add_heads(cfg: CfgNode) -> None:
     node.ADD_FEATURE_TO_PROP = False
     node.SOFTMAX_WEAK_LOSS = False
     node.WITH_SOFTMAX_PROP = False
-    node.CAPTION_WEIGHT = 1.0
-    node.NEG_CAP_WEIGHT = 0.125
+    node.CAPTION_WEIGHT = 1.0  # of the caption loss within the image loss
+    node.NEG_CAP_WEIGHT = 0.125  # of other images' captions, with SYNC_CAPTION_BATCH; without it 1
     node.FAST_INFERENCE = True  # own; score only what can pass; False is the plain reference
     # own; ViLD (arXiv 2104.13921): weight of the L1 distance between region embeddings and CLIP's embeddings of the
     # image regions, 0 is off; and the best proposals of each box image that it is taken over
@@ -140,8 +140,8 @@ def _add_heads(cfg: CfgNode) -> None:
     cfg.MODEL.DISTILLATION_CLIP.PRETRAINED = "openai"  # a tag or a file; empty for mini, which has its own
 
     cfg.MODEL.WITH_CAPTION = False
-    cfg.MODEL.CAP_BATCH_RATIO = 4
-    cfg.MODEL.SYNC_CAPTION_BATCH = False
+    cfg.MODEL.CAP_BATCH_RATIO = 4  # images of a caption batch for each image of a box batch
+    cfg.MODEL.SYNC_CAPTION_BATCH = False  # captions of all processes are compared with each image
     cfg.MODEL.DYNAMIC_CLASSIFIER = False
     cfg.MODEL.NUM_SAMPLE_CATS = 50
     cfg.MODEL.CAPTION_CLIP = CfgNode()  # own; the text tower of the caption loss
@@ -195,7 +195,7 @@ def _add_data(cfg: CfgNode) -> None:
     node.DATASET_RATIO = [1, 1]
     node.USE_RFS = [False, False]
     node.MULTI_DATASET_GROUPING = False
-    node.DATASET_ANN = ["box", "box"]  # box, image or captiontag for each training set
+    node.DATASET_ANN = ["box", "box"]  # box, image, caption or captiontag for each training set
     node.USE_DIFF_BS_SIZE = False
     node.DATASET_BS = [8, 32]
     node.DATASET_INPUT_SIZE = [896, 384]

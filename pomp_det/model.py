@@ -12,8 +12,9 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from pomp_det.clip_towers import CaptionEncoder, RegionEmbedder
+from pomp_det.data.mapper import ANNOTATION_KINDS
 from pomp_det.heads.distillation import Distillation, best_regions
-from pomp_det.heads.weak_batches import ANNOTATIONS, WeakTargets
+from pomp_det.heads.weak_batches import WeakTargets
 from pomp_det.heads.zero_shot import ZeroShotClassifier, same_classes
 from pomp_engine.half_precision import backbone_features
 from prompt_core.errors import UserError
@@ -39,6 +40,7 @@ class CustomRCNN(GeneralizedRCNN):
         half_precision: bool = False,
         with_image_labels: bool = False,
         caption_encoder: CaptionEncoder | None = None,
+        caption_batch_ratio: int = 4,
         region_embedder: RegionEmbedder | None = None,
         distillation_proposals: int = 32,
         **options: Any,
@@ -48,6 +50,7 @@ class CustomRCNN(GeneralizedRCNN):
             half_precision: run the backbone in half precision on a GPU, as published; the CPU stays in float32.
             with_image_labels: look at ``ann_type``.
             caption_encoder: turns captions into features; no part of the state dict.
+            caption_batch_ratio: images of a caption batch for each image of a box batch.
             region_embedder: gives the image embeddings that box batches are distilled from (ViLD, arXiv 2104.13921);
                 no part of the state dict.
             distillation_proposals: the best proposals of an image that are embedded.
@@ -57,6 +60,7 @@ class CustomRCNN(GeneralizedRCNN):
         self.half_precision = half_precision
         self.with_image_labels = with_image_labels
         self.caption_encoder = caption_encoder
+        self.caption_batch_ratio = caption_batch_ratio
         self.region_embedder = region_embedder
         self.distillation_proposals = distillation_proposals
 
@@ -67,6 +71,7 @@ class CustomRCNN(GeneralizedRCNN):
             "half_precision": cfg.FP16,
             "with_image_labels": cfg.WITH_IMAGE_LABELS,
             "caption_encoder": CaptionEncoder.from_config(cfg) if cfg.MODEL.WITH_CAPTION else None,
+            "caption_batch_ratio": cfg.MODEL.CAP_BATCH_RATIO,
             "region_embedder": _region_embedder(cfg, options["roi_heads"]),
             "distillation_proposals": cfg.MODEL.ROI_BOX_HEAD.DISTILLATION_PROPOSALS,
         }
@@ -119,10 +124,10 @@ class CustomRCNN(GeneralizedRCNN):
         if not self.with_image_labels:
             return "box"
         kinds = {example.get("ann_type", "box") for example in batched_inputs}
-        if len(kinds) > 1 or not kinds <= set(ANNOTATIONS):
+        if len(kinds) > 1 or not kinds <= set(ANNOTATION_KINDS):
             raise UserError(
-                f"a batch mixes or misnames annotations: {sorted(kinds)}; one of {', '.join(ANNOTATIONS)} is expected, "
-                "the same for the whole batch (DATALOADER.MULTI_DATASET_GROUPING True)"
+                f"a batch mixes or misnames annotations: {sorted(kinds)}; one of {', '.join(ANNOTATION_KINDS)} is "
+                "expected, the same for the whole batch (DATALOADER.MULTI_DATASET_GROUPING True)"
             )
         return kinds.pop()
 
@@ -145,7 +150,8 @@ class CustomRCNN(GeneralizedRCNN):
             if not example.get("captions"):
                 raise UserError(f"image {example.get('file_name', '?')} of a caption batch has no captions")
             texts.append(example["captions"][int(torch.randint(len(example["captions"]), ()))])
-        return self.caption_encoder(texts, self.device)
+        absent = len(batched_inputs) * (self.caption_batch_ratio if kind == "box" else 1)
+        return self.caption_encoder(texts, self.device, absent)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         self._log_checkpoint_classes(state_dict, prefix)

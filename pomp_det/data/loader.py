@@ -52,6 +52,12 @@ def training_records(cfg: CfgNode) -> tuple[Records, list[int]]:
                 _check_masks(name, records_of_set, cfg.INPUT.MASK_FORMAT)
         elif any("pos_category_ids" not in record for record in records_of_set[:1]):
             raise UserError(f"data set {name!r} has no image labels; DATALOADER.DATASET_ANN says {kind!r} for it")
+        elif kind.startswith("caption"):
+            bare = next((record["image_id"] for record in records_of_set if not record.get("captions")), None)
+            if bare is not None:
+                raise UserError(
+                    f"data set {name!r} has no captions for image {bare}; DATALOADER.DATASET_ANN says {kind!r} for it"
+                )
         if not records_of_set:
             raise UserError(f"data set {name!r} has no images to train on")
         if classes is not None and list(metadata.thing_classes) != classes:

@@ -17,7 +17,8 @@ from fvcore.transforms.transform import CropTransform, Transform
 from pomp_engine.data.photos import read_record_photo
 from prompt_core.errors import UserError, nearest
 
-ANNOTATION_KINDS = ("box", "image", "captiontag")
+# Boxes; classes of the image; captions; captions and the classes that they name.
+ANNOTATION_KINDS = ("box", "image", "caption", "captiontag")
 
 
 class MixedDatasetMapper(DatasetMapper):
@@ -25,9 +26,9 @@ class MixedDatasetMapper(DatasetMapper):
 
     A record's ``dataset_source`` picks augmentations and annotation kind. An example has Detectron2's keys and
 
-    - ``ann_type``: ``box``, ``image`` or ``captiontag``;
+    - ``ann_type``: one of :data:`ANNOTATION_KINDS`;
     - ``pos_category_ids``: class indices that are in the image (empty for boxes);
-    - ``captions``: texts, for ``captiontag``;
+    - ``captions``: texts, where the record has them;
     - ``dataset_source``: number of the data set.
 
     Examples of image labels carry ``instances`` without any instance.
@@ -104,7 +105,7 @@ def annotation_kinds(cfg: CfgNode) -> list[str]:
     """Kind of annotation of each training set: ``DATASET_ANN`` with ``WITH_IMAGE_LABELS``, else boxes.
 
     Raises:
-        UserError: for an unknown kind, or too few of them.
+        UserError: for an unknown kind, too few of them, or captions that nothing would learn from.
     """
     count = len(cfg.DATASETS.TRAIN)
     kinds = list(cfg.DATALOADER.DATASET_ANN) if cfg.WITH_IMAGE_LABELS else ["box"] * count
@@ -115,6 +116,8 @@ def annotation_kinds(cfg: CfgNode) -> list[str]:
                 f"DATALOADER.DATASET_ANN has {kind!r}; expected {', '.join(ANNOTATION_KINDS)}"
                 f"{nearest(kind, ANNOTATION_KINDS)}"
             )
+        if kind.startswith("caption") and not cfg.MODEL.WITH_CAPTION:
+            raise UserError(f"DATALOADER.DATASET_ANN has {kind!r}, and MODEL.WITH_CAPTION is False; set it to True")
     return kinds[:count]
 
 

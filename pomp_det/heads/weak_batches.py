@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from prompt_core.errors import UserError
 
-ANNOTATIONS = ("box", "image", "caption", "captiontag")  # as DATALOADER.DATASET_ANN names them
-
 
 class WeakOptions(NamedTuple):
     """Options of image-labelled batches.
@@ -26,7 +24,7 @@ class WeakOptions(NamedTuple):
         image_box_size: its sides as a fraction of the image's.
         with_labels: batches may carry labels, so every batch reports ``image_loss``.
         with_captions: batches may carry captions, so every batch reports ``caption_loss``.
-        caption_weight: of the caption loss.
+        caption_weight: of the caption loss in the sum of all losses.
         negative_weight: of other images' captions in it.
     """
 
@@ -44,8 +42,8 @@ class WeakOptions(NamedTuple):
         node = cfg.MODEL.ROI_BOX_HEAD
         if cfg.MODEL.WITH_CAPTION and not node.ADD_IMAGE_BOX:
             raise UserError("MODEL.WITH_CAPTION compares captions with the whole image; set ROI_BOX_HEAD.ADD_IMAGE_BOX")
-        if cfg.WITH_IMAGE_LABELS and not (node.IMAGE_LABEL_LOSS and node.USE_ZEROSHOT_CLS):
-            raise UserError("WITH_IMAGE_LABELS needs ROI_BOX_HEAD.IMAGE_LABEL_LOSS and USE_ZEROSHOT_CLS")
+        if cfg.WITH_IMAGE_LABELS and not node.USE_ZEROSHOT_CLS:
+            raise UserError("WITH_IMAGE_LABELS needs ROI_BOX_HEAD.USE_ZEROSHOT_CLS")
         if node.IMAGE_LABEL_LOSS == "image" and not node.ADD_IMAGE_BOX:
             raise UserError("ROI_BOX_HEAD.IMAGE_LABEL_LOSS image takes the appended whole-image box; set ADD_IMAGE_BOX")
         for key in ("ADD_FEATURE_TO_PROP", "SOFTMAX_WEAK_LOSS", "WITH_SOFTMAX_PROP"):
@@ -59,8 +57,10 @@ class WeakOptions(NamedTuple):
             node.IMAGE_BOX_SIZE,
             cfg.WITH_IMAGE_LABELS,
             cfg.MODEL.WITH_CAPTION,
-            node.CAPTION_WEIGHT,
-            node.NEG_CAP_WEIGHT,
+            # As in Detic's code, where the caption loss is a part of the image loss, and other captions have a weight
+            # of their own only when all processes share theirs.
+            node.CAPTION_WEIGHT * node.IMAGE_LOSS_WEIGHT,
+            node.NEG_CAP_WEIGHT if cfg.MODEL.SYNC_CAPTION_BATCH else 1.0,
         )
 
 
@@ -70,7 +70,8 @@ class WeakTargets(NamedTuple):
     Attributes:
         kind: ``image``, ``caption`` or ``captiontag``.
         labels: class ids of each image.
-        captions: (N, E) features of the captions of all processes, or None.
+        captions: (N, E) features of the captions of all processes, or None; see
+            :class:`pomp_det.clip_towers.CaptionEncoder`.
         first_caption: the row of this process's first image in it.
     """
 
@@ -100,17 +101,17 @@ def top_proposals(proposals: Sequence[Instances], options: WeakOptions) -> list[
     return result
 
 
-def caption_loss(logits: Tensor, first: int, negative_weight: float) -> Tensor:
-    """Binary cross-entropy of whole-image logits (B, N) against the captions of a batch, averaged over images.
+def caption_loss(logits: Tensor, own: Tensor, negative_weight: float) -> Tensor:
+    """Binary cross-entropy of whole-image logits (B, N) against the captions of a batch, summed.
 
-    Image b goes with caption ``first + b``; other captions count ``negative_weight``. Source: Detic, arXiv 2201.02605,
-    section 4.3.
+    Source: Detic, arXiv 2201.02605, section 4.3.
+
+    Args:
+        own: (B,) each image's caption; the others count ``negative_weight``.
     """
-    target = torch.zeros_like(logits)
-    rows = torch.arange(len(logits), device=logits.device)
-    target[rows, rows + first] = 1
+    target = F.one_hot(own, logits.shape[1]).to(logits.dtype)
     weight = target + (1 - target) * negative_weight
-    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / max(len(logits), 1)
+    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
 
 
 def weak_losses(
@@ -132,9 +133,10 @@ def weak_losses(
         losses["caption_loss"] = predictions[0].sum() * 0
     if options.with_captions and targets.kind != "image" and targets.captions is not None:
         counts = torch.tensor([len(image) for image in proposals], device=box_features.device)
-        whole_images = box_features[counts.cumsum(0) - 1].flatten(start_dim=1)  # (B, D)
+        present = counts.nonzero().squeeze(1)  # images that a stage left without any box have no loss
+        whole_images = box_features[counts.cumsum(0)[present] - 1].flatten(start_dim=1)  # (B, D)
         logits = predictor.cls_score(whole_images, targets.captions)  # (B, N)
-        loss = caption_loss(logits, targets.first_caption, options.negative_weight)
+        loss = caption_loss(logits, present + targets.first_caption, options.negative_weight) / len(proposals)
         losses["caption_loss"] = options.caption_weight * loss
     return losses
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from pomp_det.heads.class_counts import ClassCounts
 from pomp_det.heads.class_losses import federated_classes, sigmoid_loss
 from pomp_det.heads.image_labels import image_label_loss
-from pomp_det.heads.weak_batches import WeakOptions, caption_loss, top_proposals
+from pomp_det.heads.weak_batches import WeakOptions, top_proposals
 from pomp_det.proposals.decode import select_proposals
 from pomp_det.proposals.losses import heatmap_focal_loss, side_distance_loss
 from prompt_core import UserError
@@ -182,108 +179,6 @@ def test_whole_image_box_comes_last() -> None:
     assert proposals.proposal_boxes.tensor[0, 0] == -5
 
 
-def test_caption_loss_weighs_other_captions() -> None:
-    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]])
-    expected = 0.0
-    for row, true_column in ((0, 1), (1, 2)):  # the captions of this process begin at row 1
-        for column in range(3):
-            weight = 1.0 if column == true_column else 0.25
-            sign = -1 if column == true_column else 1
-            expected += weight * float(F.softplus(sign * logits[row, column])) / 2
-    torch.testing.assert_close(caption_loss(logits, 1, 0.25), torch.tensor(expected))
-
-
-def test_every_caption_of_an_image_is_drawn(make_tiny: Callable[..., Any], photo: torch.Tensor) -> None:
-    changed = {
-        "WITH_IMAGE_LABELS": True,
-        "MODEL.WITH_CAPTION": True,
-        "MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS": "max_size",
-        "MODEL.ROI_BOX_HEAD.ADD_IMAGE_BOX": True,
-    }
-    model = make_tiny(changed).train()
-    drawn: list[str] = []
-
-    def encode(texts: list[str], device: torch.device) -> Any:
-        drawn.extend(texts)
-        return (torch.ones(len(texts), 24) if texts else None), 0
-
-    model.caption_encoder = encode
-    record = {"image": photo, "instances": example(classes=0), "ann_type": "captiontag", "pos_category_ids": [1]}
-    with EventStorage(0):
-        for _ in range(12):
-            losses = model([record | {"captions": ["one", "two"]}])
-        assert set(drawn) == {"one", "two"}
-        assert all(losses[f"caption_loss_stage{stage}"] > 0 for stage in range(3))
-        drawn.clear()
-        box = model([record | {"instances": example(), "ann_type": "box"}])
-        image = model([record | {"ann_type": "image"}])
-        assert drawn == []
-        assert set(box) == set(image) == set(losses)
-        assert box["caption_loss_stage0"] == image["caption_loss_stage0"] == 0
-        with pytest.raises(UserError, match="of a caption batch has no captions"):
-            model([record])
-
-
-CAPTIONS_OF_TWO = """
-import os
-import pathlib
-import sys
-import time
-import prompt_core.clip
-import prompt_core.text.encoder
-import torch
-from detectron2.utils import comm
-from pomp_det.clip_towers import CaptionEncoder
-
-class Texts:
-    def encode_texts(self, texts):
-        return torch.tensor([[float(len(text))] for text in texts])
-
-rank = int(sys.argv[2])
-torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)
-comm.create_local_process_group(2)
-prompt_core.clip.load_clip = lambda *arguments: None
-prompt_core.text.encoder.PromptedTextEncoder = lambda clip: Texts()
-encoder = CaptionEncoder("mini", None, synchronise=True)
-cpu = torch.device("cpu")
-for texts, expected in (
-    (([], ["a", "bb"]), [1, 2]),
-    ((["aaa"], ["a", "bb"]), [3, 1, 2]),
-    (([], []), None),
-):
-    features, first = encoder(texts[rank], cpu)
-    assert (features is None) if expected is None else features[:, 0].tolist() == expected
-    assert first == (len(texts[0]) if rank else 0)
-# A process that leaves closes its connections, from which the other may still be reading.
-done = [pathlib.Path(f"{sys.argv[1]}.{each}") for each in range(2)]
-done[rank].touch()
-limit = time.monotonic() + 60
-while not all(path.exists() for path in done) and time.monotonic() < limit:
-    time.sleep(0.02)
-torch.distributed.destroy_process_group()
-os._exit(0)  # gloo's threads abort one of ten processes in the interpreter's last steps
-"""
-
-
-def test_processes_share_captions_whatever_their_batches(tmp_path: Path) -> None:
-    """One process draws boxes while another draws captions: neither may wait for ever."""
-    script = tmp_path / "script.py"
-    script.write_text(CAPTIONS_OF_TWO, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path / "store"), str(rank)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in started:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-
-
 def test_focal_loss_by_hand() -> None:
     logits, target = torch.tensor([0.0, 2.0, -1.0, 3.0]), torch.tensor([1.0, 0.5, 0.0, 0.0])
     positive, negative = heatmap_focal_loss(logits, target, torch.tensor([0, 0]), 0.25, 4, 2, 1e-4, 0.9)
@@ -340,7 +235,7 @@ def test_scores_of_rpn_do_not_mix() -> None:
     ("changed", "message"),
     [
         ({"MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS": "largest"}, "IMAGE_LABEL_LOSS is 'largest'; expected one of max_size"),
-        ({"WITH_IMAGE_LABELS": True}, "needs ROI_BOX_HEAD.IMAGE_LABEL_LOSS"),
+        ({"WITH_IMAGE_LABELS": True, "MODEL.ROI_BOX_HEAD.USE_ZEROSHOT_CLS": False}, "needs ROI_BOX_HEAD.USE_ZEROSHOT"),
         ({"MODEL.WITH_CAPTION": True}, "set ROI_BOX_HEAD.ADD_IMAGE_BOX"),
         ({"MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS": "image"}, "set ADD_IMAGE_BOX"),
         ({"MODEL.ROI_BOX_HEAD.MAX_SIZE_SKIPS": "none"}, "MAX_SIZE_SKIPS is 'none'"),

@@ -115,7 +115,7 @@ def test_c4_detector_trains_and_detects(
     assert model.roi_heads.box_predictor.cls_score.linear.weight.grad.abs().sum() > 0
     if "caption" in name:
         rows = torch.randn(2, 512, generator=torch.Generator().manual_seed(0))
-        monkeypatch.setattr(model, "caption_encoder", lambda captions, device: (rows, 1))
+        monkeypatch.setattr(model, "caption_encoder", lambda captions, device, absent: (rows, 1))
         batch[0].update(ann_type="captiontag", pos_category_ids=[3, 7], captions=["a cat on a mat"])
         with EventStorage(0):
             weak = model(batch)
