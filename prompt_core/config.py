@@ -60,6 +60,8 @@ def default_config() -> CfgNode:
     cfg.LOSS.NUM_CLASSES = 1000  # K: the image's own class and K - 1 sampled ones; 0 for the full softmax
     cfg.LOSS.CORRECTION = "log10"  # log10 (published code), ln, a number, or none
     cfg.LOSS.REJECT = "name"  # name: classes that share the image's class name; id: the image's own class only
+    cfg.LOSS.DRAWS = "batch"  # batch: one draw for all images of a step; per_group: one for each GROUP of them
+    cfg.LOSS.GROUP = 32  # images, before views; the published batch of a GPU
     cfg.LOSS.SAMPLER = "uniform"  # uniform, frequency, hard
     cfg.LOSS.HARD_REFRESH = 50  # steps between two encodings of all classes for the hard sampler
     cfg.LOSS.CHUNK = 0  # classes per pass, to bound memory; 0 for all at once

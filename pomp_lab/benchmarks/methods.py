@@ -19,8 +19,8 @@ from prompt_core.errors import UserError
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import build_method, method_class
 from prompt_core.negatives import UniformSampler
-from prompt_core.training.loop import method_step
 from prompt_core.training.recipe import learning_settings
+from prompt_core.training.step import method_step
 from prompt_core.vocabulary import Vocabulary
 
 LONG = 30.0  # seconds of a step for which the warm-up is negligible

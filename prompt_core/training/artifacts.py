@@ -16,8 +16,9 @@ from prompt_core.methods.base import Method
 from prompt_core.methods.registry import method_file_metadata
 from prompt_core.safe_load import load_restricted
 from prompt_core.training.data import TrainingData
-from prompt_core.training.loop import LearningSettings, LearningState
+from prompt_core.training.loop import LearningState
 from prompt_core.training.selection import Selection
+from prompt_core.training.step import LearningSettings
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prompt_core.training.loop import LearningSettings, LearningState, StepReport
+from prompt_core.training.loop import LearningState, StepReport
+from prompt_core.training.step import LearningSettings
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

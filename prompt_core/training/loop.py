@@ -1,4 +1,4 @@
-"""Learning a method: a loop that a killed process resumes bit for bit, and one step as a pure function.
+"""Learning a method: a loop that a killed process resumes bit for bit.
 
 Everything random in a step depends only on the seed, the epoch and the step, so the state to resume from is what is
 learned, its momentum and two counters.
@@ -13,35 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompt_core.errors import UserError
-from prompt_core.losses import Correction, full_softmax_logits, local_contrast_logits
 from prompt_core.methods.base import Method, seeded
 from prompt_core.negatives import ClassSampler, HardSampler
 from prompt_core.training.batches import Batches
+from prompt_core.training.step import LearningSettings, method_step
 from prompt_core.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class LearningSettings:
-    """Settings of the loop; the defaults are those of POMP's trainer: SGD, a warm-up epoch, cosine per epoch."""
-
-    num_classes: int = 1000  # K; 0 for the full softmax
-    correction: Correction = "log10"
-    reject: str = "name"
-    chunk_size: int | None = None
-    epochs: int = 20
-    batch: int = 32
-    views: int = 4
-    learning_rate: float = 0.002
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warmup_epochs: int = 1
-    warmup_learning_rate: float = 1e-5
-    hard_refresh: int = 50
-    seed: int = 42
 
 
 class BestEpoch(TypedDict):
@@ -164,6 +143,7 @@ def learn(
                 return
             generator = _generator(settings.seed, "step", epoch, step)
             inputs, labels = batches.batch(order[step * batch : (step + 1) * batch], epoch, generator)
+            views = len(labels) // batch
             inputs, labels = inputs.to(method.device), labels.to(method.device)
             if step + 1 < steps:
                 batches.expect(order[(step + 1) * batch : (step + 2) * batch], epoch)
@@ -173,7 +153,7 @@ def learn(
 
             method.train()
             with seeded(_seed(settings.seed, "noise", epoch, step)):
-                loss, right = method_step(method, vocabulary, inputs, labels, settings, sampler, generator)
+                loss, right = method_step(method, vocabulary, inputs, labels, settings, sampler, generator, views)
             if not bool(torch.isfinite(loss)):
                 raise UserError(
                     f"the loss is {float(loss.detach())} at epoch {epoch + 1}, step {step + 1}; "
@@ -189,64 +169,6 @@ def learn(
             state.optimizer = optimizer.state_dict()
             state.count(float(loss.detach()), int(right.sum()), len(labels))
             yield state.report(steps, batch, rates[epoch])
-
-
-def method_step(
-    method: Method,
-    vocabulary: Vocabulary,
-    inputs: Tensor,
-    labels: Tensor,
-    settings: LearningSettings,
-    sampler: ClassSampler,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Loss of a batch, and which images are classified correctly among the classes of the loss.
-
-    Args:
-        inputs: (B, ...) as ``method.reads`` says.
-        labels: (B,) rows of ``vocabulary``.
-
-    Returns:
-        scalar loss with a graph to what is learned, and (B,) booleans.
-    """
-    images = method.image_features(inputs)  # (B, E)
-    groups = torch.from_numpy(vocabulary.name_groups).to(images.device) if settings.reject == "name" else None
-    sampled = 0 < settings.num_classes < len(vocabulary)
-    rows: Tensor | None = None
-    place = labels  # (B,) index of each image's class among the encoded ones
-    if sampled:
-        drawn, log_inclusion = sampler(settings.num_classes - 1, generator, images)
-        negative_ids = drawn.to(images.device)  # (K - 1,)
-        weights = None if log_inclusion is None else log_inclusion.to(images.device)
-        rows, places = torch.unique(torch.cat([labels, negative_ids]), return_inverse=True)
-        place, negative_places = places[: len(labels)], places[len(labels) :]
-    classes = method.class_features(vocabulary, rows, images, settings.chunk_size).to(images.dtype)
-
-    def contrast(images: Tensor, classes: Tensor, labels: Tensor, place: Tensor) -> Tensor:
-        if not sampled:
-            return full_softmax_logits(images, classes, labels, method.logit_scale, groups)  # (B, N)
-        return local_contrast_logits(  # (B, K)
-            images,
-            classes[place],
-            classes[negative_places],
-            labels,
-            negative_ids,
-            len(vocabulary),
-            method.logit_scale,
-            settings.correction,
-            groups,
-            weights,
-        )
-
-    if method.conditional:
-        of_each = zip(images.split(1), classes, labels.split(1), place.split(1), strict=True)
-        logits = torch.cat([contrast(*image) for image in of_each])
-    else:
-        logits = contrast(images, classes, labels, place)
-    target = torch.zeros_like(labels) if sampled else labels
-    loss = F.cross_entropy(logits, target)
-    term = method.regulariser(vocabulary, rows, classes, generator)
-    return loss if term is None else loss + term, logits.argmax(dim=1) == target
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

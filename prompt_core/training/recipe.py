@@ -35,8 +35,9 @@ from prompt_core.training.artifacts import (
 )
 from prompt_core.training.data import TrainingData, load_training_data, training_images
 from prompt_core.training.display import display, tensorboard
-from prompt_core.training.loop import LearningSettings, LearningState, learn
+from prompt_core.training.loop import LearningState, learn
 from prompt_core.training.selection import LAST, keep_best, open_selection
+from prompt_core.training.step import DRAWS, LearningSettings
 from prompt_core.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
@@ -196,11 +197,20 @@ LEARNING: dict[LearnedBy, Learning] = {
 
 
 def learning_settings(cfg: CfgNode) -> LearningSettings:
-    """The loop's settings from a configuration."""
+    """The settings of a step and of the loop from a configuration.
+
+    Raises:
+        UserError: a value that is not known, or groups of images that do not divide the batch.
+    """
+    draws, group = one_of(cfg, "LOSS.DRAWS", DRAWS), cfg.LOSS.GROUP
+    if draws == "per_group" and (group < 1 or cfg.OPTIM.BATCH % group):
+        raise UserError(f"LOSS.GROUP is {group}; expected a divisor of OPTIM.BATCH {cfg.OPTIM.BATCH}")
     return LearningSettings(
         num_classes=cfg.LOSS.NUM_CLASSES,
         correction=correction_of(cfg),
         reject=one_of(cfg, "LOSS.REJECT", ("name", "id")),
+        draws=draws,
+        group=group,
         chunk_size=cfg.LOSS.CHUNK or None,
         epochs=cfg.OPTIM.EPOCHS,
         batch=cfg.OPTIM.BATCH,
@@ -245,6 +255,8 @@ def what_decides(settings: LearningSettings, cfg: CfgNode, method: Method, data:
     }
     if cfg.OPTIM.CLIP_GRAD_NORM:
         decides["clip_grad_norm"] = cfg.OPTIM.CLIP_GRAD_NORM
+    if settings.draws == "batch":  # all that older states know
+        del decides["draws"], decides["group"]
     if method.reads == "images":
         augment = cfg.AUGMENT
         decides["augment"] = [bool(augment.STORED_VIEWS), augment.RAND_AUGMENT, list(augment.SCALE), data.source]

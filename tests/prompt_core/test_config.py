@@ -23,6 +23,7 @@ def test_published_settings_are_the_defaults() -> None:
     cfg = load_config(ROOT / "configs/prompt/imagenet21k_vitb16.yaml")
     assert (cfg.LOSS.NUM_CLASSES, cfg.PROMPT.N_CTX, cfg.DATA.SHOTS, cfg.OPTIM.EPOCHS) == (1000, 16, 16, 20)
     assert (cfg.OPTIM.LR, cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY, cfg.AUGMENT.VIEWS) == (0.002, 0.9, 5e-4, 4)
+    assert (cfg.LOSS.REJECT, cfg.LOSS.DRAWS, cfg.LOSS.GROUP, cfg.OPTIM.BATCH) == ("id", "per_group", 32, 8 * 32)
     sibling = load_config(ROOT / "configs/prompt/imagenet21k_vitb16_ep5_ctx4.yaml")
     assert (sibling.PROMPT.N_CTX, sibling.OPTIM.EPOCHS, sibling.LOSS.NUM_CLASSES) == (4, 5, 1000)
 

@@ -15,7 +15,8 @@ from prompt_core.clip import Clip
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import load_method, method_file_metadata
 from prompt_core.training.artifacts import load_state, save_state
-from prompt_core.training.loop import LearningSettings, LearningState, learn, method_step
+from prompt_core.training.loop import LearningState, learn
+from prompt_core.training.step import LearningSettings, method_step
 from prompt_core.vocabulary import Vocabulary
 
 LEARNED = {

@@ -19,7 +19,8 @@ from prompt_core.methods.base import Method, seeded
 from prompt_core.methods.registry import METHODS, build_method, load_method
 from prompt_core.methods.templates import TemplateFeatures
 from prompt_core.training.artifacts import load_state, save_state
-from prompt_core.training.loop import LearningSettings, LearningState, learn
+from prompt_core.training.loop import LearningState, learn
+from prompt_core.training.step import LearningSettings
 from prompt_core.vocabulary import Vocabulary
 
 Make = Callable[..., Any]

@@ -16,7 +16,7 @@ from prompt_core import UniformSampler, UserError
 from prompt_core.clip import Clip
 from prompt_core.methods.linear_probe import LinearProbe
 from prompt_core.methods.logistic_regression import COARSE, LogisticRegression, Search, search_strength
-from prompt_core.training.loop import LearningSettings, method_step
+from prompt_core.training.step import LearningSettings, method_step
 from prompt_core.vocabulary import Vocabulary
 
 

@@ -1,8 +1,8 @@
-"""Learning: schedule, step against hand-written loss, bit-identical resume, settings that are refused."""
+"""Learning: schedule, bit-identical resume, settings that are refused."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +15,8 @@ from prompt_core.clip import Clip
 from prompt_core.methods.soft_prompt import SoftPromptMethod
 from prompt_core.training.artifacts import load_state, save_state
 from prompt_core.training.batches import FeatureBatches
-from prompt_core.training.loop import LearningSettings, LearningState, epoch_learning_rates, learn, method_step
+from prompt_core.training.loop import LearningState, epoch_learning_rates, learn
+from prompt_core.training.step import LearningSettings
 
 NAMES = ["cat", "dog", "red fox", "crane", "crane", "oak tree", "old man of the woods", "cap"]
 
@@ -35,49 +36,6 @@ def test_learning_rates_are_the_published_ones() -> None:
     twenty = epoch_learning_rates(20)
     assert twenty[:4] == pytest.approx([1e-5, 0.002, 0.001988, 0.001951], abs=5e-7)
     assert twenty[-2:] == pytest.approx([0.000109, 0.000049], abs=5e-7)
-
-
-@pytest.mark.parametrize("reject", ["name", "id"])
-def test_step_is_the_sampled_loss_written_out(encoder: PromptedTextEncoder, reject: str) -> None:
-    vocabulary = Vocabulary(NAMES, ids=list(range(len(NAMES))))
-    prompt = SoftPrompt.random(32, 3, std=0.5)
-    images, labels = unit(3, 24), torch.tensor([3, 0, 3])
-    settings = LearningSettings(num_classes=6, reject=reject, correction="ln")
-
-    class Fixed:
-        def __call__(self, count: int, generator: torch.Generator, image_features: Any = None) -> Any:
-            assert count == 5
-            return torch.tensor([4, 3, 1, 2, 7]), None
-
-    method = SoftPromptMethod.around(encoder, prompt)
-    loss, right = method_step(method, vocabulary, images, labels, settings, Fixed(), torch.Generator().manual_seed(0))
-    features = encoder(prompt, NAMES).detach()
-    scale = encoder.clip.logit_scale
-    expected, hits = [], []
-    for image, label in zip(images, labels.tolist(), strict=True):
-        namesakes = [row for row, name in enumerate(NAMES) if name == NAMES[label]] if reject == "name" else [label]
-        others = [row for row in (4, 3, 1, 2, 7) if row not in namesakes]
-        margin = math.log((len(NAMES) - len(namesakes)) / len(others))
-        positive = scale * float(image @ features[label])
-        negatives = [scale * float(image @ features[row]) + margin for row in others]
-        expected.append(math.log(sum(math.exp(value - positive) for value in [positive, *negatives])))
-        hits.append(all(positive > value for value in negatives))
-    assert float(loss.detach()) == pytest.approx(sum(expected) / 3, rel=1e-4)
-    assert right.tolist() == hits
-
-
-def test_all_classes_sampled_is_the_full_softmax(encoder: PromptedTextEncoder) -> None:
-    vocabulary = Vocabulary(NAMES, ids=list(range(len(NAMES))))
-    prompt = SoftPrompt.random(32, 3, std=0.5)
-    images, labels = unit(4, 24), torch.tensor([0, 1, 2, 5])
-    losses = []
-    for count in (0, len(NAMES)):
-        settings = LearningSettings(num_classes=count, correction="ln")
-        method = SoftPromptMethod.around(encoder, prompt)
-        loss, _ = method_step(method, vocabulary, images, labels, settings, UniformSampler(8), torch.Generator())
-        losses.append((loss, torch.autograd.grad(loss, prompt.context)[0]))
-    torch.testing.assert_close(losses[0][0], losses[1][0])
-    torch.testing.assert_close(losses[0][1], losses[1][1], atol=1e-5, rtol=1e-4)
 
 
 def run(
@@ -123,6 +81,7 @@ def run(
 
 
 SETTINGS = LearningSettings(num_classes=4, epochs=3, batch=10, views=2, learning_rate=0.02, hard_refresh=3)
+PER_GROUP = dataclasses.replace(SETTINGS, draws="per_group", group=5)
 
 
 def test_learning_lowers_the_loss(encoder: PromptedTextEncoder) -> None:
@@ -134,11 +93,12 @@ def test_learning_lowers_the_loss(encoder: PromptedTextEncoder) -> None:
 
 
 @pytest.mark.parametrize("interrupt", [1, 4, 7])  # within an epoch, at its end, in the middle of the second
-@pytest.mark.parametrize("kind", ["uniform", "hard", "class_specific"])
+@pytest.mark.parametrize("kind", ["uniform", "per_group", "hard", "class_specific"])
 def test_resumed_run_is_bit_identical(encoder: PromptedTextEncoder, tmp_path: Any, interrupt: int, kind: str) -> None:
     options = {"hard": kind == "hard", "class_specific": kind == "class_specific"}
-    whole, state = run(encoder, SETTINGS, **options)
-    resumed, other = run(encoder, SETTINGS, **options, interrupt=interrupt, path=tmp_path / "state.pt")
+    settings = PER_GROUP if kind == "per_group" else SETTINGS
+    whole, state = run(encoder, settings, **options)
+    resumed, other = run(encoder, settings, **options, interrupt=interrupt, path=tmp_path / "state.pt")
     assert torch.equal(whole.context, resumed.context)
     assert state.history == other.history
     assert not torch.equal(whole.context, SoftPrompt.random(32, 4, seed=SETTINGS.seed).context)
@@ -150,6 +110,9 @@ def test_seed_decides(encoder: PromptedTextEncoder) -> None:
     other, _ = run(encoder, LearningSettings(**{**vars(SETTINGS), "seed": 7}))
     assert torch.equal(first.context, again.context)
     assert not torch.equal(first.context, other.context)
+    grouped, again = (run(encoder, PER_GROUP)[0] for _ in range(2))
+    assert torch.equal(grouped.context, again.context)
+    assert not torch.equal(grouped.context, first.context), "the draws of the groups differ"
 
 
 def test_state_of_other_settings_is_refused(tmp_path: Any) -> None:
