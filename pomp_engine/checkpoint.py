@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from pomp_engine.backbones.efficientnet_lite import EfficientNetStages, backbone_weights
-from prompt_core.errors import UserError
+from pomp_engine.weight_pickles import check_state_dict, read_pickle
+from prompt_core.errors import UserError, nearest
 from prompt_core.files import atomic_path, write_text
-from prompt_core.safe_load import load_restricted
+from prompt_core.safe_load import first_sentence, load_restricted
 
 logger = logging.getLogger(__name__)
 
-PACKAGE = "package://"
-
-# What a pickle of NumPy arrays needs; published backbone files hold nothing else.
-_ARRAY_PARTS = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("collections", "OrderedDict"),
-    ("_codecs", "encode"),
-}
+PACKAGE, TIMM = "package://", "timm://"
 
 
 class ModelCheckpointer(DetectionCheckpointer):
@@ -69,13 +55,17 @@ class ModelCheckpointer(DetectionCheckpointer):
         write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def load(self, path: str, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Load a file, an address that Detectron2 knows, or ``package://PACKAGE/FILE`` inside an installed package.
+        """Load a file, or an address.
+
+        Addresses are those that Detectron2 knows, ``package://PACKAGE/FILE`` inside an installed package, and
+        ``timm://NAME`` of weights that timm lists.
 
         Raises:
-            UserError: when the file is absent or damaged.
+            UserError: when the file is absent or damaged, or cannot be fetched.
         """
-        if str(path).startswith(PACKAGE):
-            path = str(packaged_file(str(path)))
+        for prefix, find in ((PACKAGE, packaged_file), (TIMM, timm_file)):
+            if str(path).startswith(prefix):
+                path = str(find(str(path)))
         # Detectron2 takes options after a question mark.
         if path and "://" not in str(path) and not Path(str(path).partition("?")[0]).is_file():
             raise UserError(f"weights {path} do not exist; set MODEL.WEIGHTS to a checkpoint, or leave it empty")
@@ -84,9 +74,7 @@ class ModelCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         suffix = Path(filename).suffix
         if suffix == ".pkl":
-            return _read_pickle(filename)
-        if suffix == ".pyth":
-            return super()._load_file(filename)
+            return read_pickle(filename)
         if suffix == ".safetensors":
             from safetensors import SafetensorError
             from safetensors.torch import load_file
@@ -101,14 +89,10 @@ class ModelCheckpointer(DetectionCheckpointer):
             raise UserError(f"weights {filename} hold a {type(loaded).__name__}; a state dict is expected")
         query = getattr(self._parsed_url_during_load, "query", "")
         heuristics = {"matching_heuristics": True} if query == "matching_heuristics=True" else {}
-        # timm's and other classification training keeps its weights as "state_dict".
-        state = loaded.get("model", loaded.get("state_dict", loaded))
-        if not isinstance(state, Mapping) or not state:
-            raise UserError(f"weights {filename} hold no state dict")
-        strays = [key for key, value in state.items() if not isinstance(value, (torch.Tensor, np.ndarray))]
-        if strays:
-            raise UserError(f"weights {filename}: {strays[0]!r} is not a tensor; a state dict is expected")
-        return (dict(loaded) if "model" in loaded else {"model": dict(state)}) | heuristics
+        # Training of classifiers keeps its weights as "state_dict" (timm), pycls as "model_state".
+        state = next((loaded[key] for key in ("model", "state_dict", "model_state") if key in loaded), loaded)
+        state = check_state_dict(state, filename)
+        return (dict(loaded) if "model" in loaded else {"model": state}) | heuristics
 
     def _load_model(self, checkpoint: Any) -> Any:
         state = checkpoint["model"] = dict(checkpoint["model"])
@@ -138,11 +122,13 @@ class ModelCheckpointer(DetectionCheckpointer):
         return []
 
     def _backbone_only(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Published EfficientNets under the model's keys; others are matched by the endings of their keys."""
-        modules = self.model.named_modules()
-        place = next((name for name, module in modules if isinstance(module, EfficientNetStages)), None)
-        translated = None if place is None else backbone_weights(state, place)
-        return {"model": state, "matching_heuristics": True} if translated is None else {"model": translated}
+        """A classifier's weights under the model's keys, by its backbone, else matched by the endings of their keys."""
+        for name, module in self.model.named_modules():
+            translate = getattr(module, "from_classifier", None)
+            weights = None if translate is None else translate(state)
+            if weights is not None:
+                return {"model": {f"{name}.{key}" if name else key: value for key, value in weights.items()}}
+        return {"model": state, "matching_heuristics": True}
 
 
 def packaged_file(address: str) -> Path:
@@ -163,26 +149,24 @@ def packaged_file(address: str) -> Path:
     return file
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ARRAY_PARTS:
-            raise UserError(f"this file asks for {module}.{name}; only arrays are read from a .pkl")
-        return super().find_class(module, name)
+def timm_file(address: str) -> Path:
+    """The file of weights that ``timm://NAME`` names, such as ``timm://resnet18.tv_in1k``; fetched once.
 
+    Raises:
+        UserError: when timm lists no such weights, or they cannot be fetched.
+    """
+    from huggingface_hub import hf_hub_download
+    from timm.models import get_pretrained_cfg, list_models, list_pretrained
 
-def _read_pickle(filename: str) -> dict[str, Any]:
-    """Backbone weights of Detectron2 (``model``, ``__author__``) or of Caffe2 (``blobs``)."""
+    name = address.removeprefix(TIMM)
+    known = [*list_pretrained(), *list_models()]
+    listed = get_pretrained_cfg(name) if name in known else None
+    if listed is None or not listed.hf_hub_id:
+        raise UserError(f"weights {address}: timm has none of that name{nearest(name, known)}")
     try:
-        with open(filename, "rb") as stream:
-            data = _ArrayUnpickler(stream, encoding="latin1").load()
-    except UserError as error:
-        raise UserError(f"weights {filename}: {error}") from error
-    except Exception as error:  # damaged pickles raise whatever their bytes happen to trigger
-        raise UserError(f"weights {filename} could not be read ({type(error).__name__}); truncated?") from error
-    if not isinstance(data, dict):
-        raise UserError(f"weights {filename} hold a {type(data).__name__}; a dictionary of arrays is expected")
-    if "model" in data and "__author__" in data:
-        return data
-    blobs = data.get("blobs", data)
-    arrays = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
-    return {"model": arrays, "__author__": "Caffe2", "matching_heuristics": True}
+        return Path(hf_hub_download(listed.hf_hub_id, "model.safetensors"))
+    except Exception as error:  # the hub's own exceptions, and those of the network
+        raise UserError(
+            f"weights {address} could not be fetched ({first_sentence(error)}); set MODEL.WEIGHTS to a file of them, "
+            "or MODEL.TIMM.PRETRAINED False to start from random weights"
+        ) from error

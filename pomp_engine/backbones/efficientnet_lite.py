@@ -75,6 +75,7 @@ class EfficientNetStages(Backbone):
         known = timm.list_models("*efficientnet*")
         if name not in known:
             raise UserError(f"MODEL.EFFICIENTNET.NAME is {name!r}, no EfficientNet of timm{nearest(name, known)}")
+        self.name = name
         self.base: Any = timm.create_model(name, features_only=True, out_indices=[level - 1 for level in out_levels])
         if norm == "FrozenBN":
             freeze_norms(self.base)
@@ -103,6 +104,10 @@ class EfficientNetStages(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Features (B, C, H / 2**l, W / 2**l) of each output level l."""
         return dict(zip(self._out_features, self.base(x), strict=True))
+
+    def from_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """A classification network's weights under this backbone's names, or None for those of another network."""
+        return backbone_weights(state, "", self.name)
 
 
 def backbone_weights(

