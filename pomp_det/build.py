@@ -19,7 +19,7 @@ from pomp_det.model import CustomRCNN  # noqa: F401
 from pomp_det.proposals.centernet import CenterNet  # noqa: F401
 
 # Imported for the names that they register with Detectron2.
-from pomp_engine.backbones import efficientnet_lite, pyramid, swin, timm_resnet  # noqa: F401
+from pomp_engine.backbones import efficientnet_lite, pyramid, swin, timm_backbones  # noqa: F401
 from pomp_engine.backbones.outside import register_outside_backbone
 from pomp_engine.config import check_parts
 from prompt_core.classifier import TextClassifier

@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from pomp_engine import loop
+from pomp_engine.backbones.timm_backbones import pretrained_weights
 from pomp_engine.evaluation import flat_metrics
 from pomp_engine.run_folder import start_log, weights_to_evaluate
 from pomp_engine.task import Results, Task
@@ -28,6 +29,7 @@ def train(task: Task, cfg: CfgNode, resume: bool = False) -> Results:
     model = _prepare(task, cfg)
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set")
+    cfg = _with_weights(cfg, cfg.MODEL.WEIGHTS or pretrained_weights(cfg))
     task.check(cfg, model, True)
     loop.train(task, cfg, model, resume, partial(_numbers, task, cfg, model) if cfg.DATASETS.TEST else None)
     final = str(Path(cfg.OUTPUT_DIR) / f"{loop.FINAL}.pth")
@@ -79,7 +81,7 @@ def _evaluate(task: Task, cfg: CfgNode, model: nn.Module) -> Results:
 
 
 def _with_weights(cfg: CfgNode, weights: str) -> CfgNode:
-    """The configuration of an evaluation, whose results name the weights that it is one of."""
+    """The configuration with other weights, so that results and the run's folder name those that were used."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS = weights

@@ -11,8 +11,11 @@ from pomp_engine.backbones.efficientnet_lite import EfficientNetStages
 from prompt_core.errors import UserError
 
 
-def pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+def pyramid(cfg: CfgNode, bottom_up: Backbone, coarse: bool = True) -> FPN:
     """FPN (arXiv 1612.03144) of ``MODEL.FPN``; P6 and P7 are stride-2 convolutions from P5 (CenterNet2).
+
+    Args:
+        coarse: with P6 and P7.
 
     Raises:
         UserError: when ``MODEL.FPN.IN_FEATURES`` does not name three features of strides 8, 16 and 32.
@@ -28,7 +31,7 @@ def pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:
         names,
         channels,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelP6P7(channels, channels, in_feature="p5"),
+        top_block=LastLevelP6P7(channels, channels, in_feature="p5") if coarse else None,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
 

@@ -41,8 +41,8 @@ class SwinStages(SwinTransformer):
 
 
 @BACKBONE_REGISTRY.register()
-def build_swintransformer_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """A Swin transformer with P3 to P7.
+def build_swintransformer_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """A Swin transformer without a pyramid.
 
     Raises:
         UserError: an unknown ``MODEL.SWIN.SIZE``.
@@ -50,5 +50,10 @@ def build_swintransformer_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> 
     node = cfg.MODEL.SWIN
     if node.SIZE not in SIZES:
         raise UserError(f"MODEL.SWIN.SIZE is {node.SIZE!r}; expected one of {', '.join(SIZES)}")
-    stages = SwinStages(**SIZES[node.SIZE], out_indices=tuple(node.OUT_FEATURES), use_checkpoint=node.USE_CHECKPOINT)
-    return pyramid(cfg, stages)
+    return SwinStages(**SIZES[node.SIZE], out_indices=tuple(node.OUT_FEATURES), use_checkpoint=node.USE_CHECKPOINT)
+
+
+@BACKBONE_REGISTRY.register()
+def build_swintransformer_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """A Swin transformer with P3 to P7."""
+    return pyramid(cfg, build_swintransformer_backbone(cfg, input_shape))

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
-from detectron2.config import CfgNode
-from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from pomp_engine.backbones.pyramid import pyramid
 from prompt_core.errors import UserError, nearest
 
 
@@ -28,14 +26,12 @@ class TimmResNet(Backbone):
         out_levels: Sequence[int] = (3, 4, 5),
         norm: str = "FrozenBN",
         freeze_at: int = 0,
-        pretrained: bool = False,
     ) -> None:
         """
         Args:
             name: a ResNet of timm; an ending ``_in21k`` is taken off, it names weights.
             norm: ``FrozenBN``, ``BN`` or ``SyncBN``.
             freeze_at: levels that do not train: 1 the stem, 2 the first stage too, …
-            pretrained: let timm download its weights.
 
         Raises:
             UserError: an unknown name, or a network that is not a ResNet.
@@ -45,7 +41,7 @@ class TimmResNet(Backbone):
         architecture = name.removesuffix("_in21k")
         if architecture not in known:
             raise UserError(f"MODEL.TIMM.BASE_NAME is {name!r}, no ResNet of timm{nearest(architecture, known)}")
-        self.base: Any = timm.create_model(architecture, pretrained=pretrained, num_classes=0, global_pool="")
+        self.base: Any = timm.create_model(architecture, num_classes=0, global_pool="")
         if not all(hasattr(self.base, f"layer{stage}") for stage in (1, 2, 3, 4)):
             raise UserError(f"MODEL.TIMM.BASE_NAME is {name!r}; a network with stages layer1 to layer4 is expected")
         info: Any = self.base.feature_info
@@ -81,10 +77,3 @@ class TimmResNet(Backbone):
         for leaf in ("weight", "bias"):
             state_dict.pop(f"{prefix}base.fc.{leaf}", None)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
-
-
-@BACKBONE_REGISTRY.register()
-def build_p67_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """A timm ResNet with P3 to P7, as the published Detic and POMP files name it."""
-    node = cfg.MODEL.TIMM
-    return pyramid(cfg, TimmResNet(node.BASE_NAME, node.OUT_LEVELS, node.NORM, node.FREEZE_AT, node.PRETRAINED))

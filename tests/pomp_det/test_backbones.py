@@ -15,8 +15,12 @@ from pomp_det import load_config
 from pomp_engine.backbones.efficientnet_lite import EfficientNetStages
 from pomp_engine.backbones.pyramid import pyramid
 from pomp_engine.backbones.swin import SwinStages, build_swintransformer_fpn_backbone
+from pomp_engine.backbones.timm_backbones import build_p35_timm_fpn_backbone, pretrained_weights
+from pomp_engine.backbones.timm_convnext import TimmConvNeXt
 from pomp_engine.backbones.timm_resnet import TimmResNet
 from prompt_core import UserError
+
+from ..support.backbone_names import convnext, numbered_state
 
 
 def test_pyramid_levels() -> None:
@@ -91,9 +95,73 @@ def test_swin_builder() -> None:
         build_swintransformer_fpn_backbone(cfg, ShapeSpec(channels=3))
 
 
+def test_convnext_features_are_counted_as_published() -> None:
+    """``layer1`` has stride 4, unlike a ResNet's; the published files name ``layer2`` to ``layer4``."""
+    stages = TimmConvNeXt("convnext_atto", out_levels=(2, 3, 4)).eval()
+    with torch.no_grad():
+        features = stages(torch.randn(1, 3, 64, 96))
+    assert {name: tuple(feature.shape[1:]) for name, feature in features.items()} == {
+        "layer2": (80, 8, 12), "layer3": (160, 4, 6), "layer4": (320, 2, 3)
+    }  # fmt: skip
+    assert stages.output_shape()["layer3"] == ShapeSpec(channels=160, stride=16)
+    rates = [module.drop_prob for module in stages.modules() if type(module).__name__ == "DropPath"]
+    assert max(rates) == pytest.approx(0.3)  # 0.2 for tiny and small
+
+
+def test_convnext_weights_of_its_authors_and_of_timm() -> None:
+    """The authors' names as timm itself translates them."""
+    import timm
+    from timm.models.convnext import checkpoint_filter_fn
+
+    theirs = numbered_state(convnext((2, 2, 6, 2), (40, 80, 160, 320), classes=5))
+    network = timm.create_model("convnext_atto", conv_mlp=False, num_classes=5)
+    translated = checkpoint_filter_fn(theirs, network)
+    assert network.load_state_dict(translated).missing_keys == []
+    stages = TimmConvNeXt("convnext_atto")
+    own = stages.state_dict()
+    for state in (theirs, translated):
+        weights = stages.from_classifier(state)
+        assert weights is not None
+        assert weights.keys() == own.keys()
+        for key, value in weights.items():
+            stem = key.removeprefix("base.").replace("stem_", "stem.").replace("stages_", "stages.")
+            assert torch.equal(value, translated[stem])
+    assert stages.from_classifier({"conv1.weight": torch.zeros(1)}) is None
+
+
+def test_levels_that_do_not_train_in_a_convnext() -> None:
+    stages = TimmConvNeXt("convnext_atto", out_levels=(1, 2), freeze_at=2)
+    parts = {
+        name: all(parameter.requires_grad for parameter in part.parameters()) for name, part in stages.base.items()
+    }
+    assert parts == {"stem_0": False, "stem_1": False, "stages_0": False, "stages_1": True}
+
+
+def test_a_pyramid_without_its_coarse_levels() -> None:
+    settings = {"MODEL.TIMM.BASE_NAME": "resnet10t", "MODEL.FPN.IN_FEATURES": ["layer3", "layer4", "layer5"]}
+    backbone = build_p35_timm_fpn_backbone(load_config(None, settings), ShapeSpec(channels=3))
+    assert {name: shape.stride for name, shape in backbone.output_shape().items()} == {"p3": 8, "p4": 16, "p5": 32}
+
+
+def test_weights_that_timm_has() -> None:
+    """Those of the published files are named by what timm called so then, see ``_WEIGHTS``."""
+    backbone = {"MODEL.BACKBONE.NAME": "build_p67_timm_fpn_backbone", "MODEL.TIMM.PRETRAINED": True}
+    names = {"resnet18": "resnet18.tv_in1k", "convnext_tiny_21k": "convnext_tiny.fb_in22k", "resnet34": "resnet34"}
+    for name, weights in names.items():
+        cfg = load_config(None, backbone | {"MODEL.TIMM.BASE_NAME": name})
+        assert pretrained_weights(cfg) == f"timm://{weights}"
+    assert pretrained_weights(load_config(None, backbone | {"MODEL.TIMM.PRETRAINED": False})) == ""
+    assert pretrained_weights(load_config(None, {"MODEL.TIMM.PRETRAINED": True})) == ""
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: TimmConvNeXt("convnext_tiny_22k"),
+            "'convnext_tiny_22k', no ConvNeXt of timm; nearest: 'convnext_tiny'",
+        ),
+        (lambda: TimmConvNeXt("convnext_atto", out_levels=(3, 4, 5)), r"OUT_LEVELS is \[3, 4, 5\]; a ConvNeXt has"),
         (lambda: TimmResNet("resnet51_in21k"), "'resnet51_in21k', no ResNet of timm; nearest"),
         (lambda: TimmResNet("resnet10t", norm="LN"), "TIMM.NORM is 'LN'"),
     ],
