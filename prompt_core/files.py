@@ -105,12 +105,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:
     """Hexadecimal sha256 of a file's bytes."""
+    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else (hashlib.sha256(stream.read()).hexdigest())
-        )
+        while part := stream.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def sha256_of_json(value: Any) -> str:

@@ -27,7 +27,6 @@ import hashlib
 import importlib
 import importlib.util
 import io
-import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from prompt_core.errors import UserError, run_command
+from prompt_core.fetch.unpack import check_member
 from prompt_core.files import atomic_path, sha256_of_file
 
 PACKAGE = "sal-detectron2==0.7.2"
@@ -119,20 +119,6 @@ def run_pip(arguments: Sequence[str], failure: str) -> None:
     """
     if subprocess.run([sys.executable, "-m", "pip", *arguments]).returncode:
         raise UserError(failure)
-
-
-def check_member(info: zipfile.ZipInfo) -> None:
-    """Refuse archive members that would land outside the folder they are unpacked into.
-
-    Raises:
-        UserError: on an absolute path, a drive letter, a backslash, a ``..`` part or a symbolic link.
-    """
-    # zipfile cuts names at a NUL byte and turns the system's separator into a slash; the raw name is what counts.
-    name = info.orig_filename
-    parts = name.split("/")
-    symbolic_link = (info.external_attr >> 16) & 0o170000 == 0o120000
-    if not name or name.startswith("/") or ".." in parts or re.search(r"[\\:\0]", name) or symbolic_link:
-        raise UserError(f"the wheel holds {name!r}, which would be written outside its folder; it was refused")
 
 
 def is_needed(name: str) -> bool:

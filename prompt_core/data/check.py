@@ -15,7 +15,7 @@ from prompt_core.data.sources import data_set_name, open_images
 from prompt_core.data.splits import SPLITS, NoSuchSplit, base_half
 from prompt_core.errors import UserError
 
-PRESENT, MISSING, WRONG, BROKEN = "present", "missing", "wrong", "broken"
+PRESENT, MISSING, WRONG, BROKEN, OPTIONAL = "present", "missing", "wrong", "broken", "optional"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Finding:
     Attributes:
         dataset: the data set's name.
         path: where it is, or belongs.
-        state: present, missing, wrong (it opens, but differs from what is expected) or broken (it cannot be opened).
+        state: present, missing, wrong (it opens, but differs from what is expected), broken (it cannot be opened) or
+            optional (it is absent, and the group can do without it).
         detail: what was counted, or what is wrong.
         advice: how to get it; empty when it is present.
     """

@@ -1,0 +1,1 @@
+"""Published files: where each comes from, where it belongs, and how it is fetched and checked."""

@@ -1,0 +1,62 @@
+"""Unpacking a zip archive: every member stays below the folder, and files appear whole."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from prompt_core.errors import UserError
+
+
+def check_member(info: zipfile.ZipInfo) -> None:
+    """Refuse archive members that would land outside the folder they are unpacked into.
+
+    Raises:
+        UserError: on an absolute path, a drive letter, a backslash, a ``..`` part or a symbolic link.
+    """
+    # zipfile cuts names at a NUL byte and turns the system's separator into a slash; the raw name is what counts.
+    name = info.orig_filename
+    parts = name.split("/")
+    symbolic_link = (info.external_attr >> 16) & 0o170000 == 0o120000
+    if not name or name.startswith("/") or ".." in parts or re.search(r"[\\:\0]", name) or symbolic_link:
+        raise UserError(f"the archive holds {name!r}, which would be written outside its folder; it was refused")
+
+
+def unpack_zip(archive: Path, folder: Path) -> int:
+    """Write the files of an archive below ``folder``; files that are there already stay as they are.
+
+    They are first written next to it, each with its checksum compared, and then renamed into place.
+
+    Returns:
+        How many files the archive has.
+
+    Raises:
+        UserError: a member outside the folder, a damaged or encrypted archive, too little space. Nothing is written.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            for info in members:
+                check_member(info)
+            files = [info for info in members if not info.is_dir()]
+            needed, free = sum(info.file_size for info in files), shutil.disk_usage(archive.parent).free
+            if needed > free:
+                raise UserError(f"{folder} has {free:,} bytes free, {archive.name} unpacks to {needed:,}")
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{archive.name}.", dir=folder) as name:
+                for info in files:
+                    opened.extract(info, name)
+                for info in files:
+                    target = folder / info.filename
+                    if not target.exists():
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        (Path(name) / info.filename).replace(target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{archive} cannot be unpacked ({error}); delete it and fetch it again") from error
+    except OSError as error:
+        raise UserError(f"{archive} cannot be unpacked into {folder}: {error.strerror or error}") from error
+    return len(files)
