@@ -58,10 +58,10 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
         reset = cfg.MODEL.RESET_CLS_TRAIN and cfg.MODEL.TRAIN_CLASSIFIERS
         of_training = read_class_matrix(cfg.MODEL.TRAIN_CLASSIFIERS[0]).names if reset else names
         for dataset in cfg.DATASETS.TRAIN:
-            check_names(dataset, of_training)
+            check_names(dataset, of_training, cfg.MODEL.DYNAMIC_CLASSIFIER)
     for number, dataset in enumerate(cfg.DATASETS.TEST):
         classifier = classifier_of_test(cfg, number)
-        check_names(dataset, names if classifier is None else classifier.names)
+        check_names(dataset, names if classifier is None else classifier.names, cfg.MODEL.DYNAMIC_CLASSIFIER)
         if training:
             DatasetCatalog.get(dataset)  # reads the annotations, and raises for any fault in them
 
@@ -74,12 +74,19 @@ def check_class_counts(model: nn.Module) -> None:
     Raises:
         UserError: with the reason why they are missing.
     """
-    for predictor in model.modules():
-        if isinstance(predictor, DeticFastRCNNOutputLayers) and predictor.missing_counts:
-            raise UserError(
-                f"the box loss needs the images per class (USE_FED_LOSS, IGNORE_ZERO_CATS or HELD_OUT_FREQUENCIES): "
-                f"{predictor.missing_counts}; set MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH"
-            )
+    heads: Any = model.roi_heads
+    sampler = getattr(heads, "class_sampler", None)
+    missing = [
+        predictor.missing_counts for predictor in model.modules() if isinstance(predictor, DeticFastRCNNOutputLayers)
+    ]
+    if sampler is not None:
+        missing.append(sampler.counts.of(heads.num_classes).missing)
+    reason = next(filter(None, missing), "")
+    if reason:
+        raise UserError(
+            "the box loss needs the images per class (USE_FED_LOSS, IGNORE_ZERO_CATS, HELD_OUT_FREQUENCIES or "
+            f"DYNAMIC_CLASSIFIER): {reason}; set MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH"
+        )
 
 
 def classifier_of_test(cfg: CfgNode, number: int) -> TextClassifier | None:
@@ -102,23 +109,28 @@ def classifier_of_test(cfg: CfgNode, number: int) -> TextClassifier | None:
     return classifier
 
 
-def check_classes(model: nn.Module, dataset: str) -> None:
+def check_classes(model: nn.Module, dataset: str, more_classes: bool = False) -> None:
     """:func:`check_names` with the classes that the model has now."""
     heads: Any = model.roi_heads
-    check_names(dataset, list(heads.class_names))
+    check_names(dataset, list(heads.class_names), more_classes)
 
 
-def check_names(dataset: str, names: list[str]) -> None:
+def check_names(dataset: str, names: list[str], more_classes: bool = False) -> None:
     """Check that a classifier has the classes of a data set, in its order; case and underscores do not matter.
 
     A matrix without names is checked only by its number of classes.
+
+    Args:
+        more_classes: the classifier may have other classes behind those of the data set, as with
+            ``MODEL.DYNAMIC_CLASSIFIER`` ImageNet-21K's behind LVIS's.
 
     Raises:
         UserError: naming the first category that the classifier lacks or has elsewhere.
     """
     wanted = dataset_vocabulary(dataset).names
+    fits = len(names) >= len(wanted) if more_classes else len(names) == len(wanted)
     if names and all(_PLACEHOLDER.fullmatch(name) for name in names):
-        if len(names) != len(wanted):
+        if not fits:
             raise UserError(
                 f"data set {dataset!r} has {len(wanted)} categories, the classifier {len(names)} classes; give it the "
                 "data set's class matrix (MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH) or vocabulary (MODEL.VOCABULARY)"
@@ -138,5 +150,5 @@ def check_names(dataset: str, names: list[str]) -> None:
                 f"data set {dataset!r}: category {name!r} is number {row + 1} there and {place + 1} in the classifier; "
                 "build the classifier with the data set's vocabulary, in its order"
             )
-    if len(names) != len(wanted):
+    if not fits:
         raise UserError(f"data set {dataset!r} has {len(wanted)} categories, the classifier {len(names)} classes")

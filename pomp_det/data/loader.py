@@ -60,9 +60,12 @@ def training_records(cfg: CfgNode) -> tuple[Records, list[int]]:
                 )
         if not records_of_set:
             raise UserError(f"data set {name!r} has no images to train on")
-        if classes is not None and list(metadata.thing_classes) != classes:
+        of_set = list(metadata.thing_classes)
+        # With a dynamic classifier one may have the first classes of the other, as LVIS of LVIS with ImageNet-21K.
+        common = min(len(of_set), len(classes or of_set)) if cfg.MODEL.DYNAMIC_CLASSIFIER else None
+        if classes is not None and of_set[:common] != classes[:common]:
             raise UserError(f"data set {name!r} has other classes than {cfg.DATASETS.TRAIN[0]!r}; they share one head")
-        classes = list(metadata.thing_classes)
+        classes = of_set
         records.extend({**record, "dataset_source": source} for record in records_of_set)
         sizes.append(len(records_of_set))
     return records, sizes

@@ -46,6 +46,7 @@ def evaluate_detector(cfg: CfgNode, model: nn.Module, backend: str = "hotcoco", 
             dataset,
             inference_folder(cfg, dataset, _variant(oracle)),
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+            more_classes=cfg.MODEL.DYNAMIC_CLASSIFIER,
             run=run_entry(cfg),
             backend=backend,
             **_protocol(cfg, dataset),
@@ -55,7 +56,7 @@ def evaluate_detector(cfg: CfgNode, model: nn.Module, backend: str = "hotcoco", 
     def classes_of(number: int) -> Iterator[None]:
         classifier = classifier_of_test(cfg, number)
         with contextlib.nullcontext() if classifier is None else temporary_classes(model, classifier):
-            check_classes(model, cfg.DATASETS.TEST[number])
+            check_classes(model, cfg.DATASETS.TEST[number], cfg.MODEL.DYNAMIC_CLASSIFIER)
             yield
 
     return evaluate_sets(

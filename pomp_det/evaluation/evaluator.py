@@ -32,6 +32,7 @@ class DetectionEvaluator(DatasetEvaluator):
             :func:`~pomp_det.evaluation.scoring.score_predictions`.
         tasks: ``bbox``, ``segm`` or both; None looks at the predictions.
         detections_per_image: the model's own limit, for the record (``TEST.DETECTIONS_PER_IMAGE``).
+        more_classes: the model has other classes behind those of the data set; detections of these are not scored.
         run: the ``_run`` entry of ``metrics.json``.
 
     Raises:
@@ -50,6 +51,7 @@ class DetectionEvaluator(DatasetEvaluator):
         masks_without_ground_truth: str = "evaluate",
         tasks: Sequence[str] | None = None,
         detections_per_image: int | None = None,
+        more_classes: bool = False,
         run: Mapping[str, Any] | None = None,
     ) -> None:
         check_backend(backend)
@@ -60,6 +62,7 @@ class DetectionEvaluator(DatasetEvaluator):
         data_set = dataset_vocabulary(dataset)
         assert data_set.ids is not None
         self._category_ids = [int(category) for category in data_set.ids]
+        self._more_classes = more_classes
         self._folder = Path(folder)
         self._tasks = list(tasks) if tasks is not None else None
         self._manifest = {
@@ -104,6 +107,8 @@ class DetectionEvaluator(DatasetEvaluator):
         for source, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
             self._with_masks = self._with_masks or instances.has("pred_masks")
+            if self._more_classes:
+                instances = instances[instances.pred_classes < len(self._category_ids)]
             rows = instances_to_coco_json(instances, source["image_id"])
             self._writer.write(source["image_id"], [self._row(row) for row in rows])
 

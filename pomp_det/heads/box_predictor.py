@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from pomp_det.heads.class_losses import ClassChoice, sigmoid_loss, without_held_
 from pomp_det.heads.image_labels import ImageLabelOptions, image_label_loss
 from pomp_det.heads.inference import ScoreOptions, StageScores, fast_detections, mixed_scores, reference_detections
 from pomp_det.heads.predictor_options import predictor_options
+from pomp_det.heads.sampled_classes import SampledClasses
 from pomp_det.heads.zero_shot import ZeroShotClassifier
 
 
@@ -91,13 +93,18 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         return predictor_options(cfg, input_shape)
 
-    def forward(self, x: Tensor, classifier: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, classifier: Tensor | None = None, sampled: SampledClasses | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits (R, C + 1) and box shifts (R, 4) of region features (R, …).
 
         Args:
             classifier: see :meth:`pomp_det.heads.zero_shot.ZeroShotClassifier.forward`.
+            sampled: the only S classes to score; logits are (R, S + 1).
         """
         x = x.flatten(start_dim=1)
+        if sampled is not None:
+            return self.cls_score(x, classes=sampled.ids), self.bbox_pred(x)
         logits = self.cls_score(x) if classifier is None else self.cls_score(x, classifier)
         return logits, self.bbox_pred(x)
 
@@ -106,8 +113,18 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         embeddings: Tensor = self.cls_score.embed(x.flatten(start_dim=1))
         return embeddings
 
-    def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
-        """Detectron2's losses of labelled proposals, with held-out classes kept out of its softmax."""
+    def losses(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances], sampled: SampledClasses | None = None
+    ) -> dict[str, Tensor]:
+        """Detectron2's losses of labelled proposals, with held-out classes kept out of its softmax.
+
+        Args:
+            sampled: the only classes that ``predictions`` are of.
+        """
+        if sampled is not None:
+            few = copy(self)  # shares all parameters; a predictor that has only these classes, all of which count
+            few.num_classes, few.class_choice = len(sampled.ids), ClassChoice()
+            return few.losses(predictions, sampled.proposals(proposals))
         logits, shifts = predictions
         if not self.use_sigmoid_ce and self.class_choice.hold_out:
             held_out = self.class_counts.held_out_of(logits.shape[1] - 1)
@@ -134,9 +151,10 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         logits, shifts = predictions
         areas = [image.proposal_boxes.area() for image in proposals]
         per_image = logits.split([len(image) for image in proposals])
-        loss, _ = image_label_loss(per_image, areas, labels, self.image_labels.kind, self.image_labels.skip_last)
+        options = self.image_labels
+        loss, _ = image_label_loss(per_image, areas, labels, options.kind, options.skip_last, options.softmax)
         zero = logits.sum() * 0 + shifts.sum() * 0
-        return {"image_loss": self.image_labels.weight * loss, "loss_cls": zero, "loss_box_reg": zero}
+        return {"image_loss": options.weight * loss, "loss_cls": zero, "loss_box_reg": zero}
 
     @property
     def scores_fast(self) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from pomp_det.heads.inference import StageScores
+from pomp_det.heads.sampled_classes import SampledClasses
 from pomp_det.heads.weak_batches import (
     WeakTargets,
     weak_losses,
@@ -80,15 +81,21 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
         return self._create_proposals_from_boxes(boxes, [image.image_size for image in proposals])
 
     def _box_losses(
-        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances], has_masks: bool
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances],
+        has_masks: bool,
+        sampled: SampledClasses | None,
     ) -> dict[str, Tensor]:
         # The mask head sees the first stage's proposals, as Detectron2's cascade does.
         losses: dict[str, Tensor] = self._forward_mask(features, with_masks_only(proposals)) if has_masks else {}
         maps = [features[name] for name in self.box_in_features]
         for stage, predictor in enumerate(self.box_predictor):
-            predictions = predictor(self.stage_features(maps, proposals, stage))
+            predictions = predictor(self.stage_features(maps, proposals, stage), sampled=sampled)
             with get_event_storage().name_scope(f"stage{stage}"):
-                stage_losses = predictor.losses(predictions, proposals) | zero_weak_losses(predictions, self.weak)
+                stage_losses = predictor.losses(predictions, proposals, sampled)
+            stage_losses |= zero_weak_losses(predictions, self.weak)
             losses |= {f"{name}_stage{stage}": loss for name, loss in stage_losses.items()}
             if stage + 1 < self.num_cascade_stages:
                 proposals = self._refined(stage, predictions[1], proposals)
@@ -96,13 +103,17 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
         return losses
 
     def _weak_losses(
-        self, features: dict[str, Tensor], proposals: list[Instances], targets: WeakTargets
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: WeakTargets,
+        sampled: SampledClasses | None,
     ) -> dict[str, Tensor]:
         maps = [features[name] for name in self.box_in_features]
         losses: dict[str, Tensor] = {}
         for stage, predictor in enumerate(self.box_predictor):
             box_features = self.stage_features(maps, proposals, stage)
-            predictions = predictor(box_features)
+            predictions = predictor(box_features, sampled=sampled)
             stage_losses = weak_losses(predictor, box_features, predictions, proposals, targets, self.weak)
             losses |= {f"{name}_stage{stage}": loss for name, loss in stage_losses.items()}
             if stage + 1 < self.num_cascade_stages:

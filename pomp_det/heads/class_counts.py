@@ -32,15 +32,18 @@ class ClassCounts:
     missing: str = ""
 
     @classmethod
-    def read(cls, path: str | Path, num_classes: int, power: float = 0.5, held_out: str = "") -> ClassCounts:
+    def read(
+        cls, path: str | Path, num_classes: int, power: float = 0.5, held_out: str = "", more_classes: bool = False
+    ) -> ClassCounts:
         """From a JSON list of category objects with ``id``, ``image_count`` and, where known, ``frequency``.
 
         Args:
             power: of the image count.
             held_out: frequency letters of the classes that are held out.
+            more_classes: the detector may have classes behind those of the file; they have no images.
         """
         try:
-            counts, frequencies = _read(path, num_classes)
+            counts, frequencies = _read(path, num_classes, more_classes)
         except UserError as error:
             missing = f"{error} (MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH)"
             return cls(torch.zeros(num_classes).pow(power), missing=missing)
@@ -87,7 +90,7 @@ class ClassCounts:
         return self.held_out
 
 
-def _read(path: str | Path, num_classes: int) -> tuple[Tensor, list[str]]:
+def _read(path: str | Path, num_classes: int, more_classes: bool) -> tuple[Tensor, list[str]]:
     """Training images (C,) and frequency letters of the classes, in order of their ids."""
     categories: Any = read_json(path)
     if not isinstance(categories, list) or any(not isinstance(category, dict) for category in categories):
@@ -95,8 +98,9 @@ def _read(path: str | Path, num_classes: int) -> tuple[Tensor, list[str]]:
     for category in categories:
         if "id" not in category or "image_count" not in category:
             raise UserError(f"class counts {path}: category {category.get('name', '?')!r} has no id or image_count")
-    if len(categories) != num_classes:
+    more = max(num_classes - len(categories), 0) if more_classes else 0
+    if len(categories) + more != num_classes:
         raise UserError(f"class counts {path} are of {len(categories)} classes; the detector has {num_classes}")
     categories = sorted(categories, key=lambda category: category["id"])
-    counts = torch.tensor([float(category["image_count"]) for category in categories])
-    return counts, [str(category.get("frequency", "")) for category in categories]
+    counts = torch.tensor([float(category["image_count"]) for category in categories] + [0.0] * more)
+    return counts, [str(category.get("frequency", "")) for category in categories] + [""] * more

@@ -50,14 +50,15 @@ class ImageLabelOptions:
     """Options of the loss of image labels.
 
     Attributes:
-        kind: a key of :data:`CHOICES`, or empty where there are no image labels.
+        kind: a key of :data:`CHOICES`.
         weight: of the loss.
-        skip_last: see :func:`image_label_loss`.
+        skip_last: see :func:`image_label_loss`, as ``softmax``.
     """
 
-    kind: str = ""
+    kind: str = "max_size"
     weight: float = 0.1
     skip_last: bool = True
+    softmax: bool = False
 
 
 def image_label_loss(
@@ -66,6 +67,7 @@ def image_label_loss(
     labels: Sequence[Sequence[int]],
     kind: str = "max_size",
     skip_last: bool = True,
+    softmax: bool = False,
 ) -> tuple[Tensor, list[list[int]]]:
     """Mean over images of the mean over labels of the chosen proposal's loss.
 
@@ -79,6 +81,7 @@ def image_label_loss(
         kind: a key of :data:`CHOICES`.
         skip_last: ``max_size`` never takes the last proposal unless it is the only one. Published code does so always;
             it is meant for an appended whole-image box, and drops a real proposal where none is appended.
+        softmax: the loss of a proposal is the cross-entropy of the softmax over all columns instead.
 
     Returns:
         The loss, and for each image the proposal chosen for each label.
@@ -91,7 +94,8 @@ def image_label_loss(
             chosen.append([])
             continue
         scores = image_logits[:, ids]  # (P, L)
-        losses = F.softplus(image_logits).sum(dim=1, keepdim=True) - scores  # (P, L)
+        evidence = image_logits.logsumexp(dim=1) if softmax else F.softplus(image_logits).sum(dim=1)  # (P,)
+        losses = evidence[:, None] - scores  # (P, L)
         usable = slice(-1) if kind == "max_size" and skip_last and len(image_areas) > 1 else slice(None)
         picked = CHOICES[kind](losses[usable].detach(), scores[usable].detach(), image_areas[usable])
         chosen.append(picked.tolist())

@@ -28,8 +28,12 @@ def predictor_options(cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
     options = FastRCNNOutputLayers.from_config(cfg, input_shape)
     del options["get_fed_loss_cls_weights"]  # of Detectron2's own federated loss
     kind = node.IMAGE_LABEL_LOSS
-    if kind and kind not in CHOICES:
+    if kind not in CHOICES:
         raise UserError(f"MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS is {kind!r}; expected one of {', '.join(CHOICES)}")
+    if node.SOFTMAX_WEAK_LOSS and kind != "max_size":
+        raise UserError(
+            "MODEL.ROI_BOX_HEAD.SOFTMAX_WEAK_LOSS is a loss of the largest box; set IMAGE_LABEL_LOSS max_size"
+        )
     if node.MAX_SIZE_SKIPS not in ("last", "image_box"):
         raise UserError(f"MODEL.ROI_BOX_HEAD.MAX_SIZE_SKIPS is {node.MAX_SIZE_SKIPS!r}; expected last or image_box")
     if node.MULT_PROPOSAL_SCORE and cfg.MODEL.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
@@ -49,9 +53,9 @@ def predictor_options(cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         )
     if node.USE_ZEROSHOT_CLS:
         options["classifier"] = _classifier(cfg, input_shape)
-    choice = ClassChoice(
-        options.pop("use_fed_loss"), node.FED_LOSS_NUM_CAT, node.IGNORE_ZERO_CATS, bool(node.HELD_OUT_FREQUENCIES)
-    )
+    # With a dynamic classifier held-out classes are not drawn, see pomp_det.heads.sampled_classes.
+    hold_out = bool(node.HELD_OUT_FREQUENCIES) and not cfg.MODEL.DYNAMIC_CLASSIFIER
+    choice = ClassChoice(options.pop("use_fed_loss"), node.FED_LOSS_NUM_CAT, node.IGNORE_ZERO_CATS, hold_out)
     if choice.by_counts or choice.hold_out:
         options["class_counts"] = ClassCounts.read(
             resolve_path(node.CAT_FREQ_PATH),
@@ -66,7 +70,10 @@ def predictor_options(cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         ),
         "class_choice": choice,
         "image_labels": ImageLabelOptions(
-            kind, node.IMAGE_LOSS_WEIGHT, node.MAX_SIZE_SKIPS == "last" or node.ADD_IMAGE_BOX
+            kind,
+            node.IMAGE_LOSS_WEIGHT,
+            skip_last=node.MAX_SIZE_SKIPS == "last" or node.ADD_IMAGE_BOX,
+            softmax=node.SOFTMAX_WEAK_LOSS,
         ),
     }
 

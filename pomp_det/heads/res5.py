@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from pomp_det.heads.inference import StageScores
+from pomp_det.heads.sampled_classes import SampledClasses
 from pomp_det.heads.weak_batches import (
     WeakTargets,
     weak_losses,
@@ -60,11 +61,16 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
         return [scores], predictor.predict_boxes((None, shifts), proposals)
 
     def _box_losses(
-        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances], has_masks: bool
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances],
+        has_masks: bool,
+        sampled: SampledClasses | None,
     ) -> dict[str, Tensor]:
         maps = self._region_maps(features, proposals)
-        predictions = self.box_predictor(maps.mean(dim=[2, 3]))
-        losses = self.box_predictor.losses(predictions, proposals) | zero_weak_losses(predictions, self.weak)
+        predictions = self.box_predictor(maps.mean(dim=[2, 3]), sampled=sampled)
+        losses = self.box_predictor.losses(predictions, proposals, sampled) | zero_weak_losses(predictions, self.weak)
         if has_masks:
             foreground, chosen = select_foreground_proposals(proposals, self.num_classes)
             masked = [rows & image.has("gt_masks") for rows, image in zip(chosen, foreground, strict=True)]
@@ -72,10 +78,14 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
         return losses
 
     def _weak_losses(
-        self, features: dict[str, Tensor], proposals: list[Instances], targets: WeakTargets
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: WeakTargets,
+        sampled: SampledClasses | None,
     ) -> dict[str, Tensor]:
         box_features = self._region_maps(features, proposals).mean(dim=[2, 3])
-        predictions = self.box_predictor(box_features)
+        predictions = self.box_predictor(box_features, sampled=sampled)
         return weak_losses(self.box_predictor, box_features, predictions, proposals, targets, self.weak)
 
     def _region_maps(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:

@@ -46,11 +46,6 @@ class WeakOptions(NamedTuple):
             raise UserError("WITH_IMAGE_LABELS needs ROI_BOX_HEAD.USE_ZEROSHOT_CLS")
         if node.IMAGE_LABEL_LOSS == "image" and not node.ADD_IMAGE_BOX:
             raise UserError("ROI_BOX_HEAD.IMAGE_LABEL_LOSS image takes the appended whole-image box; set ADD_IMAGE_BOX")
-        for key in ("ADD_FEATURE_TO_PROP", "SOFTMAX_WEAK_LOSS", "WITH_SOFTMAX_PROP"):
-            if node[key]:
-                raise UserError(f"MODEL.ROI_BOX_HEAD.{key} is not supported; set it to False")
-        if cfg.MODEL.DYNAMIC_CLASSIFIER:
-            raise UserError("MODEL.DYNAMIC_CLASSIFIER is not supported; set it to False")
         return cls(
             node.WS_NUM_PROPS,
             node.ADD_IMAGE_BOX,

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.structures import ImageList, Instances
@@ -14,6 +15,7 @@ from torch import Tensor
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from pomp_det.heads.distillation import Distillation, distillation_loss, no_regions
 from pomp_det.heads.inference import SharedClasses, StageScores
+from pomp_det.heads.sampled_classes import ClassSampler, SampledClasses
 from pomp_det.heads.weak_batches import WeakOptions, WeakTargets, top_proposals, zero_mask_loss
 
 
@@ -29,16 +31,25 @@ class WeakHeads(ROIHeads):
     forward_with_given_boxes: Any
 
     @configurable
-    def __init__(self, *, weak: WeakOptions, distillation_weight: float = 0.0, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        weak: WeakOptions,
+        class_sampler: ClassSampler | None = None,
+        distillation_weight: float = 0.0,
+        **options: Any,
+    ) -> None:
         """
         Args:
             weak: options of batches without boxes.
+            class_sampler: chooses the classes of a training step; None for all.
             distillation_weight: of the distance to image embeddings of regions; with 0 there is no such loss.
             options: of Detectron2's class.
         """
         super().__init__(**options)
         self.shared_classes = SharedClasses()
         self.weak = weak
+        self.class_sampler = class_sampler
         self.distillation_weight = distillation_weight
 
     def forward(
@@ -61,14 +72,30 @@ class WeakHeads(ROIHeads):
             detections = self._detect(features, proposals)
             return self.forward_with_given_boxes(features, detections), {}
         extra = self._distillation_losses(features, proposals, distillation)
+        sampled = self._sampled_classes(targets, weak_targets)
         if weak_targets is not None:
             proposals = top_proposals(proposals, self.weak)
-            return proposals, self._weak_losses(features, proposals, weak_targets) | self._no_mask_loss() | extra
+            if sampled is not None:
+                weak_targets = weak_targets._replace(labels=sampled.labels(weak_targets.labels))
+            losses = self._weak_losses(features, proposals, weak_targets, sampled)
+            return proposals, losses | self._no_mask_loss() | extra
         assert targets is not None, "training needs targets"
         proposals = self.label_and_sample_proposals(proposals, targets)
         has_masks = self.mask_on and any(image.has("gt_masks") for image in targets)
-        losses = self._box_losses(features, proposals, targets, has_masks) | extra
+        losses = self._box_losses(features, proposals, targets, has_masks, sampled) | extra
         return proposals, losses if has_masks else losses | self._no_mask_loss()
+
+    def _sampled_classes(
+        self, targets: list[Instances] | None, weak_targets: WeakTargets | None
+    ) -> SampledClasses | None:
+        """The classes of this step, the same for all stages."""
+        if self.class_sampler is None:
+            return None
+        assert targets is not None, "training needs targets"
+        labels = torch.cat([image.gt_classes for image in targets])
+        if weak_targets is not None:
+            labels = labels.new_tensor([label for image in weak_targets.labels for label in image])
+        return self.class_sampler.sample(labels, self.num_classes, boxes=weak_targets is None)
 
     @abstractmethod
     def region_scores(
@@ -96,15 +123,32 @@ class WeakHeads(ROIHeads):
 
     @abstractmethod
     def _box_losses(
-        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances], has_masks: bool
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances],
+        has_masks: bool,
+        sampled: SampledClasses | None,
     ) -> dict[str, Tensor]:
-        """Losses of labelled proposals, and with ``has_masks`` the mask loss."""
+        """Losses of labelled proposals, and with ``has_masks`` the mask loss.
+
+        Args:
+            sampled: the only classes to score; None for all.
+        """
 
     @abstractmethod
     def _weak_losses(
-        self, features: dict[str, Tensor], proposals: list[Instances], targets: WeakTargets
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: WeakTargets,
+        sampled: SampledClasses | None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch without boxes, box losses of 0 included."""
+        """Losses of a batch without boxes, box losses of 0 included.
+
+        Args:
+            sampled: the only classes to score, whose columns the labels are then; None for all.
+        """
 
     @abstractmethod
     def region_embeddings(self, features: dict[str, Tensor], regions: list[Instances]) -> dict[str, Tensor]:
@@ -139,4 +183,8 @@ def weak_heads_options(cfg: CfgNode) -> dict[str, Any]:
     Raises:
         UserError: options that do not go together.
     """
-    return {"weak": WeakOptions.from_config(cfg), "distillation_weight": cfg.MODEL.ROI_BOX_HEAD.DISTILLATION_WEIGHT}
+    return {
+        "weak": WeakOptions.from_config(cfg),
+        "class_sampler": ClassSampler.from_config(cfg),
+        "distillation_weight": cfg.MODEL.ROI_BOX_HEAD.DISTILLATION_WEIGHT,
+    }

@@ -90,17 +90,20 @@ class ZeroShotClassifier(nn.Module):
         """Region features (R, D) in the classes' space, (R, E), ready for the product with :meth:`columns`."""
         return self.temperature * self.embed(features) if self.normalise else self.linear(features)
 
-    def forward(self, features: Tensor, classifier: Tensor | None = None) -> Tensor:
-        """Logits (R, C + 1).
+    def forward(self, features: Tensor, classifier: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
+        """Logits (R, C + 1), or of other or fewer classes.
 
         Args:
             classifier: (C', E) other rows to score against, of any norm. They are used as they are given: add a row
                 of zeros where a background is wanted.
+            classes: (S,) ids of the only classes to score; logits are (R, S + 1).
         """
-        if classifier is None:
-            weight = self.columns()
-        else:
+        if classifier is not None:
             weight = F.normalize(classifier.T, dim=0) if self.normalise else classifier.T
+        elif classes is not None:
+            weight = self.columns()[:, torch.cat((classes, classes.new_tensor([self.num_classes])))]
+        else:
+            weight = self.columns()
         logits = self.project(features) @ weight
         return logits if self.cls_bias is None else logits + self.cls_bias
 

@@ -159,6 +159,17 @@ def test_option_of_max_size(make_tiny: Callable[..., Any], skips: str, add_box: 
     assert make_tiny(changed).roi_heads.box_predictor[0].image_labels.skip_last is expected
 
 
+def test_image_label_loss_of_a_softmax() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(3, 6, generator=generator, dtype=torch.float64) for _ in range(2)]
+    areas = [torch.tensor([1.0, 3, 9]), torch.tensor([5.0, 3, 9])]
+    loss, chosen = image_label_loss(logits, areas, [[2, 4], [5]], "max_size", softmax=True)
+    assert chosen == [[1, 1], [0]]
+    of_labels = [F.cross_entropy(logits[0][1], torch.tensor(label)) for label in (2, 4)]
+    expected = (sum(of_labels) / 2 + F.cross_entropy(logits[1][0], torch.tensor(5))) / 2
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+
+
 def test_image_label_loss_without_labels_or_proposals() -> None:
     logits = [torch.randn(3, 5, requires_grad=True), torch.randn(0, 5, requires_grad=True)]
     loss, chosen = image_label_loss(logits, [torch.ones(3), torch.ones(0)], [[], [1]], "max_score")
@@ -239,9 +250,11 @@ def test_scores_of_rpn_do_not_mix() -> None:
         ({"MODEL.WITH_CAPTION": True}, "set ROI_BOX_HEAD.ADD_IMAGE_BOX"),
         ({"MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS": "image"}, "set ADD_IMAGE_BOX"),
         ({"MODEL.ROI_BOX_HEAD.MAX_SIZE_SKIPS": "none"}, "MAX_SIZE_SKIPS is 'none'"),
-        ({"MODEL.ROI_BOX_HEAD.WITH_SOFTMAX_PROP": True}, "WITH_SOFTMAX_PROP is not supported"),
+        (
+            {"MODEL.ROI_BOX_HEAD.SOFTMAX_WEAK_LOSS": True, "MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS": "first"},
+            "set IMAGE_LABEL_LOSS max_size",
+        ),
         ({"MODEL.ROI_BOX_HEAD.USE_BIAS": 4.6}, "USE_BIAS is 4.6; 0 is no bias"),
-        ({"MODEL.DYNAMIC_CLASSIFIER": True}, "DYNAMIC_CLASSIFIER is not supported"),
         (
             {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False},
             "DeticCascadeROIHeads needs MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True",
