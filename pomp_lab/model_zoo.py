@@ -269,10 +269,9 @@ def _commands_in(text: str) -> list[str]:
 def _numbers(runs: list[Run]) -> Iterator[str]:
     """For each data set the mean of each number, with half the range where there are several runs."""
     values: dict[str, dict[str, list[float]]] = {}
-    for scores in (scores for run in runs for scores in run.scores):
-        for metric, number in scores.numbers.items():
-            if metric in METRICS and math.isfinite(number):
-                values.setdefault(scores.dataset, {}).setdefault(metric, []).append(number)
+    for column, number in (item for run in runs for item in run.numbers.items()):
+        if column.metric in METRICS and math.isfinite(number):
+            values.setdefault(column.dataset, {}).setdefault(column.metric, []).append(number)
     for dataset, numbers in values.items():
         means = [f"{name} {mean_text(numbers[metric])}" for metric, name in METRICS.items() if metric in numbers]
         yield f"`{dataset}` {', '.join(means)}"

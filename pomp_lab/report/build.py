@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pomp_lab.report.columns import LOWER_IS_BETTER, Column, ordered_columns
 from pomp_lab.report.page import Cell, Figure, Page, Section, render_html, render_markdown
 from pomp_lab.report.page import Table as PageTable
-from pomp_lab.report.plots import draw_curves, draw_gain, draw_pairs, draw_sweeps, plot_style, require_matplotlib
+from pomp_lab.report.plots import draw_curves, draw_gains, draw_pairs, draw_sweeps, plot_style, require_matplotlib
 from pomp_lab.report.protocol_text import phrases
 from pomp_lab.report.published import PublishedTable, load_published, with_averages
 from pomp_lab.report.results import FoundRuns, Ignored, Run, find_runs
-from pomp_lab.report.rows import CHOSEN, LOWER_IS_BETTER, Column, Row, build_columns, group_rows, number_text
+from pomp_lab.report.rows import CHOSEN, Row, group_rows, number_text
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
 from pomp_lab.report.tables import Comparison, Table, build_tables, compare, few
 from prompt_core.files import make_output_folder, write_text
 
-MOST_GAINS = 12
 _VERSIONS = ("prompt_core", "torch", "detectron2", "open_clip_torch")
 
 
@@ -64,7 +64,7 @@ class Report:
             )
         if split := list(dict.fromkeys(c.dataset for c in self.columns if c.difference and c.task != "training")):
             notes.append(f"There are several protocols on {few(split)}: each has columns of its own.")
-        if unstated := [run.name for run in self.runs if any("protocol" in s.protocol for s in run.scores)]:
+        if unstated := [run.name for run in self.runs if any("protocol" in c.protocol for c in run.numbers)]:
             notes.append(f"No protocol is stated by {few(unstated)}: such numbers have columns of their own.")
         if damaged := [f"{file.path}: {file.reason}" for file in self.ignored if file.damaged]:
             notes.append(f"Could not be read and was left out: {few(damaged)}.")
@@ -102,34 +102,34 @@ def build_report(files: FoundRuns, baseline: str | None = None) -> Report:
         UserError: when ``baseline`` is not among the rows.
     """
     runs = [with_averages(run) for run in files.runs]
-    rows, columns = group_rows(runs), build_columns(runs)
-    tables = build_tables(rows, columns)
-    baselines = find_baselines(rows, baseline)
-    with plot_style():
-        plots = _plots(rows, columns, baselines)
+    rows, columns = group_rows(runs), ordered_columns(column for run in runs for column in run.numbers)
+    tables, baselines = build_tables(rows, columns), find_baselines(rows, baseline)
     comparisons = [compare(table) for table in tables]
+    plots = _plots(rows, columns, baselines)
     return Report(files.runs, files.ignored, rows, columns, tables, comparisons, plots, baselines)
 
 
 def report_page(report: Report) -> Page:
     """All sections: tables with published numbers, plots, other metrics, protocols, runs, the published tables."""
-    main = [_table_section(*pair) for pair in zip(report.tables, report.comparisons, strict=True) if pair[0].main]
-    other = [_table_section(*pair) for pair in zip(report.tables, report.comparisons, strict=True) if not pair[0].main]
-    none = "" if any(report.comparisons) else "None of these data sets and metrics is in a published table."
-    sections = [Section("Numbers", [none] if none else []), *main] if main else []
+    main, other = (
+        [
+            _table_section(table, comparisons)
+            for table, comparisons in zip(report.tables, report.comparisons, strict=True)
+            if table.main == wanted
+        ]
+        for wanted in (True, False)
+    )
+    none = [] if any(report.comparisons) else ["None of these data sets and metrics is in a published table."]
+    sections = [Section("Numbers", none), *main] if main else []
     sections += [Section(title, figures) for title, figures in report.plots.items()]
     sections += [Section("More metrics", []), *other] if other else []
-    protocols = {(column.dataset, column.protocol_key): column for column in report.columns}
-    lines = [(column.dataset, "; ".join(phrases(column.protocol))) for column in protocols.values()]
-    sections.append(
-        Section("Protocols", [PageTable(("data set", "protocol"), lines, numeric=False)], folded=len(lines) > 4)
-    )
-    facts = [_run_facts(run, row) for row in report.rows for run in row.runs]
+    protocols = {column.place: "; ".join(phrases(column.protocol)) for column in report.columns}
+    lines = [(dataset, words) for (dataset, _), words in protocols.items()]
+    sections.append(_texts("Protocols", ("data set", "protocol"), lines))
     headings = ("run", "row", "seed", "file", "command", "device", "versions")
-    sections.append(Section("Runs", [PageTable(headings, facts, numeric=False)], folded=len(facts) > 4))
+    sections.append(_texts("Runs", headings, [_run_facts(run, row) for row in report.rows for run in row.runs]))
     if report.ignored:
-        files = [(str(file.path), file.reason) for file in report.ignored]
-        table = PageTable(("file", "reason"), files, numeric=False)
+        table = PageTable(("file", "reason"), [(str(file.path), file.reason) for file in report.ignored], numeric=False)
         sections.append(Section("JSON files that were not read as results", [table], level=3, folded=True))
     about = (
         "The complete published tables, for reference. Below our own tables are only the numbers of the same images, "
@@ -140,20 +140,18 @@ def report_page(report: Report) -> Page:
     return Page("Results", [report.summary], sections, report.notes)
 
 
+def _texts(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> Section:
+    return Section(title, [PageTable(headings, lines, numeric=False)], folded=len(lines) > 4)
+
+
 def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
+    best = {column: table.best(column) for column in table.columns}
+    rows: list[Sequence[Cell | str] | str] = []
+    for row in table.rows:
+        cells = [_mean_cell(row, column, best[column]) for column in table.columns]
+        rows.append([f"{row.number}. {row.marked}", str(row.seeds), *cells])
     metrics = [column.metric for column in table.columns]
-    best = [table.best(place) for place in range(len(metrics))]
-    rows: list[list[Cell | str] | str] = []
-    for row, cells in zip(table.rows, table.cells, strict=True):
-        line: list[Cell | str] = [f"{row.number}. {row.marked}", str(row.seeds)]
-        for metric, highest, cell in zip(metrics, best, cells, strict=True):
-            if cell is None:
-                line.append("")
-            else:
-                bold = cell.count > 0 and number_text(cell.mean, metric) == highest
-                line.append(Cell(cell.text(metric, row.seeds), _finite(cell.mean), bold))
-        rows.append(line)
-    refused = []
+    paragraphs = []
     for comparison in comparisons:
         name = comparison.published.name
         rows += [f"Published: {name}. {_source(comparison.published)}"] if comparison.rows else []
@@ -162,17 +160,25 @@ def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
             rows.append([f"{row.marked} − {reference}", "", *_numbers(gaps, metrics, signed=True)])
         if comparison.refused:
             reasons = "; ".join(comparison.refused)
-            refused.append(f"Not compared with “{name}” (complete below): {reasons}.")
-    mark = any(row.marked != row.label for row in table.rows)
-    refused += [f"{CHOSEN} checkpoint chosen on the reported images."] if mark else []
-    page_table = PageTable(("row", "seeds", *table.headings), rows, _caption(table, any(best)))
-    return Section(table.title, [page_table, *refused], level=3)
+            paragraphs.append(f"Not compared with “{name}” (complete below): {reasons}.")
+    if any(row.marked != row.label for row in table.rows):
+        paragraphs.append(f"{CHOSEN} checkpoint chosen on the reported images.")
+    page_table = PageTable(("row", "seeds", *table.headings), rows, _caption(table, any(best.values())))
+    return Section(table.title, [page_table, *paragraphs], level=3)
+
+
+def _mean_cell(row: Row, column: Column, best: str | None) -> Cell | str:
+    mean = row.means.get(column)
+    if mean is None:
+        return ""
+    bold = mean.count > 0 and number_text(mean.value, column.metric) == best
+    return Cell(mean.text(column.metric, row.seeds), _finite(mean.value), bold)
 
 
 def _caption(table: Table, any_best: bool) -> str:
     """Unit, averaging and common protocol of a table's numbers."""
     percent = any(column.metric not in LOWER_IS_BETTER for column in table.columns)
-    several = any(cell and cell.count > 1 for cells in table.cells for cell in cells)
+    several = any(mean.count > 1 for row in table.rows for column in table.columns if (mean := row.defined(column)))
     text = "Percent; " if percent else "Lower is better; "
     text += "mean over seeds ± half the range." if several else "one run each."
     text += " Bold: the best mean of a column, regardless of the spread." if any_best else ""
@@ -185,7 +191,7 @@ def _numbers(values: Sequence[float], metrics: Sequence[str], signed: bool = Fal
 
 
 def _published_section(published: PublishedTable) -> Section:
-    rows: list[list[Cell | str]] = []
+    rows: list[Sequence[Cell | str]] = []
     for name, values in published.rows:
         rows.append([name, *(Cell(number_text(value, ""), _finite(value)) for value in values)])
     headings = ("method", *(column.heading for column in published.columns))
@@ -211,30 +217,30 @@ def _run_facts(run: Run, row: Row) -> tuple[str, ...]:
 
 def _plots(rows: Sequence[Row], columns: Sequence[Column], baselines: Sequence[Row]) -> dict[str, list[Figure]]:
     accuracy = [column for column in columns if column.metric in ("top1", "accuracy") and column.task != "training"]
-    swept = {setting: sweeps(rows, accuracy, setting, baselines) for setting in ("K", "correction")}
-    pairs, gains = base_novel_pairs(rows, columns), class_gains(rows, columns, baselines)
-    drawn = gains[:MOST_GAINS]
     curves: dict[tuple[str, str], list[Run]] = {}
     for run in (run for row in rows for run in row.runs if run.history):
         axis = "epoch" if "epoch" in run.history[0] else "iteration"
         curves.setdefault((_what_learned(run, axis), axis), []).append(run)
-    plots = {
-        "K and the margin": [draw_sweeps(members, setting) for setting, members in swept.items() if members],
-        "Base against novel": [draw_pairs(pairs)] if pairs else [],
-        "Class by class": [
-            draw_gain(gain, max(0, len(gains) - MOST_GAINS) if gain is drawn[-1] else 0) for gain in drawn
-        ],
-        "Learning": [draw_curves(runs, title, axis) for (title, axis), runs in curves.items()],
-    }
+    with plot_style():
+        plots = {
+            "K and the margin": [
+                figure
+                for setting in ("K", "correction")
+                for figure in draw_sweeps(sweeps(rows, accuracy, setting, baselines), setting)
+            ],
+            "Base against novel": draw_pairs(base_novel_pairs(rows, columns)),
+            "Class by class": draw_gains(class_gains(rows, columns, baselines)),
+            "Learning": [draw_curves(runs, title, axis) for (title, axis), runs in curves.items()],
+        }
     return {title: figures for title, figures in plots.items() if figures}
 
 
 def _what_learned(run: Run, axis: str) -> str:
-    tasks = {Column(scores.dataset, metric, {}).task for scores in run.scores for metric in scores.numbers}
+    tasks = {column.task for column in run.numbers}
     if axis == "epoch" or "training" in tasks:
         return "Prompts"
     return "Detectors" if "detection" in tasks else "Segmenters" if "segmentation" in tasks else "Other runs"
 
 
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)

@@ -6,16 +6,15 @@ the budget of its row. Whatever a run does not state counts as different.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-import yaml
-
+from pomp_lab.report.columns import Column
 from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
 from pomp_lab.report.results import Run
-from pomp_lab.report.rows import Column
+from pomp_lab.report.run_details import read_configuration
 from prompt_core.config import default_config, flatten
 from prompt_core.data.catalog.benchmark_splits import Benchmark
 from prompt_core.data.catalog.entry import ClassificationEntry
@@ -48,137 +47,142 @@ def why_not(
         column: ours.
         runs: those whose mean is compared.
     """
-    runs = [run for run in runs if column.scores(run) is not None]
+    runs = [run for run in runs if column in run.numbers]
     models = [other.model or published.model for other in columns]
-    reasons = [_protocol_reason(published, columns, column, runs)]
-    reasons += [_run_reason(published, models, run) for run in runs]
-    return next(filter(None, reasons), None)
+    of_runs = (reason for run in runs for reason in _run_reasons(published, models, run))
+    return next(itertools.chain(_protocol_reasons(published, columns, column, runs), of_runs), None)
 
 
-def _protocol_reason(
+def _protocol_reasons(
     published: PublishedTable, columns: Sequence[PublishedColumn], column: Column, runs: Sequence[Run]
-) -> str | None:
-    """Which entry of a protocol differs from the published one.
-
-    Images and classes are counted: an official or generated division into splits has different test images from the
-    published one, and a part of a data set is a different data set.
-    """
+) -> Iterator[str]:
+    """Which entries of a protocol differ from the published ones."""
     metric = column.protocol.get("metric")
-    if metric not in published.metrics:
-        return "its metric is not stated" if metric is None else f"its metric is {metric}, not {published.metrics[0]}"
-    if "mean_of" in column.protocol:
-        return _member_reason(column.dataset, runs)
-    if published.task == "classification":
-        names = (column.dataset, *(name for other in columns for name in other.datasets))
-        return _images_and_classes(names, column.protocol)
-    return _dense_reason(published.task, column)
+    if metric is None:
+        yield "its metric is not stated"
+    elif metric not in published.metrics:
+        yield f"its metric is {metric}, not {published.metrics[0]}"
+    elif "mean_of" in column.protocol:
+        yield from _member_reasons(column.dataset, runs)
+    elif published.task == "classification":
+        yield from _image_reasons((column.dataset, *(name for other in columns for name in other.datasets)), column)
+    else:
+        yield from _dense_reasons(column)
 
 
-def _member_reason(dataset: str, runs: Sequence[Run]) -> str | None:
+def _member_reasons(average: str, runs: Sequence[Run]) -> Iterator[str]:
     """For an average: only its members matter, whatever else a run was scored on."""
     members = [
         table.columns[place]
         for table in load_published()
         for column in table.columns
-        if column.is_of(dataset)
+        if column.is_of(average)
         for place in column.means
     ]
     if not members:
-        return "it is not a published average"
-    for scores in (scores for run in runs for scores in run.scores):
-        for member in members:
-            if member.metric in scores.numbers and member.is_of(scores.dataset):
-                reason = _images_and_classes((scores.dataset, *member.datasets), scores.protocol)
-                if reason:
-                    return f"a member is another ({scores.dataset}: {reason})"
-    return None
+        yield "it is not a published average"
+    for column in (column for run in runs for column in run.numbers):
+        for member in (member for member in members if member.measures(column)):
+            for reason in _image_reasons((column.dataset, *member.datasets), column):
+                yield f"a member is another ({column.dataset}: {reason})"
 
 
-def _images_and_classes(names: Sequence[str], protocol: Mapping[str, Any]) -> str | None:
+def _image_reasons(names: Sequence[str], column: Column) -> Iterator[str]:
+    """For photos: images and classes are counted.
+
+    An official or generated division into splits has different test images from the published one, and a part of a data
+    set is a different data set.
+
+    Args:
+        names: of the data set; one of them is catalogued.
+    """
+    protocol = column.protocol
     entry = next(filter(None, map(find_entry, names)), None)
     if entry is None:
-        return "it is not a published data set"
+        yield "it is not a published data set"
+        return
     # Where the set has no val split, val means the test images.
-    splits = ("test",) if "val" in entry.splits else ("test", "val")
-    if protocol.get("split") not in splits:
-        return f"its split is {protocol.get('split', 'not stated')}, published is test"
-    for key in ("images_of", "half"):
-        if protocol.get(key):
-            return f"it is of a part of the images ({protocol[key]})"
+    if protocol.get("split") not in (("test",) if "val" in entry.splits else ("test", "val")):
+        yield f"its split is {protocol.get('split', 'not stated')}, published is test"
+    for part in filter(None, (protocol.get("images_of"), protocol.get("half"))):
+        yield f"it is of a part of the images ({part})"
+    yield from _division_reasons(entry, str(protocol.get("source")))
     unreadable = protocol.get("unreadable")
     left_out = len(unreadable) if isinstance(unreadable, list) else 0
-    reasons = [
-        _division_reason(entry, str(protocol.get("source"))),
-        _count_reason(protocol, "images", left_out, entry.test.number, "test images"),
-        _count_reason(protocol, "candidates", 0, entry.classes.number, "classes"),
-    ]
+    yield from _count_reasons(protocol, "images", left_out, entry.test.number, "test images")
+    yield from _count_reasons(protocol, "candidates", 0, entry.classes.number, "classes")
     # The ten sets of the transfer table have no two classes of one name.
     if protocol.get("namesakes") == "merged" and entry.name.startswith("imagenet"):
-        reasons.append("classes of one name count as one, published are separate ones (EVAL.NAMESAKES separate)")
-    return next(filter(None, reasons), None)
+        yield "classes of one name count as one, published are separate ones (EVAL.NAMESAKES separate)"
 
 
-def _division_reason(entry: ClassificationEntry, source: str) -> str | None:
+def _division_reasons(entry: ClassificationEntry, source: str) -> Iterator[str]:
     # Where the published split keeps the official test images, all divisions have them.
-    if not isinstance(entry.reader, Benchmark) or entry.reader.keeps_test:
-        return None
-    for division in ("generated", "official"):
-        if f"{division} split" in source:
-            return f"its {division} split has other test images than the published one"
-    return None if "published split" in source else "which division into splits it is of is not stated"
+    if isinstance(entry.reader, Benchmark) and not entry.reader.keeps_test:
+        for division in ("generated", "official"):
+            if f"{division} split" in source:
+                yield f"its {division} split has other test images than the published one"
+        if "published split" not in source:
+            yield "which division into splits it is of is not stated"
 
 
-def _count_reason(protocol: Mapping[str, Any], key: str, more: int, expected: int, things: str) -> str | None:
+def _count_reasons(protocol: Mapping[str, Any], key: str, more: int, expected: int, things: str) -> Iterator[str]:
     number = protocol.get(key)
     if isinstance(number, bool) or not isinstance(number, int):
-        return f"its number of {things} is not stated"
-    return None if number + more == expected else f"{number + more:,} {things}, published are {expected:,}"
+        yield f"its number of {things} is not stated"
+    elif number + more != expected:
+        yield f"{number + more:,} {things}, published are {expected:,}"
 
 
-def _dense_reason(task: str, column: Column) -> str | None:
+def _dense_reasons(column: Column) -> Iterator[str]:
     """For detectors and segmenters."""
     protocol = column.protocol
-    known = IMAGES.get(column.dataset)
-    if known is not None and (reason := _count_reason(protocol, "images", 0, known, "images")):
-        return reason
+    if column.dataset in IMAGES:
+        yield from _count_reasons(protocol, "images", 0, IMAGES[column.dataset], "images")
     if protocol.get("oracle"):
-        return f"an oracle gives {protocol['oracle']}"
+        yield f"an oracle gives {protocol['oracle']}"
     detections = str(protocol.get("detections", "not stated"))
-    if task == "detection" and column.dataset.startswith("lvis") and not detections.startswith("300 of an image"):
-        return f"its detections are {detections}, published are 300 of an image"
+    if column.dataset.startswith("lvis") and not detections.startswith("300 of an image"):
+        yield f"its detections are {detections}, published are 300 of an image"
     if "IoU" in column.metric and column.metric != "fwIoU" and protocol.get("miou_denominator") != "union":
         stated = str(protocol.get("miou_denominator", "not stated")).replace("_", " ")
-        return f"mIoU divides by classes with {stated}, published with ground truth or predictions"
-    return None
+        yield f"mIoU divides by classes with {stated}, published with ground truth or predictions"
 
 
-def _run_reason(published: PublishedTable, models: Sequence[str], run: Run) -> str | None:
+def _run_reasons(published: PublishedTable, models: Sequence[str], run: Run) -> Iterator[str]:
     """Why a run's model is none of ``models``, or its budget is not that of its row."""
     if published.settings:
-        return _architecture_reason(published.settings, run)
-    if not any(model and model_of(run) == (ARCHITECTURES[model], "openai") for model in models):
+        for key, expected in published.settings.items():
+            if (stated := _setting(run, key)) != expected:
+                yield f"its {key} is {'not stated' if stated is None else stated}, published is {expected}"
+        return
+    architecture, weights = model_of(run)
+    if weights != "openai" or architecture not in [ARCHITECTURES[model] for model in models if model]:
+        ours = architecture or "not stated"
+        if architecture not in (None, "mini"):
+            ours += f" with {'OpenAI' if weights == 'openai' else weights or 'unknown'} weights"
         known = " and ".join(", ".join(models).rsplit(", ", 1))
         wanted = f"{'are' if len(models) > 1 else 'is'} {known} of OpenAI's" if known else "states no model"
-        return f"{_model_text(run)}; published {wanted}"
-    changed = budget_changes(run)
-    return f"it was run with {changed}, the published one was not" if changed else None
+        yield f"its model is {ours}; published {wanted}"
+    if changed := budget_changes(run):
+        yield f"it was run with {changed}, the published one was not"
 
 
 def model_of(run: Run) -> tuple[str | None, str | None]:
     """Architecture and weights of a run's CLIP, None for what it does not state."""
-    about = run.about
-    if "clip" not in about:
-        node = _configuration(str(about.get("config") or "")).get("MODEL")
-        about = {"clip": node.get("NAME"), "pretrained": node.get("PRETRAINED")} if isinstance(node, dict) else {}
-    name, weights = about.get("clip"), about.get("pretrained")
+    if "clip" in run.about:
+        name, weights = run.about["clip"], run.about.get("pretrained")
+    else:
+        name, weights = _setting(run, "MODEL.NAME"), _setting(run, "MODEL.PRETRAINED")
     return None if name is None else str(name), str(weights) if weights else None
 
 
-def _model_text(run: Run) -> str:
-    name, weights = model_of(run)
-    if name is None or name == "mini":
-        return f"its model is {name or 'not stated'}"
-    return f"its model is {name} with {'OpenAI' if weights == 'openai' else weights or 'unknown'} weights"
+def _setting(run: Run, key: str) -> Any:
+    """A value of the resolved configuration that the run wrote down, None without one."""
+    value: Any = read_configuration(str(run.about.get("config") or ""))
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def budget_changes(run: Run) -> str:
@@ -203,25 +207,3 @@ def budget_changes(run: Run) -> str:
 @cache
 def _known_keys() -> frozenset[str]:
     return frozenset(dict(flatten(default_config())))
-
-
-def _architecture_reason(settings: Mapping[str, Any], run: Run) -> str | None:
-    """For a detector or segmenter, from its configuration."""
-    stated = dict(flatten(_configuration(str(run.about.get("config") or ""))))
-    for key, expected in settings.items():
-        if stated.get(key) != expected:
-            value = "not stated" if stated.get(key) is None else stated[key]
-            return f"its {key} is {value}, published is {expected}"
-    return None
-
-
-@lru_cache(maxsize=256)
-def _configuration(dump: str) -> dict[str, Any]:
-    """A resolved configuration; empty for a file's name or anything else."""
-    if ":" not in dump or not re.search(r"^\s*MODEL:", dump, re.MULTILINE):
-        return {}
-    try:
-        configuration = yaml.safe_load(dump)
-    except yaml.YAMLError:
-        return {}
-    return configuration if isinstance(configuration, dict) else {}

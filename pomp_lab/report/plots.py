@@ -5,11 +5,12 @@ Series differ in marker and dash as well as colour.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-ACROSS, MOST_PANELS, SHOWN_CLASSES = 3, 9, 10
+ACROSS, MOST_PANELS, SHOWN_CLASSES, MOST_GAINS = 3, 9, 10, 12
 COLOURS = ("#0072b2", "#c24f00", "#007a58", "#a0468c", "#8a6d00", "#4d5a64")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)), (0, (1, 3)))
@@ -70,16 +71,15 @@ def draw_curves(runs: Sequence[Run], title: str, axis: str) -> Figure:
     """Loss and accuracy of training batches over epochs or iterations; runs of one label look alike."""
     known = {name for run in runs for entry in run.history for name in entry}
     shown = [(name, scale) for name, scale in (("loss", 1.0), ("accuracy", 100.0)) if name in known]
-    labels = list(dict.fromkeys(run.label for run in runs))
+    styles = _styles(run.label for run in runs)
     canvas, panels = _panels(len(shown), height=2.9)
     for panel, (name, scale) in zip(panels, shown, strict=True):
-        named: set[str] = set()
+        first = {run.label: run for run in reversed(runs)}
         for run in runs:
             points = [(entry[axis], scale * entry[name]) for entry in run.history if axis in entry and name in entry]
-            label = "_nolegend_" if run.label in named else _short(run.label)
-            named.add(run.label)
-            style = _style(labels.index(run.label), markers=len(points) < 30)
-            panel.plot([x for x, _ in points], [y for _, y in points], label=label, **style)
+            style = styles[run.label] if len(points) < 30 else {**styles[run.label], "marker": ""}
+            label = _plain(run.label, 44) if run is first[run.label] else None
+            panel.plot(*zip(*points, strict=True), label=label, **style)
         panel.set_title(f"training {name}" + (", %" if scale > 1 else ""))
         panel.set_xlabel(axis)
         losses = [entry["loss"] for run in runs for entry in run.history]
@@ -92,20 +92,22 @@ def draw_curves(runs: Sequence[Run], title: str, axis: str) -> Figure:
     return _figure(canvas, f"{title}: learning curves", caption)
 
 
-def draw_sweeps(swept: Sequence[Sweep], setting: str) -> Figure:
-    """Accuracy against K or the margin, one panel for each column."""
+def draw_sweeps(swept: Sequence[Sweep], setting: str) -> list[Figure]:
+    """Accuracy against K or the margin, one panel for each column; no figure where nothing was swept."""
+    if not swept:
+        return []
     quantity = "K" if setting == "K" else "the margin"
-    labels = list(dict.fromkeys(label for sweep in swept for label in sweep.lines))
+    styles = _styles(label for sweep in swept for label in sweep.lines)
     canvas, panels = _panels(min(len(swept), MOST_PANELS))
     for panel, sweep in zip(panels, swept, strict=False):
         for number, (label, points) in enumerate(sweep.lines.items()):
             shift = 0.08 * (number - (len(sweep.lines) - 1) / 2)
             values, means, spreads = zip(*points, strict=True)
             places = [sweep.values.index(value) + shift for value in values]
-            panel.errorbar(places, means, yerr=spreads, capsize=2, label=_short(label), **_style(labels.index(label)))
+            panel.errorbar(places, means, yerr=spreads, capsize=2, label=_plain(label, 44), **styles[label])
         if math.isfinite(sweep.baseline):
             panel.axhline(sweep.baseline, color="#59636b", linewidth=1, linestyle=(0, (2, 2)), label="hand prompt")
-        panel.set_xticks(range(len(sweep.values)), sweep.values)
+        panel.set_xticks(range(len(sweep.values)), [_plain(value, 12) for value in sweep.values])
         panel.set_xlabel({"K": "K, classes in a step"}.get(setting, "margin added to the logits of negatives"))
         panel.set_ylabel(f"{sweep.column.label}, %")
         panel.set_title(_wrapped(sweep.column.dataset, sweep.column.difference))
@@ -113,19 +115,21 @@ def draw_sweeps(swept: Sequence[Sweep], setting: str) -> Figure:
         f"Runs that differ only in {quantity} and the seed; whiskers are half the range over seeds, the dashed line "
         "is the hand prompt. The steps of the axis are not to scale, and no axis starts at zero."
     )
-    return _figure(canvas, f"Accuracy against {quantity}", caption)
+    return [_figure(canvas, f"Accuracy against {quantity}", caption)]
 
 
-def draw_pairs(pairs: Sequence[Pair]) -> Figure:
+def draw_pairs(pairs: Sequence[Pair]) -> list[Figure]:
     """Base classes on x, novel classes on y, one point for each row, labelled with the row's number."""
+    if not pairs:
+        return []
     canvas, panels = _panels(min(len(pairs), MOST_PANELS), height=3.0)
     for panel, pair in zip(panels, pairs, strict=False):
         named: list[tuple[float, float]] = []
-        widths = [max(axis) - min(axis) or 1.0 for axis in zip(*((x, y) for _, x, y in pair.points), strict=True)]
+        width, height = (max(axis) - min(axis) or 1.0 for axis in zip(*(p[1:] for p in pair.points), strict=True))
         for row, x, y in pair.points:
             style: dict[str, Any] = {"marker": "s", "markerfacecolor": "none"} if row.hand else {"marker": "o"}
             panel.plot([x], [y], linestyle="none", color=COLOURS[row.hand], **style)
-            if all(abs(x - a) > 0.09 * widths[0] or abs(y - b) > 0.07 * widths[1] for a, b in named):
+            if all(abs(x - a) > 0.09 * width or abs(y - b) > 0.07 * height for a, b in named):
                 panel.annotate(str(row.number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
                 named.append((x, y))
         panel.margins(0.12)
@@ -139,18 +143,22 @@ def draw_pairs(pairs: Sequence[Pair]) -> Figure:
         "hand prompts. Up is better on classes that were not learned from, right on those that were. No axis starts at "
         "zero."
     )
-    return _figure(canvas, "Base against novel classes", caption)
+    return [_figure(canvas, "Base against novel classes", caption)]
 
 
-def draw_gain(gain: Gain, left_out: int = 0) -> Figure:
-    """The classes that gain and lose most against the hand prompt.
+def draw_gains(gains: Sequence[Gain]) -> list[Figure]:
+    """The classes that gain and lose most against the hand prompt, one figure for each comparison up to a number."""
+    figures = [_draw_gain(gain) for gain in gains[:MOST_GAINS]]
+    if len(gains) > MOST_GAINS:
+        more = f"{figures[-1].caption} {len(gains) - MOST_GAINS} more comparisons are not drawn."
+        figures[-1] = dataclasses.replace(figures[-1], caption=more)
+    return figures
 
-    Args:
-        left_out: number of further comparisons that are not drawn.
-    """
+
+def _draw_gain(gain: Gain) -> Figure:
     whole = len(gain.classes) <= 2 * SHOWN_CLASSES
     shown = gain.classes if whole else [*gain.classes[:SHOWN_CLASSES], *gain.classes[-SHOWN_CLASSES:]]
-    names, values = [_short(name, 34) for name, _ in shown], [value for _, value in shown]
+    names, values = [_plain(name, 34) for name, _ in shown], [value for _, value in shown]
     canvas, (panel,) = _panels(1, height=0.8 + 0.19 * len(shown), width=6.2)
     panel.barh(range(len(shown)), values, 0.7, color=[COLOURS[value < 0] for value in values])
     panel.set_yticks(range(len(shown)), names)
@@ -165,7 +173,6 @@ def draw_gain(gain: Gain, left_out: int = 0) -> Figure:
     if not whole:
         caption += f" Drawn are the {SHOWN_CLASSES} that gain most and the {SHOWN_CLASSES} that lose most."
     caption += " Single classes have few images: most such differences are noise."
-    caption += f" {left_out} more comparisons are not drawn." if left_out else ""
     return _figure(canvas, f"{gain.row.label} over {gain.baseline.label}, {gain.dataset}", caption)
 
 
@@ -191,16 +198,25 @@ def _figure(canvas: Canvas, title: str, caption: str) -> Figure:
     return Figure(stream.getvalue(), "svg+xml", title, caption)
 
 
-def _style(order: int, markers: bool = True) -> dict[str, Any]:
-    style = {"color": COLOURS[order % len(COLOURS)], "linestyle": DASHES[order // len(COLOURS) % len(DASHES)]}
-    return {**style, "marker": MARKERS[order % len(MARKERS)]} if markers else style
+def _styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, dash and marker of each label, the same in all panels."""
+    return {
+        label: {
+            "color": COLOURS[order % len(COLOURS)],
+            "linestyle": DASHES[order // len(COLOURS) % len(DASHES)],
+            "marker": MARKERS[order % len(MARKERS)],
+        }
+        for order, label in enumerate(dict.fromkeys(labels))
+    }
 
 
-def _short(text: str, most: int = 44) -> str:
+def _plain(text: str, most: int) -> str:
+    """A name as text that any XML can hold, shortened."""
+    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
     # matplotlib leaves labels out that begin with an underscore.
     text = f"\u200b{text}" if text.startswith("_") else text
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _wrapped(dataset: str, difference: str) -> str:
-    return "\n".join(line for text in (dataset, difference) for line in textwrap.wrap(text, 40)[:3])
+    return "\n".join(line for text in (dataset, difference) for line in textwrap.wrap(_plain(text, 120), 40)[:3])

@@ -6,18 +6,19 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from pomp_lab.report.protocol_text import protocol_key
-from pomp_lab.report.results import Run, Scores
+from pomp_lab.report.columns import Column, columns_of
+from pomp_lab.report.results import Run
 from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import sha256_of_json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PublishedColumn:
     """A column of a published table.
 
@@ -30,12 +31,11 @@ class PublishedColumn:
     """
 
     name: str
-    datasets: tuple[str, ...] = ()
+    datasets: Sequence[str] = ()
     metric: str = ""
     model: str = ""
-    unit: str = "%"
-    means: tuple[int, ...] = ()
-    harmonic: tuple[int, ...] = ()
+    means: Sequence[int] = ()
+    harmonic: Sequence[int] = ()
 
     @property
     def heading(self) -> str:
@@ -44,10 +44,14 @@ class PublishedColumn:
 
     def is_of(self, dataset: str) -> bool:
         """Whether a data set is called so in ``metrics.json``."""
-        return _bare(dataset) in map(_bare, self.datasets)
+        return bare_name(dataset) in map(bare_name, self.datasets)
+
+    def measures(self, column: Column) -> bool:
+        """Whether its data set and metric are those of a column of ours."""
+        return self.metric == column.metric and self.is_of(column.dataset)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PublishedTable:
     """A published table.
 
@@ -64,12 +68,12 @@ class PublishedTable:
     task: str
     source: str
     protocol: str
-    metrics: tuple[str, ...]
+    metrics: Sequence[str]
     reference: str
-    columns: tuple[PublishedColumn, ...]
-    rows: tuple[tuple[str, tuple[float, ...]], ...]
+    columns: Sequence[PublishedColumn]
+    rows: Sequence[tuple[str, Sequence[float]]]
     model: str = ""
-    settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @cache
@@ -78,52 +82,50 @@ def load_published() -> tuple[PublishedTable, ...]:
     file = resources.files("pomp_lab") / "assets" / "published.json"
     tables = []
     for entry in json.loads(file.read_text(encoding="utf-8"))["tables"]:
-        columns = [{key: _frozen(value) for key, value in column.items()} for column in entry.pop("columns")]
-        rows = [(name, tuple(map(_number, values))) for name, *values in entry.pop("rows")]
-        entry["metrics"] = tuple(entry["metrics"])
-        tables.append(
-            PublishedTable(**entry, columns=tuple(PublishedColumn(**column) for column in columns), rows=tuple(rows))
-        )
+        columns = [PublishedColumn(**column) for column in entry.pop("columns")]
+        rows = [
+            (name, [math.nan if value is None else float(value) for value in values])
+            for name, *values in entry.pop("rows")
+        ]
+        tables.append(PublishedTable(**entry, columns=columns, rows=rows))
     return tuple(tables)
 
 
 def with_averages(run: Run) -> Run:
-    """The run, with scores for each published average whose data sets it all has exactly once.
+    """The run, with a number for each published average whose data sets it all has exactly once.
 
     An average follows the protocols of all its members, so that averages of different protocols share no column.
     """
-    averages = []
+    ours: dict[tuple[str, str], list[Column]] = {}
+    for column in run.numbers:
+        ours.setdefault((bare_name(column.dataset), column.metric), []).append(column)
+    averages: dict[Column, float] = {}
     for table in load_published():
-        for column in table.columns:
-            members = [_scores(run, table.columns[place]) for place in column.means]
-            if members and all(len(scores) == 1 for scores in members):
-                averages.append(_average(column, [scores[0] for scores in members]))
-    return dataclasses.replace(run, scores=[*run.scores, *averages]) if averages else run
+        for average in table.columns:
+            members = [_columns_of(ours, table.columns[place]) for place in average.means]
+            if members and all(len(columns) == 1 for columns in members):
+                averages |= _average(average, {column: run.numbers[column] for (column,) in members})
+    return dataclasses.replace(run, numbers={**run.numbers, **averages}) if averages else run
 
 
-def _scores(run: Run, column: PublishedColumn) -> list[Scores]:
-    return [scores for scores in run.scores if column.metric in scores.numbers and column.is_of(scores.dataset)]
+def _columns_of(ours: Mapping[tuple[str, str], list[Column]], published: PublishedColumn) -> list[Column]:
+    names = dict.fromkeys(map(bare_name, published.datasets))
+    return [column for name in names for column in ours.get((name, published.metric), [])]
 
 
-def _average(column: PublishedColumn, members: list[Scores]) -> Scores:
-    metrics = {scores.protocol.get("metric") for scores in members}
-    followed = {scores.dataset: protocol_key(scores.protocol) for scores in members}
+def _average(average: PublishedColumn, members: Mapping[Column, float]) -> dict[Column, float]:
+    protocols = {column.dataset: column.protocol for column in members}
+    metrics = {protocol.get("metric") for protocol in protocols.values()}
+    followed = {column.dataset: column.protocol_key for column in members}
     protocol: dict[str, Any] = {"mean_of": len(members), "protocols_sha256": sha256_of_json(followed)}
     if len(metrics) == 1 and None not in metrics:
         protocol["metric"] = metrics.pop()
-    if any(ON_REPORTED in scores.protocol.values() for scores in members):
+    if any(ON_REPORTED in stated.values() for stated in protocols.values()):
         protocol["selection"] = ON_REPORTED
-    mean = sum(scores.numbers[column.metric] for scores in members) / len(members)
-    return Scores(column.name, protocol, {column.metric: mean})
+    return columns_of(average.name, protocol, {average.metric: sum(members.values()) / len(members)})
 
 
-def _bare(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+@cache
+def bare_name(dataset: str) -> str:
+    """A data set's name without case and punctuation: ``caltech-101`` and ``Caltech101`` are one."""
+    return re.sub(r"[^a-z0-9]", "", dataset.lower())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
+from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from prompt_core.config import flatten
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, read_safetensors, sha256_of_json
 
+# Beyond it a number is an accident: neither tables nor axes have room for it.
+LARGEST_NUMBER = 1e15
 # The setting that identifies how a prompt was learned, apart from the seed.
 LEARNED_AS = "training_sha256"
 # Keys of a training configuration that are settings by themselves, or that do not affect the result.
@@ -33,11 +36,11 @@ def read_history(metrics: Path, about: Mapping[str, Any]) -> list[dict[str, floa
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entries.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # the last line of a run that is going on or was killed
     curve = []
     for entry in filter(lambda entry: isinstance(entry, dict), entries):
-        numbers = {name: float(entry[key]) for key, name in _CURVES.items() if _is_finite(entry.get(key))}
+        numbers = {name: float(entry[key]) for key, name in _CURVES.items() if is_number(entry.get(key))}
         if "loss" in numbers and ("epoch" in numbers or "iteration" in numbers):
             curve.append(numbers)
     return curve
@@ -60,11 +63,12 @@ def read_classes(folder: Path) -> dict[str, ClassNumbers]:
         if not isinstance(document, dict) or not isinstance(document.get("classes"), list):
             continue
         rows = [row for row in document["classes"] if isinstance(row, dict) and "name" in row]
-        names = [str(row["name"]) for row in rows]
+        times = Counter(str(row["name"]) for row in rows)
         classes = by_dataset.setdefault(str(document.get("dataset", "")), {})
-        for row, name in zip(rows, names, strict=True):
-            key = name if names.count(name) == 1 else f"{name} ({row.get('id')})"
-            measured = [metric for metric in ("top1", "box_AP", "mask_AP", "IoU") if _is_finite(row.get(metric))]
+        for row in rows:
+            name = str(row["name"])
+            measured = [metric for metric in ("top1", "box_AP", "mask_AP", "IoU") if is_number(row.get(metric))]
+            key = name if times[name] == 1 else f"{name} ({row.get('id')})"
             classes[key] = {metric: float(row[metric]) for metric in measured}
     return by_dataset
 
@@ -75,12 +79,10 @@ def prompt_settings(prompt: str, folder: Path) -> dict[str, Any]:
     Args:
         prompt: path as given to the run, relative to the working folder or to ``folder``.
     """
-    path = next((path for path in (Path(prompt), folder / prompt) if path.is_file()), None)
-    if path is None or path.suffix != ".safetensors":
-        return {}
     try:
-        _, metadata = read_safetensors(path)
-    except UserError:
+        places = [path for path in (Path(prompt), folder / prompt) if path.suffix == ".safetensors" and path.is_file()]
+        _, metadata = read_safetensors(places[0])
+    except (IndexError, OSError, UserError, RecursionError):
         return {}
     if "K" not in metadata:
         return {}
@@ -89,29 +91,39 @@ def prompt_settings(prompt: str, folder: Path) -> dict[str, Any]:
     settings.pop("num_classes", None)
     settings |= {key: metadata.get(key) for key in ("K", "correction", "method")}
     settings["names"] = vocabulary.get("size") if isinstance(vocabulary, dict) else None
-    configuration = _training_configuration(path, metadata)
-    if configuration is not None:
-        keys = [k for k in configuration if k not in _NOT_LEARNED and not k.startswith(("LOG.", "EVAL."))]
-        settings[LEARNED_AS] = sha256_of_json({key: configuration[key] for key in keys})
-    return settings
+    identity = _training_identity(places[0], metadata)
+    return {**settings, LEARNED_AS: identity} if identity else settings
 
 
-def _training_configuration(prompt: Path, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The configuration that a prompt was learned with, from the ``metrics.json`` next to it.
+def _training_identity(prompt: Path, metadata: Mapping[str, Any]) -> str | None:
+    """Hash of what decided the learning of a prompt but the seed, from the ``metrics.json`` next to it.
 
     None where there is none, or where its numbers are not those in the prompt's file.
     """
     try:
         document = read_json(prompt.parent / "metrics.json")
-        configuration = yaml.safe_load(document["_run"]["config"])
-    except (UserError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        configuration = dict(flatten(read_configuration(str(document["_run"]["config"]))))
+        numbers = metadata["metrics"]
+        if not (numbers and configuration) or any(document.get(key) != value for key, value in numbers.items()):
+            return None
+        keys = [k for k in configuration if k not in _NOT_LEARNED and not k.startswith(("LOG.", "EVAL."))]
+        return sha256_of_json({key: configuration[key] for key in keys})
+    # Somebody else's file may be anything.
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
-    numbers = metadata.get("metrics")
-    if not isinstance(configuration, dict) or not isinstance(numbers, dict) or not numbers:
-        return None
-    same = all(document.get(key) == value for key, value in numbers.items())
-    return dict(flatten(configuration)) if same else None
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+@lru_cache(maxsize=256)
+def read_configuration(text: str) -> dict[str, Any]:
+    """A resolved configuration from its YAML text; empty for a file's name or anything else."""
+    try:
+        configuration = yaml.safe_load(text) if ":" in text else None
+    # Days that do not exist are a ValueError.
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return configuration if isinstance(configuration, dict) else {}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number of a sensible size."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pomp_lab.report.columns import Column
 from pomp_lab.report.protocol_text import protocol_key
-from pomp_lab.report.rows import Column, Row, cell, distinguishing_settings, exact
+from pomp_lab.report.rows import Row, distinguishing_settings, exact
+from pomp_lab.report.run_details import ClassNumbers
 from prompt_core.errors import UserError, nearest
 
 
@@ -60,49 +62,52 @@ def sweeps(rows: Sequence[Row], columns: Sequence[Column], setting: str, baselin
         lines: dict[str, list[tuple[str, float, float]]] = {}
         steps = set()
         for label, group in zip(labels, members, strict=True):
-            points = [(_step(row, setting), means) for row in group if (means := cell(row, column)) and means.count]
+            points = [(_step(row, setting), mean) for row in group if (mean := row.defined(column))]
             if len(points) > 1:
-                line = [(step[-1], numbers.mean, numbers.spread) for step, numbers in points]
-                lines[label or "all else the same"] = line
+                lines[label or "all else the same"] = [(step[-1], mean.value, mean.spread) for step, mean in points]
                 steps |= {step for step, _ in points}
         if lines:
-            known = [numbers.mean for row in baselines if (numbers := cell(row, column)) and numbers.count]
-            swept.append(Sweep(column, [step[-1] for step in sorted(steps)], lines, known[0] if known else math.nan))
+            baseline = next((mean.value for row in baselines if (mean := row.defined(column))), math.nan)
+            swept.append(Sweep(column, [step[-1] for step in sorted(steps)], lines, baseline))
     return swept
 
 
 def base_novel_pairs(rows: Sequence[Row], columns: Sequence[Column]) -> list[Pair]:
     """Columns of base (seen, frequent) and of novel (unseen, rare) classes with otherwise equal protocols."""
+    known: dict[tuple[str, str] | None, list[Column]] = {}
+    for column in columns:
+        known.setdefault((column.dataset, column.metric), []).append(column)
     pairs = []
-    for base, novel in [(base, novel) for base in columns for novel in columns if _is_pair(base, novel)]:
-        points = []
-        for row in rows:
-            x, y = cell(row, base), cell(row, novel)
-            if x and y and x.count and y.count:
-                points.append((row, x.mean, y.mean))
-        if len(points) > 1:
-            pairs.append(Pair(base, novel, points))
+    for base in columns:
+        for novel in known.get(_novel_side(base), []):
+            if novel != base and _same_but_for_classes(base, novel):
+                means = [(row, row.defined(base), row.defined(novel)) for row in rows]
+                points = [(row, x.value, y.value) for row, x, y in means if x and y]
+                if len(points) > 1:
+                    pairs.append(Pair(base, novel, points))
     return pairs
 
 
 def class_gains(rows: Sequence[Row], columns: Sequence[Column], baselines: Sequence[Row]) -> list[Gain]:
     """Classes of each row against those of the first baseline with the same data set and protocol; means over runs."""
     gains = []
-    for column in {(column.dataset, column.protocol_key): column for column in columns}.values():
-        known = [(row, means) for row in baselines if (means := _class_means(row, column))]
-        if not known:
-            continue
-        baseline, before = known[0]
-        for row in rows:
-            after = _class_means(row, column) if row is not baseline else {}
-            metrics = {metric for values in after.values() for metric in values}
-            # Masks follow their boxes.
-            for metric in sorted(metrics - ({"mask_AP"} if "box_AP" in metrics else set())):
-                both = [name for name in after if metric in after[name] and metric in before.get(name, {})]
-                classes = [(name, after[name][metric] - before[name][metric]) for name in both]
-                if classes:
-                    classes.sort(key=lambda gain: -gain[1])
-                    gains.append(Gain(row, baseline, column.dataset, metric, classes))
+    for place in dict.fromkeys(column.place for column in columns):
+        means = {row: numbers for row in rows if (numbers := _class_means(row, place))}
+        for baseline in [row for row in baselines if row in means][:1]:
+            for row, after in means.items():
+                gains += _gains(row, after, baseline, means[baseline], place[0]) if row is not baseline else []
+    return gains
+
+
+def _gains(row: Row, after: ClassNumbers, baseline: Row, before: ClassNumbers, dataset: str) -> list[Gain]:
+    """One for each metric; masks follow their boxes."""
+    metrics = {metric for numbers in after.values() for metric in numbers}
+    gains = []
+    for metric in sorted(metrics - ({"mask_AP"} if "box_AP" in metrics else set())):
+        both = [name for name in after if metric in after[name] and metric in before.get(name, {})]
+        classes = [(name, after[name][metric] - before[name][metric]) for name in both]
+        if classes:
+            gains.append(Gain(row, baseline, dataset, metric, sorted(classes, key=lambda gain: -gain[1])))
     return gains
 
 
@@ -122,11 +127,11 @@ def find_baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
     return matches
 
 
-def _class_means(row: Row, column: Column) -> dict[str, dict[str, float]]:
+def _class_means(row: Row, place: tuple[str, str]) -> ClassNumbers:
+    """Class → metric → mean over the runs of a row, on one data set under one protocol."""
     values: dict[str, dict[str, list[float]]] = {}
     for run in row.runs:
-        scores = column.scores(run)
-        for name, numbers in (scores.classes if scores is not None else {}).items():
+        for name, numbers in run.classes.get(place, {}).items():
             for metric, value in numbers.items():
                 values.setdefault(name, {}).setdefault(metric, []).append(value)
     return {name: {metric: sum(v) / len(v) for metric, v in numbers.items()} for name, numbers in values.items()}
@@ -138,13 +143,18 @@ _PAIRED = {"mIoU-seen": "mIoU-unseen", "box_APf": "box_APr", "mask_APf": "mask_A
 _PAIRED |= {f"{task}_AP50-seen": f"{task}_AP50-unseen" for task in ("box", "mask")}
 
 
-def _is_pair(base: Column, novel: Column) -> bool:
+def _novel_side(base: Column) -> tuple[str, str] | None:
+    """Data set and metric of a column's counterpart, None for columns that can have none."""
+    if base.metric in ("top1", "accuracy"):
+        return base.dataset.replace("base", "novel"), base.metric
+    return (base.dataset, _PAIRED[base.metric]) if base.metric in _PAIRED else None
+
+
+def _same_but_for_classes(base: Column, novel: Column) -> bool:
     if base.dataset == novel.dataset:
-        return _PAIRED.get(base.metric) == novel.metric and base.protocol_key == novel.protocol_key
-    if base.dataset.replace("base", "novel") != novel.dataset or base.metric != novel.metric:
-        return False
+        return base.protocol_key == novel.protocol_key
     among = [column.protocol.get("candidate_names") for column in (base, novel)]
-    return base.metric in ("top1", "accuracy") and among[0] == among[1] and _rest(base) == _rest(novel)
+    return among[0] == among[1] and _rest(base) == _rest(novel)
 
 
 def _rest(column: Column) -> str:
@@ -165,6 +175,6 @@ def _step(row: Row, setting: str) -> tuple[int, float, str]:
         return 1, 0.0, "all"
     try:
         return 0, float(value), f"{float(value):g}"
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         # log10 before ln, whose margin is larger for the same K.
         return 1, {"log10": 1.0, "ln": 2.0}.get(str(value), 3.0), str(value)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pomp_lab.report.columns import Column, ordered_columns
 from pomp_lab.report.comparable import why_not
 from pomp_lab.report.page import markdown_table, plain
 from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published, with_averages
 from pomp_lab.report.results import Run, read_runs
-from pomp_lab.report.rows import CHOSEN, Column, build_columns, cell, number_text
+from pomp_lab.report.rows import CHOSEN, number_text
 from pomp_lab.report.rows import Row as ReportRow
-from pomp_lab.report.tables import refusal_texts, same_numbers
+from pomp_lab.report.tables import refusal_texts
 from pomp_lab.tables.plan import Published, Row, Table
 from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import write_text
@@ -57,7 +58,7 @@ def read_line(row: Row, documents: Sequence[Mapping[str, Any]], note: str = "") 
 def table_blocks(table: Table, lines: Sequence[Line]) -> list[Block]:
     """Our numbers, the comparison with published ones of the same protocol, and the published tables."""
     runs = [run for line in lines for run in line.numbers.runs]
-    columns = [column for column in build_columns(runs) if column.metric in table.metrics]
+    columns = ordered_columns(column for run in runs for column in run.numbers if column.metric in table.metrics)
     what = "Top-1 in percent" if table.metrics == ("top1",) else "Lower is better"
     several = any(len(line.numbers.runs) > 1 for line in lines)
     notes = [table.note, f"{what}; mean over seeds ± half the range." if several else f"{what}; one run each."]
@@ -86,7 +87,7 @@ def table_blocks(table: Table, lines: Sequence[Line]) -> list[Block]:
 
 
 def _text(row: ReportRow, column: Column) -> str:
-    numbers = cell(row, column)
+    numbers = row.means.get(column)
     return numbers.text(column.metric, row.seeds) if numbers else ""
 
 
@@ -102,14 +103,14 @@ def _comparison(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[list[
     refusals: list[tuple[str, str, str]] = []
     for line in lines:
         for published, column in itertools.product(line.row.published, columns):
-            place, ours = published_number(published, column), cell(line.numbers, column)
-            if place is None or ours is None or not math.isfinite(ours.mean):
+            place, ours = published_number(published, column), line.numbers.defined(column)
+            if place is None or ours is None:
                 continue
             table, published_column, value = place
             if reason := why_not(table, [published_column], column, line.numbers.runs):
                 refusals.append((f"not compared, {reason}", column.dataset, line.row.name))
                 continue
-            gap = number_text(ours.mean - value, column.metric, signed=True)
+            gap = number_text(ours.value - value, column.metric, signed=True)
             texts = (ours.text(column.metric, line.numbers.seeds), number_text(value, column.metric), gap)
             name = line.row.name + (f" {CHOSEN}" if ON_REPORTED in column.protocol.values() else "")
             rows.append((name, column.dataset, *texts))
@@ -125,7 +126,7 @@ def published_number(published: Published, column: Column) -> tuple[PublishedTab
             measured = (column.dataset, column.metric) == (published.dataset, "top1")
             fits = candidate.name == published.column and measured
         else:
-            fits = candidate.model == published.model and same_numbers(candidate, column)
+            fits = candidate.model == published.model and candidate.measures(column)
         if fits and math.isfinite(value):
             return table, candidate, value
     return None

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
+from pomp_lab.report.columns import columns_of
 from pomp_lab.report.comparable import budget_changes, model_of, why_not
 from pomp_lab.report.published import load_published
-from pomp_lab.report.results import Run, Scores
-from pomp_lab.report.rows import Column
-from pomp_lab.report.tables import same_numbers
+from pomp_lab.report.results import Run
 from prompt_core.data.catalog.lookup import classification_entry
 
 TABLES = {table.name: table for table in load_published()}
@@ -23,9 +22,10 @@ MASKS = {"config": "MODEL:\n  RESNETS:\n    DEPTH: 101\n  CLIP_ADAPTER:\n    CLI
 
 
 def refusal(table: str, dataset: str, metric: str, protocol: dict[str, Any], about: dict[str, Any]) -> str | None:
-    run = Run("run", Path("run"), "run", [Scores(dataset, protocol, {metric: 50.0})], {"method": "pomp"}, about)
-    column = Column(dataset, metric, protocol)
-    return why_not(TABLES[table], [c for c in TABLES[table].columns if same_numbers(c, column)], column, [run])
+    numbers = columns_of(dataset, protocol, {metric: 50.0})
+    run = Run("run", Path("run"), "run", numbers, settings={"method": "pomp"}, about=about)
+    (column,) = numbers
+    return why_not(TABLES[table], [c for c in TABLES[table].columns if c.measures(column)], column, [run])
 
 
 def classification(name: str, **words: Any) -> dict[str, Any]:
@@ -87,18 +87,18 @@ def test_a_table_without_a_model_is_not_compared_with() -> None:
 
 def test_the_model_in_a_configuration() -> None:
     config = "MODEL:\n  NAME: RN50-quickgelu\n  PRETRAINED: ''\n"
-    assert model_of(Run("a", Path("a"), "a", [], about={"config": config})) == ("RN50-quickgelu", None)
+    assert model_of(Run("a", Path("a"), "a", {}, about={"config": config})) == ("RN50-quickgelu", None)
 
 
 def test_budgets_are_read_from_commands_of_tables_alone() -> None:
     command = "reproduce.py cross_dataset --rows POMP --output out OPTIM.LR 0.1 METHOD.POMP x PROMPT.N_CTX=4 SEED 3"
-    run = Run("a", Path("a"), "a", [], {"method": "pomp"}, {"command": command})
+    run = Run("a", Path("a"), "a", {}, settings={"method": "pomp"}, about={"command": command})
     assert budget_changes(run) == "OPTIM.LR 0.1 PROMPT.N_CTX 4"
-    hand = Run("a", Path("a"), "a", [], {"method": "zero_shot"}, {"command": command}, hand=True)
+    hand = Run("a", Path("a"), "a", {}, settings={"method": "zero_shot"}, about={"command": command}, hand=True)
     assert budget_changes(hand) == ""
-    other = Run("a", Path("a"), "a", [], {}, {"command": "evaluate_prompt.py OPTIM.LR 0.1"})
+    other = Run("a", Path("a"), "a", {}, about={"command": "evaluate_prompt.py OPTIM.LR 0.1"})
     assert budget_changes(other) == ""
-    assert budget_changes(Run("a", Path("a"), "a", [])) == ""
+    assert budget_changes(Run("a", Path("a"), "a", {})) == ""
 
 
 @pytest.mark.parametrize(

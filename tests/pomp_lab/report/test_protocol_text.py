@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pomp_lab.report.columns import Column, columns_of, ordered_columns
 from pomp_lab.report.protocol_text import OUTCOMES, differences, phrases, protocol_key
-from pomp_lab.report.results import Run, Scores, find_runs
-from pomp_lab.report.rows import build_columns, cell, group_rows
+from pomp_lab.report.results import Run, find_runs
+from pomp_lab.report.rows import group_rows
 from pomp_lab.report.tables import build_tables
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
@@ -26,7 +27,11 @@ ABSENT = object()
 
 
 def run_of(name: str, protocol: dict[str, Any], value: float = 1.0, metric: str = "top1") -> Run:
-    return Run(name, Path(name), name, [Scores("set", protocol, {metric: value})])
+    return Run(name, Path(name), name, columns_of("set", protocol, {metric: value}))
+
+
+def columns_of_runs(runs: list[Run]) -> list[Column]:
+    return ordered_columns(column for run in runs for column in run.numbers)
 
 
 @settings(max_examples=40)
@@ -38,15 +43,15 @@ def test_one_other_word_is_another_column(protocol: dict[str, Any], word: str, v
     if same:
         assert repr(sorted(protocol)) == repr(sorted(other))
     runs = [run_of("a", protocol, 1.0), run_of("b", other, 2.0)]
-    columns, rows = build_columns(runs), group_rows(runs)
+    columns, rows = columns_of_runs(runs), group_rows(runs)
     assert len(columns) == (1 if same else 2)
     for column in columns:
-        held = [mean_cell.mean for row in rows if (mean_cell := cell(row, column)) is not None]
+        held = [row.means[column].value for row in rows if column in row.means]
         assert len(held) == (2 if same else 1)
     (table,) = build_tables(rows, columns)
     if not same:
         assert len({column.difference for column in columns}) == 2, "the headings say how they differ"
-        assert [cells for cells in table.cells if None not in cells] == []
+        assert not any(set(table.columns) <= row.means.keys() for row in table.rows)
 
 
 @settings(max_examples=40)
@@ -60,7 +65,7 @@ def test_headings_differ_where_protocols_do(protocols: list[dict[str, Any]]) -> 
 
 def test_outcomes_are_no_protocol() -> None:
     runs = [run_of("a", {"split": "val", "total_detections": 5}), run_of("b", {"split": "val", "total_detections": 6})]
-    assert len(build_columns(runs)) == 1
+    assert len(columns_of_runs(runs)) == 1
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def test_words_come_in_a_fixed_order_with_hashes_last() -> None:
 
 def test_unstated_protocols_are_not_the_same(write_run: Callable[..., Path]) -> None:
     runs = find_runs([write_run("a", {"set/top1": 1.0}), write_run("b", {"set/top1": 2.0}, {"set": {}})]).runs
-    assert [column.difference for column in build_columns(runs)] == [
+    assert [column.difference for column in columns_of_runs(runs)] == [
         "protocol not stated by a",
         "protocol not stated by b",
     ]

@@ -251,7 +251,7 @@ def test_averages_of_runs_with_every_data_set(write_run: Write, tmp_path: Path) 
     averages = [column for column in report.columns if column.dataset == "Avg10"]
     # One other protocol among ten makes another average, in words that tell them apart.
     assert len(averages) == len({column.difference for column in averages}) == 2
-    held = [[part.numbers["top1"] for run in row.runs if (part := averages[0].scores(run))] for row in report.rows]
+    held = [[row.means[averages[0]].value] if averages[0] in row.means else [] for row in report.rows]
     assert sorted(held) == [[], [], [pytest.approx(67.01)]]
     block = next(comparison for blocks in report.comparisons for comparison in blocks if comparison.published is table)
     shown = [
@@ -274,6 +274,4 @@ def test_an_average_with_an_undefined_number_is_undefined(write_run: Write) -> N
     numbers = {f"{name}/top1": 50.0 for name in names} | {"imagenet_a/top1": math.nan}
     report = build_report(find_runs([write_run("run", numbers, {name: as_published(name) for name in names})]))
     (column,) = [column for column in report.columns if column.dataset == "Avg4"]
-    part = column.scores(report.rows[0].runs[0])
-    assert part is not None
-    assert math.isnan(part.numbers["top1"])
+    assert math.isnan(report.rows[0].means[column].value)

@@ -11,11 +11,16 @@ import pytest
 
 from pomp_lab.report.build import build_report, report_page
 from pomp_lab.report.page import render_markdown
-from pomp_lab.report.results import FoundRuns, find_runs
+from pomp_lab.report.results import FoundRuns, Run, find_runs
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import ON_REPORTED
 
 Write = Callable[..., Path]
+
+
+def numbers_of(run: Run) -> dict[tuple[str, str], float]:
+    """Data set and metric → number."""
+    return {(column.dataset, column.metric): number for column, number in run.numbers.items()}
 
 
 def test_a_folder_a_file_and_a_folder_of_folders(write_run: Write, tmp_path: Path) -> None:
@@ -121,12 +126,12 @@ def test_odd_descriptions_of_a_run_are_no_error(write_run: Write, about: dict) -
 def test_data_sets_with_slashes_and_metrics_without_numbers(write_run: Write) -> None:
     numbers = {"folder:/a/b/top1": 5.0, "c/d/top1": 6.0, "c/d/top5": None, "c/d/per_class": math.nan}
     run = find_runs([write_run("run", numbers, {"folder:/a/b": {"split": "val"}})]).runs[0]
-    parts = {scores.dataset: scores for scores in run.scores}
-    assert parts["folder:/a/b"].numbers == {"top1": 5.0}
-    assert parts["c/d"].numbers["top1"] == 6.0
-    assert math.isnan(parts["c/d"].numbers["top5"])
-    assert math.isnan(parts["c/d"].numbers["per_class"])
-    assert parts["c/d"].protocol == {"protocol": "not stated by run"}
+    read = numbers_of(run)
+    assert (read["folder:/a/b", "top1"], read["c/d", "top1"]) == (5.0, 6.0)
+    assert math.isnan(read["c/d", "top5"])
+    assert math.isnan(read["c/d", "per_class"])
+    protocols = {column.dataset: column.protocol for column in run.numbers}
+    assert protocols == {"folder:/a/b": {"split": "val"}, "c/d": {"protocol": "not stated by run"}}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_a_choice_on_the_reported_images_is_a_word_of_the_protocol(
 ) -> None:
     run = find_runs([write_run("run", {"set/top1": 1.0}, {"set": {"split": "val", **protocol}}, **about)]).runs[0]
     assert run.selected_on_test
-    assert run.scores[0].protocol["selection"] == ON_REPORTED
+    assert [column.protocol["selection"] for column in run.numbers] == [ON_REPORTED]
     other = write_run("other", {"set/top1": 1.0}, {"set": {"split": "val"}}, config="SELECT_ON_TEST: false\n")
     assert not find_runs([other]).runs[0].selected_on_test
 
@@ -156,13 +161,14 @@ def test_results_files_hold_many_runs(write_base_novel: Write) -> None:
     # Names of configurations are those of the report; what the file says of all runs is said of each.
     assert run.settings == {"K": 100, "correction": "log10", "seed": 2}
     assert run.about["command"] == "compare_prompts.py"
-    assert [(scores.dataset, scores.protocol["candidates"], scores.numbers["top1"]) for scores in run.scores] == [
+    top1 = {column: number for column, number in run.numbers.items() if column.metric == "top1"}
+    assert [(column.dataset, column.protocol["candidates"], number) for column, number in top1.items()] == [
         ("tiny_base_of_own", 160, 41.0),
         ("tiny_base_of_both", 200, 36.0),
         ("tiny_novel_of_own", 40, 33.0),
         ("tiny_novel_of_both", 200, 28.0),
     ]
-    assert run.scores[2].numbers["uniformity"] == -3.0
+    assert numbers_of(run)["tiny_novel_of_own", "uniformity"] == -3.0
 
 
 def test_a_run_that_several_tables_hold_counts_once(write_run: Write, tmp_path: Path) -> None:
@@ -172,17 +178,18 @@ def test_a_run_that_several_tables_hold_counts_once(write_run: Write, tmp_path: 
     write_run("b", {"set/top1": 1.0}, {"set": {"split": "val"}}, row="K = 1000", **about)
     write_run("c", {"other/top1": 2.0}, {"other": {"split": "val"}}, row="POMP", **about)
     (run,) = find_runs([tmp_path]).runs
-    assert (run.label, [scores.dataset for scores in run.scores]) == ("K = 1000 / POMP", ["set", "other"])
+    assert (run.label, list(numbers_of(run))) == ("K = 1000 / POMP", [("set", "top1"), ("other", "top1")])
 
 
 def test_the_prompts_of_a_demonstration_are_rows(write_run: Write) -> None:
     numbers = {"base_of_own/top1_chance": 1.0, "base_of_own/top1_photo": 50.0, "base_of_own/top1_learned": 60.0}
     numbers |= {"base_of_own/top5_learned": 80.0, "base_of_own/top1_gain": 10.0, "base_of_own/top1_gain_margin": 2.0}
     runs = find_runs([write_run("demo", numbers, {"base_of_own": {"split": "val"}})]).runs
-    assert [(run.label, run.hand, run.scores[0].numbers) for run in runs] == [
-        ("demo: chance", False, {"top1": 1.0}),
-        ("demo: photo", True, {"top1": 50.0}),
-        ("demo: learned", False, {"top1": 60.0, "top5": 80.0}),
+    data_set = "base_of_own"
+    assert [(run.label, run.hand, numbers_of(run)) for run in runs] == [
+        ("demo: chance", False, {(data_set, "top1"): 1.0}),
+        ("demo: photo", True, {(data_set, "top1"): 50.0}),
+        ("demo: learned", False, {(data_set, "top1"): 60.0, (data_set, "top5"): 80.0}),
     ]
 
 
@@ -223,7 +230,7 @@ def test_logs_and_classes_next_to_a_run(all_kinds: Path, write_run: Write) -> No
     (folder / "inference_lvis_v1_val/per_class.json").write_text(text)
     (folder / "inference_lvis_v1_val_oracle_box").mkdir()
     (folder / "inference_lvis_v1_val_oracle_box/per_class.json").write_text(text.replace("10.0", "99.0"))
-    classes = find_runs([folder]).runs[0].scores[0].classes
+    (classes,) = find_runs([folder]).runs[0].classes.values()
     assert classes == {"cat": {"box_AP": 10.0}, "bat (2)": {"box_AP": 20.0}, "bat (3)": {"box_AP": 30.0}}
     logged = find_runs([all_kinds / "detector"]).runs[0]
     assert [entry["loss"] for entry in logged.history] == [5 / (i + 1) for i in range(5)]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pomp_lab.report.build import Report, build_report
-from pomp_lab.report.results import Run, Scores, find_runs
-from pomp_lab.report.rows import build_columns, cell, group_rows, number_text
+from pomp_lab.report.columns import columns_of, ordered_columns
+from pomp_lab.report.results import Run, find_runs
+from pomp_lab.report.rows import group_rows, number_text
 from pomp_lab.report.tables import build_tables
 
 Write = Callable[..., Path]
@@ -19,20 +20,19 @@ VAL = {"split": "val"}
 
 def run_of(name: str, label: str | None = None, hand: bool = False, seed: int | None = None, **numbers: float) -> Run:
     settings = {} if seed is None else {"seed": seed}
-    return Run(name, Path(name), label or name, [Scores("set", VAL, numbers)], settings, hand=hand)
+    return Run(name, Path(name), label or name, columns_of("set", VAL, numbers), settings=settings, hand=hand)
 
 
 def tables_of(*runs: Run) -> Any:
     rows = group_rows(runs)
-    return rows, build_tables(rows, build_columns(runs))
+    return rows, build_tables(rows, ordered_columns(column for run in runs for column in run.numbers))
 
 
 def test_seeds_share_a_row_as_mean_and_half_the_range() -> None:
     runs = [run_of(f"r{seed}", "POMP", seed=seed, top1=value) for seed, value in enumerate((40.0, 41.0, 44.0))]
     rows, (table,) = tables_of(*runs)
-    numbers = cell(rows[0], table.columns[0])
-    assert numbers is not None
-    assert (numbers.mean, numbers.spread, numbers.count, rows[0].seeds) == (125 / 3, 2.0, 3, 3)
+    numbers = rows[0].means[table.columns[0]]
+    assert (numbers.value, numbers.spread, numbers.count, rows[0].seeds) == (125 / 3, 2.0, 3, 3)
     assert numbers.text("top1", rows[0].seeds) == "41.7 ± 2.0"
 
 
@@ -40,18 +40,17 @@ def test_undefined_numbers_stay_out_of_means_and_are_reported() -> None:
     runs = [run_of("r0", "POMP", seed=0, top1=40.0), run_of("r1", "POMP", seed=1, top1=math.nan)]
     rows, tables = tables_of(*runs, run_of("none", top1=math.nan), run_of("other", top5=1.0))
     table = next(table for table in tables if table.columns[0].metric == "top1")
-    cells = [cell(row, table.columns[0]) for row in rows]
-    texts = [numbers.text("top1", 1) if numbers else "" for numbers in cells]
+    means = [row.means.get(table.columns[0]) for row in rows]
+    texts = [mean.text("top1", 1) if mean else "" for mean in means]
     assert texts == ["40.0 (1 of 2 runs defined)", "–", ""]
-    assert table.best(0) is None
+    assert table.best(table.columns[0]) is None
 
 
 def test_a_metric_that_some_seeds_lack_is_reported() -> None:
     rows, (table, _) = tables_of(
         run_of("r0", "POMP", seed=0, top1=40.0, top5=70.0), run_of("r1", "POMP", seed=1, top5=72.0)
     )
-    numbers = cell(rows[0], table.columns[0])
-    assert numbers is not None
+    numbers = rows[0].means[table.columns[0]]
     assert numbers.text("top1", rows[0].seeds) == "40.0 (n=1)"
 
 
@@ -67,7 +66,7 @@ def test_labels_say_what_a_row_has_and_not_what_it_lacks() -> None:
     chosen = {**last, "SELECT_ON_TEST": True, "EVAL.SPLIT": "val", "EVAL.VOCABULARY": ""}
     small = {**last, "K": 100}
     runs = [
-        Run(f"r{number}", Path("f"), "CoOp", [], {**settings, "seed": 0})
+        Run(f"r{number}", Path("f"), "CoOp", {}, settings={**settings, "seed": 0})
         for number, settings in enumerate((last, held_out, chosen, small))
     ]
     assert [row.label for row in group_rows(runs)] == [
@@ -79,14 +78,14 @@ def test_labels_say_what_a_row_has_and_not_what_it_lacks() -> None:
 
 
 def test_a_row_that_only_lacks_what_another_has_keeps_its_plain_label(tmp_path: Path) -> None:
-    plain = Run("a", tmp_path / "a", "ensemble", [], {"K": 100})
-    changed = Run("b", tmp_path / "b", "ensemble", [], {"K": 100, "clip": "mini"})
+    plain = Run("a", tmp_path / "a", "ensemble", {}, settings={"K": 100})
+    changed = Run("b", tmp_path / "b", "ensemble", {}, settings={"K": 100, "clip": "mini"})
     assert [row.label for row in group_rows([plain, changed])] == ["ensemble", "ensemble (clip mini)"]
 
 
 def test_rows_that_words_do_not_tell_apart_are_called_by_their_runs() -> None:
     settings = [{"clip": "ab" * 32}, {"clip": "cd" * 32}]
-    runs = [Run(f"r{number}", Path("f"), "CoOp", [], stated) for number, stated in enumerate(settings)]
+    runs = [Run(f"r{number}", Path("f"), "CoOp", {}, settings=stated) for number, stated in enumerate(settings)]
     assert [row.label for row in group_rows(runs)] == ["CoOp (r0)", "CoOp (r1)"]
 
 
@@ -113,10 +112,8 @@ def test_scored_prompts_that_differ_in_the_seed_alone_share_a_row(write_run: Wri
         prompt = write_prompt(tmp_path / f"learned{number}", number)
         folders.append(write_run(f"s{number}", {"set/top1": value}, {"set": VAL}, prompt=str(prompt)))
     (row,) = group_rows(find_runs(folders).runs)
-    column = build_columns(row.runs)[0]
     assert (row.label, row.seeds) == ("s0, s1, s2", 3)
-    numbers = cell(row, column)
-    assert numbers is not None
+    (numbers,) = row.means.values()
     assert numbers.text("top1", row.seeds) == "43.0 ± 3.5"
     # Another rate, another training next to the prompt, or the same seed again: rows of their own.
     for name, seed, rate, changes in (
@@ -154,8 +151,8 @@ def test_the_best_mean_is_the_highest_but_for_losses() -> None:
     rows, tables = tables_of(run_of("a", top1=40.04, uniformity=-3.0), run_of("b", top1=40.01, uniformity=-2.0))
     by_metric = {table.columns[0].metric: table for table in tables}
     # Both read 40.0: neither is better to a reader.
-    assert by_metric["top1"].best(0) == "40.0"
-    assert by_metric["uniformity"].best(0) == "−3.000"
+    assert by_metric["top1"].best(by_metric["top1"].columns[0]) == "40.0"
+    assert by_metric["uniformity"].best(by_metric["uniformity"].columns[0]) == "−3.000"
     shown = [number_text(value, "top1", signed=True) for value in (-0.04, 0.04, -0.06, 2, math.inf)]
     assert shown == ["0.0", "0.0", "−0.1", "+2.0", "–"]
     assert len(rows) == 2
@@ -197,14 +194,17 @@ def test_boxes_and_masks_stand_together_where_that_is_narrow(write_run: Write) -
 
 
 def test_headings_say_what_varies_only() -> None:
-    single = [Run("a", Path("a"), "a", [Scores("set", VAL, {"top1": 1.0})])]
-    splits = [*single, Run("b", Path("b"), "b", [Scores("set", {"split": "test"}, {"top1": 2.0})])]
-    sets = [*single, Run("b", Path("b"), "b", [Scores("other", VAL, {"top1": 2.0}), Scores("set", VAL, {"top1": 2.0})])]
+    single = [Run("a", Path("a"), "a", columns_of("set", VAL, {"top1": 1.0}))]
+    splits = [*single, Run("b", Path("b"), "b", columns_of("set", {"split": "test"}, {"top1": 2.0}))]
+    sets = [
+        *single,
+        Run("b", Path("b"), "b", columns_of("other", VAL, {"top1": 2.0}), Scores("set", VAL, {"top1": 2.0})),
+    ]
     assert tables_of(*single)[1][0].headings == ["top-1"]
     assert tables_of(*splits)[1][0].headings == ["top-1: split val", "top-1: split test"]
     assert tables_of(*sets)[1][0].headings == ["set", "other"]
-    detector = Run("d", Path("d"), "d", [Scores("set", VAL, {"box_AP": 1.0, "box_APr": 2.0})])
-    other = Run("e", Path("e"), "e", [Scores("set", {"split": "test"}, {"box_AP": 1.0, "box_APr": 2.0})])
+    detector = Run("d", Path("d"), "d", columns_of("set", VAL, {"box_AP": 1.0, "box_APr": 2.0}))
+    other = Run("e", Path("e"), "e", columns_of("set", {"split": "test"}, {"box_AP": 1.0, "box_APr": 2.0}))
     assert tables_of(detector, other)[1][0].headings == [
         *("box AP: split val", "box APr: split val"),
         *("box AP: split test", "box APr: split test"),
