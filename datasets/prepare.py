@@ -34,7 +34,7 @@ PREPARATIONS = {
     "coco": ("the 48/17 zero-shot splits of COCO, class counts, caption tags", f"{_DETECTION}.coco:prepare_coco"),
     "coco_small": (
         "coco128, coco128_val and coco_more joined into one small training and validation set",
-        f"{_DETECTION}.coco:prepare_coco_small",
+        f"{_DETECTION}.coco_small:prepare_coco_small",
     ),
     "coco_small_seg": (
         "semantic labels of 160 COCO photos: 133 classes, 26 of them withheld from training",

@@ -17,7 +17,8 @@ pytest.importorskip("detectron2")
 from pomp_det.data import wordnet
 from pomp_det.data.check_files import MISSING, PRESENT, WRONG, check_group
 from pomp_det.data.class_splits import COCO_SEEN, COCO_UNSEEN
-from pomp_det.data.prepare.coco import caption_tags, keep_classes, prepare_coco, prepare_coco_small
+from pomp_det.data.prepare.coco import caption_tags, keep_classes, prepare_coco
+from pomp_det.data.prepare.coco_small import prepare_coco_small
 from pomp_det.data.prepare.imagenet_lvis import class_of_wnid, prepare_imagenet_lvis
 from pomp_det.data.prepare.lvis import category_info, minival, prepare_lvis
 from pomp_det.data.prepare.objects365 import CORRECTIONS, correct_names, prepare_objects365

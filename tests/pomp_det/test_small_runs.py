@@ -13,7 +13,7 @@ pytest.importorskip("detectron2")
 
 from pomp_det import build_detector, load_config
 from pomp_det.checks import register_configured
-from pomp_det.data.prepare.coco import prepare_coco_small
+from pomp_det.data.prepare.coco_small import prepare_coco_small
 from pomp_det.task import detection_task
 from pomp_engine import loop as training
 from pomp_engine import run
