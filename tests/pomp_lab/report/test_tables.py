@@ -196,10 +196,8 @@ def test_boxes_and_masks_stand_together_where_that_is_narrow(write_run: Write) -
 def test_headings_say_what_varies_only() -> None:
     single = [Run("a", Path("a"), "a", columns_of("set", VAL, {"top1": 1.0}))]
     splits = [*single, Run("b", Path("b"), "b", columns_of("set", {"split": "test"}, {"top1": 2.0}))]
-    sets = [
-        *single,
-        Run("b", Path("b"), "b", columns_of("other", VAL, {"top1": 2.0}), Scores("set", VAL, {"top1": 2.0})),
-    ]
+    both = {**columns_of("other", VAL, {"top1": 2.0}), **columns_of("set", VAL, {"top1": 2.0})}
+    sets = [*single, Run("b", Path("b"), "b", both)]
     assert tables_of(*single)[1][0].headings == ["top-1"]
     assert tables_of(*splits)[1][0].headings == ["top-1: split val", "top-1: split test"]
     assert tables_of(*sets)[1][0].headings == ["set", "other"]
