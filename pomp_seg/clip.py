@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pomp_seg.prompts.prompt_learner import ClassFeatures, PromptLearner
-from pomp_seg.regions.crops import squared_image
 from pomp_seg.regions.encode import RegionOptions, build_region_encoder, encode_any_size, similarity_logits
 from prompt_core.clip import Clip, load_clip
 from prompt_core.errors import UserError, nearest
@@ -132,9 +131,10 @@ class ClipAdapter(nn.Module):
         return encode_any_size(self._source.ready(), images)
 
     def whole_image_features(self, image: Tensor) -> Tensor:
-        """Unit-norm features (1, E) of an image (3, H, W) in 0..255, squeezed into CLIP's square."""
-        clip = self._source.ready()
-        return clip.encode_image(squared_image(clip, image))
+        """Unit-norm features (1, E) of an image (3, H, W) in 0..255, in its own size as published."""
+        pixels = image[None].float() / 255
+        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.clip.image_mean, self.clip.image_std))
+        return self.image_features((pixels - mean) / std)
 
     def train(self, mode: bool = True) -> ClipAdapter:
         """As for any module, but CLIP stays in evaluation mode."""

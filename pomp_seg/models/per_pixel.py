@@ -60,7 +60,7 @@ class ZeroShotPerPixelModel(Segmenter):
         """
         Args:
             clip_ensemble_weight: in 0..1 the weight of the pixels' own scores against CLIP's of the whole image (see
-                :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 there is no ensemble.
+                :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 the pixels' scores alone, below 0 CLIP's alone.
             options: of :class:`pomp_seg.models.segmenter.Segmenter`.
         """
         super().__init__(**options)
@@ -119,6 +119,8 @@ class ZeroShotPerPixelModel(Segmenter):
         logits = similarity_logits(features, self.clip_adapter.text_features(classes.names))  # (1, C)
         whole = logits.softmax(dim=-1)
         pixels = maps.flatten(1).T  # (H * W, C)
+        if weight < 0:
+            return whole.expand_as(pixels).T.reshape(maps.shape)
         joined = geometric_ensemble(pixels, whole.expand_as(pixels), classes.seen_mask, weight)
         return joined.T.reshape(maps.shape)
 
