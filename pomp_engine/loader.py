@@ -174,16 +174,19 @@ def seeded_loader(
     )
 
 
-def evaluation_loader(records: Records, mapper: Callable[[dict[str, Any]], Any], workers: int = 0) -> DataLoader[Any]:
-    """Batches of one example; each record comes once, on one of the ranks.
+def evaluation_loader(
+    records: Records, mapper: Callable[[dict[str, Any]], Any], workers: int = 0, batch_size: int = 1
+) -> DataLoader[Any]:
+    """Batches (lists of examples); each record comes once, on one of the ranks.
 
     Args:
         records: n Detectron2 records.
         mapper: record to example; a UserError that it raises comes out of the loader as it is.
         workers: processes that read photos.
+        batch_size: examples of a batch; the last one may be smaller.
     """
     examples = MapDataset(DatasetFromList(records, copy=False), mapper)
-    return TellingLoader(examples, sampler=InferenceSampler(len(records)), batch_size=1, num_workers=workers)
+    return TellingLoader(examples, sampler=InferenceSampler(len(records)), batch_size=batch_size, num_workers=workers)
 
 
 def seed_of_run(cfg: CfgNode, start: int = 0) -> int:

@@ -14,8 +14,8 @@ from torch import nn
 
 from pomp_engine.backbones import efficientnet_lite  # noqa: F401
 from pomp_engine.backbones.outside import register_outside_backbone
-from pomp_engine.config import check_parts
-from pomp_seg.config import META_ARCHITECTURES
+from pomp_engine.config import check_parts, refuse_unsupported
+from pomp_seg.config import META_ARCHITECTURES, UNSUPPORTED, add_segmenter_config
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.models import mask_former, per_pixel, region_classifier  # noqa: F401
 from pomp_seg.vocabulary import Classes, read_class_names
@@ -35,6 +35,7 @@ def build_segmenter(cfg: CfgNode) -> nn.Module:
     """
     cfg = register_outside_backbone(cfg)
     _check_names(cfg)
+    refuse_unsupported(cfg, add_segmenter_config, UNSUPPORTED)
     model = build_model(cfg)
     if cfg.MODEL.VOCABULARY:
         set_classes(model, read_class_names(cfg.MODEL.VOCABULARY))
@@ -79,11 +80,3 @@ def _check_names(cfg: CfgNode) -> None:
         )
     if cfg.MODEL.META_ARCHITECTURE != "MaskFormer" and cfg.INPUT.FORMAT != "RGB":
         raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP also reads the photos and takes RGB")
-    ignored = {
-        "TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED,
-        "TEST.SLIDING_WINDOW": cfg.TEST.SLIDING_WINDOW,
-        "TEST.DENSE_CRF": cfg.TEST.DENSE_CRF,
-    }
-    for key, value in ignored.items():
-        if value:
-            raise UserError(f"{key} is True, which is not built; set it to False")

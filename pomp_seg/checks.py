@@ -14,6 +14,7 @@ from pomp_seg.evaluation.metrics import check_denominator
 from pomp_seg.models.mask_former import MaskFormer, ZeroShotMaskFormer
 from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
+from pomp_seg.oracle_regions import OracleSegmenter
 from prompt_core.errors import UserError
 
 REGIONS = "mask_former_binary_semantic"
@@ -34,6 +35,10 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
     if regions != (cfg.INPUT.DATASET_MAPPER_NAME == REGIONS):
         given, wanted = cfg.INPUT.DATASET_MAPPER_NAME, REGIONS if regions else "mask_former_semantic"
         raise UserError(f"INPUT.DATASET_MAPPER_NAME is {given!r}; {cfg.MODEL.META_ARCHITECTURE} needs {wanted}")
+    if cfg.ORACLE and not regions:
+        OracleSegmenter(model)  # refuses a segmenter that cannot name regions
+    if cfg.SOLVER.TEST_IMS_PER_BATCH < 1:
+        raise UserError(f"SOLVER.TEST_IMS_PER_BATCH is {cfg.SOLVER.TEST_IMS_PER_BATCH}; expected 1 or more")
     for name in (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST):
         records = check_labels(name)
         if not records:

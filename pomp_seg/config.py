@@ -18,6 +18,31 @@ from prompt_core.errors import UserError, nearest
 
 META_ARCHITECTURES = ("MaskFormer", "ZeroShotMaskFormer", "ProposalClipClassifier", "ZeroShotPerPixelModel")
 
+_SELF_TRAINING = "there is no self-training on pseudo labels"
+_PANOPTIC = "segmentation here is semantic, not panoptic"
+_WHOLE_PHOTO = "a photo is segmented as a whole"
+_DETECTORS = "segmenters are trained as MaskFormer is"
+# Keys that published files or their users may set, and that nothing reads: why, see refuse_unsupported.
+UNSUPPORTED = {
+    "PSEUDO": _SELF_TRAINING,
+    "PSEUDO_WITH_PRIOR": _SELF_TRAINING,
+    "PSEUDO_REJECT_THRESHOLD": _SELF_TRAINING,
+    "PSEUDO_FLAG_NAME": _SELF_TRAINING,
+    "WANDB": "losses go to OUTPUT_DIR/log.jsonl and to TensorBoard",
+    "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": _PANOPTIC,
+    "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD": _PANOPTIC,
+    "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD": _PANOPTIC,
+    "MODEL.CLIP_ADAPTER.REGION_RESIZED": "CLIP sees regions in its own size",
+    "TEST.AUG.ENABLED": "a photo is tested at one size",
+    "TEST.SLIDING_WINDOW": _WHOLE_PHOTO,
+    "TEST.SLIDING_TILE_SIZE": _WHOLE_PHOTO,
+    "TEST.SLIDING_OVERLAP": _WHOLE_PHOTO,
+    "TEST.DENSE_CRF": "label maps are not refined",
+    "SOLVER.USE_CUSTOM_SOLVER": _DETECTORS,
+    "SOLVER.CUSTOM_MULTIPLIER": _DETECTORS,
+    "SOLVER.CUSTOM_MULTIPLIER_NAME": _DETECTORS,
+}
+
 
 def add_segmenter_config(cfg: CfgNode) -> None:
     """Add every key of MaskFormer, ZSSeg, POMP and this project to a Detectron2 configuration, in place."""
@@ -71,8 +96,9 @@ def _add_models(cfg: CfgNode) -> None:
     # own; the classes to segment: a vocabulary's name, a file of names, or names joined by commas. Empty takes the
     # classes of each data set.
     cfg.MODEL.VOCABULARY = ""
-    cfg.ORACLE = False  # read and not used, as the next five
-    cfg.PSEUDO = False
+    # An evaluation names the true regions, see pomp_seg.oracle_regions; a prompt tuning does so anyway.
+    cfg.ORACLE = False
+    cfg.PSEUDO = False  # with the next five see UNSUPPORTED
     cfg.PSEUDO_WITH_PRIOR = True
     cfg.PSEUDO_REJECT_THRESHOLD = 0.0
     cfg.PSEUDO_FLAG_NAME = "trainable_flag"
@@ -99,9 +125,10 @@ def _add_mask_former(cfg: CfgNode) -> None:
     node.ENFORCE_INPUT_PROJ = False
     node.SIZE_DIVISIBILITY = 32
     node.TEST = CfgNode()
-    node.TEST.PANOPTIC_ON = False
-    node.TEST.OBJECT_MASK_THRESHOLD = 0.0  # read and not used, as the next two
+    node.TEST.PANOPTIC_ON = False  # with the next two see UNSUPPORTED
+    node.TEST.OBJECT_MASK_THRESHOLD = 0.0
     node.TEST.OVERLAP_THRESHOLD = 0.0
+    # Resize masks before they are weighted by class scores. ZSSeg heeds it only with a closed list of classes.
     node.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
 
     head = cfg.MODEL.SEM_SEG_HEAD
@@ -163,8 +190,8 @@ def _add_solver(cfg: CfgNode) -> None:
     # own; your data sets: [name, folder of label images, folder of photos, vocabulary], and behind it, where training
     # sees only some classes, a file of their names
     cfg.DATASETS.FILES = []
-    node.TEST_IMS_PER_BATCH = 1  # read and not used, as the next four
-    cfg.TEST.SLIDING_WINDOW = False
+    node.TEST_IMS_PER_BATCH = 1  # photos or regions of a batch of an evaluation, for each process
+    cfg.TEST.SLIDING_WINDOW = False  # with the next three see UNSUPPORTED
     cfg.TEST.SLIDING_TILE_SIZE = 224
     cfg.TEST.SLIDING_OVERLAP = 2 / 3.0
     cfg.TEST.DENSE_CRF = False

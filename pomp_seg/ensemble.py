@@ -51,6 +51,11 @@ class EnsembleOptions:
             node.ENSEMBLE, node.CLIP_ENSEMBLE, node.CLIP_ENSEMBLE_WEIGHT, node.ZEGFORMER_LAMBDA, node.ZEGFORMER_GAMMA
         )
 
+    @property
+    def clip_alone(self) -> bool:
+        """Whether the learned embedding has no say."""
+        return self.with_clip and self.kind == "zsseg" and self.weight <= 0
+
     def region_probabilities(self, regions: Tensor, queries: Tensor) -> Tensor:
         """CLIP's class probabilities (V, C) of regions; those of ZegFormer leave a share to "no object".
 
@@ -66,6 +71,8 @@ class EnsembleOptions:
         """The combined class probabilities (Q, C) of the embedding and of CLIP."""
         if self.kind == "zegformer":
             return zegformer_fusion(query, region, seen, self.zegformer_lambda)
+        if self.clip_alone:
+            return region
         return geometric_ensemble(query, region, seen, self.weight)
 
 

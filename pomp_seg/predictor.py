@@ -171,7 +171,8 @@ class OpenVocabularySegmenter:
             raise UserError(f"a photo of shape (H, W, 3) in uint8 is expected, given {pixels.shape} in {pixels.dtype}")
         height, width = pixels.shape[:2]
         example: dict[str, Any] = {"image": self._resized(pixels)}
-        if isinstance(self.model, ZeroShotPerPixelModel):  # it enlarges embeddings, not scores
+        # Some enlarge embeddings or masks instead of scores.
+        if isinstance(self.model, ZeroShotPerPixelModel) or getattr(self.model, "resize_masks", False):
             example |= {"height": height, "width": width}
         with torch.inference_mode():
             maps = self.model([example])[0]["sem_seg"]  # (C, h, w)

@@ -36,7 +36,7 @@ def main() -> int:
 
     segmenter = pomp_seg.is_segmenter(arguments.config, overrides)
     if segmenter and (arguments.oracle or arguments.eval_backend != BACKENDS[0]):
-        raise UserError("--oracle and --eval-backend are for detectors; leave them out for a segmenter")
+        raise UserError("--oracle and --eval-backend are for detectors; a segmenter has the setting ORACLE True")
     cfg = (pomp_seg if segmenter else pomp_det).load_config(arguments.config, overrides)
     return run_processes(run, arguments.num_gpus, arguments.num_processes, (segmenter, cfg, arguments))
 

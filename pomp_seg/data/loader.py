@@ -67,7 +67,7 @@ def build_mapper(cfg: CfgNode, is_train: bool = True, dataset_name: str = "") ->
     check_choice("INPUT.DATASET_MAPPER_NAME", name, MAPPERS)
     if name == "mask_former_binary_semantic":
         return build_region_mapper(cfg, is_train, dataset_name)
-    return build_semantic_mapper(cfg) if is_train else build_test_mapper(cfg)
+    return build_semantic_mapper(cfg) if is_train else build_test_mapper(cfg, dataset_name if cfg.ORACLE else "")
 
 
 def sample_per_class(records: Sequence[Mapping[str, Any]], count: int, seed: int = 0) -> list[Any]:

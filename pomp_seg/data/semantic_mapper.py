@@ -175,26 +175,30 @@ def build_semantic_mapper(cfg: CfgNode) -> SemanticMapper:
 class EvaluationMapper:
     """Examples for evaluation: the record, and ``image``, (3, h, w) uint8, resized.
 
-    ``height`` and ``width`` are those of the original photo, which predictions are resized to. Label files are not
-    read: the evaluator reads them in their own size.
+    ``height`` and ``width`` are those of the original photo, which predictions are resized to. Label files are read
+    only for ``instances``, the resized regions of the ground truth (see :func:`semantic_regions`), where these are
+    asked for: the evaluator reads them in their own size.
 
     Args:
         short_side: length of the shorter side, unless the longer one would exceed ``longest``; 0 keeps the size.
         longest: pixels.
         image_format: order of the channels.
+        labels: number of classes and ignored value of the label files; None reads none of them.
 
     Raises:
         UserError: when a size is negative.
     """
 
-    def __init__(self, short_side: int, longest: int, image_format: str = "RGB") -> None:
+    def __init__(
+        self, short_side: int, longest: int, image_format: str = "RGB", labels: tuple[int, int] | None = None
+    ) -> None:
         if short_side < 0 or longest < 1:
             raise UserError(
                 f"INPUT.MIN_SIZE_TEST is {short_side}, INPUT.MAX_SIZE_TEST {longest}; expected positive numbers of "
                 "pixels"
             )
-        self.resize = T.ResizeShortestEdge(short_side, longest)
-        self.image_format = image_format
+        self.resize = ResizeShortestEdge(short_side, longest)
+        self.image_format, self.labels = image_format, labels
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Read and resize the photo of a record; the record is not changed.
@@ -202,18 +206,29 @@ class EvaluationMapper:
         Raises:
             UnreadableImage: a UserError that names the file, when the photo cannot be read or has another size than the
                 record says.
+            UserError: as :func:`pomp_seg.data.label_maps.read_record_labels`.
         """
         example = dict(record)
-        augmented = T.AugInput(read_record_photo(example, self.image_format))  # also sets height and width
+        photo = read_record_photo(example, self.image_format)  # also sets height and width
+        truth = None if self.labels is None else read_record_labels(example, photo.shape, *self.labels)
+        augmented = T.AugInput(photo, sem_seg=truth)
         self.resize(augmented)
         example["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))  # (3, h, w)
+        if self.labels is not None:
+            resized = torch.as_tensor(augmented.sem_seg.astype(np.int64))  # (h, w)
+            example["instances"] = semantic_regions(resized, self.labels[1])
         return example
 
 
-def build_test_mapper(cfg: CfgNode) -> EvaluationMapper:
+def build_test_mapper(cfg: CfgNode, dataset: str = "") -> EvaluationMapper:
     """The mapper of an evaluation by ``INPUT``, as published files set it.
 
+    Args:
+        dataset: whose label maps give the examples their regions, for
+            :class:`pomp_seg.oracle_regions.OracleSegmenter`; empty reads no label maps.
+
     Raises:
-        UserError: as :class:`EvaluationMapper`.
+        UserError: as :class:`EvaluationMapper`; an unknown data set.
     """
-    return EvaluationMapper(int(cfg.INPUT.MIN_SIZE_TEST), int(cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.FORMAT)
+    labels = dataset_labels([dataset]) if dataset else None
+    return EvaluationMapper(int(cfg.INPUT.MIN_SIZE_TEST), int(cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.FORMAT, labels)

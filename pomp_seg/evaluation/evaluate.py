@@ -18,6 +18,7 @@ from pomp_seg.data.loader import build_mapper
 from pomp_seg.evaluation.classification import RegionClassificationEvaluator
 from pomp_seg.evaluation.evaluator import SegmentationEvaluator
 from pomp_seg.evaluation.scoring import score_predictions
+from pomp_seg.oracle_regions import OracleSegmenter
 from prompt_core.errors import UserError
 
 
@@ -25,7 +26,8 @@ def evaluate_segmenter(cfg: CfgNode, model: nn.Module) -> Results:
     """Inference and scores of each of ``DATASETS.TEST``; to be called by all processes.
 
     Predictions, scores and per-class scores of a data set go to ``OUTPUT_DIR/inference_NAME``, all numbers with their
-    protocols to ``OUTPUT_DIR/metrics.json``.
+    protocols to ``OUTPUT_DIR/metrics.json``; with ``ORACLE``, whose masks are the ground truth's, to
+    ``inference_NAME_oracle_masks`` and ``metrics_oracle_masks.json``.
 
     Returns:
         ``{"voc_sem_seg_test": {"sem_seg": {"mIoU": …}}}`` in percent; empty on all but the main process.
@@ -35,16 +37,18 @@ def evaluate_segmenter(cfg: CfgNode, model: nn.Module) -> Results:
     """
 
     def build_evaluator(dataset: str) -> DatasetEvaluator:
-        folder, run = inference_folder(cfg, dataset), run_entry(cfg)
+        folder, run = inference_folder(cfg, dataset, _variant(cfg)), run_entry(cfg)
         if cfg.INPUT.DATASET_MAPPER_NAME == REGIONS:
             return RegionClassificationEvaluator(dataset, folder, run=run)
         return SegmentationEvaluator(dataset, folder, denominator=cfg.TEST.MIOU_DENOMINATOR, run=run)
 
     def build_loader(dataset: str) -> Any:
         mapper = build_mapper(cfg, False, dataset)
-        return evaluation_loader(DatasetCatalog.get(dataset), mapper, cfg.DATALOADER.NUM_WORKERS)
+        records, images = DatasetCatalog.get(dataset), int(cfg.SOLVER.TEST_IMS_PER_BATCH)
+        return evaluation_loader(records, mapper, cfg.DATALOADER.NUM_WORKERS, images)
 
-    return evaluate_sets(cfg, model, build_evaluator, build_loader)
+    segmenter = OracleSegmenter(model) if _variant(cfg) else model
+    return evaluate_sets(cfg, segmenter, build_evaluator, build_loader, variant=_variant(cfg))
 
 
 def score_again(cfg: CfgNode) -> Results:
@@ -59,4 +63,9 @@ def score_again(cfg: CfgNode) -> Results:
     def score(dataset: str, folder: Path) -> dict[str, dict[str, float]]:
         return score_predictions(folder, denominator=cfg.TEST.MIOU_DENOMINATOR, run=run_entry(cfg)).results
 
-    return score_sets(cfg, score)
+    return score_sets(cfg, score, _variant(cfg))
+
+
+def _variant(cfg: CfgNode) -> dict[str, str]:
+    """What is unusual about an evaluation with ``ORACLE``; a tuned prompt always classifies the annotated regions."""
+    return {"oracle": "masks"} if cfg.ORACLE and cfg.INPUT.DATASET_MAPPER_NAME != REGIONS else {}

@@ -28,31 +28,27 @@ class MaskFormer(Segmenter):
     """Mask classification with the classes of training (MaskFormer, arXiv 2107.06278)."""
 
     @configurable
-    def __init__(
-        self,
-        *,
-        criterion: MaskProposalLoss,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *, criterion: MaskProposalLoss, resize_masks: bool = False, **options: Any) -> None:
         """
         Args:
             criterion: the losses.
+            resize_masks: resize masks to the size of the output before they are weighted by class scores, instead of
+                the weighted sums: finer edges, and memory for every proposal at that size.
             options: of :class:`pomp_seg.models.segmenter.Segmenter`.
         """
         super().__init__(**options)
-        self.criterion = criterion
+        self.criterion, self.resize_masks = criterion, resize_masks
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Parts by configuration."""
         former = cfg.MODEL.MASK_FORMER
-        if former.TEST.PANOPTIC_ON:
-            raise UserError("MODEL.MASK_FORMER.TEST.PANOPTIC_ON is True; only semantic segmentation is built")
         return cls.parts(cfg) | {
             "criterion": MaskProposalLoss(
                 cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, former.NO_OBJECT_WEIGHT, former.MASK_WEIGHT, former.DICE_WEIGHT
             ),
             "size_divisibility": former.SIZE_DIVISIBILITY,
+            "resize_masks": former.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE,
         }
 
     def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
@@ -78,18 +74,18 @@ class MaskFormer(Segmenter):
         """Class logits (B, Q, C + 1) from the outputs of the class head, for each supervised layer."""
         return list(classes)
 
-    def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Class scores (Q', C) of the proposals of one image, and their mask probabilities (Q', H, W).
+    def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
+        """Class scores (Q, C) of the proposals of one image.
 
         Args:
             logits: (Q, C + 1).
             masks: probabilities (Q, H, W) at the size of the image.
         """
-        return logits.softmax(dim=-1)[:, :-1], masks
+        return logits.softmax(dim=-1)[:, :-1]
 
-    def maps(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
-        """Class scores (C, H, W) of the pixels of one image; arguments of :meth:`scores`."""
-        return class_maps(*self.scores(example, logits, masks))
+    def calibrated(self, example: dict[str, Any], maps: Tensor) -> Tensor:
+        """Class scores (C, height, width) of the pixels of one image, corrected where the method does so."""
+        return maps
 
     def targets(self, instances: Any, size: tuple[int, int]) -> Targets:
         """The regions of one image, whose masks are padded to the batch's ``size`` (height, width)."""
@@ -105,14 +101,16 @@ class MaskFormer(Segmenter):
             proposals.masks, size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False
         )  # (B, Q, H, W)
         results = []
-        for example, own_logits, own_masks, (height, width) in zip(
-            batch, logits, masks, padded.image_sizes, strict=True
-        ):
+        for example, own_logits, own_masks, size in zip(batch, logits, masks, padded.image_sizes, strict=True):
+            wanted = example.get("height", size[0]), example.get("width", size[1])
             # Resized to the same size, as published: this only removes the padding.
-            inside = own_masks[:, :height, :width].sigmoid()
-            maps = self.maps(example, own_logits, inside)
-            wanted = example.get("height", height), example.get("width", width)
-            results.append({"sem_seg": sem_seg_postprocess(maps, (height, width), *wanted)})
+            inside = own_masks[:, : size[0], : size[1]].sigmoid()
+            scores = self.scores(example, own_logits, inside)
+            if self.resize_masks:
+                maps = class_maps(scores, sem_seg_postprocess(own_masks, size, *wanted).sigmoid())
+            else:
+                maps = sem_seg_postprocess(class_maps(scores, inside), size, *wanted)
+            results.append({"sem_seg": self.calibrated(example, maps)})
         return results
 
 
@@ -168,24 +166,29 @@ class ZeroShotMaskFormer(MaskFormer):
         features = self.clip_adapter.text_features(batch_classes(batch, self.classes).names)
         return [similarity_logits(embeddings, features) for embeddings in classes]
 
-    def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`MaskFormer.scores`; with CLIP alone, only the proposals that are not empty."""
+    def region_logits(self, example: dict[str, Any], masks: Tensor) -> tuple[Tensor, Tensor]:
+        """CLIP's class logits of the regions of one image, see :meth:`pomp_seg.clip.RegionClipAdapter.region_logits`.
+
+        Args:
+            masks: probabilities (Q, H, W) at the size of the image.
+        """
+        adapter = self._region_clip_adapter or self.clip_adapter
+        names = batch_classes([example], self.classes).names
+        return adapter.region_logits(example["image"].to(self.device), masks, names)
+
+    def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
+        """See :meth:`MaskFormer.scores`."""
         query = logits.softmax(dim=-1)[:, :-1]
         if not self.ensemble.with_clip:
-            return query, masks
-        classes = batch_classes([example], self.classes)
-        adapter = self._region_clip_adapter or self.clip_adapter
-        regions, valid = adapter.region_logits(example["image"].to(self.device), masks, classes.names)
-        opinion = self.ensemble.region_probabilities(regions, logits[valid])
-        if self.ensemble.weight <= 0 and self.ensemble.kind == "zsseg":
-            return opinion, masks[valid]
-        region = torch.ones_like(query)
-        region[valid] = opinion
-        return self.ensemble.join(query, region, classes.seen_mask), masks
+            return query
+        regions, valid = self.region_logits(example, masks)
+        # Empty proposals keep their own scores; with CLIP alone they have none.
+        region = torch.zeros_like(query) if self.ensemble.clip_alone else torch.ones_like(query)
+        region[valid] = self.ensemble.region_probabilities(regions, logits[valid])
+        return self.ensemble.join(query, region, batch_classes([example], self.classes).seen_mask)
 
-    def maps(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
-        """See :meth:`MaskFormer.maps`; with ZegFormer's calibration where its ensemble is configured."""
-        maps = super().maps(example, logits, masks)
+    def calibrated(self, example: dict[str, Any], maps: Tensor) -> Tensor:
+        """See :meth:`MaskFormer.calibrated`; ZegFormer's, where its ensemble is configured."""
         if self.ensemble.kind != "zegformer":
             return maps
         return calibrate(maps, batch_classes([example], self.classes).seen_mask, self.ensemble.zegformer_gamma)

@@ -17,7 +17,6 @@ from pomp_seg.clip import ClipAdapter, ClipSource, RegionClipAdapter
 from pomp_seg.prompts.build import build_prompt_learner
 from pomp_seg.regions.encode import RegionOptions
 from pomp_seg.vocabulary import Classes
-from prompt_core.errors import UserError
 
 
 class Segmenter(nn.Module):
@@ -36,19 +35,19 @@ class Segmenter(nn.Module):
         sem_seg_head: nn.Module,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
-        size_divisibility: int = 0,
+        size_divisibility: int = -1,
         half_precision: bool = False,
     ) -> None:
         """
         Args:
             pixel_mean: of images in 0..255, as ``pixel_std``.
-            size_divisibility: height and width of a batch are padded to a multiple; the backbone's where 0 or less.
+            size_divisibility: height and width of a batch are padded to a multiple; -1 for the backbone's.
             half_precision: see :func:`pomp_engine.half_precision.backbone_features`.
         """
         super().__init__()
         self.backbone, self.sem_seg_head, self.half_precision = backbone, sem_seg_head, half_precision
         of_backbone = getattr(backbone, "size_divisibility", 0)
-        self.size_divisibility = size_divisibility if size_divisibility > 0 else of_backbone
+        self.size_divisibility = size_divisibility if size_divisibility >= 0 else of_backbone
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.classes: Classes | None = None
@@ -80,8 +79,6 @@ class Segmenter(nn.Module):
 def build_region_adapter(cfg: CfgNode, node: CfgNode) -> RegionClipAdapter:
     """The adapter of a ``CLIP_ADAPTER`` or ``REGION_CLIP_ADAPTER`` section; both crop regions in the same way."""
     options = cfg.MODEL.CLIP_ADAPTER
-    if not options.REGION_RESIZED:
-        raise UserError("MODEL.CLIP_ADAPTER.REGION_RESIZED is False; regions of any size are not built, set it to True")
     return RegionClipAdapter(
         ClipSource(node.CLIP_MODEL_NAME, node.CLIP_PRETRAINED),
         build_prompt_learner(node),

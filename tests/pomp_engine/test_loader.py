@@ -99,14 +99,14 @@ def test_what_a_reading_process_raises_comes_out_as_it_was(workers: int) -> None
 
 
 def test_an_evaluation_sees_each_record_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def take_all(workers: int = 0) -> list[int]:
-        loader = evaluation_loader(RECORDS, lambda record: int(record["number"]), workers)
+    def take_all(workers: int = 0, images: int = 1) -> list[int]:
+        loader = evaluation_loader(RECORDS, lambda record: int(record["number"]), workers, images)
         batches = list(loader)
         assert len(loader) == len(batches)
-        assert all(len(batch) == 1 for batch in batches)
+        assert all(len(batch) == images for batch in batches[:-1])
         return [number for batch in batches for number in batch]
 
-    assert take_all() == take_all(2) == list(range(7))
+    assert take_all() == take_all(2) == take_all(2, images=3) == list(range(7))
     parts = []
     for rank in range(2):
         monkeypatch.setattr("detectron2.data.samplers.distributed_sampler.comm.get_world_size", lambda: 2)

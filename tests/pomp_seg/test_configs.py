@@ -70,9 +70,10 @@ CROSS_DATASET = {
 }
 # Where results and weights go and come from, and what nothing reads.
 PLACES = ("OUTPUT_DIR", "MODEL.WEIGHTS", PROMPT)
-NOT_READ = ("TEST.AUG.", "ORACLE", "MODEL.MASK_ON", "SOLVER.TEST_IMS_PER_BATCH")
-# Prompt tuning has no backbone, no mask head and no crops of whole photos; published files inherit them.
-NOT_TUNED = ("MODEL.PIXEL_", "MODEL.BACKBONE.", "MODEL.RESNETS.", "MODEL.SEM_SEG_HEAD.", "INPUT.CROP.",
+NOT_READ = ("TEST.AUG.", "MODEL.MASK_ON")
+# Prompt tuning has no backbone, no mask head and no crops of whole photos; published files inherit them. It is given
+# true regions also without being told so.
+NOT_TUNED = ("ORACLE", "MODEL.PIXEL_", "MODEL.BACKBONE.", "MODEL.RESNETS.", "MODEL.SEM_SEG_HEAD.", "INPUT.CROP.",
              "INPUT.MAX_SIZE_TRAIN", "INPUT.COLOR_AUG_SSD")  # fmt: skip
 # Published cross-dataset files inherit how the 156 classes are trained, though the weights come from all 171; a test
 # reads none of it.

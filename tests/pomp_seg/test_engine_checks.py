@@ -119,6 +119,11 @@ def test_labels_of_unseen_classes_are_no_training(folder: Path, refused: Callabl
     )
 
 
+def test_options_of_a_test_that_cannot_be(folder: Path, refused: Callable[..., None]) -> None:
+    refused(r"SOLVER.TEST_IMS_PER_BATCH is 0; expected 1 or more", **{"SOLVER.TEST_IMS_PER_BATCH": 0})
+    refused(r"ORACLE is True, but ZeroShotPerPixelModel cannot name given regions", ORACLE=True, **PER_PIXEL)
+
+
 def test_names_that_are_misspelt(folder: Path, refused: Callable[..., None]) -> None:
     refused(r"data set 'tiny_trian' is not registered; nearest: 'tiny_train'", **{"DATASETS.TRAIN": ["tiny_trian"]})
     refused(r"data set 'tinny' is not registered; nearest: 'tiny'", **{"DATASETS.TEST": ["tinny"]})

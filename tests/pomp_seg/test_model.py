@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 pytest.importorskip("detectron2")
 
@@ -236,6 +237,47 @@ def test_trains_with_and_without_regions(tiny: Build, kind: str) -> None:
         assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
     assert predict(model).shape == (3, 40, 60)
     assert all(parameter.grad is None for name, parameter in model.named_parameters() if ".clip_model." in name)
+
+
+@pytest.mark.parametrize("kind", ["ZeroShotMaskFormer", "MaskFormer"])
+def test_masks_may_be_resized_before_they_are_weighted_by_classes(tiny: Build, kind: str) -> None:
+    closed = {"MODEL.META_ARCHITECTURE": kind, "MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead"}
+    changed = closed if kind == "MaskFormer" else {}
+    late = tiny(changed)
+    early = tiny(changed | {"MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": True})
+    if kind != "MaskFormer":
+        for segmenter in (early, late):
+            set_classes(segmenter, NAMES)
+    torch.testing.assert_close(predict(early), predict(late))  # nothing is resized
+    photo = example() | {"height": 101, "width": 143}
+    with torch.no_grad():
+        features, padded = early.eval().features([photo])
+        proposals = early.sem_seg_head(features)[-1]
+        logits = early.class_logits([photo], [proposals.classes])[0][0]
+        upsampled = F.interpolate(proposals.masks, size=padded.tensor.shape[-2:], mode="bilinear")[:, :, :40, :60]
+        scores = early.scores(photo, logits, upsampled[0].sigmoid())  # (Q, C)
+        masks = F.interpolate(upsampled, size=(101, 143), mode="bilinear")[0].sigmoid()  # (Q, height, width)
+    expected = sum(scores[row][:, None, None] * masks[row] for row in range(len(masks)))
+    torch.testing.assert_close(predict(early, photo), expected)
+    assert float((predict(late, photo) - expected).abs().max()) > 1e-6
+
+
+def test_pixels_meet_clips_view_of_the_photo_in_its_own_size(tiny: Build) -> None:
+    pixels = {"MODEL.META_ARCHITECTURE": "ZeroShotPerPixelModel", "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 116,
+              "MODEL.SEM_SEG_HEAD.NAME": "ZeroPerPixelBaselineHead"}  # fmt: skip
+    maps = []
+    for weight in (1.5, 0.3, -1.0):
+        model = tiny(pixels | {"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT": weight})
+        set_classes(model, NAMES)
+        maps.append(predict(model))
+    own, joined, whole = maps
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.clip_adapter.clip.image_mean,
+                                                                  model.clip_adapter.clip.image_std))  # fmt: skip
+    with torch.no_grad():
+        seen = model.clip_adapter.image_features(((example()["image"] / 255 - mean) / std)[None])
+        expected = (100 * seen @ model.clip_adapter.text_features(NAMES).T).softmax(dim=1)[0]
+    torch.testing.assert_close(whole, expected[:, None, None].expand_as(whole))
+    torch.testing.assert_close(joined, own**0.7 * whole**0.3)
 
 
 def test_clip_stays_in_evaluation_mode(tiny: Build) -> None:

@@ -101,12 +101,9 @@ def test_clip_weights_are_asked_for_when_they_are_needed(published: Path, monkey
         ({"MODEL.MASK_FORMER.ENC_LAYERS": 2}, "only 0"),
         ({"MODEL.META_ARCHITECTURE": "ZeroShotMaskFormr"}, "nearest: 'ZeroShotMaskFormer'"),
         ({"MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME": "ViT-B-16"}, "CLIP_PRETRAINED is empty"),
-        ({"MODEL.CLIP_ADAPTER.REGION_RESIZED": False}, "REGION_RESIZED"),
         ({"MODEL.CLIP_ADAPTER.PREDEFINED_PROMPT_TEMPLATES": ["a photo"]}, "has no {}"),
         ({"MODEL.VOCABULARY": "cat,cat"}, "cat"),
         ({"INPUT.FORMAT": "BGR"}, "takes RGB"),
-        ({"TEST.AUG.ENABLED": True}, "TEST.AUG.ENABLED is True, which is not built"),
-        ({"TEST.DENSE_CRF": True}, "TEST.DENSE_CRF is True"),
         ({"MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO": 0.0}, "a positive number"),
     ],
 )
