@@ -46,7 +46,7 @@ def parse_with_overrides(parser: ArgumentParser, arguments: Sequence[str] | None
 
 def add_subject_arguments(parser: ArgumentParser) -> None:
     """``--prompt`` or ``--template``, and the CLIP that reads them."""
-    parser.add_argument("--prompt", metavar="FILE", help="prompt.safetensors, or a published .pth.tar")
+    parser.add_argument("--prompt", metavar="FILE", help="prompt.safetensors, or a published .pth.tar or its folder")
     parser.add_argument("--template", action="append", default=[], help="hand-written template with {}; may repeat")
     parser.add_argument("--clip", help="architecture (default: what the prompt was learned with, else MODEL.NAME)")
     parser.add_argument("--pretrained", help="weights of --clip: a tag or a file")
@@ -82,6 +82,8 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
         UserError: unless exactly one of them is given.
     """
     from prompt_core.config import load_config
+    from prompt_core.dassl.checkpoints import checkpoint_file, read_checkpoint
+    from prompt_core.methods.from_dassl import method_of
     from prompt_core.methods.registry import load_method, method_file_metadata
     from prompt_core.methods.soft_prompt import SoftPromptMethod
     from prompt_core.methods.templates import TemplateMethod
@@ -90,8 +92,15 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
 
     if bool(arguments.prompt) + bool(arguments.template) + bool(arguments.ensemble) != 1:
         raise UserError("give one of --prompt FILE, --ensemble NAME, or one or more --template TEXT")
+    published = None
+    if arguments.prompt:
+        file = checkpoint_file(arguments.prompt)
+        if not file.is_file():
+            raise UserError(f"prompt file {file} does not exist")
+        arguments.prompt = str(file)
+        published = read_checkpoint(file) if file.suffix != ".safetensors" else None
     metadata = method_file_metadata(arguments.prompt) if arguments.prompt else None
-    if metadata is None and not arguments.ensemble:
+    if metadata is None and published is None and not arguments.ensemble:
         cfg, subject = resolve_subject(arguments)
         if isinstance(subject, SoftPrompt):
             return cfg, lambda clip: SoftPromptMethod.around(PromptedTextEncoder(clip), subject)
@@ -103,6 +112,8 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
         cfg.MODEL.PRETRAINED = cfg.MODEL.PRETRAINED or _known_tag(metadata["clip"], metadata["pretrained"])
     cfg.MODEL.NAME = arguments.clip or cfg.MODEL.NAME
     cfg.MODEL.PRETRAINED = arguments.pretrained or cfg.MODEL.PRETRAINED
+    if published is not None:
+        return cfg, lambda clip: method_of(published, Path(arguments.prompt), clip, cfg)
     if metadata is not None:
         return cfg, lambda clip: load_method(arguments.prompt, clip)
     return cfg, lambda clip: TemplateMethod.ensemble(clip, arguments.ensemble)

@@ -98,8 +98,8 @@ def default_config() -> CfgNode:
 def _methods() -> CfgNode:
     """What is learned (:mod:`prompt_core.methods`); the loss is ``LOSS``, whichever method it is."""
     node = CfgNode()
-    # zero_shot, ensemble, coop, pomp, cocoop, maple, vpt, lasp, linear_probe, logistic_regression; or a method of
-    # another package, package.module:Class, whose options are METHOD.OPTIONS.* (docs/add_a_method.md)
+    # zero_shot, ensemble, coop, pomp, cocoop, maple, ivlp, vpt, lasp, linear_probe, logistic_regression; or a method
+    # of another package, package.module:Class, whose options are METHOD.OPTIONS.* (docs/add_a_method.md)
     node.NAME = "pomp"
 
     node.ZERO_SHOT = CfgNode()
@@ -112,8 +112,15 @@ def _methods() -> CfgNode:
 
     node.MAPLE = CfgNode()
     node.MAPLE.N_CTX = 2  # how many of the words are learned
-    node.MAPLE.WORDS = "a photo of a"
+    node.MAPLE.WORDS = "a photo of a"  # before the name; empty for N_CTX random vectors instead
     node.MAPLE.DEPTH = 3  # blocks with prompts; 0 for all
+
+    node.IVLP = CfgNode()
+    node.IVLP.N_CTX = 2  # how many of the words are learned
+    node.IVLP.WORDS = "a photo of a"
+    node.IVLP.DEPTH = 9  # blocks of the text tower with tokens of their own; 0 for all
+    node.IVLP.TOKENS = 2  # in the vision tower; 0 for none
+    node.IVLP.VISION_DEPTH = 9
 
     node.VPT = CfgNode()
     node.VPT.TOKENS = 8
@@ -293,7 +300,11 @@ def decode(text: Any) -> Any:
 
 
 def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
-    """A value of the default's type. YAML has 1 for a float and text for 1e-5 and tuples; anything else is an error."""
+    """A value of the default's type.
+
+    YAML has 1 for a float and text for 1e-5 and tuples, and published files a number for a list of one; anything else
+    is an error.
+    """
     if isinstance(default, str):
         if isinstance(value, str):
             return value
@@ -305,10 +316,13 @@ def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
     if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
             return float(value)
-    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(value)
-    if isinstance(default, (list, tuple)) and isinstance(value, str) and value:
-        return type(default)(value.split(","))
+    if isinstance(default, (list, tuple)):
+        if isinstance(value, str):
+            value = value.split(",") if value else ()
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = (value,)  # as a text without a comma is a list of one
+        if isinstance(value, (list, tuple)):
+            return type(default)(value)
     if type(value) is not type(default):
         kind = type(default).__name__
         article = "an" if kind[0] in "aeiou" else "a"

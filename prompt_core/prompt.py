@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from prompt_core.dassl.checkpoints import Learned, checkpoint_file, read_checkpoint
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, plain_value, read_safetensors
-from prompt_core.safe_load import load_restricted
 from prompt_core.text.tokens import POSITIONS
 
 if TYPE_CHECKING:
@@ -128,43 +128,43 @@ class SoftPrompt(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, position: str | None = None) -> SoftPrompt:
-        """Read a prompt written by :meth:`save`, or a published ``.pth.tar`` checkpoint.
+        """Read a prompt written by :meth:`save`, or a published ``.pth.tar`` checkpoint or the folder of its run.
 
         Published files hold ``state_dict["ctx"]``, in half or single precision, with or without the buffers of token
         embeddings and a leading ``module.``; their position is not stored and is ``end`` unless given.
 
         Raises:
-            UserError: when the file is absent, truncated, or holds no context or one that is not finite.
+            UserError: when the file is absent, truncated, or holds no context or one that is not finite, or when it
+                holds more than a prompt (CoCoOp, MaPLe).
         """
-        path = Path(path)
+        path = checkpoint_file(path)
         if not path.is_file():
             raise UserError(f"prompt file {path} does not exist")
-        if path.suffix == ".safetensors":
-            tensors, metadata = read_safetensors(path)
-            if "context" not in tensors:
-                raise UserError(f"{path} holds no tensor 'context'; it is not a prompt file")
-            stored = metadata.pop("position", "end")
-            metadata.pop("suffix", None)
-            prompt = cls(tensors["context"], position or stored, tensors.get("deep_context"), metadata)
-        else:
-            prompt = cls(_published_context(path), position or "end", metadata={"source": path.name})
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in prompt.parameters()):
+        if path.suffix != ".safetensors":
+            return cls.from_checkpoint(read_checkpoint(path), path, position)
+        tensors, metadata = read_safetensors(path)
+        if "context" not in tensors:
+            raise UserError(f"{path} holds no tensor 'context'; it is not a prompt file")
+        stored = metadata.pop("position", "end")
+        metadata.pop("suffix", None)
+        prompt = cls(tensors["context"], position or stored, tensors.get("deep_context"), metadata)
+        return prompt._checked(path)
+
+    @classmethod
+    def from_checkpoint(cls, learned: Learned, path: Path, position: str | None = None) -> SoftPrompt:
+        """The prompt of a published checkpoint that was read from ``path``.
+
+        Raises:
+            UserError: as for :meth:`load`.
+        """
+        if learned.method != "coop":
+            raise UserError(
+                f"{path} is a checkpoint of {learned.method}, which is more than a prompt; "
+                "tools/evaluate_prompt.py --prompt scores it"
+            )
+        return cls(learned.tensors["context"], position or "end", metadata={"source": path.name})._checked(path)
+
+    def _checked(self, path: Path) -> SoftPrompt:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters()):
             raise UserError(f"{path}: the context holds numbers that are not finite; its training diverged")
-        return prompt.eval()
-
-
-def _published_context(path: Path) -> Tensor:
-    checkpoint = load_restricted(path)
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
-    contexts: dict[str, Tensor] = {}
-    if isinstance(state, Mapping):
-        contexts = {
-            str(key): value
-            for key, value in state.items()
-            if str(key).split(".")[-1] == "ctx" and isinstance(value, Tensor) and value.dim() in (2, 3)
-        }
-    if len(contexts) != 1:
-        raise UserError(
-            f"{path} holds {len(contexts)} context tensors named 'ctx' of shape (L, D) or (N, L, D); one was expected"
-        )
-    return next(iter(contexts.values())).float()
+        return self.eval()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompt_core.dassl.checkpoints import BEST
 from prompt_core.errors import UserError
 from prompt_core.files import read_safetensors, write_json
 from prompt_core.metrics import harmonic_mean
@@ -26,6 +27,9 @@ CHOSEN_ON = {
     "val": "validation images",
     "test": "test images",
 }
+# The same of a published checkpoint: Dassl's trainers choose on the validation split, which for the ImageNet family is
+# the test split.
+OF_ITS_TRAINER = "best epoch chosen by the trainer that wrote it"
 MOST_MARKS = 2000  # of the images that chose an epoch are kept in a learned file
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
@@ -113,6 +117,8 @@ def selection_text(learned_file: str | Path | None, images: ImageSet, of: str | 
         of: description of the images that chose; by default that of the file.
     """
     path = Path(learned_file) if learned_file else None
+    if path is not None and path.name == BEST:
+        return OF_ITS_TRAINER
     if path is None or path.suffix != ".safetensors" or not path.is_file():
         return ""
     chosen = read_safetensors(path)[1].get("selection")

@@ -9,6 +9,8 @@ from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_safetensors
 from prompt_core.methods.base import Method
 from prompt_core.methods.cocoop import CoCoOp
+from prompt_core.methods.from_dassl import load_from_dassl
+from prompt_core.methods.ivlp import IVLP
 from prompt_core.methods.lasp import LASP
 from prompt_core.methods.linear_probe import LinearProbe
 from prompt_core.methods.logistic_regression import LogisticRegression
@@ -31,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "pomp": SoftPromptMethod,
     "cocoop": CoCoOp,
     "maple": MaPLe,
+    "ivlp": IVLP,
     "vpt": VPT,
     "lasp": LASP,
     "linear_probe": LinearProbe,
@@ -80,15 +83,22 @@ def method_file_metadata(path: str | Path) -> dict[str, Any] | None:
     return metadata if "options" in metadata and "method" in metadata else None
 
 
-def load_method(path: str | Path, clip: Clip) -> Method:
-    """Read a ``method.safetensors`` that :meth:`Method.save` wrote; in evaluation mode.
+def load_method(path: str | Path, clip: Clip, cfg: CfgNode | None = None) -> Method:
+    """Read a ``method.safetensors`` that :meth:`Method.save` wrote, or a published checkpoint; in evaluation mode.
+
+    Args:
+        path: the file; of a published checkpoint, also the folder of its run
+            (:func:`prompt_core.methods.from_dassl.load_from_dassl`).
+        cfg: what published checkpoints do not say.
 
     Raises:
         UserError: an absent or truncated file, one that holds no method, or a CLIP other than it was learned with.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"method file {path} does not exist")
+    if path.is_dir() or path.suffix != ".safetensors":
+        return load_from_dassl(path, clip, cfg)
     metadata = method_file_metadata(path)
     if metadata is None:
         raise UserError(f"{path} holds no method; a method.safetensors of tools/pretrain_prompt.py is expected")

@@ -59,6 +59,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pomp": {"n_ctx": 3, "names": NAMES},
     "cocoop": {"n_ctx": 4, "reduction": 4},
     "maple": {"depth": 3},
+    "ivlp": {"depth": 3, "vision_depth": 2, "tokens": 4},
     "vpt": {"tokens": 4},
     "lasp": {"templates": 3},
     "linear_probe": {"names": NAMES},

@@ -37,6 +37,8 @@ def settings(model: tuple[Path, Path], pictures: Path, name: str, **more: object
         "LOG.TENSORBOARD": False,
         "METHOD.NAME": name,
         "METHOD.MAPLE.DEPTH": 1,
+        "METHOD.IVLP.DEPTH": 1,
+        "METHOD.IVLP.VISION_DEPTH": 1,
         "METHOD.LASP.TEMPLATES": 2,
         **more,
     }

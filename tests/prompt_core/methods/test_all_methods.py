@@ -25,6 +25,7 @@ LEARNED = {
     "cocoop": {"text_context", "meta_net.0.weight", "meta_net.0.bias", "meta_net.2.weight", "meta_net.2.bias"},
     "maple": {"text_context", "deep_text_context"}
     | {f"to_vision.{i}.{part}" for i in range(3) for part in ("weight", "bias")},
+    "ivlp": {"text_context", "deep_text_context", "tokens"},
     "vpt": {"tokens"},
     "lasp": {"text_context", "shift", "norms.weight", "norms.bias"},
     "linear_probe": {"layer.weight", "layer.bias"},
@@ -295,7 +296,7 @@ def test_methods_on_the_text_side_take_any_image_tower(
     assert all(float(gradient.norm()) > 0 for gradient in torch.autograd.grad(loss, list(method.parameters())))
 
 
-@pytest.mark.parametrize("name", ["cocoop", "maple", "vpt", "lasp", "linear_probe"])
+@pytest.mark.parametrize("name", ["cocoop", "maple", "ivlp", "vpt", "lasp", "linear_probe"])
 def test_files_of_methods_are_not_taken_for_prompts(clip: Clip, make_method: Make, name: str, tmp_path: Path) -> None:
     make_method(name, clip).save(tmp_path / "method.safetensors")
     with pytest.raises(UserError, match="it is not a prompt file"):

@@ -53,6 +53,7 @@ def test_published_settings() -> None:
         "cocoop": (0.002, 10, 1),
         "maple": (0.0026, 2, 4),
         "maple_base_to_new": (0.0035, 5, 4),
+        "ivlp": (0.0035, 5, 4),
         "vpt": (0.0025, 5, 4),
         "lasp": (0.002, 10, 1),
         "linear_probe": (0.2, 20, 256),
@@ -62,6 +63,8 @@ def test_published_settings() -> None:
         assert expected == (optim.LR, optim.EPOCHS, optim.BATCH), name
     assert (of("pomp").LOSS.NUM_CLASSES, of("coop").LOSS.NUM_CLASSES) == (128, 0)
     assert (of("maple").METHOD.MAPLE.DEPTH, of("maple_base_to_new").METHOD.MAPLE.DEPTH) == (3, 9)
+    ivlp = of("ivlp").METHOD.IVLP
+    assert (ivlp.N_CTX, ivlp.DEPTH, ivlp.TOKENS, ivlp.VISION_DEPTH) == (2, 0, 2, 0)
     assert (of("vpt").METHOD.VPT.TOKENS, of("vpt").METHOD.VPT.DEPTH, of("vpt_shallow").METHOD.VPT.DEPTH) == (8, 0, 1)
     assert (of("lasp").OPTIM.CLIP_GRAD_NORM, of("lasp").METHOD.LASP.TEXT_WEIGHT) == (1.0, 5.0)
     assert of("linear_probe").OPTIM.WARMUP_LR == 1e-3

@@ -44,7 +44,7 @@ def gradients(features: Tensor, method: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("rows", [None, [4, 1, 3]])
-@pytest.mark.parametrize("name", ["coop", "pomp", "cocoop", "maple", "lasp"])
+@pytest.mark.parametrize("name", ["coop", "pomp", "cocoop", "maple", "ivlp", "lasp"])
 def test_the_fast_path_is_the_full_length_one(
     double: Clip, make_method: Make, vocabulary: Vocabulary, name: str, rows: list[int] | None
 ) -> None:
@@ -68,7 +68,7 @@ def test_the_fast_path_is_the_full_length_one(
 
 
 def test_rows_are_those_of_all(double: Clip, make_method: Make, vocabulary: Vocabulary) -> None:
-    for name in ("coop", "pomp", "cocoop", "maple", "vpt", "lasp", "linear_probe"):
+    for name in ("coop", "pomp", "cocoop", "maple", "ivlp", "vpt", "lasp", "linear_probe"):
         method = make_method(name, double)
         images = unit(2, 24)
         everything = method.class_features(vocabulary, None, images)
@@ -105,6 +105,20 @@ def test_maple_starts_from_its_words_and_checks_them(double: Clip, vocabulary: V
         MaPLe(double, n_ctx=5)
     with pytest.raises(UserError, match="is 2 tokens"):
         MaPLe(double, words="a photograph of hare's")
+    with pytest.raises(UserError, match=r"METHOD.MAPLE.N_CTX is 0; expected at least 1"):
+        MaPLe(double, n_ctx=0, words="")
+    without = MaPLe(double, n_ctx=5, words="", depth=1)
+    assert (without.text_context.shape, without.fixed.shape) == ((5, 32), (0, 32))
+    assert float(without.text_context.detach().std()) == pytest.approx(0.02, rel=0.2)
+
+
+def test_maples_deeper_layers_start_from_the_same_values(double: Clip) -> None:
+    """As published: copies of one layer; the first has values of its own."""
+    first, second, third = MaPLe(double, depth=3).to_vision
+    assert torch.equal(second.weight, third.weight)
+    assert torch.equal(second.bias, third.bias)
+    assert not torch.equal(first.weight, second.weight)
+    assert second.weight.data_ptr() != third.weight.data_ptr()
 
 
 def test_cocoop_encodes_each_images_own_context(double: Clip, vocabulary: Vocabulary) -> None:

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from prompt_core import UserError
 from prompt_core.clip import Clip
+from prompt_core.methods.ivlp import IVLP
 from prompt_core.methods.maple import MaPLe
 from prompt_core.methods.vision import VisionNorms, vision_prompts
 from prompt_core.methods.vpt import VPT
+
+from ...support.plain_towers import plain_vision
 
 Make = Callable[..., Any]
 TOWERS = {
@@ -32,37 +35,6 @@ def images(count: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(2)).to(dtype)
 
 
-def plain_block(block: Any, states: Tensor) -> Tensor:
-    """A transformer block, written out: attention head by head, then the MLP."""
-    normed = F.layer_norm(states, states.shape[-1:], block.ln_1.weight, block.ln_1.bias)
-    query, key, value = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
-    width = states.shape[-1] // block.attn.num_heads
-    heads = []
-    for head in range(block.attn.num_heads):
-        q, k, v = (part[..., head * width : (head + 1) * width] for part in (query, key, value))
-        heads.append((q @ k.transpose(1, 2) / width**0.5).softmax(dim=-1) @ v)
-    states = states + block.ls_1(block.attn.out_proj(torch.cat(heads, dim=-1)))
-    hidden = block.mlp.c_fc(F.layer_norm(states, states.shape[-1:], block.ln_2.weight, block.ln_2.bias))
-    return states + block.ls_2(block.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden)))
-
-
-def plain_tower(visual: Any, pixels: Tensor, tokens: Tensor | None) -> Tensor:
-    """The tower's forward pass with tokens (J, M, W), as the papers describe it; unit-norm features."""
-    patches = F.conv2d(pixels, visual.conv1.weight, stride=visual.conv1.stride).flatten(2).transpose(1, 2)
-    states = torch.cat([visual.class_embedding.expand(len(pixels), 1, -1), patches], dim=1)
-    states = states + visual.positional_embedding
-    length = states.shape[1]
-    if tokens is not None:
-        states = torch.cat([states, tokens[0].expand(len(pixels), -1, -1)], dim=1)
-    states = visual.ln_pre(states)
-    for index, block in enumerate(visual.transformer.resblocks):
-        if tokens is not None and 0 < index < len(tokens):
-            states = torch.cat([states[:, :length], tokens[index].expand(len(pixels), -1, -1)], dim=1)
-        states = plain_block(block, states)
-    pooled, _ = visual._pool(states[:, :length])  # tokens take no part in any pooling
-    return F.normalize(pooled @ visual.proj, dim=-1)
-
-
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_tokens_equal_the_restated_tower(make_clip: Make, tower: str, depth: int) -> None:
@@ -70,7 +42,7 @@ def test_tokens_equal_the_restated_tower(make_clip: Make, tower: str, depth: int
     tokens = torch.randn(depth, 4, 48, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     tokens.requires_grad_()
     pixels = images()
-    expected = plain_tower(clip.model.visual, pixels, tokens)
+    expected = plain_vision(clip.model.visual, pixels, tokens)
     with vision_prompts(clip, tokens):
         ours = clip.image_features(pixels)
     torch.testing.assert_close(ours, expected, atol=1e-12, rtol=0)
@@ -79,7 +51,7 @@ def test_tokens_equal_the_restated_tower(make_clip: Make, tower: str, depth: int
     (gradient,) = torch.autograd.grad((ours * weights).sum(), tokens)
     assert float(theirs.norm()) > 1e-3
     torch.testing.assert_close(gradient, theirs, atol=1e-12, rtol=1e-9)
-    plain = plain_tower(clip.model.visual, pixels, None)
+    plain = plain_vision(clip.model.visual, pixels, None)
     assert float((ours - plain).detach().norm()) > 1e-2
     torch.testing.assert_close(clip.encode_image(pixels), plain, atol=1e-12, rtol=0)  # the tower is as it was
 
@@ -135,6 +107,23 @@ def test_other_towers_get_one_clear_line(make_tiny_clip: Make, kind: Any, archit
         kind(clip)
 
 
+def test_ivlp_learns_the_tokens_of_each_tower_apart(make_clip: Make) -> None:
+    clip = make_clip(torch.float64)
+    method = IVLP(clip, depth=2, tokens=3, vision_depth=0).double()
+    assert (method.deep_text_context.shape, method.tokens.shape) == ((1, 2, 32), (3, 3, 48))
+    expected = plain_vision(clip.model.visual, images(), method.tokens)
+    torch.testing.assert_close(method.image_features(images()), expected, atol=1e-12, rtol=0)
+    alone = IVLP(clip, depth=2, tokens=0)
+    assert set(dict(alone.named_parameters())) == {"text_context", "deep_text_context"}
+    assert torch.equal(alone.image_features(images()), clip.image_features(images()))
+    with pytest.raises(UserError, match=r"METHOD.IVLP.VISION_DEPTH is 4; the vision tower has 3 blocks"):
+        IVLP(clip, depth=2, vision_depth=4)
+    with pytest.raises(UserError, match=r"METHOD.IVLP.DEPTH is 9; the text tower has 3 blocks"):
+        IVLP(clip)
+    with pytest.raises(UserError, match=r"METHOD.IVLP.TOKENS is -1"):
+        IVLP(clip, depth=2, tokens=-1)
+
+
 def test_depth_zero_is_every_block_and_too_many_are_refused(clip: Clip) -> None:
     assert VPT(clip, tokens=2).tokens.shape == (3, 2, 48)
     assert VPT(clip, tokens=2, depth=1).tokens.shape == (1, 2, 48)
@@ -187,5 +176,5 @@ def test_maple_gives_the_vision_tower_what_its_layers_make_of_the_text_tokens(ma
         [context @ layer.weight.T + layer.bias for context, layer in zip(contexts, method.to_vision, strict=True)]
     )
     pixels = images()
-    expected = plain_tower(clip.model.visual, pixels, tokens)
+    expected = plain_vision(clip.model.visual, pixels, tokens)
     torch.testing.assert_close(method.image_features(pixels), expected, atol=1e-12, rtol=0)
