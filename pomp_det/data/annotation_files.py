@@ -23,7 +23,7 @@ def read_annotation_file(path: str | Path, federated: bool = False, image_labels
 
     Args:
         federated: also ask for LVIS's ``neg_category_ids``, ``not_exhaustive_category_ids`` and ``frequency``.
-        image_labels: images carry ``pos_category_ids``, and no annotation needs a box.
+        image_labels: images carry ``pos_category_ids`` or ``captions``.
 
     Raises:
         UserError: the file is absent or no JSON, a key is missing, an id repeats or refers to nothing.
@@ -41,7 +41,8 @@ def read_annotation_file(path: str | Path, federated: bool = False, image_labels
         raise UserError(f"{path} lists no images")
     if not document["categories"]:
         raise UserError(f"{path} lists no categories")
-    _require(path, "image", document["images"], _image_keys(federated, image_labels))
+    lists = ("neg_category_ids", "not_exhaustive_category_ids") if federated else ()
+    _require(path, "image", document["images"], ("id", "width", "height", *lists))
     _require(path, "category", document["categories"], ("id", "name", *(("frequency",) if federated else ())))
     _require(path, "annotation", document["annotations"], ("id", "image_id", "category_id", "bbox"))
     images = _unique(path, "image", document["images"])
@@ -51,10 +52,12 @@ def read_annotation_file(path: str | Path, federated: bool = False, image_labels
     _check_references(path, document["annotations"], images, categories)
     if federated:
         _check_frequencies(path, document["categories"])
-    for key in ("neg_category_ids", "not_exhaustive_category_ids") if federated else ():
-        _check_category_lists(path, document["images"], key, categories)
     if image_labels:
-        _check_category_lists(path, document["images"], "pos_category_ids", categories)
+        lists = ("pos_category_ids",)
+        without_captions = [image for image in document["images"] if "captions" not in image]
+        _require(path, "image", without_captions, lists)
+    for key in lists:
+        _check_category_lists(path, document["images"], key, categories)
     return document
 
 
@@ -89,11 +92,6 @@ def photo_path(root: str | Path, image: Mapping[str, Any], federated: bool = Fal
     else:
         name = str(image.get("file_name") or str(image["coco_url"]).rsplit("/", 1)[-1])
     return os.path.normpath(Path(root) / name)
-
-
-def _image_keys(federated: bool, image_labels: bool) -> tuple[str, ...]:
-    more = ("pos_category_ids",) if image_labels else ()
-    return ("id", "width", "height", *(("neg_category_ids", "not_exhaustive_category_ids") if federated else ()), *more)
 
 
 def _require(path: str | Path, what: str, items: Sequence[Any], keys: tuple[str, ...]) -> None:
@@ -131,7 +129,7 @@ def _check_sizes(path: str | Path, images: Sequence[Mapping[str, Any]]) -> None:
                 f"{path}: image id {image['id']} has width {image['width']!r} and height {image['height']!r}; "
                 "expected whole numbers of pixels above 0"
             )
-        if not isinstance(image.get("file_name") or image.get("coco_url"), str):
+        if "tar_index" not in image and not isinstance(image.get("file_name") or image.get("coco_url"), str):
             raise UserError(f"{path}: image id {image['id']} has neither 'file_name' nor 'coco_url'")
 
 
@@ -161,9 +159,10 @@ def _check_frequencies(path: str | Path, categories: Sequence[Mapping[str, Any]]
 
 def _check_category_lists(path: str | Path, images: Iterable[Mapping[str, Any]], key: str, known: set[Any]) -> None:
     for image in images:
-        if not isinstance(image[key], list):
+        values = image.get(key, [])
+        if not isinstance(values, list):
             raise UserError(f"{path}: image id {image['id']}: {key!r} is not a list")
-        for value in image[key]:
+        for value in values:
             if not isinstance(value, int) or value not in known:
                 raise UserError(
                     f"{path}: image id {image['id']} lists category {value} in {key!r}, "

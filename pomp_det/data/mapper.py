@@ -14,8 +14,11 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 from fvcore.transforms.transform import CropTransform, Transform
 
+from pomp_det.data.tar_index import TarIndex
 from pomp_engine.data.photos import read_record_photo
+from prompt_core.data.images import UnreadableImage
 from prompt_core.errors import UserError, nearest
+from prompt_core.files import resolve_path
 
 # Boxes; classes of the image; captions; captions and the classes that they name.
 ANNOTATION_KINDS = ("box", "image", "caption", "captiontag")
@@ -44,7 +47,12 @@ class MixedDatasetMapper(DatasetMapper):
         image_format: str,
         use_instance_mask: bool = False,
         instance_mask_format: str = "polygon",
+        tar_index: TarIndex | None = None,
     ) -> None:
+        """
+        Args:
+            tar_index: where photos are that records only number.
+        """
         super().__init__(
             is_train,
             augmentations=augmentations_per_dataset[0],
@@ -56,6 +64,7 @@ class MixedDatasetMapper(DatasetMapper):
             T.AugmentationList(list(augmentations)) for augmentations in augmentations_per_dataset
         ]
         self.annotation_kinds = list(annotation_kinds)
+        self.tar_index = tar_index
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -67,6 +76,7 @@ class MixedDatasetMapper(DatasetMapper):
             "image_format": cfg.INPUT.FORMAT,
             "use_instance_mask": cfg.MODEL.MASK_ON,
             "instance_mask_format": cfg.INPUT.MASK_FORMAT,
+            "tar_index": _tar_index(cfg) if cfg.DATALOADER.USE_TAR_DATASET else None,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +88,7 @@ class MixedDatasetMapper(DatasetMapper):
         record = copy.deepcopy(dataset_dict)
         source = record.setdefault("dataset_source", 0)
         kind = self.annotation_kinds[source]
+        self._find_photo(record)
         image = read_record_photo(record, self.image_format)
         augmented = T.AugInput(image)
         transforms = self.augmentations_per_dataset[source](augmented)
@@ -92,6 +103,24 @@ class MixedDatasetMapper(DatasetMapper):
             record.pop("annotations", None)
             record["instances"] = _no_instances(shape)
         return record
+
+    def _find_photo(self, record: dict[str, Any]) -> None:
+        if "tar_index" not in record:
+            return
+        if self.tar_index is None:
+            raise UserError(
+                "photos are known by their number in ImageNet-21K's archives (tar_index); set "
+                "DATALOADER.USE_TAR_DATASET to True"
+            )
+        try:
+            record["tar"] = self.tar_index.place(record["tar_index"])
+        except OSError as error:
+            raise UnreadableImage(record["file_name"], str(error)) from error
+        record["file_name"] = f"{record['tar'][0]}, photo {record['tar_index']}"
+
+
+def _tar_index(cfg: CfgNode) -> TarIndex:
+    return TarIndex(resolve_path(cfg.DATALOADER.TARFILE_PATH), resolve_path(cfg.DATALOADER.TAR_INDEX_DIR))
 
 
 def _no_instances(shape: tuple[int, int]) -> Instances:

@@ -86,7 +86,8 @@ def load_image_labels(
     """Records of photos whose classes are known but not their places, as in ImageNet-LVIS.
 
     A record has ``pos_category_ids`` (class indices), no annotations, and ``captions`` if the file has them. A photo
-    inside an archive has ``tar``: path, offset and size in bytes (:mod:`pomp_engine.data.tar_images`).
+    inside an archive has ``tar``: path, offset and size in bytes (:mod:`pomp_engine.data.tar_images`); or ``tar_index``
+    where the file only has that number (:mod:`pomp_det.data.tar_index`).
 
     Raises:
         UserError: as :func:`load_boxes`; also when a photo has no class.
@@ -97,11 +98,12 @@ def load_image_labels(
     problems = Problems()
     records: Records = []
     for image in sorted(document["images"], key=lambda image: image["id"]):
-        if not image["pos_category_ids"] and not image.get("captions"):
+        labels = image.get("pos_category_ids", [])
+        if not labels and not image.get("captions"):
             problems.add("photos dropped (no class)", f"image {image['id']}")
             continue
         record = _image_record(image, image_root, False)
-        record["pos_category_ids"] = [index[value] for value in image["pos_category_ids"]]
+        record["pos_category_ids"] = [index[value] for value in labels]
         record["annotations"] = []
         if "captions" in image:
             record["captions"] = list(image["captions"])
@@ -133,8 +135,11 @@ def _class_indices(classes: Vocabulary) -> dict[Any, int]:
 
 
 def _image_record(image: Mapping[str, Any], root: str | Path, federated: bool) -> dict[str, Any]:
-    return {
-        "file_name": photo_path(root, image, federated),
+    if "tar_index" in image and "file_name" not in image:
+        place = {"file_name": f"tar_index {image['tar_index']}", "tar_index": int(image["tar_index"])}
+    else:
+        place = {"file_name": photo_path(root, image, federated)}
+    return place | {
         "height": image["height"],
         "width": image["width"],
         "image_id": image["id"],
@@ -170,6 +175,8 @@ def _check_photos(json_file: str | Path, records: Sequence[Mapping[str, Any]]) -
     """Look for a few photos across the list: a wrong folder shows at once, without asking for a million files."""
     step = max(1, len(records) // CHECKED_PHOTOS)
     for record in records[::step]:
+        if "tar_index" in record:
+            continue
         path = Path(record["tar"][0] if "tar" in record else record["file_name"])
         if not path.is_file():
             raise UserError(f"{json_file} lists the photo {path}, which does not exist; put the photos there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -54,7 +55,7 @@ def decode_image(content: bytes, image_format: str) -> np.ndarray:
     """
     from detectron2.data import detection_utils
 
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(_plain(content))) as image:
         turned = detection_utils._apply_exif_orientation(image)
         decoded: np.ndarray = detection_utils.convert_PIL_to_numpy(turned, image_format)
     return decoded
@@ -66,7 +67,12 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
     Raises:
         OSError: when it is not an image.
     """
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+    with Image.open(io.BytesIO(_plain(source)) if isinstance(source, bytes) else source) as image:
         width, height = image.size
         sideways = image.getexif().get(0x0112) in _SIDEWAYS
     return (height, width) if sideways else (width, height)
+
+
+def _plain(content: bytes) -> bytes:
+    """A few members of ImageNet-21K's archives are compressed once more."""
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
