@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pomp_lab.report.columns import LOWER_IS_BETTER, Column, ordered_columns
+from pomp_lab.report.find import FoundRuns, Ignored, find_runs
 from pomp_lab.report.page import Cell, Figure, Page, Section, render_html, render_markdown
 from pomp_lab.report.page import Table as PageTable
 from pomp_lab.report.plots import draw_curves, draw_gains, draw_pairs, draw_sweeps, plot_style, require_matplotlib
 from pomp_lab.report.protocol_text import phrases
 from pomp_lab.report.published import PublishedTable, load_published, with_averages
-from pomp_lab.report.results import FoundRuns, Ignored, Run, find_runs
+from pomp_lab.report.results import Run
 from pomp_lab.report.rows import CHOSEN, Row, group_rows, number_text
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
 from pomp_lab.report.tables import Comparison, Table, build_tables, compare, few
@@ -79,7 +80,7 @@ def write_report(
     """Read runs and write ``report.md`` and ``report.html`` to the folder ``output``.
 
     Args:
-        arguments: see :func:`pomp_lab.report.results.find_runs`.
+        arguments: see :func:`pomp_lab.report.find.find_runs`.
         baseline: label of the row, or name of a run, that gains of classes are computed against; default a hand prompt.
 
     Raises:
@@ -229,7 +230,7 @@ def _plots(rows: Sequence[Row], columns: Sequence[Column], baselines: Sequence[R
                 for figure in draw_sweeps(sweeps(rows, accuracy, setting, baselines), setting)
             ],
             "Base against novel": draw_pairs(base_novel_pairs(rows, columns)),
-            "Class by class": draw_gains(class_gains(rows, columns, baselines)),
+            "Class by class": draw_gains(class_gains(rows, baselines)),
             "Learning": [draw_curves(runs, title, axis) for (title, axis), runs in curves.items()],
         }
     return {title: figures for title, figures in plots.items() if figures}

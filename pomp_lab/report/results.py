@@ -1,12 +1,11 @@
-"""Runs: the numbers of ``metrics.json`` documents, found as files, in folders, and in the results files of tables."""
+"""Runs from documents: a ``metrics.json``, or a results file of a table with many of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,8 @@ from pomp_lab.report.columns import Column, columns_of
 from pomp_lab.report.run_details import LARGEST_NUMBER, ClassNumbers, prompt_settings, read_classes, read_history
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import ON_REPORTED
-from prompt_core.files import read_json
 
 METRICS = "metrics.json"
-# Other files in a run's folder may be anything, even predictions of a whole data set; results are small.
-LARGEST_RESULT = 5_000_000  # bytes
-DEEPEST = 50  # objects and lists within each other
 # Other names of numbers that are already present.
 ALIASES = {"mIoU-base": "mIoU-seen", "mIoU-unbase": "mIoU-unseen", "hIoU-base": "hIoU"}
 # Settings that reports call by another name.
@@ -61,149 +56,17 @@ class Run:
         return any(ON_REPORTED in column.protocol.values() for column in self.numbers)
 
 
-@dataclass(frozen=True)
-class Ignored:
-    """A JSON file that was not read, and why; ``damaged`` where it may have been results."""
-
-    path: Path
-    reason: str
-    damaged: bool = False
+def holds_runs(document: Any) -> bool:
+    """Whether a JSON document looks like a ``metrics.json`` or a results file."""
+    return _is_metrics(document) or (isinstance(document, dict) and isinstance(document.get("runs"), dict))
 
 
-@dataclass(frozen=True)
-class FoundRuns:
-    """Runs in the order of the arguments, and the JSON files below the folders that were not read."""
-
-    runs: list[Run]
-    ignored: list[Ignored]
-
-
-def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> FoundRuns:
-    """Read the runs in files and folders.
-
-    A file that is named must hold results; below a named folder, other files are ``ignored``.
-
-    Args:
-        arguments: each a file of results, a folder with a ``metrics.json``, or a folder to look for both in; with
-            ``NAME=`` before it a run is called NAME, and several are called NAME/….
-
-    Raises:
-        UserError: when there is nothing to read, a named file is not JSON or holds no results, or two runs have the
-            same name.
-    """
-    if not arguments:
-        raise UserError("no runs; give files with results, or folders with a metrics.json")
-    runs: dict[str, Run] = {}
-    ignored: list[Ignored] = []
-    for argument in [os.fspath(argument) for argument in arguments]:
-        name, equals, rest = argument.partition("=")
-        named = bool(equals and name) and not Path(argument).exists()
-        path = Path(rest if named else argument)
-        members = _read_folder(path, ignored) if path.is_dir() else _read_file(path)
-        for run in members:
-            if named:
-                run = _renamed(run, name if len(members) == 1 else f"{name}/{run.name}")
-            other = runs.setdefault(run.name, run)
-            if other is not run:
-                raise UserError(
-                    f"two runs are called {run.name!r}: {other.file} and {run.file}; give one of them as "
-                    f"NAME={run.file}"
-                )
-    return FoundRuns(_joined(runs.values()), ignored)
-
-
-def _joined(runs: Iterable[Run]) -> list[Run]:
-    """Runs with the same ``id`` in several tables merged into one, with all labels and all data sets."""
-    by_id: dict[str, Run] = {}
-    for run in runs:
-        key = str(run.about.get("id") or f"{run.name}/")
-        first = by_id.setdefault(key, run)
-        if first is not run:
-            label = first.label if run.label in first.label.split(" / ") else f"{first.label} / {run.label}"
-            numbers, classes = {**first.numbers, **run.numbers}, {**first.classes, **run.classes}
-            by_id[key] = dataclasses.replace(first, label=label, numbers=numbers, classes=classes)
-    return list(by_id.values())
-
-
-def _renamed(run: Run, name: str) -> Run:
-    """The run under another name; its label changes too where it was the old name."""
-    return dataclasses.replace(run, name=name, label=name if run.label == run.name else run.label)
-
-
-def _read_file(path: Path) -> list[Run]:
-    if not path.is_file():
-        raise UserError(f"no run at {path}: a folder or a file with results is expected")
-    return read_runs(path, _read_document(path), path.resolve().parent.name if path.name == METRICS else path.stem)
-
-
-def _read_folder(folder: Path, ignored: list[Ignored]) -> list[Run]:
-    if (folder / METRICS).is_file():
-        return _read_file(folder / METRICS)
-    runs: list[Run] = []
-    left_out: list[Ignored] = []
-    for path in _json_files(folder):
-        inside = path.relative_to(folder)
-        name = (inside.parent if path.name == METRICS else inside.with_suffix("")).as_posix()
-        try:
-            if path.name != METRICS and path.is_file() and path.stat().st_size > LARGEST_RESULT:
-                left_out.append(Ignored(path, "it is larger than results are"))
-                continue
-            document = _read_document(path)
-            if _is_metrics(document) or (isinstance(document, dict) and isinstance(document.get("runs"), dict)):
-                runs += read_runs(path, document, name)
-            else:
-                left_out.append(Ignored(path, "it holds no results"))
-        except UserError as error:
-            reason = str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
-            left_out.append(Ignored(path, reason, damaged=True))
-    if not runs:
-        damaged = next((f"; {file.path} {file.reason}" for file in left_out if file.damaged), "")
-        raise UserError(
-            f"no run in {folder}: neither a metrics.json nor another file with results, there or below{damaged}"
-        )
-    ignored += left_out
-    return runs
-
-
-def _json_files(folder: Path) -> Iterator[Path]:
-    """In natural order; a folder with a ``metrics.json`` has only that one, which includes its parts."""
-    for where, folders, files in os.walk(folder):
-        if METRICS in files:
-            folders.clear()
-            files = [METRICS]
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
-        for name in sorted(files, key=_natural):
-            if name.endswith(".json") and not name.startswith("."):
-                yield Path(where) / name
-
-
-def _natural(text: str) -> list[tuple[float, str]]:
-    """For sorting: ``k500`` before ``k1000``."""
-    return [(float(piece), "") if piece.isdecimal() else (-1.0, piece) for piece in re.split(r"(\d+)", text) if piece]
-
-
-def _read_document(path: Path) -> Any:
-    """The file's JSON.
-
-    Raises:
-        UserError: when it is not JSON, or nested deeper than any results are.
-    """
-    try:
-        document = read_json(path)
-        level = [document]
-        for _ in range(DEEPEST):
-            level = [inner for value in level for inner in _inside(value)]
-        if level:
-            raise RecursionError
-    except RecursionError:
-        raise UserError(f"{path} holds no results: its objects are nested more than {DEEPEST} levels deep") from None
-    return document
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _is_metrics(document: Any) -> bool:
+    if not isinstance(document, dict) or not any(isinstance(document.get(key), dict) for key in ("_run", "_protocol")):
+        return False
+    # Benchmarks of costs have a _run object too, but no flat numbers.
+    numbers = [key for key in document if not key.startswith("_")]
+    return not numbers or any("/" in key for key in numbers)
 
 
 def read_runs(path: Path, document: Any, name: str) -> list[Run]:
@@ -227,14 +90,6 @@ def read_runs(path: Path, document: Any, name: str) -> list[Run]:
         about = {**shared, "row": re.sub(r"/seed [^/]*$", "", key), **_object(entry, "_run", path)}
         runs.append(_read_metrics(path, {**entry, "_run": about}, f"{name}/{key}"))
     return runs
-
-
-def _is_metrics(document: Any) -> bool:
-    if not isinstance(document, dict) or not any(isinstance(document.get(key), dict) for key in ("_run", "_protocol")):
-        return False
-    # Benchmarks of costs have a _run object too, but no flat numbers.
-    numbers = [key for key in document if not key.startswith("_")]
-    return not numbers or any("/" in key for key in numbers)
 
 
 def _read_metrics(path: Path, document: Mapping[str, Any], name: str) -> Run:
@@ -299,9 +154,8 @@ def _demo_prompts(run: Run) -> list[Run]:
         prompts.setdefault(prompt, {})[dataclasses.replace(column, metric=metric)] = number
     runs = []
     for prompt in sorted(prompts.keys() - {"gain", "gain_margin"}, key=lambda p: (p == "learned", p != "chance", p)):
-        name, history, hand = f"{run.name}: {prompt}", [], prompt not in ("learned", "chance")
-        if prompt == "learned":
-            history = run.history
+        name, history = f"{run.name}: {prompt}", run.history if prompt == "learned" else []
+        hand = prompt not in ("learned", "chance")
         runs.append(Run(name, run.file, name, prompts[prompt], about=run.about, history=history, hand=hand))
     return runs
 

@@ -80,7 +80,7 @@ def base_novel_pairs(rows: Sequence[Row], columns: Sequence[Column]) -> list[Pai
     pairs = []
     for base in columns:
         for novel in known.get(_novel_side(base), []):
-            if novel != base and _same_but_for_classes(base, novel):
+            if _same_but_for_classes(base, novel):
                 means = [(row, row.defined(base), row.defined(novel)) for row in rows]
                 points = [(row, x.value, y.value) for row, x, y in means if x and y]
                 if len(points) > 1:
@@ -88,14 +88,17 @@ def base_novel_pairs(rows: Sequence[Row], columns: Sequence[Column]) -> list[Pai
     return pairs
 
 
-def class_gains(rows: Sequence[Row], columns: Sequence[Column], baselines: Sequence[Row]) -> list[Gain]:
+def class_gains(rows: Sequence[Row], baselines: Sequence[Row]) -> list[Gain]:
     """Classes of each row against those of the first baseline with the same data set and protocol; means over runs."""
+    means: dict[tuple[str, str], dict[Row, ClassNumbers]] = {}
+    for row in rows:
+        for place in dict.fromkeys(place for run in row.runs for place in run.classes):
+            means.setdefault(place, {})[row] = _class_means(row, place)
     gains = []
-    for place in dict.fromkeys(column.place for column in columns):
-        means = {row: numbers for row in rows if (numbers := _class_means(row, place))}
-        for baseline in [row for row in baselines if row in means][:1]:
-            for row, after in means.items():
-                gains += _gains(row, after, baseline, means[baseline], place[0]) if row is not baseline else []
+    for (dataset, _), of_rows in means.items():
+        for baseline in [row for row in baselines if row in of_rows][:1]:
+            for row in (row for row in of_rows if row is not baseline):
+                gains += _gains(row, of_rows[row], baseline, of_rows[baseline], dataset)
     return gains
 
 
@@ -145,7 +148,7 @@ _PAIRED |= {f"{task}_AP50-seen": f"{task}_AP50-unseen" for task in ("box", "mask
 
 def _novel_side(base: Column) -> tuple[str, str] | None:
     """Data set and metric of a column's counterpart, None for columns that can have none."""
-    if base.metric in ("top1", "accuracy"):
+    if base.metric in ("top1", "accuracy") and "base" in base.dataset:
         return base.dataset.replace("base", "novel"), base.metric
     return (base.dataset, _PAIRED[base.metric]) if base.metric in _PAIRED else None
 

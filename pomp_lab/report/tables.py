@@ -147,55 +147,49 @@ def compare(table: Table) -> list[Comparison]:
 
     A published number appears in a column when at least one row of ours can be compared with it there.
     """
-    comparisons = []
-    for published in load_published():
-        refusals: list[tuple[str, str, str]] = []
-        # backbone → our column → the published column's place, and our rows that are compared there
-        allowed: dict[str, dict[Column, tuple[int, set[Row]]]] = {}
-        for column in table.columns:
-            places = [place for place, other in enumerate(published.columns) if other.measures(column)]
-            for row in table.rows if places else ():
-                if column not in row.means:
-                    continue
-                fitting = [p for p in places if not why_not(published, [published.columns[p]], column, row.runs)]
-                for place in fitting:
-                    by_column = allowed.setdefault(published.columns[place].model, {})
-                    by_column.setdefault(column, (place, set()))[1].add(row)
-                if not fitting:
-                    reason = why_not(published, [published.columns[place] for place in places], column, row.runs)
-                    refusals.append((reason or "", column.dataset, f"row {row.number}"))
-        rows: list[tuple[str, list[float]]] = []
-        gaps: list[tuple[Row, str, list[float]]] = []
-        for model in dict.fromkeys(column.model for column in published.columns if column.model in allowed):
-            more_rows, more_gaps = _one_backbone(table, published, model, allowed[model])
-            rows += more_rows.items()
-            gaps += more_gaps
-        if rows or refusals:
-            gaps.sort(key=lambda gap: gap[0].number)
-            comparisons.append(Comparison(published, rows, gaps, refusal_texts(refusals)))
-    return comparisons
+    comparisons = [_compare(table, published) for published in load_published()]
+    return [comparison for comparison in comparisons if comparison.rows or comparison.refused]
 
 
-def _one_backbone(
-    table: Table, published: PublishedTable, model: str, allowed: Mapping[Column, tuple[int, set[Row]]]
-) -> tuple[dict[str, list[float]], list[tuple[Row, str, list[float]]]]:
-    """Published rows, and gaps to the reference row; to the last one where that has no number here."""
-    rows: dict[str, list[float]] = {}
-    for name, values in published.rows:
-        numbers = [values[allowed[column][0]] if column in allowed else math.nan for column in table.columns]
-        if any(map(math.isfinite, numbers)):
-            rows[f"{name}, {model}" if model else name] = numbers
-    reference = f"{published.reference}, {model}" if model else published.reference
-    reference = reference if reference in rows else next(reversed(rows), "")
-    gaps = []
-    for row in table.rows if rows else ():
-        numbers = [
-            row.means[column].value - known if column in allowed and row in allowed[column][1] else math.nan
-            for column, known in zip(table.columns, rows[reference], strict=True)
-        ]
-        if any(map(math.isfinite, numbers)):
-            gaps.append((row, reference, numbers))
-    return rows, gaps
+def _compare(table: Table, published: PublishedTable) -> Comparison:
+    places, refusals = _match(table, published)
+    rows: list[tuple[str, list[float]]] = []
+    gaps: list[tuple[Row, str, list[float]]] = []
+    for model in dict.fromkeys(column.model for column in published.columns):
+        known = {column: p for (_, column), p in places.items() if published.columns[p].model == model}
+        of_model: dict[str, list[float]] = {}
+        for name, values in published.rows:
+            numbers = [values[known[column]] if column in known else math.nan for column in table.columns]
+            if any(map(math.isfinite, numbers)):
+                of_model[f"{name}, {model}" if model else name] = numbers
+        rows += of_model.items()
+        # Differences are to the reference row; to the last one where that has no number here.
+        reference = f"{published.reference}, {model}" if model else published.reference
+        reference = reference if reference in of_model else next(reversed(of_model), "")
+        for row in table.rows if of_model else ():
+            numbers = [
+                row.means[column].value - number if places.get((row, column), -1) == known.get(column) else math.nan
+                for column, number in zip(table.columns, of_model[reference], strict=True)
+            ]
+            if any(map(math.isfinite, numbers)):
+                gaps.append((row, reference, numbers))
+    gaps.sort(key=lambda gap: gap[0].number)
+    return Comparison(published, rows, gaps, refusal_texts(refusals))
+
+
+def _match(table: Table, published: PublishedTable) -> tuple[dict[tuple[Row, Column], int], list[tuple[str, str, str]]]:
+    """Our row and column → place of the published column that it can be compared with; refusals of the others."""
+    places: dict[tuple[Row, Column], int] = {}
+    refusals: list[tuple[str, str, str]] = []
+    for column in table.columns:
+        candidates = {place: other for place, other in enumerate(published.columns) if other.measures(column)}
+        for row in (row for row in table.rows if candidates and column in row.means):
+            fitting = [p for p, other in candidates.items() if not why_not(published, [other], column, row.runs)]
+            if fitting:
+                places[row, column] = fitting[0]
+            elif reason := why_not(published, list(candidates.values()), column, row.runs):
+                refusals.append((reason, column.dataset, f"row {row.number}"))
+    return places, refusals
 
 
 def refusal_texts(refusals: Sequence[tuple[str, str, str]]) -> list[str]:

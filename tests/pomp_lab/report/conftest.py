@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pomp_lab.report.build import Report, build_report
-from pomp_lab.report.results import find_runs
+from pomp_lab.report.find import find_runs
 
 Write = Callable[..., Path]
 TOP1 = {"split": "val", "metric": "top-1 over all images (micro)", "candidates": 100, "vocabulary_sha256": "ab" * 32}

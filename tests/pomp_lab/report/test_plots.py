@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="drawings need matplotlib (extra `demo`)")
 
 from pomp_lab.report.build import Report, build_report
-from pomp_lab.report.results import find_runs
+from pomp_lab.report.find import find_runs
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
 from prompt_core.errors import UserError
 
@@ -118,7 +118,7 @@ def test_gains_of_classes_over_the_hand_prompt(write_run: Write, tmp_path: Path)
     with_classes(write_run("other", {"set/top1": 55.0}, {"set": {"split": "test"}}), {"cat": 0.0, "dog": 0.0})
     report = reported(tmp_path)
     assert report.baselines
-    (gain,) = class_gains(report.rows, report.columns, report.baselines)
+    (gain,) = class_gains(report.rows, report.baselines)
     assert (gain.row.label, gain.baseline.label) == ("learned", "hand")
     assert gain.classes == [("dog", 20.0), ("cat", -5.0)]
     (plot,) = report.plots["Class by class"]
@@ -165,5 +165,5 @@ def test_each_data_set_has_its_own_hand_prompt(write_base_novel: Write, write_ru
     with_classes(write_run("learned", {"set/top1": 55.0}, protocol), {"cat": 45.0})
     report = reported(tmp_path)
     assert [row.label for row in report.baselines] == ['"a photo of a {}."', "z_hand"]
-    gains = class_gains(report.rows, report.columns, report.baselines)
+    gains = class_gains(report.rows, report.baselines)
     assert [(gain.row.label, gain.baseline.label) for gain in gains] == [("learned", "z_hand")]

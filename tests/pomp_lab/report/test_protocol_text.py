@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pomp_lab.report.columns import Column, columns_of, ordered_columns
+from pomp_lab.report.find import find_runs
 from pomp_lab.report.protocol_text import OUTCOMES, differences, phrases, protocol_key
-from pomp_lab.report.results import Run, find_runs
+from pomp_lab.report.results import Run
 from pomp_lab.report.rows import group_rows
 from pomp_lab.report.tables import build_tables
 

@@ -12,9 +12,9 @@ import pytest
 
 from pomp_lab.report.build import build_report, report_page
 from pomp_lab.report.comparable import ARCHITECTURES
+from pomp_lab.report.find import find_runs
 from pomp_lab.report.page import render_html, render_markdown
 from pomp_lab.report.published import PublishedTable, load_published
-from pomp_lab.report.results import find_runs
 from prompt_core.data.catalog.lookup import classification_entry
 from prompt_core.metrics import harmonic_mean
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pomp_lab.report.build import build_report, report_page
+from pomp_lab.report.find import FoundRuns, find_runs
 from pomp_lab.report.page import render_markdown
-from pomp_lab.report.results import FoundRuns, Run, find_runs
+from pomp_lab.report.results import Run
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import ON_REPORTED
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from pomp_lab.report.build import Report, build_report
 from pomp_lab.report.columns import columns_of, ordered_columns
-from pomp_lab.report.results import Run, find_runs
+from pomp_lab.report.find import find_runs
+from pomp_lab.report.results import Run
 from pomp_lab.report.rows import group_rows, number_text
 from pomp_lab.report.tables import build_tables
 

@@ -1,0 +1,164 @@
+"""Finding runs: in files, in folders, and in the results files of tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pomp_lab.report.results import METRICS, Run, holds_runs, read_runs
+from prompt_core.errors import UserError
+from prompt_core.files import read_json
+
+# Other files in a run's folder may be anything, even predictions of a whole data set; results are small.
+LARGEST_RESULT = 5_000_000  # bytes
+DEEPEST = 50  # objects and lists within each other
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A JSON file that was not read, and why; ``damaged`` where it may have been results."""
+
+    path: Path
+    reason: str
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
+class FoundRuns:
+    """Runs in the order of the arguments, and the JSON files below the folders that were not read."""
+
+    runs: list[Run]
+    ignored: list[Ignored]
+
+
+def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> FoundRuns:
+    """Read the runs in files and folders.
+
+    A file that is named must hold results; below a named folder, other files are ``ignored``.
+
+    Args:
+        arguments: each a file of results, a folder with a ``metrics.json``, or a folder to look for both in; with
+            ``NAME=`` before it a run is called NAME, and several are called NAME/….
+
+    Raises:
+        UserError: when there is nothing to read, a named file is not JSON or holds no results, or two runs have the
+            same name.
+    """
+    if not arguments:
+        raise UserError("no runs; give files with results, or folders with a metrics.json")
+    runs: dict[str, Run] = {}
+    ignored: list[Ignored] = []
+    for argument in [os.fspath(argument) for argument in arguments]:
+        name, equals, rest = argument.partition("=")
+        named = bool(equals and name) and not Path(argument).exists()
+        path = Path(rest if named else argument)
+        members = _read_folder(path, ignored) if path.is_dir() else _read_file(path)
+        for run in members:
+            if named:
+                run = _renamed(run, name if len(members) == 1 else f"{name}/{run.name}")
+            other = runs.setdefault(run.name, run)
+            if other is not run:
+                raise UserError(
+                    f"two runs are called {run.name!r}: {other.file} and {run.file}; give one of them as "
+                    f"NAME={run.file}"
+                )
+    return FoundRuns(_joined(runs.values()), ignored)
+
+
+def _joined(runs: Iterable[Run]) -> list[Run]:
+    """Runs with the same ``id`` in several tables merged into one, with all labels and all data sets."""
+    by_id: dict[str, Run] = {}
+    for run in runs:
+        key = str(run.about.get("id") or f"{run.name}/")
+        first = by_id.setdefault(key, run)
+        if first is not run:
+            label = first.label if run.label in first.label.split(" / ") else f"{first.label} / {run.label}"
+            numbers, classes = {**first.numbers, **run.numbers}, {**first.classes, **run.classes}
+            by_id[key] = dataclasses.replace(first, label=label, numbers=numbers, classes=classes)
+    return list(by_id.values())
+
+
+def _renamed(run: Run, name: str) -> Run:
+    """The run under another name; its label changes too where it was the old name."""
+    return dataclasses.replace(run, name=name, label=name if run.label == run.name else run.label)
+
+
+def _read_file(path: Path) -> list[Run]:
+    if not path.is_file():
+        raise UserError(f"no run at {path}: a folder or a file with results is expected")
+    return read_runs(path, _read_document(path), path.resolve().parent.name if path.name == METRICS else path.stem)
+
+
+def _read_folder(folder: Path, ignored: list[Ignored]) -> list[Run]:
+    if (folder / METRICS).is_file():
+        return _read_file(folder / METRICS)
+    runs: list[Run] = []
+    left_out: list[Ignored] = []
+    for path in _json_files(folder):
+        inside = path.relative_to(folder)
+        name = (inside.parent if path.name == METRICS else inside.with_suffix("")).as_posix()
+        try:
+            if path.name != METRICS and path.is_file() and path.stat().st_size > LARGEST_RESULT:
+                left_out.append(Ignored(path, "it is larger than results are"))
+                continue
+            document = _read_document(path)
+            if holds_runs(document):
+                runs += read_runs(path, document, name)
+            else:
+                left_out.append(Ignored(path, "it holds no results"))
+        except UserError as error:
+            reason = str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
+            left_out.append(Ignored(path, reason, damaged=True))
+    if not runs:
+        damaged = next((f"; {file.path} {file.reason}" for file in left_out if file.damaged), "")
+        raise UserError(
+            f"no run in {folder}: neither a metrics.json nor another file with results, there or below{damaged}"
+        )
+    ignored += left_out
+    return runs
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    """In natural order; a folder with a ``metrics.json`` has only that one, which includes its parts."""
+    for where, folders, files in os.walk(folder):
+        if METRICS in files:
+            folders.clear()
+            files = [METRICS]
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
+        for name in sorted(files, key=_natural):
+            if name.endswith(".json") and not name.startswith("."):
+                yield Path(where) / name
+
+
+def _natural(text: str) -> list[tuple[float, str]]:
+    """For sorting: ``k500`` before ``k1000``."""
+    return [(float(piece), "") if piece.isdecimal() else (-1.0, piece) for piece in re.split(r"(\d+)", text) if piece]
+
+
+def _read_document(path: Path) -> Any:
+    """The file's JSON.
+
+    Raises:
+        UserError: when it is not JSON, or nested deeper than any results are.
+    """
+    try:
+        document = read_json(path)
+        level = [document]
+        for _ in range(DEEPEST):
+            level = [inner for value in level for inner in _inside(value)]
+        if level:
+            raise RecursionError
+    except RecursionError:
+        raise UserError(f"{path} holds no results: its objects are nested more than {DEEPEST} levels deep") from None
+    return document
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
