@@ -18,7 +18,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWrit
 from torch import Tensor, nn
 
 from pomp_engine.run_folder import LOG, begin_folder, cut_log
-from pomp_engine.solver import build_scheduler
+from pomp_engine.solver import build_scheduler, warm_up_warning
 from pomp_engine.task import Task
 from prompt_core.command_line import asked_to_stop
 from prompt_core.errors import UserError
@@ -76,6 +76,8 @@ def train(
     if start >= cfg.SOLVER.MAX_ITER:
         _logger.info("the run is finished: %d of %d iterations", start, cfg.SOLVER.MAX_ITER)
         return
+    if warning := warm_up_warning(cfg):
+        _logger.warning(warning)
     loader = task.build_loader(cfg, model, start)
     if comm.is_main_process():
         cut_log(cfg.OUTPUT_DIR, start)

@@ -13,6 +13,7 @@ from detectron2.solver.build import maybe_add_gradient_clipping, reduce_param_gr
 from torch import nn
 
 from prompt_core.errors import UserError, nearest
+from prompt_core.training.warm_up import warm_up_alone
 
 OPTIMIZERS = ("SGD", "ADAMW")
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR")
@@ -150,3 +151,18 @@ def build_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
     cfg.SOLVER.POLY_LR_POWER = cfg.SOLVER.get("POLY_LR_POWER", 0.9)
     cfg.SOLVER.POLY_LR_CONSTANT_ENDING = cfg.SOLVER.get("POLY_LR_CONSTANT_ENDING", 0.0)
     return build_lr_scheduler(cfg, optimizer)
+
+
+def warm_up_warning(cfg: CfgNode) -> str:
+    """One line about a run whose warm-up takes all of ``SOLVER.MAX_ITER``, empty for any other.
+
+    Detectron2 lets such a run end at the rate that the schedule gives its last iteration: for a cosine at 0.
+    """
+    node = cfg.SOLVER
+    if node.WARMUP_FACTOR >= 1:
+        return ""
+    return warm_up_alone(
+        ("SOLVER.MAX_ITER", node.MAX_ITER),
+        ("SOLVER.WARMUP_ITERS", node.WARMUP_ITERS),
+        ("SOLVER.BASE_LR", node.BASE_LR),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from prompt_core.training.display import display, tensorboard
 from prompt_core.training.loop import LearningState, learn
 from prompt_core.training.selection import LAST, keep_best, open_selection
 from prompt_core.training.step import DRAWS, LearningSettings
+from prompt_core.training.warm_up import warm_up_alone
 from prompt_core.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def pretrain(cfg: CfgNode, output: str | Path, resume: bool = False) -> int:
     folder = make_output_folder(output)
     learning.check(cfg, folder, resume)
     settings = learning_settings(cfg)
+    if learning is LEARNING["steps"] and (warning := warm_up_warning(settings)):
+        print(f"warning: {warning}", file=sys.stderr)
     clip = load_model(cfg)
     return INTERRUPTED if learning.learn(cfg, clip, settings, folder, resume) is None else 0
 
@@ -222,6 +226,17 @@ def learning_settings(cfg: CfgNode) -> LearningSettings:
         warmup_learning_rate=cfg.OPTIM.WARMUP_LR,
         hard_refresh=cfg.LOSS.HARD_REFRESH,
         seed=cfg.SEED,
+    )
+
+
+def warm_up_warning(settings: LearningSettings) -> str:
+    """One line about a run whose warm-up takes all its epochs, empty for any other."""
+    if settings.warmup_learning_rate >= settings.learning_rate:
+        return ""
+    return warm_up_alone(
+        ("OPTIM.EPOCHS", settings.epochs),
+        ("OPTIM.WARMUP_EPOCHS", settings.warmup_epochs),
+        ("OPTIM.LR", settings.learning_rate),
     )
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("detectron2")
 from detectron2.config import CfgNode, get_cfg
 
 from pomp_engine.config import add_engine_config, merge_config
-from pomp_engine.solver import build_optimizer, build_scheduler, build_segmentation_optimizer
+from pomp_engine.solver import build_optimizer, build_scheduler, build_segmentation_optimizer, warm_up_warning
 from prompt_core import UserError
 
 
@@ -149,3 +149,23 @@ def test_the_polynomial_schedule(keys: dict[str, float]) -> None:
         optimizer.step()
         scheduler.step()
     assert "POLY_LR_POWER" in cfg.SOLVER or not keys  # the caller's configuration gets no keys
+
+
+@pytest.mark.parametrize("schedule", ["WarmupCosineLR", "WarmupPolyLR", "WarmupMultiStepLR"])
+def test_a_run_that_ends_within_its_warm_up_is_warned_of(schedule: str) -> None:
+    short = {"SOLVER.LR_SCHEDULER_NAME": schedule, "SOLVER.MAX_ITER": 20, "SOLVER.WARMUP_ITERS": 1000,
+             "SOLVER.BASE_LR": 0.02, "SOLVER.STEPS": ()}  # fmt: skip
+    cfg = load_config(None, short)
+    assert warm_up_warning(cfg) == (
+        "SOLVER.MAX_ITER is 20 and SOLVER.WARMUP_ITERS 1000: the whole run is warm-up and never learns at "
+        "SOLVER.BASE_LR 0.02; set SOLVER.WARMUP_ITERS below 20"
+    )
+    optimizer = build_optimizer(cfg, tiny_model())
+    scheduler = build_scheduler(cfg, optimizer)
+    for _ in range(20):
+        assert optimizer.param_groups[0]["lr"] < 0.0199
+        optimizer.step()
+        scheduler.step()
+    for changed in ({"SOLVER.WARMUP_ITERS": 19}, {"SOLVER.MAX_ITER": 1001}, {"SOLVER.WARMUP_FACTOR": 1.0}):
+        assert warm_up_warning(load_config(None, short | changed)) == ""
+    assert warm_up_warning(load_config(None, short | {"SOLVER.WARMUP_ITERS": 20})) != ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,20 @@ def test_a_run_learns_and_leaves_its_files(tmp_path: Path) -> None:
     losses = [json.loads(line)["loss_fit"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]
     assert weights_to_evaluate(cfg) == str(tmp_path / "run/model_final.pth")
+
+
+def test_a_run_that_ends_within_its_warm_up_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pomp_engine"), "propagate", True)  # a run's log turns it off
+    run(settings(tmp_path / "short", **{"SOLVER.WARMUP_ITERS": 8}))
+    assert {record.message for record in caplog.records if record.levelname == "WARNING"} == {
+        "SOLVER.MAX_ITER is 8 and SOLVER.WARMUP_ITERS 8: the whole run is warm-up and never learns at SOLVER.BASE_LR "
+        "0.01; set SOLVER.WARMUP_ITERS below 8"
+    }
+    caplog.clear()
+    run(settings(tmp_path / "long"))
+    assert not [record for record in caplog.records if "warm-up" in record.message]
 
 
 @pytest.mark.parametrize("iteration", [1, 4])

@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("detectron2")
 
+from pomp_engine.solver import warm_up_warning
 from pomp_seg import build_segmenter, load_config
 from pomp_seg.config import META_ARCHITECTURES
 from prompt_core import UserError
@@ -38,6 +39,7 @@ def test_every_file_loads(published: Path) -> None:
     assert len(files) == 53
     for file in files:
         cfg = load_config(file, CPU)
+        assert warm_up_warning(cfg) == ""
         assert file.name.startswith("Base-") or cfg.MODEL.META_ARCHITECTURE in META_ARCHITECTURES
     # The expression that the base files hold instead of a list.
     base = load_config(published / "coco-stuff-164k-171/Base-COCOStuff164K-171.yaml", CPU)

@@ -165,7 +165,12 @@ def test_unreadable_photos_are_listed_and_too_many_stop_the_run(
     code, _, error = call_tool("pretrain_prompt", "--output", "one", *options)
     assert code == 0, error
     assert json.loads((tmp_path / "one/metrics.json").read_text())["_run"]["unreadable"] == ["blue_disc/1.png"]
+    assert (
+        "warning: OPTIM.EPOCHS is 1 and OPTIM.WARMUP_EPOCHS 1: the whole run is warm-up and never learns at OPTIM.LR "
+        "0.002; set OPTIM.WARMUP_EPOCHS below 1\n"
+    ) in error
     (pictures / "train/blue_disc/2.png").write_bytes(b"no picture")
-    code, _, error = call_tool("pretrain_prompt", "--output", "two", *options)
+    code, _, error = call_tool("pretrain_prompt", "--output", "two", *options, "OPTIM.WARMUP_EPOCHS", "0")
+    assert "warning:" not in error
     assert code == 2
     assert "2 of 124" in error
