@@ -41,7 +41,7 @@ def read_annotation_file(path: str | Path, federated: bool = False, image_labels
         raise UserError(f"{path} lists no images")
     if not document["categories"]:
         raise UserError(f"{path} lists no categories")
-    lists = ("neg_category_ids", "not_exhaustive_category_ids") if federated else ()
+    lists: tuple[str, ...] = ("neg_category_ids", "not_exhaustive_category_ids") if federated else ()
     _require(path, "image", document["images"], ("id", "width", "height", *lists))
     _require(path, "category", document["categories"], ("id", "name", *(("frequency",) if federated else ())))
     _require(path, "annotation", document["annotations"], ("id", "image_id", "category_id", "bbox"))

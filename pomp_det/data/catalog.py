@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pomp_engine.data.catalog import Catalog, CatalogEntry
 
-_LVIS_ZIP = "download lvis_v1_{split}.json.zip from lvisdataset.org/dataset and unzip it into {root}/lvis"
-_COCO_ZIP = "download annotations_trainval2017.zip from cocodataset.org/#download and unzip it into {root}/coco"
-_COCO_PHOTOS = "download {split}2017.zip from cocodataset.org/#download and unzip it into {root}/coco"
+_LVIS_ZIP = "python tools/fetch.py lvis_v1_{split}.json.zip --root {root}"
+_COCO_ZIP = "python tools/fetch.py annotations_trainval2017.zip --root {root}"
+_COCO_PHOTOS = "python tools/fetch.py {split}2017.zip --root {root}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +41,15 @@ class DatasetEntry(CatalogEntry):
         return next((place for place in places if place.is_file()), places[0])
 
 
-def _lvis(name: str, files: tuple[str, ...], how: str, count: int | None) -> DatasetEntry:
+def _lvis(name: str, files: tuple[str, ...], how: str, count: int | None, group: str = "lvis") -> DatasetEntry:
     return DatasetEntry(
         name=name,
-        group="lvis",
+        group=group,
         kind="lvis",
         annotations=tuple(f"lvis/{file}" for file in files),
         images="coco",
         how=how,
-        images_how="download train2017.zip and val2017.zip from cocodataset.org/#download and unzip them into "
-        "{root}/coco",
+        images_how="python tools/fetch.py coco_photos --root {root}",
         vocabulary="lvis",
         image_count=count,
     )
@@ -64,12 +63,13 @@ def _coco(
     kind: str = "coco",
     count: int | None = None,
     class_groups: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
 ) -> DatasetEntry:
     return DatasetEntry(
         name=name,
         group="coco",
         kind=kind,
-        annotations=(f"coco/{file}",),
+        annotations=tuple(f"coco/{place}" for place in (file, *also)),
         images=f"coco/{split}2017",
         how=how,
         images_how=_COCO_PHOTOS.replace("{split}", split),
@@ -86,8 +86,10 @@ def _coco_small(split: str, count: int) -> DatasetEntry:
         kind="coco",
         annotations=(f"coco_small/instances_{split}.json",),
         images=".",
-        how="put coco128, coco128_val and coco_more into {root} and run python datasets/prepare.py coco_small",
-        images_how="put the folders coco128, coco128_val and coco_more into {root}",
+        how="python datasets/prepare.py coco_small, with the folders coco128, coco128_val and coco_more in {root}, or "
+        "with --from-coco {root}/coco and COCO 2017 there (python tools/fetch.py coco coco_photos --root {root})",
+        images_how="put the folders coco128, coco128_val and coco_more into {root}; or take COCO 2017: "
+        "python tools/fetch.py coco_photos --root {root}",
         vocabulary="coco",
         image_count=count,
     )
@@ -122,13 +124,34 @@ def _shapes(name: str, kind: str, file: str, images: str) -> DatasetEntry:
     )
 
 
+def _conceptual_captions(name: str, file: str) -> DatasetEntry:
+    return DatasetEntry(
+        name=name,
+        group="cc3m",
+        kind="image_labels",
+        annotations=(f"cc3m/{file}",),
+        images="cc3m/training",
+        how="put Train_GCC-training.tsv (ai.google.com/research/ConceptualCaptions) into {root}/cc3m and run python "
+        "datasets/prepare.py cc3m",
+        images_how="download the photo of line n of Train_GCC-training.tsv as {root}/cc3m/training/n.jpg",
+        vocabulary="lvis",
+    )
+
+
 _ZERO_SHOT = "python datasets/prepare.py coco"
-_FROM_TRAIN = _LVIS_ZIP.replace("{split}", "train") + " and run python datasets/prepare.py lvis"
-_FROM_VAL = _LVIS_ZIP.replace("{split}", "val") + " and run python datasets/prepare.py lvis"
+_FROM_TRAIN = _LVIS_ZIP.replace("{split}", "train") + " && python datasets/prepare.py lvis"
+_FROM_VAL = _LVIS_ZIP.replace("{split}", "val") + " && python datasets/prepare.py lvis"
 
 _ENTRIES = (
     _lvis("lvis_v1_train", ("lvis_v1_train.json",), _LVIS_ZIP.replace("{split}", "train"), 100_170),
     _lvis("lvis_v1_train_norare", ("lvis_v1_train_norare.json",), _FROM_TRAIN, 100_170),
+    _lvis(
+        "lvis_v1_train+coco",
+        ("lvis_v1_train+coco_mask.json",),
+        f"{_LVIS_ZIP.replace('{split}', 'train')}, {_COCO_ZIP}, and run python datasets/prepare.py lvis_coco",
+        100_170,
+        group="lvis_coco",
+    ),
     _lvis("lvis_v1_val", ("lvis_v1_val.json",), _LVIS_ZIP.replace("{split}", "val"), 19_809),
     _lvis("lvis_v1_minival", ("lvis_v1_minival.json", "lvis_v1_minival_inserted_image_name.json"), _FROM_VAL, None),
     _coco("coco_2017_train", "annotations/instances_train2017.json", "train", count=118_287),
@@ -154,6 +177,7 @@ _ENTRIES = (
         "train",
         _ZERO_SHOT,
         kind="image_labels",
+        also=("captions_train2017_tags_allcaps.json",),  # where Detic's instructions write it
     ),
     _coco_small("train", 288),
     _coco_small("val", 203),
@@ -171,6 +195,18 @@ _ENTRIES = (
         "{root}/imagenet/ImageNet-LVIS",
         vocabulary="lvis",
     ),
+    DatasetEntry(
+        name="imagenet_lvis-22k",
+        group="imagenet_21k",
+        kind="image_labels",
+        annotations=("imagenet/annotations/imagenet-22k_image_info_lvis-22k.json",),
+        images="imagenet/ImageNet-LVIS",
+        how="python datasets/prepare.py imagenet_21k",
+        images_how="put the folders (WNID/*.JPEG) or archives (WNID.tar) of ImageNet-21K (image-net.org) into "
+        "{root}/imagenet/ImageNet-21K",
+    ),
+    _conceptual_captions("cc3m_v1_train", "train_image_info.json"),
+    _conceptual_captions("cc3m_v1_train_tags", "train_image_info_tags.json"),
     _shapes("shapes_train", "coco", "instances_train.json", "scenes/train"),
     _shapes("shapes_val", "coco", "instances_val.json", "scenes/val"),
     _shapes("shapes_lvis_train", "lvis", "lvis_train.json", "scenes"),

@@ -63,9 +63,10 @@ def _folder(entry: DatasetEntry, root: Path) -> list[Finding]:
 def _photos(entry: DatasetEntry, root: Path, document: dict[str, Any]) -> Finding:
     folder = root / entry.images
     # Photos of one archive share its path: it is looked for once.
-    paths = {photo_path(folder, image, entry.kind == "lvis") for image in document["images"]}
+    images = [image for image in document["images"] if "file_name" in image or "coco_url" in image]
+    paths = {photo_path(folder, image, entry.kind == "lvis") for image in images}
     missing = sorted(path for path in paths if not Path(path).is_file())
-    count = len(document["images"])
+    count = len(images)
     if not missing:
         archives = f" in {len(paths):,} files" if len(paths) < count else ""
         return Finding(entry.name, folder, PRESENT, f"{count:,} photos{archives}")

@@ -218,7 +218,7 @@ def test_image_labels(tmp_path: Path) -> None:
     ]
     assert problems.counts == {"photos dropped (no class)": 1}
     broken = copy.deepcopy(value)
-    del broken["images"][0]["pos_category_ids"]
+    del broken["images"][0]["pos_category_ids"], broken["images"][0]["captions"]
     with pytest.raises(UserError, match="image id 2 has no 'pos_category_ids'"):
         load_image_labels(written(tmp_path, broken), tmp_path)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,17 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
+from pomp_det.config import load_config
 from pomp_det.data.coco_lvis import lvis_classes_of_coco
+from pomp_det.data.mapper import MixedDatasetMapper
 from pomp_det.data.prepare.captions import coco_caption_tags, prepare_cc3m, tagged
 from pomp_det.data.prepare.imagenet_21k import lvis_21k_vocabulary, prepare_imagenet_21k
 from pomp_det.data.prepare.lvis_coco import prepare_lvis_coco, with_coco
 from pomp_det.data.records import load_boxes, load_image_labels
+from pomp_det.data.tar_index import TarIndex
 from pomp_engine.data.derived_files import Outcome
+from pomp_engine.data.tar_images import image_size, read_tar_bytes
+from prompt_core.data.images import UnreadableImage
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
@@ -64,10 +72,7 @@ def test_caption_tags_are_those_of_the_published_tool(tmp_path: Path) -> None:
         5: [74],
         7: [6, 32],
     }
-    assert tags["images"][0] == images[1] | {
-        "captions": ["A man on a BIKE", "a  couch"],
-        "pos_category_ids": [1, 2, 63],
-    }
+    assert tags["images"][0] == images[1] | {"captions": CAPTIONS[2], "pos_category_ids": [1, 2, 63]}
     car = tags["categories"][2]
     assert car == {
         "id": 3,
@@ -76,7 +81,7 @@ def test_caption_tags_are_those_of_the_published_tool(tmp_path: Path) -> None:
         "synonyms": ["car_(automobile)", "auto_(automobile)", "automobile"],
     }
     first = tagged([{"id": 2, "captions": CAPTIONS[2]}], tags["categories"])  # as for Conceptual Captions
-    assert first["images"][0]["pos_category_ids"] == [1]
+    assert first["images"][0]["pos_category_ids"] == [1, 2]
     records, _, _ = load_image_labels_of(tmp_path, tags)
     assert [record["pos_category_ids"] for record in records] == [[0, 1, 57], [16], [64], [5, 27]]
     with pytest.raises(UserError, match="an entry has no 'caption'"):
@@ -120,12 +125,11 @@ def test_conceptual_captions_from_the_table_and_the_photos(tmp_path: Path) -> No
     assert [image["id"] for image in every["images"]] == [1, 2]
     assert every["images"][1] == {"id": 2, "file_name": "2.jpg", "captions": ["the sea"], "width": 30, "height": 20}
     vocabulary = Vocabulary.load("lvis")
-    records, _, _ = load_image_labels(
-        tmp_path / "cc3m/train_image_info_tags.json", tmp_path / "cc3m/training", vocabulary
-    )
+    folder, tags = tmp_path / "cc3m/training", tmp_path / "cc3m/train_image_info_tags.json"
+    records, _, _ = load_image_labels(tags, folder, vocabulary)
     assert [[vocabulary.names[row] for row in record["pos_category_ids"]] for record in records] == [["cat", "puppy"]]
     # Captions alone are labels enough.
-    records, _, _ = load_image_labels(tmp_path / "cc3m/train_image_info.json", tmp_path / "cc3m/training", vocabulary)
+    records, _, _ = load_image_labels(tmp_path / "cc3m/train_image_info.json", folder, vocabulary)
     assert [record["captions"] for record in records] == [["a puppy and a cat"], ["the sea"]]
     assert set(prepare_cc3m(tmp_path)[0].values()) == {Outcome.UP_TO_DATE}
     table.write_text("no address\n")
@@ -213,3 +217,65 @@ def test_all_of_imagenet_behind_the_classes_of_lvis(tmp_path: Path) -> None:
         "a.JPEG": "dog",
         "b.JPEG": "organism",
     }
+
+
+def test_photos_by_their_number_in_the_archives(tmp_path: Path) -> None:
+    """Detic's index: an archive may be empty, a name too long for its header, a photo compressed once more."""
+    names = ["a.JPEG", "x" * 130 + ".JPEG", "c.JPEG"]
+    files, offsets = {}, {}
+    for wnid, members in {"n01": names[:2], "n02": [], "n03": names[2:]}.items():
+        with tarfile.open(tmp_path / f"{wnid}.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+            starts = []
+            for place, name in enumerate(members):
+                content = photo(tmp_path / "photo.png", (12 + place, 8 + int(wnid[1:]))).read_bytes()
+                content = gzip.compress(content) if name == "c.JPEG" else content
+                starts.append(archive.offset // 512)
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            offsets[wnid] = [*starts, archive.offset // 512]
+        files[wnid] = str(tmp_path / f"{wnid}.tar")
+        np.save(tmp_path / f"{wnid}_offsets.npy", np.array(offsets[wnid], dtype=np.int64))
+    np.save(tmp_path / "tar_files.npy", np.array([*files.values()]))
+    index = TarIndex(tmp_path / "tar_files.npy", tmp_path)
+    assert len(index) == 3
+    sizes = [image_size(read_tar_bytes(*index.place(number))) for number in range(3)]
+    assert sizes == [(12, 9), (13, 9), (12, 11)]
+    assert index.place(2)[0] == files["n03"]
+    with pytest.raises(UserError, match=r"photo 3 .* the index has 3"):
+        index.place(3)
+
+    images = [
+        {"id": number + 1, "tar_index": number, "width": width, "height": height, "pos_category_ids": [1]}
+        for number, (width, height) in enumerate(sizes)
+    ]
+    document = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    records, _, _ = load_image_labels(save(tmp_path / "list.json", document), tmp_path / "nowhere")
+    settings = {
+        "DATASETS.TRAIN": ("x",),
+        "DATALOADER.DATASET_ANN": ["image"],
+        "WITH_IMAGE_LABELS": True,
+        "INPUT.CUSTOM_AUG": "EfficientDetResizeCrop",
+        "DATALOADER.TARFILE_PATH": str(tmp_path / "tar_files.npy"),
+        "DATALOADER.TAR_INDEX_DIR": str(tmp_path),
+    }
+    mapper = MixedDatasetMapper(load_config(None, settings | {"DATALOADER.USE_TAR_DATASET": True}), True)
+    examples = [mapper(record) for record in records]
+    assert [(example["width"], example["height"]) for example in examples] == sizes
+    assert examples[1]["file_name"] == f"{files['n01']}, photo 1"
+    with pytest.raises(UserError, match=r"set DATALOADER.USE_TAR_DATASET to True"):
+        MixedDatasetMapper(load_config(None, settings), True)(records[0])
+    Path(files["n03"]).unlink()
+    with pytest.raises(UnreadableImage):
+        mapper(records[2])
+    for name, value, message in (
+        ("tar_files.npy", [1, 2], "a list of paths of archives was expected"),
+        ("n02_offsets.npy", [0.5], "a list of offsets of members was expected"),
+    ):
+        np.save(tmp_path / name, np.array(value))
+        with pytest.raises(UserError, match=message):
+            TarIndex(tmp_path / "tar_files.npy", tmp_path)
+        np.save(tmp_path / "tar_files.npy", np.array([*files.values()]))
+    (tmp_path / "n01_offsets.npy").unlink()
+    with pytest.raises(UserError, match=r"n01_offsets.npy does not exist; DATALOADER.USE_TAR_DATASET needs it"):
+        TarIndex(tmp_path / "tar_files.npy", tmp_path)
