@@ -31,9 +31,13 @@ PREPARATIONS = {
         "labels of full ADE20K, of the categories in training and in validation (847 published)",
         f"{_SEGMENTATION}.ade20k_full:prepare_ade20k_full",
     ),
+    "cc3m": (
+        "the list of Conceptual Captions' photos, and the classes of LVIS that their captions name",
+        f"{_DETECTION}.captions:prepare_cc3m",
+    ),
     "coco": ("the 48/17 zero-shot splits of COCO, class counts, caption tags", f"{_DETECTION}.coco:prepare_coco"),
     "coco_small": (
-        "coco128, coco128_val and coco_more joined into one small training and validation set",
+        "one small training and validation set, of coco128, coco128_val and coco_more or of COCO 2017",
         f"{_DETECTION}.coco_small:prepare_coco_small",
     ),
     "coco_small_seg": (
@@ -44,11 +48,19 @@ PREPARATIONS = {
         "labels of COCO-Stuff: 171 classes, and the 156 base classes for training",
         f"{_SEGMENTATION}.remapped:prepare_coco_stuff",
     ),
+    "imagenet_21k": (
+        "the list of all ImageNet-21K photos, in LVIS's classes and 20,844 behind them",
+        f"{_DETECTION}.imagenet_21k:prepare_imagenet_21k",
+    ),
     "imagenet_lvis": (
         "the list of ImageNet-21K photos of LVIS classes, for training on image labels",
         f"{_DETECTION}.imagenet_lvis:prepare_imagenet_lvis",
     ),
     "lvis": ("LVIS v1 without rare classes, class counts, the mini validation set", f"{_DETECTION}.lvis:prepare_lvis"),
+    "lvis_coco": (
+        "LVIS v1's training boxes with those of COCO on the same photos",
+        f"{_DETECTION}.lvis_coco:prepare_lvis_coco",
+    ),
     "objects365": (
         "Objects365 v2 with corrected class names, without photos that do not exist",
         f"{_DETECTION}.objects365:prepare_objects365",
@@ -85,12 +97,20 @@ def make_parser() -> ArgumentParser:
         add = partial(options.add_argument, metavar="FILE")
         if name == "ade20k_full":
             add("--classes", type=Path, help="JSON with names and ADE20K's numbers (ids), in the wanted order")
-        if name == "imagenet_lvis":
+        if name == "coco_small":
+            add(
+                "--from-coco",
+                type=Path,
+                metavar="DIR",
+                help="take the same photos out of COCO 2017: DIR has annotations, train2017 and val2017",
+            )
+        if name in ("imagenet_lvis", "imagenet_21k"):
             add("--photos", type=Path, metavar="DIR", help="folder with WNID/ or WNID.tar")
+            add("--workers", type=int, default=8, metavar="N", help="threads that read photo headers")
+        if name == "imagenet_lvis":
             add("--wnids", help="take only the WordNet ids listed here, one per line")
             add("--wordnet", help="index.noun of WordNet 3.0 to derive the mapping from (default: packaged mapping)")
             add("--mapping", help='another mapping of WordNet ids to synsets, lines "n02084071 dog.n.01"')
-            add("--workers", type=int, default=8, metavar="N", help="threads that read photo headers")
     return parser
 
 
@@ -109,16 +129,27 @@ def prepare(values: argparse.Namespace) -> tuple[Mapping[Path, Any], list[str]]:
         count, published = len(read_json(listed)["names"]), import_module(module).PUBLISHED_CLASSES
         text = f"{listed} has {count:,} classes; published numbers are of {published}"
         return made, [text] if count != published else []
+    if values.name == "coco_small":
+        return make(root, overwrite, coco=values.from_coco), []
     if values.name == "objects365":
         made, missing = make(root, overwrite)
         text = f"{len(missing)} training photos do not exist and were left out, the first is {next(iter(missing), '')}"
         return made, [text] if missing else []
+    if values.name == "cc3m":
+        made, problems = make(root, overwrite)
+        return made, problems.lines()
+    if values.name == "imagenet_21k":
+        made, absent, problems = make(root, values.photos, overwrite, max(1, values.workers))
+        return made, [*_absent_classes(absent), *problems.lines()]
     if values.name == "imagenet_lvis":
         path, outcome, absent, problems = make(root, overwrite=overwrite, **_imagenet_lvis_options(values))
-        first = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-        notes = [f"{len(absent)} classes have no photos there: {first}"] if absent else []
-        return {path: outcome}, [*notes, *problems.lines()]
+        return {path: outcome}, [*_absent_classes(absent), *problems.lines()]
     return make(root, overwrite), []
+
+
+def _absent_classes(absent: list[str]) -> list[str]:
+    first = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+    return [f"{len(absent)} classes have no photos there: {first}"] if absent else []
 
 
 def _imagenet_lvis_options(values: argparse.Namespace) -> dict[str, Any]:

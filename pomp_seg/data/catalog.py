@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pomp_engine.data.catalog import Catalog, CatalogEntry
 
-_COCO_PHOTOS = "download {split}2017.zip from cocodataset.org/#download and unzip it into {root}/coco"
+_COCO_PHOTOS = "python tools/fetch.py {split}2017.zip --root {root}"
 _VOC_PHOTOS = (
     "download VOCtrainval_11-May-2012.tar (host.robots.ox.ac.uk/pascal/VOC/voc2012) and move VOC2012 to {root}"
 )

@@ -38,9 +38,10 @@ def bring(
         Unreachable: no server answers.
         UserError: it cannot be fetched (the text says how else to get it), or is another file than expected.
     """
-    if file.unpacks and all(has_content(places.path_of(path)) for path in file.unpacks):
-        return Brought(tuple(map(places.path_of, file.unpacks)), "unpacked already")
     target = places.path_of(file.path)
+    # An archive that is still there was not unpacked to its end.
+    if file.unpacks and not target.is_file() and all(has_content(places.path_of(path)) for path in file.unpacks):
+        return Brought(tuple(map(places.path_of, file.unpacks)), "unpacked already")
     if target.is_file():
         done = compare(file, target)
     elif file.made_from is not None:

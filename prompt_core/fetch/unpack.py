@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -47,16 +46,24 @@ def unpack_zip(archive: Path, folder: Path) -> int:
             if needed > free:
                 raise UserError(f"{folder} has {free:,} bytes free, {archive.name} unpacks to {needed:,}")
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{archive.name}.", dir=folder) as name:
-                for info in files:
-                    opened.extract(info, name)
-                for info in files:
-                    target = folder / info.filename
-                    if not target.exists():
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        (Path(name) / info.filename).replace(target)
+            _move_out(opened, files, folder, folder / f".{archive.name}.unpacking")
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise UserError(f"{archive} cannot be unpacked ({error}); delete it and fetch it again") from error
     except OSError as error:
         raise UserError(f"{archive} cannot be unpacked into {folder}: {error.strerror or error}") from error
     return len(files)
+
+
+def _move_out(opened: zipfile.ZipFile, files: list[zipfile.ZipInfo], folder: Path, passage: Path) -> None:
+    """Write all files to ``passage``, which a killed process may have left, and move them from there."""
+    shutil.rmtree(passage, ignore_errors=True)
+    try:
+        for info in files:
+            opened.extract(info, passage)
+        for info in files:
+            target = folder / info.filename
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (passage / info.filename).replace(target)
+    finally:
+        shutil.rmtree(passage, ignore_errors=True)

@@ -85,11 +85,24 @@ def test_detection_sets(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert code == 1, errors
     for name in ("lvis_v1_train", "lvis_v1_train_norare", "lvis_v1_val", "lvis_v1_minival"):
         assert str(tmp_path / f"lvis/{name}.json") in output
-    assert "to do: download lvis_v1_train.json.zip from lvisdataset.org/dataset" in output
+    assert f"to do: python tools/fetch.py lvis_v1_train.json.zip --root {tmp_path}\n" in output
+    assert f"lvis_v1_train.json.zip --root {tmp_path} && python datasets/prepare.py lvis\n" in output
     code, _, errors = run("check", "lviss", "--root", tmp_path)
     assert code == 2
     assert errors.startswith("error: 'lviss' is not a group of data sets; nearest: 'lvis'")
     assert len(errors.splitlines()) == 1
+
+
+def test_published_files_stand_with_the_data_that_needs_them(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("detectron2")
+    code, output, _ = run("check", "lvis", "--root", tmp_path, "--models", tmp_path / "models")
+    assert code == 1
+    assert (
+        f"to do: python tools/fetch.py lvis_v1_clip_pomp+cname.npy --root {tmp_path} (1.2 MB); or build it: " in output
+    )
+    assert f"--output {tmp_path}/metadata/lvis_v1_clip_pomp+cname.npy\n" in output
+    assert f"to do: python tools/fetch.py resnet50_miil_21k.pkl --models {tmp_path}/models" in output
+    assert "optional: python tools/fetch.py BoxSup-C2_Lbase_CLIP_R5021k_640b64_4x.pth" in output
 
 
 def test_all_has_the_groups_of_every_task(run: Run, tmp_path: Path) -> None:
@@ -98,7 +111,23 @@ def test_all_has_the_groups_of_every_task(run: Run, tmp_path: Path) -> None:
     assert code == 1
     for name in ("lvis_v1_val", "voc_sem_seg_test", "ade20k_full_sem_seg_val", "coco_2017_test_stuff_sem_seg"):
         assert name in output
+    for name in ("coco_clip_a+cname.npy", "o365_fixname_clip_pomp+cname.npy", "R-103.pkl"):
+        assert output.count(f"to do: python tools/fetch.py {name} ") == 1, "each file once"
     assert "coco_small" not in output
     code, _, errors = run("check", "voc_sef", "--root", tmp_path)
     assert code == 2
     assert errors.startswith("error: 'voc_sef' is not a group of data sets; nearest: 'voc_seg'")
+
+
+def test_groups_of_published_files_alone(run: Run, tmp_path: Path, shared: Path) -> None:
+    code, output, errors = run("check", "class_matrices", "--root", tmp_path)
+    assert (code, errors) == (1, "")
+    (tmp_path / "metadata").symlink_to(shared / "data/clip_text")
+    code, output, errors = run("check", "class_matrices", "--root", tmp_path)
+    assert (code, errors) == (0, "")
+    assert output.count("as published") == 7
+    code, output, _ = run("check", "prompts", "--root", tmp_path)
+    assert code == 1
+    assert (
+        "or open https://drive.google.com/file/d/1C8oU6cWkJdU3Q3IHaqTcbIToRLo9bMnu/view in a browser and save" in output
+    )

@@ -16,8 +16,8 @@ pytest.importorskip("detectron2")
 
 Run = Callable[..., tuple[int, str, str]]
 NAMES = (
-    *("ade20k", "ade20k_full", "coco", "coco_small", "coco_small_seg", "coco_stuff", "imagenet_lvis", "lvis"),
-    *("objects365", "pcontext", "semseg_samples", "shapes_seg", "voc_seg"),
+    *("ade20k", "ade20k_full", "cc3m", "coco", "coco_small", "coco_small_seg", "coco_stuff", "imagenet_21k"),
+    *("imagenet_lvis", "lvis", "lvis_coco", "objects365", "pcontext", "semseg_samples", "shapes_seg", "voc_seg"),
 )
 
 
@@ -48,6 +48,8 @@ def test_help_lists_the_data_sets(run: Run) -> None:
         ([], "the following arguments are required: NAME"),
         (["lvis", "--rot", "x"], "unrecognized arguments: --rot x"),
         (["imagenet_lvis", "--wordnet", "a", "--mapping", "b"], "give --wordnet or --mapping, not both"),
+        (["coco_small", "--from-coco", "no"], "no/annotations/instances_train2017.json does not exist"),
+        (["coco", "--from-coco", "no"], "unrecognized arguments: --from-coco no"),
     ],
 )
 def test_bad_arguments_are_one_line(run: Run, arguments: list[str], message: str) -> None:

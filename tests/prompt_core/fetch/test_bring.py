@@ -149,6 +149,20 @@ def test_an_archive_is_unpacked_and_deleted(web: WebServer, places: Places) -> N
     assert bring(file, places).what == "fetched, 344 bytes, the same as before, unpacked"
 
 
+def test_an_archive_that_was_left_half_unpacked_is_unpacked_again(web: WebServer, places: Places) -> None:
+    """As a kill leaves it: the archive, its passage, and some of its files."""
+    data = archive({"photos/1.jpg": b"1", "photos/2.jpg": b"2"})
+    file = entry(None, name="p.zip", unpacks=("models/photos",), sha256=hashlib.sha256(data).hexdigest())
+    (places.models / ".p.zip.unpacking/photos").mkdir(parents=True)
+    (places.models / ".p.zip.unpacking/photos/2.jpg").write_bytes(b"")
+    (places.models / "photos").mkdir()
+    (places.models / "photos/1.jpg").write_bytes(b"1")
+    (places.models / "p.zip").write_bytes(data)
+    assert bring(file, places).what == "there already, as published, unpacked"
+    assert (places.models / "photos/2.jpg").read_bytes() == b"2"
+    assert [path.name for path in places.models.iterdir()] == ["photos"]
+
+
 def test_an_archive_of_something_else_is_said(web: WebServer, places: Places) -> None:
     file = entry(web.serve("/f", content(archive({"b.txt": b"b"}))), name="a.zip", unpacks=("models/a.txt",))
     with pytest.raises(UserError, match=r"gave no .*models/a\.txt; it is another archive than expected"):
