@@ -115,15 +115,20 @@ def index_sampler(cfg: CfgNode, records: Records, sizes: Sequence[int], seed: in
         check_per_dataset("DATALOADER.USE_RFS", cfg.DATALOADER.USE_RFS, len(sizes))
         ends = np.cumsum(sizes)
         factors = [
-            _repeat_factors(cfg, records[end - size : end]) if use else None
-            for size, end, use in zip(sizes, ends, cfg.DATALOADER.USE_RFS, strict=False)
+            _repeat_factors(cfg, records[end - size : end], kind) if use else None
+            for size, end, use, kind in zip(sizes, ends, cfg.DATALOADER.USE_RFS, annotation_kinds(cfg), strict=False)
         ]
         ratios = list(cfg.DATALOADER.DATASET_RATIO)[: len(sizes)]
         return MultiDatasetSampler(sample_weights(sizes, ratios, factors), seed)
     raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; expected {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
 
 
-def _repeat_factors(cfg: CfgNode, records: Records) -> torch.Tensor:
+def _repeat_factors(cfg: CfgNode, records: Records, kind: str = "box") -> torch.Tensor:
+    """Of each record, by how many images of the data set have its classes: their boxes, or their image labels."""
+    if kind != "box":
+        records = [
+            {"annotations": [{"category_id": label} for label in record["pos_category_ids"]]} for record in records
+        ]
     factors: torch.Tensor = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
         records, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
     )

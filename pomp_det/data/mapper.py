@@ -154,7 +154,7 @@ def augmentations_of_config(cfg: CfgNode) -> list[list[Any]]:
     """Augmentations of each training set.
 
     ``INPUT.CUSTOM_AUG`` is ``EfficientDetResizeCrop`` (scale jitter and crop), ``ResizeShortestEdge``, or empty for
-    Detectron2's own. With ``MULTI_DATASET_GROUPING`` the sizes are those of each data set
+    Detectron2's own. With ``USE_DIFF_BS_SIZE`` the sizes are those of each data set, as in Detic
     (``DATASET_INPUT_SIZE``, ``DATASET_INPUT_SCALE``, ``DATASET_MIN_SIZES``, ``DATASET_MAX_SIZES``).
 
     Raises:
@@ -167,13 +167,13 @@ def augmentations_of_config(cfg: CfgNode) -> list[list[Any]]:
         raise UserError(f"INPUT.CUSTOM_AUG is {name!r}; expected {', '.join(map(repr, known))}{nearest(name, known)}")
     style = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     if name == "EfficientDetResizeCrop":
-        if not loader.MULTI_DATASET_GROUPING:
+        if not loader.USE_DIFF_BS_SIZE:
             return [scale_jitter(cfg.INPUT.TRAIN_SIZE, cfg.INPUT.SCALE_RANGE)] * count
         check_per_dataset("DATALOADER.DATASET_INPUT_SIZE", loader.DATASET_INPUT_SIZE, count)
         check_per_dataset("DATALOADER.DATASET_INPUT_SCALE", loader.DATASET_INPUT_SCALE, count)
         sizes = zip(loader.DATASET_INPUT_SIZE, loader.DATASET_INPUT_SCALE, strict=False)
         return [scale_jitter(size, scale) for size, scale in sizes][:count]
-    if name == "ResizeShortestEdge" and loader.MULTI_DATASET_GROUPING:
+    if name == "ResizeShortestEdge" and loader.USE_DIFF_BS_SIZE:
         check_per_dataset("DATALOADER.DATASET_MIN_SIZES", loader.DATASET_MIN_SIZES, count)
         check_per_dataset("DATALOADER.DATASET_MAX_SIZES", loader.DATASET_MAX_SIZES, count)
         ranges = zip(loader.DATASET_MIN_SIZES, loader.DATASET_MAX_SIZES, strict=False)

@@ -22,7 +22,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 
 from pomp_det.config import load_config
-from pomp_det.data.loader import build_train_loader, training_records
+from pomp_det.data.loader import build_train_loader, index_sampler, training_records
 from pomp_det.data.mapper import (
     MixedDatasetMapper,
     RandomCropToSize,
@@ -220,6 +220,19 @@ def test_masks_and_mask_format_have_to_fit(data: Path, tmp_path: Path) -> None:
     assert training_records(mixed_config("DATASETS.TRAIN", ("test_mix_boxes",), "MODEL.MASK_ON", False))[1] == [10]
 
 
+def test_image_labels_repeat_the_photos_of_rare_classes(data: Path) -> None:
+    document = json.loads((data / "labels.json").read_text())
+    for number, image in enumerate(document["images"]):
+        image["pos_category_ids"] = [3] if number == 4 else [2, 3] if number == 7 else [2]
+    register_dataset("test_mix_labels", save_json(data / "rare.json", document), data, "image_labels")
+    cfg = mixed_config("DATALOADER.USE_RFS", [False, True], "DATALOADER.REPEAT_THRESHOLD", 0.4)
+    records, sizes = training_records(cfg)
+    drawn = np.fromiter(itertools.islice(index_sampler(cfg, records, sizes, 0), 60_000), int)
+    share = np.bincount(drawn, minlength=30)[10:] / (drawn >= 10).sum()
+    # Class 3 is in 2 of 20 photos, which come sqrt(0.4 / 0.1) times as often; class 2 is in more than 0.4 of them.
+    np.testing.assert_allclose(share, np.where(np.isin(np.arange(20), (4, 7)), 2, 1) / 22, rtol=0.1)
+
+
 def test_other_samplers_and_plain_batches(data: Path) -> None:
     settings = ["DATASETS.TRAIN", ("test_mix_boxes",), "DATALOADER.USE_DIFF_BS_SIZE", False, "SOLVER.IMS_PER_BATCH", 3]
     for name in ("TrainingSampler", "RepeatFactorTrainingSampler"):
@@ -268,6 +281,11 @@ def test_sizes_of_each_data_set_by_shortest_edge() -> None:
     assert T.AugmentationList(first)(T.AugInput(gradient(60, 60))).apply_image(gradient(60, 60)).shape == (80, 80, 3)
     assert T.AugmentationList(second)(T.AugInput(gradient(120, 60))).apply_image(gradient(120, 60)).shape == (33, 66, 3)
     assert len(shortest_edge((10, 20), 30)) == 2
+    # As in Detic, they are those of USE_DIFF_BS_SIZE; without it all data sets have one size.
+    one = mixed_config(*settings, *sizes, "DATALOADER.USE_DIFF_BS_SIZE", False, "INPUT.MIN_SIZE_TRAIN", (50, 50))
+    for augmentations in augmentations_of_config(one):
+        transforms = T.AugmentationList(augmentations)(T.AugInput(gradient(60, 60)))
+        assert transforms.apply_image(gradient(60, 60)).shape == (50, 50, 3)
 
 
 def test_photos_in_archives_are_the_photos(tmp_path: Path) -> None:
