@@ -14,14 +14,16 @@ from torch import nn
 
 from pomp_det.class_matrix import RANDOM, check_class_count, configured_classifier
 from pomp_det.classifier import set_classifier
+from pomp_det.config import add_detic_config
 from pomp_det.heads import cascade, res5  # noqa: F401
 from pomp_det.model import CustomRCNN  # noqa: F401
 from pomp_det.proposals.centernet import CenterNet  # noqa: F401
+from pomp_det.published_keys import UNBUILT, refuse_detr
 
 # Imported for the names that they register with Detectron2.
 from pomp_engine.backbones import efficientnet_lite, pyramid, swin, timm_backbones  # noqa: F401
 from pomp_engine.backbones.outside import register_outside_backbone
-from pomp_engine.config import check_parts
+from pomp_engine.config import check_parts, refuse_unsupported
 from prompt_core.classifier import TextClassifier
 
 
@@ -37,6 +39,8 @@ def build_detector(cfg: CfgNode, classifier: TextClassifier | None = None) -> nn
     Raises:
         UserError: an unknown name, a class matrix that is missing or does not fit, options that do not go together.
     """
+    refuse_detr(cfg)
+    refuse_unsupported(cfg, add_detic_config, UNBUILT)
     cfg = register_outside_backbone(cfg)
     check_parts(
         cfg,

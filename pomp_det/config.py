@@ -13,6 +13,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from pomp_det.published_keys import add_published_keys
 from pomp_engine.backbones.efficientnet_lite import add_backbone_config
 from pomp_engine.config import add_engine_config, task_config
 
@@ -40,6 +41,7 @@ def add_detic_config(cfg: CfgNode) -> None:
     _add_classifier(cfg)
     _add_data(cfg)
     _add_engine(cfg)
+    add_published_keys(cfg)
 
 
 def _add_backbones(cfg: CfgNode) -> None:

@@ -61,9 +61,21 @@ def test_list_overrides_keep_the_kind_of_the_default() -> None:
     assert cfg.INPUT.SCALE_RANGE == (0.5, 1)
 
 
+def test_one_value_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    """POMP's own defaults are ``TRAIN_CLASSIFIERS ''`` and ``TRAIN_NUM_CLASSES 1203``, where a list is read here."""
+    file = tmp_path / "pomp.yaml"
+    file.write_text("MODEL:\n  RESET_CLS_TRAIN: True\n  TRAIN_CLASSIFIERS: a.npy\n  TRAIN_NUM_CLASSES: 1203\n")
+    cfg = load_config(file, ["SOLVER.STEPS", "60000", "INPUT.MIN_SIZE_TRAIN", "800"])
+    assert (cfg.MODEL.TRAIN_CLASSIFIERS, cfg.MODEL.TRAIN_NUM_CLASSES) == (["a.npy"], [1203])
+    assert (cfg.SOLVER.STEPS, cfg.INPUT.MIN_SIZE_TRAIN) == ((60000,), (800,))
+    file.write_text("MODEL:\n  TRAIN_CLASSIFIERS: ''\nDATASETS:\n  TEST: ''\n")
+    assert (load_config(file).MODEL.TRAIN_CLASSIFIERS, load_config(file).DATASETS.TEST) == ([], ())
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["DATALOADER.DATASET_BS", "True"], "DATASET_BS is True .*list"),
         (["MODEL.VOCABULARRY", "x"], "unknown key 'MODEL.VOCABULARRY'.*'MODEL.VOCABULARY'"),
         (["MODEL.ROI_BOX_HEADS.NORM_TEMP", "5"], "unknown key .*'MODEL.ROI_BOX_HEAD.NORM_TEMP'"),
         (["MODEL.FPN", "5"], "is a section"),
