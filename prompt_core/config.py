@@ -15,6 +15,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from prompt_core.dassl.settings import is_dassl, translate
 from prompt_core.errors import UserError, nearest
 
 # The section of a method of another package: any keys are accepted here, the method itself refuses unknown ones.
@@ -144,13 +145,20 @@ def _methods() -> CfgNode:
 def load_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
     """Defaults, then ``file``, then ``KEY VALUE`` (or ``KEY=VALUE``) overrides; frozen.
 
+    Args:
+        file: with keys of :func:`default_config`, or of a trainer on Dassl (:mod:`prompt_core.dassl.settings`); then
+            overrides may be of either.
+
     Raises:
         UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
     """
     cfg = default_config()
-    if file is not None:
-        merge_settings(cfg, flatten(read_settings(file, CfgNode.load_yaml_with_base)), str(file))
-    merge_settings(cfg, [(key, decode(text)) for key, text in override_pairs(overrides)], "the command line")
+    given = [] if file is None else flatten(read_settings(file, CfgNode.load_yaml_with_base))
+    more = [(key, decode(text)) for key, text in override_pairs(overrides)]
+    if is_dassl(given):
+        given, more = translate([(key, decode(value)) for key, value in given] + more, str(file)), []
+    merge_settings(cfg, given, str(file))
+    merge_settings(cfg, more, "the command line")
     scale = cfg.AUGMENT.SCALE
     if len(scale) != 2 or any(not isinstance(value, (int, float)) for value in scale):
         raise UserError(f"AUGMENT.SCALE is {scale!r}; 2 numbers are expected, as (0.08, 1.0)")

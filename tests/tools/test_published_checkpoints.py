@@ -65,3 +65,35 @@ def test_a_prompt_goes_into_a_classifier_from_its_folder_and_more_than_a_prompt_
     assert (code, "is a checkpoint of cocoop, which is more than a prompt" in error) == (2, True)
     code, _, error = call_tool("build_classifier", *arguments, "--prompt", tmp_path, "--output", "out.npy")
     assert (code, "is a folder; one with checkpoints" in error) == (2, True)
+
+
+def test_a_published_configuration_learns_and_scores(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    """The trainer's file and the overrides of its script, with a tiny model in the place of ViT-B/16."""
+    (tmp_path / "MaPLe").mkdir()
+    (tmp_path / "MaPLe/vit_b16.yaml").write_text(
+        "DATALOADER: {TRAIN_X: {BATCH_SIZE: 4}, TEST: {BATCH_SIZE: 100}}\n"
+        "OPTIM: {NAME: sgd, LR: 0.0035, MAX_EPOCH: 2, LR_SCHEDULER: cosine, WARMUP_EPOCH: 1, WARMUP_TYPE: constant}\n"
+        "MODEL: {BACKBONE: {NAME: ViT-B/16}}\n"
+        "TRAINER: {MAPLE: {N_CTX: 2, CTX_INIT: a photo of a, PREC: fp16, PROMPT_DEPTH: 1}}\n"
+    )
+    tiny = ["MODEL.NAME", tiny_model[0], "MODEL.PRETRAINED", tiny_model[1], "DATA.TRAIN", f"folder:{picture_folder}"]
+    script = ["DATASET.NUM_SHOTS", "2", "DATASET.SUBSAMPLE_CLASSES", "base", "LOG.TENSORBOARD", "False"]
+    with pytest.warns(UserWarning, match="not followed: .*fp16 is computed in single precision"):
+        code, _, error = call_tool(
+            "pretrain_prompt", "--config-file", "MaPLe/vit_b16.yaml", "--output", "run", *tiny, *script
+        )
+    assert code == 0, error
+    run = json.loads((tmp_path / "run/metrics.json").read_text())["_run"]
+    assert (run["method"], run["images"], len(run["history"])) == ("maple", 4, 2)
+    assert [epoch["lr"] for epoch in run["history"]] == [1e-5, 0.0035]
+    arguments = ["--prompt", "run/method.safetensors", "--datasets", f"folder:{picture_folder}", "--split", "val"]
+    with pytest.warns(UserWarning, match="trainer MaPLe"):
+        code, _, error = call_tool(
+            "evaluate_prompt", "--config", "MaPLe/vit_b16.yaml", *arguments, "--output", "scores", *tiny[:4], *script
+        )
+    assert code == 0, error
+    protocol = json.loads((tmp_path / "scores/metrics.json").read_text())["_protocol"]
+    (part,) = protocol.values()
+    assert (part["images_of"], part["candidates"], part["namesakes"]) == ("base classes", 2, "separate")
