@@ -58,8 +58,11 @@ def check_group(group: str, root: Path, models: Path = Path("models")) -> list[F
         findings += check_segmentation(group, root)
     if group == "all" or is_group(group):
         findings += check_classification(CLASSIFICATION if group == "all" else group, root)
-    data_groups = dict.fromkeys(entry.group for table in (detection, segmentation) for entry in table.entries_of("all"))
-    return findings + check_published(list(data_groups) if group == "all" else [group], Places(root, models))
+    tables = (detection, segmentation)
+    whole = dict.fromkeys(entry.group for table in tables for entry in table.entries_of("all"))
+    with_data = group == "all" or any(group in table.GROUPS for table in tables)
+    names = list(whole) if group == "all" else [group]
+    return findings + check_published(names, Places(root, models), archives=not with_data)
 
 
 def show(findings: list[Finding]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prompt_core.classifier import TextClassifier, load_matrix
 from prompt_core.errors import UserError, nearest
+from prompt_core.fetch.advice import where_from
 from prompt_core.files import resolve_path
 from prompt_core.prompt import SoftPrompt
 from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
@@ -67,6 +68,7 @@ def read_class_matrix(path: str | Path) -> TextClassifier:
         raise UserError(
             f"class matrix {file} does not exist; set MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH to a .npy matrix or a "
             f"classifier file (tools/build_classifier.py writes both), or to {RANDOM!r} for a random one"
+            f"{where_from(path)}"
         )
     if file.suffix != ".npy":
         classifier = TextClassifier.load(file)

@@ -13,6 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from pomp_engine.weight_pickles import check_state_dict, read_pickle
 from prompt_core.errors import UserError, nearest
+from prompt_core.fetch.advice import where_from
 from prompt_core.files import atomic_path, write_text
 from prompt_core.safe_load import first_sentence, load_restricted
 
@@ -68,7 +69,9 @@ class ModelCheckpointer(DetectionCheckpointer):
                 path = str(find(str(path)))
         # Detectron2 takes options after a question mark.
         if path and "://" not in str(path) and not Path(str(path).partition("?")[0]).is_file():
-            raise UserError(f"weights {path} do not exist; set MODEL.WEIGHTS to a checkpoint, or leave it empty")
+            raise UserError(
+                f"weights {path} do not exist; set MODEL.WEIGHTS to a checkpoint, or leave it empty{where_from(path)}"
+            )
         return super().load(str(path), *arguments, **options)
 
     def _load_file(self, filename: str) -> dict[str, Any]:

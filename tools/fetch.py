@@ -20,7 +20,8 @@ from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.data.check import MISSING
 from prompt_core.data.check_published import check_file
 from prompt_core.errors import UserError, run_command
-from prompt_core.fetch.bring import bring, other_ways, size_text
+from prompt_core.fetch.advice import other_ways, size_text
+from prompt_core.fetch.bring import bring
 from prompt_core.fetch.connection import Unreachable
 from prompt_core.fetch.documentation import published_page
 from prompt_core.fetch.download import Progress

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from prompt_core.data.check import MISSING, OPTIONAL, PRESENT, WRONG, Finding
 from prompt_core.errors import UserError
-from prompt_core.fetch.bring import has_content, other_ways, size_text
+from prompt_core.fetch.advice import how_to_get, size_text
+from prompt_core.fetch.bring import has_content
 from prompt_core.fetch.fetched_record import remembered_sha256
 from prompt_core.fetch.partial_file import part_path
 from prompt_core.fetch.places import PACKAGE, Places
@@ -15,16 +15,17 @@ from prompt_core.fetch.published_files import PublishedFile, of_group, optional_
 from prompt_core.files import sha256_of_file
 
 
-def check_published(groups: list[str], places: Places) -> list[Finding]:
-    """Check the files of groups that are no data, each once; archives of data are left to the checks of that data.
+def check_published(groups: list[str], places: Places, archives: bool = True) -> list[Finding]:
+    """Check the files of groups, each once. What a group can do without is listed as optional when it is absent.
 
-    What a group can do without is listed as optional when it is absent.
+    Args:
+        archives: also what archives give; False where the data that is in them is checked anyway.
     """
     needed = {file.name: (group, file) for group in groups for file in of_group(group)}
     optional = {file.name: (group, file) for group in groups for file in optional_for(group)}
     rows = [(group, file, MISSING) for group, file in needed.values()]
     rows += [(group, file, OPTIONAL) for name, (group, file) in optional.items() if name not in needed]
-    return [check_file(group, file, places, absent) for group, file, absent in rows if not file.unpacks]
+    return [check_file(group, file, places, absent) for group, file, absent in rows if archives or not file.unpacks]
 
 
 def check_file(group: str, file: PublishedFile, places: Places, absent: str = MISSING) -> Finding:
@@ -38,29 +39,21 @@ def check_file(group: str, file: PublishedFile, places: Places, absent: str = MI
         path = places.path_of(file.path)
     except UserError as error:
         return Finding(group, Path(file.path), absent, f"{file.what}; {error}", advice)
+    if file.unpacks:
+        there = all(has_content(places.path_of(product)) for product in file.unpacks) and not path.is_file()
+        product = places.path_of(file.unpacks[0])
+        detail = f"{file.what}, {size_text(file.size)}"
+        return Finding(group, product, PRESENT if there else absent, detail, "" if there else advice)
     if not has_content(path):
         part = part_path(path)
-        there = f"; {part.stat().st_size:,} bytes of it are there" if part.is_file() else ""
+        begun = f"; {part.stat().st_size:,} bytes of it are there" if part.is_file() else ""
         size = f", {size_text(file.size)}" if file.address else ""
-        return Finding(group, path, absent, f"{file.what}{size}{there}", advice)
+        return Finding(group, path, absent, f"{file.what}{size}{begun}", advice)
     try:
         wrong, detail = _compare(file, path)
     except UserError as error:
         wrong, detail = True, str(error)
     return Finding(group, path, WRONG if wrong else PRESENT, f"{file.what}; {detail}", advice if wrong else "")
-
-
-def how_to_get(file: PublishedFile, places: Places) -> str:
-    """The command that fetches a file, and that which builds it where there is one."""
-    if not file.fetchable:
-        return " && ".join(map(places.command, file.build)) or other_ways(file, places)
-    command = f"python tools/fetch.py {shlex.quote(file.name)}"
-    if file.path.startswith("datasets/"):
-        command += f" --root {shlex.quote(str(places.data))}"
-    elif file.path.startswith("models/") and places.models != Path("models"):
-        command += f" --models {shlex.quote(str(places.models))}"
-    otherwise = other_ways(file, places) if file.page or file.build else ""
-    return f"{command} ({size_text(file.size)})" + (f"; or {otherwise}" if otherwise else "")
 
 
 def _compare(file: PublishedFile, path: Path) -> tuple[bool, str]:

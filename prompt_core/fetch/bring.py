@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from prompt_core.errors import UserError
+from prompt_core.fetch.advice import other_ways, size_text
 from prompt_core.fetch.connection import Limits, Unreachable
 from prompt_core.fetch.convert_backbone import convert_backbone
 from prompt_core.fetch.download import Expected, Progress, download
@@ -95,31 +96,9 @@ def compare(file: PublishedFile, path: Path) -> str:
     return "there already, unchanged since it was fetched" if remembered else "there already, as published"
 
 
-def other_ways(file: PublishedFile, places: Places) -> str:
-    """How to get a file without :func:`bring`."""
-    ways = []
-    if file.page is not None:
-        ways.append(f"open {file.page} in a browser and save the file as {places.path_of(file.path)}")
-    if file.build:
-        ways.append(f"build it: {' && '.join(map(places.command, file.build))}")
-    if file.note and not ways:
-        ways.append(file.note)
-    return "; or ".join(ways) or "nothing is known of it but its name"
-
-
 def has_content(path: Path) -> bool:
     """Whether there is a file, or a folder that is not empty."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
-
-
-def size_text(size: int | None) -> str:
-    """``1.2 MB``, or ``size unknown``."""
-    if size is None:
-        return "size unknown"
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} bytes"
 
 
 def _download(

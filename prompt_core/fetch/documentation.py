@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prompt_core.fetch.bring import size_text
+from prompt_core.fetch.advice import size_text
 from prompt_core.fetch.published_files import PublishedFile
 
 _HEAD = """# Published files

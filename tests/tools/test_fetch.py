@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from prompt_core.errors import UserError
 from prompt_core.fetch import published_files as listed
 from prompt_core.fetch.convert_backbone import convert_backbone
 from prompt_core.fetch.published_files import PublishedFile
@@ -142,3 +143,15 @@ def test_the_engine_reads_a_converted_backbone(tmp_path: Path) -> None:
     ModelCheckpointer(model).load(str(tmp_path / "raw.pkl"))
     assert torch.equal(model.backbone.base.layer1.weight, published["layer1.weight"])
     assert torch.equal(model.backbone.base.layer1.bias, published["layer1.bias"])
+
+
+def test_absent_weights_and_matrices_say_where_they_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("detectron2")
+    from pomp_det.class_matrix import read_class_matrix
+    from pomp_engine.checkpoint import ModelCheckpointer
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"leave it empty; get it: python tools/fetch\.py resnet50_miil_21k\.pkl"):
+        ModelCheckpointer(nn.Linear(1, 1)).load("models/resnet50_miil_21k.pkl")
+    with pytest.raises(UserError, match=r"; get it: python tools/fetch\.py lvis_v1_clip_pomp\+cname\.npy \(1\.2 MB\)"):
+        read_class_matrix("datasets/metadata/lvis_v1_clip_pomp+cname.npy")

@@ -102,3 +102,17 @@ def test_weights_are_compared_with_what_was_fetched(tmp_path: Path) -> None:
     assert finding.state == WRONG
     assert f"{fetched} is expected" in finding.detail
     assert finding.advice == f"python tools/fetch.py a.pth --models {tmp_path} (size unknown)"
+
+
+def test_archives_are_known_by_what_they_gave(tmp_path: Path) -> None:
+    places = Places(tmp_path)
+    assert [finding.state for finding in check_published(["coco_photos"], places)] == [MISSING, MISSING]
+    (tmp_path / "coco/val2017").mkdir(parents=True)
+    (tmp_path / "coco/val2017/1.jpg").touch()
+    [train, val] = check_published(["coco_photos"], places)
+    assert (train.state, train.path) == (MISSING, tmp_path / "coco/train2017")
+    assert train.advice == f"python tools/fetch.py train2017.zip --root {tmp_path} (19.3 GB)"
+    assert (val.state, val.advice) == (PRESENT, "")
+    (tmp_path / "coco/val2017.zip").touch()
+    assert check_published(["coco_photos"], places)[1].state == MISSING, "not unpacked to its end"
+    assert check_published(["coco_photos"], places, archives=False) == []

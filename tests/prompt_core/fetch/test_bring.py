@@ -15,7 +15,8 @@ import torch
 
 from prompt_core.errors import UserError
 from prompt_core.fetch import published_files as listed
-from prompt_core.fetch.bring import bring, size_text
+from prompt_core.fetch.advice import size_text
+from prompt_core.fetch.bring import bring
 from prompt_core.fetch.convert_backbone import convert_backbone
 from prompt_core.fetch.fetched_record import record_path
 from prompt_core.fetch.places import Places

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from prompt_core.errors import UserError
+from prompt_core.fetch.advice import where_from
 from prompt_core.fetch.documentation import published_page
 from prompt_core.fetch.places import Places
 from prompt_core.fetch.published_files import find_file, groups, of_group, published_files, select_files
@@ -143,6 +144,21 @@ def test_files_are_found_by_name_path_and_what_configurations_call_them() -> Non
     assert select_files(["lvis", "lvis_v1_val.json.zip"]) == of_group("lvis")
     with pytest.raises(UserError, match="'lvsi' is neither a published file nor a group of them; nearest: 'lvis'"):
         select_files(["lvsi"])
+
+
+def test_an_error_on_an_absent_file_ends_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POMP_DATA", "/data")
+    prompt = "models/vit_b16_ep20_randaug2_unc1000_16shots_nctx16_cscFalse_ctpend_seed42.pth.tar"
+    assert where_from("datasets/metadata/coco_clip_pomp+cname.npy") == (
+        "; get it: python tools/fetch.py coco_clip_pomp+cname.npy (82.0 kB); or build it: "
+        f"python tools/build_classifier.py --vocabulary coco --prompt {prompt} --clip ViT-B-16-quickgelu "
+        "--pretrained openai --output /data/metadata/coco_clip_pomp+cname.npy"
+    )
+    assert where_from(Path("models/resnet50_miil_21k.pkl")).startswith("; get it: python tools/fetch.py resnet50_miil")
+    assert where_from("runs/detection/lvis_boxes/model_final.pth") == (
+        "; get it: python tools/train_net.py --config configs/detection/lvis_boxes.yaml --num-gpus 8"
+    )
+    assert where_from("runs/mine/model_final.pth") == where_from("detector.pth") == ""
 
 
 def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
