@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Keys that affect no number: paths and speed, and what identities record by content.
 _PLACES = ("OUTPUT", "DEVICE", "SEED", "LOG", "DATA.TRAIN", "DATA.CLASSES", "DATA.VOCABULARY", "DATA.CACHE")
 _SPEED = ("DATA.WORKERS", "DATA.ENCODE_BATCH", "MODEL.NAME", "MODEL.PRETRAINED", "EVAL.NAMESAKES", "EVAL.DATASETS")
+# Keys that are younger than finished runs, with the value that those had: only another value makes another run.
+_YOUNGER = {"LOSS.DRAWS": "batch", "LOSS.GROUP": 32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +135,8 @@ def deciding_settings(cfg: CfgNode) -> dict[str, Any]:
         if key.startswith(("LOG.", "METHOD.")) and key != "METHOD.NAME" and not key.startswith(of_method):
             continue
         if key in _PLACES or key in _SPEED or (key.startswith("EVAL.") and not flat.get("SELECT_ON_TEST")):
+            continue
+        if key in _YOUNGER and value == _YOUNGER[key]:
             continue
         settings[key] = list(value) if isinstance(value, tuple) else value
     return settings

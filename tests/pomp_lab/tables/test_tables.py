@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from pomp_lab.tables.scored_sets import source_of
 from prompt_core.errors import UserError
 from prompt_core.methods.registry import method_class
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs/prompt"
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGS = ROOT / "configs/prompt"
 PUBLISHED = {table.name: table for table in load_published()}
 ROWS = [
     pytest.param(table, row, id=f"{table.scale} {table.name} {row.name}")
@@ -54,6 +56,23 @@ def test_every_row_loads(table: Table, row: Row) -> None:
             assert reference.column in {column.name for column in published.columns}
         else:
             assert reference.model in {column.model for column in published.columns}
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES.values() if table.scale == "laptop" and table.rows])
+def test_committed_results_are_of_these_rows(table: Table) -> None:
+    """A new key of the configuration does not make a finished run another one."""
+    runs = json.loads((ROOT / f"docs/results/{table.name}_laptop.json").read_text(encoding="utf-8"))["runs"]
+    named = {row.name: row for row in table.rows}
+    derived = {"method", "clip", "clip_sha256", "K", "correction", "negatives"}
+    checked = 0
+    for key, document in runs.items():
+        if document["_run"].get("hand_prompt"):
+            continue
+        cfg = row_config(named[key.partition("/seed ")[0]], CONFIGS)
+        stated = {name: value for name, value in document["_run"]["settings"].items() if name not in derived}
+        assert {"METHOD.NAME": document["_run"]["method"], **stated} == deciding_settings(cfg), key
+        checked += 1
+    assert checked >= 6
 
 
 def test_the_paper_has_every_published_number_a_row() -> None:
