@@ -17,7 +17,7 @@ from pomp_seg.regions.encode import RegionOptions, build_region_encoder, encode_
 from prompt_core.clip import Clip, load_clip
 from prompt_core.errors import UserError, nearest
 from prompt_core.text.encoder import PromptedTextEncoder
-from prompt_core.text.tower import TextTower
+from prompt_core.text.tower import TextTower, learned_context_obstacle
 
 # OpenAI's own names, as in published files, and the equivalent open_clip architectures.
 OPENAI_NAMES = {
@@ -108,7 +108,7 @@ class ClipAdapter(nn.Module):
         self._source = source
         self.clip_model = source.clip.model
         self.prompt_learner: PromptLearner = learner
-        learner.connect(TextTower(source.clip))
+        learner.connect(source.clip)
         self._features: ClassFeatures | None = None
 
     @property
@@ -122,7 +122,7 @@ class ClipAdapter(nn.Module):
         if self._features is None:
             # Only once the weights are loaded: the encoder reads them, and the state dict holds some of them.
             encoder = PromptedTextEncoder(clip)
-            self.prompt_learner.connect(encoder.tower)
+            self.prompt_learner.connect(clip)
             self._features = ClassFeatures(self.prompt_learner, encoder)
         return self._features(names)
 
@@ -177,7 +177,8 @@ class RegionClipAdapter(ClipAdapter):
         super().__init__(source, learner)
         clip = source.clip
         self.encode_regions = build_region_encoder(clip, options or RegionOptions())
-        self.non_object_embedding = nn.Parameter(torch.randn(1, clip.embed_dim) * TextTower(clip).width ** -0.5)
+        width = TextTower(clip).width if learned_context_obstacle(clip) is None else clip.embed_dim
+        self.non_object_embedding = nn.Parameter(torch.randn(1, clip.embed_dim) * width**-0.5)
         self.register_buffer("pixel_mean", 255 * torch.tensor(clip.image_mean).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", 255 * torch.tensor(clip.image_std).view(1, 3, 1, 1))
 

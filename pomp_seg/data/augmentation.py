@@ -125,7 +125,8 @@ def centre_crop_or_pad(array: np.ndarray, size: int, value: int) -> np.ndarray:
     for axis in (0, 1):
         surplus = array.shape[axis] - size
         if surplus > 0:
-            array = np.take(array, range(surplus // 2, surplus // 2 + size), axis)
+            start = round(surplus / 2)  # as published: of 3 pixels 2 are cut off before, of 1 none
+            array = np.take(array, range(start, start + size), axis)
         elif surplus < 0:
             widths = [(0, 0)] * array.ndim
             widths[axis] = (-surplus // 2, -surplus - -surplus // 2)

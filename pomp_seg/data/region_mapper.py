@@ -27,6 +27,7 @@ from pomp_seg.data.augmentation import (
 )
 from pomp_seg.data.label_maps import check_ignore_label, read_record_labels
 from pomp_seg.data.registration import dataset_labels
+from pomp_seg.regions.crops import check_expansion, expanded_box
 from prompt_core.data.augment import crop_box
 from prompt_core.errors import UserError
 
@@ -45,9 +46,9 @@ class RegionMapper:
     - ``category_id``: class index of the region, as in the record;
     - ``instances``: the same as ``gt_classes`` (1,) int64 and ``gt_masks`` (1, H, W) bool.
 
-    Photo and mask are cut to the mask's bounding box first. In training a random window follows (8 % to 100 % of the
-    box, aspect ratio 3/4 to 4/3), which is resized to ``train_size`` whatever its shape, and a flip. In evaluation the
-    centre is cut out, or padded.
+    Photo and mask are cut to the mask's bounding box first, enlarged by ``expand``. In training a random window follows
+    (8 % to 100 % of the box, aspect ratio 3/4 to 4/3), which is resized to ``train_size`` whatever its shape, and a
+    flip. In evaluation the centre is cut out, or padded.
 
     A training mask is never empty: a window without any pixel of the mask is drawn again. A test mask can be empty,
     where the class is not in the centre of its bounding box.
@@ -62,6 +63,7 @@ class RegionMapper:
         resize_test: resize the shorter side to ``test_size`` before the centre is cut out; False, as published, cuts it
             out without resizing.
         test_longest: largest length of the longer side then, in pixels.
+        expand: enlargement of the bounding box about its centre.
         flip: ``horizontal``, ``vertical`` or ``none``.
         image_format: order of the channels.
 
@@ -79,10 +81,12 @@ class RegionMapper:
         test_size: int = 224,
         resize_test: bool = False,
         test_longest: int = 2560,
+        expand: float = 1.0,
         flip: str = "horizontal",
         image_format: str = "RGB",
     ) -> None:
         check_ignore_label(num_classes, ignore_label)
+        check_expansion(expand)
         if is_train and (len(train_size) != 2 or min(train_size) < 1):
             raise UserError(
                 f"INPUT.MIN_SIZE_TRAIN is {tuple(train_size)}; examples of regions need (width, height) in pixels, "
@@ -98,7 +102,7 @@ class RegionMapper:
         self.ignore_label = ignore_label
         self.train_size = tuple(train_size)[::-1]  # height and width
         self.test_size = test_size
-        self.resize_test = resize_test
+        self.resize_test, self.expand = resize_test, expand
         self.image_format = image_format
         self._flip = T.AugmentationList(random_flip(flip))
         self._test_resize = ResizeShortestEdge(test_size, test_longest)
@@ -128,10 +132,8 @@ class RegionMapper:
                 "says it has; prepare the data set again"
             )
         left, upper, width, height = mask_box(mask)
-        inside = T.AugInput(
-            photo[upper : upper + height, left : left + width],
-            sem_seg=mask[upper : upper + height, left : left + width],
-        )
+        left, upper, right, lower = expanded_box((left, upper, left + width, upper + height), self.expand, *mask.shape)
+        inside = T.AugInput(photo[upper:lower, left:right], sem_seg=mask[upper:lower, left:right])
         image, mask = self._train(inside) if self.is_train else self._test(inside)
         example["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, H, W)
         example["sem_seg"] = torch.as_tensor(np.ascontiguousarray(mask))  # (H, W)
@@ -207,6 +209,7 @@ def build_region_mapper(cfg: CfgNode, is_train: bool = True, dataset_name: str =
         test_size=cfg.INPUT.MIN_SIZE_TEST,
         test_longest=cfg.INPUT.MAX_SIZE_TEST,
         resize_test=cfg.INPUT.REGION_TEST_RESIZE,
+        expand=cfg.MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO,
         flip=cfg.INPUT.RANDOM_FLIP,
         image_format=cfg.INPUT.FORMAT,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import fvcore.nn.weight_init as weight_init
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
@@ -30,10 +31,10 @@ class ZeroPerPixelBaselineHead(nn.Module):
         super().__init__()
         node = cfg.MODEL.SEM_SEG_HEAD
         self.ignore_value, self.loss_weight = int(node.IGNORE_VALUE), float(node.LOSS_WEIGHT)
-        self.stride = int(node.COMMON_STRIDE)
         used = {name: input_shape[name] for name in node.IN_FEATURES}
         self.pixel_decoder = PixelDecoder(used, node.CONVS_DIM, node.MASK_DIM, node.NORM)
         self.predictor = Conv2d(node.MASK_DIM, node.NUM_CLASSES, kernel_size=1)
+        weight_init.c2_msra_fill(self.predictor)
         self._register_load_state_dict_pre_hook(rename_old_keys)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -106,9 +107,11 @@ class ZeroShotPerPixelModel(Segmenter):
         return results
 
     def _loss(self, embeddings: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+        """Cross entropy of the logits, which are enlarged to the image, as published; a test enlarges embeddings."""
         head: Any = self.sem_seg_head
-        full = F.interpolate(embeddings, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-        return head.loss_weight * F.cross_entropy(_pixel_logits(full, features), labels, ignore_index=head.ignore_value)
+        logits = _pixel_logits(embeddings, features)  # (B, C, h, w)
+        full = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        return head.loss_weight * F.cross_entropy(full, labels, ignore_index=head.ignore_value)
 
     def _with_clip(self, maps: Tensor, example: dict[str, Any], classes: Classes) -> Tensor:
         """Pixel scores (C, H, W) joined with CLIP's view of the whole image."""

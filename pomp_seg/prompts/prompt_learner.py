@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prompt_core.clip import Clip
 from prompt_core.errors import UserError
 from prompt_core.text.encoder import PromptedTextEncoder
 from prompt_core.text.tokens import TokenSequences
@@ -29,7 +30,7 @@ class PromptLearner(nn.Module):
         """Whether features change in training, so that they may not be kept."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
-    def connect(self, tower: TextTower) -> None:
+    def connect(self, clip: Clip) -> None:
         """Copy from the text tower the parts that the state dict holds."""
 
     def forward(self, names: Sequence[str], encoder: PromptedTextEncoder) -> Tensor:
@@ -88,16 +89,16 @@ class ContextPrompt(PromptLearner):
         for name in ("start_signal", "dot_signal", "end_signal", "pad_signal"):
             self.register_buffer(name, torch.zeros(1, width))
 
-    def connect(self, tower: TextTower) -> None:
+    def connect(self, clip: Clip) -> None:
         """Check the width, and fill the token embeddings in.
 
         Raises:
-            UserError: when the text tower has another width.
+            UserError: when the text tower takes no learned context, or has another width.
         """
-        tokenizer = tower.clip.tokenizer
+        tower, tokenizer = TextTower(clip), clip.tokenizer
         if tower.width != self.width:
             raise UserError(
-                f"PROMPT_DIM is {self.width}, the text tower of {tower.clip.name} has width {tower.width}; "
+                f"PROMPT_DIM is {self.width}, the text tower of {clip.name} has width {tower.width}; "
                 "set MODEL.CLIP_ADAPTER.PROMPT_DIM and use a prompt that was learned with this CLIP"
             )
         ids = (tokenizer.sot_token_id, tokenizer.encode(".")[0], tokenizer.eot_token_id, 0)
@@ -181,7 +182,8 @@ class ClassFeatures:
 
     def _now(self) -> tuple[object, ...]:
         """Changes when a loaded file, an optimiser or a move to another device changes what the features depend on."""
-        weight = self.encoder.tower.token_embedding.weight
+        text = getattr(self.encoder.clip.model, "text", self.encoder.clip.model)
+        weight = next(text.parameters())
         return (
             weight.device,
             weight._version,

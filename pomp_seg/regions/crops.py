@@ -10,6 +10,13 @@ from detectron2.structures import BitMasks
 from torch import Tensor
 
 from prompt_core.clip import Clip
+from prompt_core.errors import UserError
+
+
+def check_expansion(ratio: float) -> None:
+    """Raises UserError when boxes enlarged by ``ratio`` would have no extent."""
+    if ratio <= 0:
+        raise UserError(f"MASK_EXPAND_RATIO is {ratio}; a positive number is expected, 1 for the box")
 
 
 def expanded_box(box: Sequence[float], ratio: float, height: int, width: int) -> tuple[int, int, int, int]:

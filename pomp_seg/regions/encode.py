@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from pomp_seg.regions.crops import distinct_masks, mask_boxes, masked_crops
+from pomp_seg.regions.crops import check_expansion, distinct_masks, mask_boxes, masked_crops
 from pomp_seg.regions.single_pass import SinglePassEncoder
 from prompt_core.clip import Clip
 from prompt_core.errors import UserError, nearest
@@ -51,8 +51,7 @@ def build_region_encoder(clip: Clip, options: RegionOptions) -> Callable[[Tensor
     fill, features = options.fill, options.features
     if fill not in FILLS:
         raise UserError(f"MASK_FILL is {fill!r}; expected {' or '.join(FILLS)}{nearest(fill, FILLS)}")
-    if options.expand <= 0:
-        raise UserError(f"MASK_EXPAND_RATIO is {options.expand}; a positive number is expected, 1 for the box")
+    check_expansion(options.expand)
     if features not in REGION_FEATURES:
         raise UserError(
             f"REGION_FEATURES is {features!r}; expected {', '.join(REGION_FEATURES)}"

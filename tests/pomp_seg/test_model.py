@@ -23,6 +23,8 @@ from prompt_core.prompt import SoftPrompt
 
 Build = Callable[..., Any]
 NAMES = ["cat", "sky", "traffic light"]
+PER_PIXEL = {"MODEL.META_ARCHITECTURE": "ZeroShotPerPixelModel", "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 116,
+             "MODEL.SEM_SEG_HEAD.NAME": "ZeroPerPixelBaselineHead"}  # fmt: skip
 
 
 def example(seed: int = 0, height: int = 40, width: int = 60) -> dict[str, Any]:
@@ -221,7 +223,7 @@ def test_trains_with_and_without_regions(tiny: Build, kind: str) -> None:
     if kind == "MaskFormer":
         changed["MODEL.SEM_SEG_HEAD.NAME"] = "MaskFormerHead"
     if kind == "ZeroShotPerPixelModel":
-        changed |= {"MODEL.SEM_SEG_HEAD.NAME": "ZeroPerPixelBaselineHead", "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 116}
+        changed |= PER_PIXEL
     model = tiny(changed).train()
     if kind != "MaskFormer":
         set_classes(model, NAMES)
@@ -262,12 +264,24 @@ def test_masks_may_be_resized_before_they_are_weighted_by_classes(tiny: Build, k
     assert float((predict(late, photo) - expected).abs().max()) > 1e-6
 
 
+def test_pixels_learn_from_logits_that_are_enlarged(tiny: Build) -> None:
+    model = tiny(PER_PIXEL).train()
+    set_classes(model, NAMES)
+    photo = with_regions(example(height=32, width=64), [0, 2])
+    maps, _ = model.features([photo])
+    unit = F.normalize(model.sem_seg_head(maps), dim=1)  # (1, E, 8, 16)
+    logits = 100 * torch.einsum("behw,ce->bchw", unit, model.clip_adapter.text_features(NAMES))
+    full = F.interpolate(logits, scale_factor=4, mode="bilinear")
+    labels = photo["sem_seg"].flatten()
+    chosen = full[0].flatten(1).T.log_softmax(dim=1)[torch.arange(len(labels)), labels.clamp(max=2)]
+    expected = -chosen[labels != 255].mean()
+    torch.testing.assert_close(model([photo])["loss_sem_seg"], expected)
+
+
 def test_pixels_meet_clips_view_of_the_photo_in_its_own_size(tiny: Build) -> None:
-    pixels = {"MODEL.META_ARCHITECTURE": "ZeroShotPerPixelModel", "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 116,
-              "MODEL.SEM_SEG_HEAD.NAME": "ZeroPerPixelBaselineHead"}  # fmt: skip
     maps = []
     for weight in (1.5, 0.3, -1.0):
-        model = tiny(pixels | {"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT": weight})
+        model = tiny(PER_PIXEL | {"MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT": weight})
         set_classes(model, NAMES)
         maps.append(predict(model))
     own, joined, whole = maps

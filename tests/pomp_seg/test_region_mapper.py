@@ -21,7 +21,7 @@ from detectron2.config import CfgNode
 
 from pomp_seg.data.augmentation import centre_crop_or_pad, nearest_positions
 from pomp_seg.data.loader import build_mapper, configured_sample
-from pomp_seg.data.region_mapper import RegionMapper, draw_window, mask_box
+from pomp_seg.data.region_mapper import RegionMapper, build_region_mapper, draw_window, mask_box
 from prompt_core.data.augment import crop_box
 from prompt_core.errors import UserError
 
@@ -124,9 +124,25 @@ def test_regions_of_evaluation_are_the_centre(tmp_path: Path) -> None:
     assert example["sem_seg"].sum(dim=1).tolist() == [0] * 5 + [30] * 20 + [0] * 5
 
 
+def test_the_box_of_a_region_may_be_enlarged(tmp_path: Path, cfg: CfgNode) -> None:
+    labels = np.zeros((60, 90), np.uint8)
+    labels[20:40, 80:90] = 2  # at the right border
+    record = write_record(tmp_path, labels, category_id=2)
+    cfg.MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO, cfg.INPUT.MIN_SIZE_TEST = 2.0, 40
+    example = build_region_mapper(cfg, False)(record)
+    # 40 rows from 10 on, and of 20 columns from 75 on the 15 that the photo has.
+    assert example["sem_seg"].sum(dim=1).tolist() == [0] * 10 + [10] * 20 + [0] * 10
+    shown = (example["image"] == torch.as_tensor(COLOURS[0])[:, None, None]).all(dim=0) | example["sem_seg"]
+    assert shown.sum(dim=1).tolist() == [15] * 40
+    cfg.MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO = 0.0
+    with pytest.raises(UserError, match=r"MASK_EXPAND_RATIO is 0.0; a positive number"):
+        build_region_mapper(cfg, False)
+
+
 def test_the_centre_is_cut_out_or_padded() -> None:
     array = np.arange(20).reshape(4, 5)
     assert centre_crop_or_pad(array, 3, -1).tolist() == [[1, 2, 3], [6, 7, 8], [11, 12, 13]]
+    assert centre_crop_or_pad(array, 2, -1).tolist() == [[7, 8], [12, 13]]  # 3 columns too many: 2 before, 1 behind
     padded = centre_crop_or_pad(array, 7, -1)
     assert padded.shape == (7, 7)
     assert (padded == -1).sum() == 49 - 20

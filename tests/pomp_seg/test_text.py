@@ -20,6 +20,8 @@ from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
 
+from ..support.towers import shrunk_clip
+
 
 @pytest.fixture(scope="module")
 def encoder(make_tiny_clip: Callable[..., Any]) -> PromptedTextEncoder:
@@ -108,3 +110,19 @@ def test_names_are_encoded_once_while_nothing_learns(
     learner.requires_grad_(False)
     assert features(["dog"]) is not None
     assert len(seen) == 3
+
+
+def test_templates_on_a_tower_without_learned_contexts() -> None:
+    clip = shrunk_clip("ViT-B-16-SigLIP")
+    encoder, learner = PromptedTextEncoder(clip), TemplatePrompt(["a {}", "the {}."])
+    learner.connect(clip)
+    features = ClassFeatures(learner, encoder)
+    names = ["red_fox", "cat"]
+    with torch.no_grad():
+        theirs = [clip.model.encode_text(clip.tokenizer([f"a {name}", f"the {name}."]), True) for name in names]  # type: ignore[operator]
+        expected = torch.nn.functional.normalize(torch.stack([unit.mean(dim=0) for unit in theirs]), dim=1)
+        torch.testing.assert_close(features(names), expected, atol=1e-6, rtol=0)
+        next(clip.model.text.parameters()).mul_(2)  # type: ignore[union-attr, operator]
+        assert not torch.allclose(features(names), expected), "kept features are of the weights that they come from"
+    with pytest.raises(UserError, match="takes hand-written templates only"):
+        PompPrompt(32, 4).connect(clip)
