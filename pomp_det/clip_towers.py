@@ -16,6 +16,7 @@ from torch import Tensor
 
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json
+from prompt_core.towers.build import SCHEMAS
 
 ENLARGEMENTS = (1.0, 1.5)  # ViLD (Gu et al., arXiv 2104.13921) adds the crop of a 1.5 times larger box
 
@@ -121,14 +122,15 @@ def _pixels(start: float, stop: float, limit: int) -> slice:
 
 
 def clip_width(name: str) -> int | None:
-    """Width E of an architecture's embeddings, without loading it; None where only the weights say it (``openai``).
+    """Width E of an architecture's embeddings, without loading it; None where only its files say it (``openai``,
+    ``hf-hub:`` and ``local-dir:``).
 
     Raises:
         UserError: an unknown architecture, or a JSON file that is none.
     """
     import open_clip
 
-    if name == "openai":
+    if name == "openai" or name.startswith(SCHEMAS):
         return None
     if name == "mini" or name.endswith(".json"):
         file = Path(str(resources.files("prompt_core") / "assets" / "mini.json")) if name == "mini" else Path(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
+from prompt_core.text.embedding import embed_rows, embed_tokens
 from prompt_core.text.gradient_cache import KeptStates, chunked_features
+from prompt_core.text.name_lists import class_names, unique_names
+from prompt_core.text.plain import encode_plain_texts
 from prompt_core.text.reference import encode_full_context, encode_truncated
 from prompt_core.text.shared_prefix import encode_shared_prefix, pack_suffixes
 from prompt_core.text.tokens import PromptTokenizer, TokenSequences
-from prompt_core.text.tower import TextTower
+from prompt_core.text.tower import TextTower, learned_context_obstacle
 
 if TYPE_CHECKING:
     from prompt_core.clip import Clip
@@ -50,20 +54,30 @@ class PromptedTextEncoder:
             pass, which then has less to recompute; 0 for the least memory.
         normalise: False leaves the L2 norm out, for methods that change features before it (LASP).
 
-    Raises:
-        UserError: when the text tower or its tokenizer is not supported at all.
+    A tower that takes no learned context (:func:`prompt_core.text.tower.learned_context_obstacle`) encodes finished
+    texts (:meth:`encode_texts`); all else raises a UserError that says so.
     """
 
     def __init__(self, clip: Clip, kept_bytes: int = KEPT_BYTES, normalise: bool = True) -> None:
         self.clip = clip
         self.kept_bytes = kept_bytes
-        self.tower = TextTower(clip, normalise)
-        self.tokenizer = PromptTokenizer(clip.tokenizer)
-        self.slow_because = self.tower.truncation_obstacle
+        self.normalise = normalise
+        self.texts_only = learned_context_obstacle(clip) is not None
+        self.slow_because = None if self.texts_only else self.tower.truncation_obstacle
         if self.slow_because is not None:
             warnings.warn(
                 f"{clip.name}: the text tower is encoded at full length because {self.slow_because}", stacklevel=2
             )
+
+    @cached_property
+    def tower(self) -> TextTower:
+        """The text tower. Raises UserError where it takes no learned context."""
+        return TextTower(self.clip, self.normalise)
+
+    @cached_property
+    def tokenizer(self) -> PromptTokenizer:
+        """Names to tokens with slots for the context. Raises UserError where the tower takes none."""
+        return PromptTokenizer(self.tower.clip.tokenizer)
 
     def __call__(
         self,
@@ -116,7 +130,7 @@ class PromptedTextEncoder:
             # The contexts differ from class to class, so only the start token is common.
             sequences = TokenSequences(sequences.ids, sequences.lengths, 1)
             return self._encode(sequences, np.arange(len(names)), context, deep_context, chunk_size, reference)
-        first, inverse = _unique(names)
+        first, inverse = unique_names(names)
         features = self._encode(sequences.select(first), None, context, deep_context, chunk_size, reference)
         return features[torch.from_numpy(inverse).to(features.device)]
 
@@ -151,7 +165,7 @@ class PromptedTextEncoder:
         """
         names = class_names(vocabulary)
         self._check(contexts, None)
-        first, inverse = _unique(names)
+        first, inverse = unique_names(names)
         sequences = self.tokenizer.prompts(names, contexts.shape[1], position).select(first)
         if reference or self.tower.sharing_obstacle is not None:
             features = torch.stack(
@@ -162,10 +176,18 @@ class PromptedTextEncoder:
         return features[:, torch.from_numpy(inverse).to(features.device)]
 
     def encode_texts(self, texts: Sequence[str], chunk_size: int | None = None, reference: bool = False) -> Tensor:
-        """Features (N, E) of finished texts, such as a hand-written template filled with each name."""
+        """Features (N, E) of finished texts, such as a hand-written template filled with each name.
+
+        Raises:
+            UserError: a text too long for the context length.
+        """
         if not texts:
-            return torch.zeros(0, self.tower.embed_dim, device=self.tower.device)
-        first, inverse = _unique(texts)
+            return torch.zeros(0, self.clip.embed_dim, device=self.clip.device)
+        first, inverse = unique_names(texts)
+        if self.texts_only:
+            unique = [texts[row] for row in first]
+            features = encode_plain_texts(self.clip, unique, chunk_size or REFERENCE_CHUNK, self.normalise)
+            return features[torch.from_numpy(inverse).to(features.device)]
         sequences = self.tokenizer.texts([texts[row] for row in first])
         nothing = torch.zeros(0, self.tower.width, dtype=self.tower.dtype, device=self.tower.device)
         with torch.no_grad():
@@ -254,8 +276,8 @@ class PromptedTextEncoder:
         common = sequences.prefix_length
         conditional = context.dim() == 3 and rows is None
         contexts = context if conditional else context[None]  # (B, L, D), or (1, N, L, D) when class-specific
-        prefix = self._embed(sequences.ids[0, :common], None, contexts if rows is None else None)
-        suffix = self._embed(pack.ids, None if rows is None else rows[pack.rows], contexts)
+        prefix = embed_tokens(self.tower, sequences.ids[0, :common], None, contexts if rows is None else None)
+        suffix = embed_tokens(self.tower, pack.ids, None if rows is None else rows[pack.rows], contexts)
         positions = self.tower.positional_embedding
         prefix = prefix + positions[:common]
         suffix = suffix + positions[torch.from_numpy(pack.positions).to(positions.device)]
@@ -269,7 +291,7 @@ class PromptedTextEncoder:
     def _truncated(
         self, sequences: TokenSequences, rows: np.ndarray | None, context: Tensor, deep_context: Tensor | None
     ) -> Tensor:
-        embeddings = self._embed_rows(sequences.ids, rows, context)
+        embeddings = embed_rows(self.tower, sequences.ids, rows, context)
         embeddings = embeddings + self.tower.positional_embedding[: embeddings.shape[1]]
         lengths = torch.from_numpy(sequences.lengths).to(embeddings.device)
         return encode_truncated(self.tower, embeddings, lengths, deep_context)
@@ -281,59 +303,8 @@ class PromptedTextEncoder:
         ids = np.zeros((len(sequences), length), dtype=np.int64)
         ids[:, : sequences.ids.shape[1]] = sequences.ids
         plain = sequences.padded(length, self.tokenizer.context_token)
-        embeddings = self._embed_rows(ids, rows, context)
+        embeddings = embed_rows(self.tower, ids, rows, context)
         return encode_full_context(self.tower, torch.from_numpy(plain).to(self.tower.device), embeddings, deep_context)
-
-    def _embed_rows(self, ids: np.ndarray, rows: np.ndarray | None, context: Tensor) -> Tensor:
-        """(N, L) ids and slots to (N, L, D)."""
-        token_rows = None if rows is None else np.repeat(rows, ids.shape[1])
-        flat = self._embed(ids.reshape(-1), token_rows, context[None])
-        return flat[0].view(*ids.shape, -1)
-
-    def _embed(self, ids: np.ndarray, rows: np.ndarray | None, contexts: Tensor | None) -> Tensor:
-        """Embeddings of T ids and context slots.
-
-        Args:
-            rows: (T,) class of each token, when the contexts are class-specific.
-            contexts: (B, L, D), or (1, N, L, D) with ``rows``.
-
-        Returns:
-            (B, T, D), or (1, T, D) where no slot occurs.
-        """
-        device = self.tower.device
-        embedded = self.tower.embed(torch.from_numpy(np.maximum(ids, 0)).to(device))[None]
-        slots = np.flatnonzero(ids < 0)
-        if contexts is None or not len(slots):
-            return embedded
-        vector_rows = torch.from_numpy(-1 - ids[slots]).to(device)
-        contexts = contexts.to(device=device, dtype=embedded.dtype)
-        if rows is None:
-            vectors = contexts[:, vector_rows]  # (B, slots, D)
-        else:
-            vectors = contexts[:, torch.from_numpy(rows[slots]).to(device), vector_rows]
-        places = torch.from_numpy(slots).to(device)
-        return embedded.expand(len(vectors), -1, -1).index_copy(1, places, vectors)
-
-
-def class_names(vocabulary: Vocabulary | Sequence[str]) -> list[str]:
-    """The names of a vocabulary or of a plain sequence of names."""
-    if isinstance(vocabulary, str):
-        raise UserError(f"a list of class names was expected, given the single text {vocabulary[:60]!r}")
-    names = getattr(vocabulary, "names", vocabulary)
-    return list(names)
-
-
-def _unique(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """First occurrences (U,) and, for each name, which of them it is (N,)."""
-    seen: dict[str, int] = {}
-    first: list[int] = []
-    inverse: list[int] = []
-    for row, name in enumerate(names):
-        place = seen.setdefault(name, len(seen))
-        if place == len(first):
-            first.append(row)
-        inverse.append(place)
-    return np.array(first, dtype=np.int64), np.array(inverse, dtype=np.int64)
 
 
 __all__ = ["PromptedTextEncoder", "class_names"]

@@ -19,6 +19,28 @@ if TYPE_CHECKING:
     from prompt_core.clip import Clip
 
 
+_PARTS = ("transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
+
+
+def learned_context_obstacle(clip: Clip) -> str | None:
+    """Why a text tower takes hand-written templates but no learned context, or None when it takes both.
+
+    Context vectors stand among the token embeddings of a prompt. Their place is known for open_clip's own text
+    transformer with CLIP's byte-pair tokenizer; other towers encode finished texts only.
+    """
+    module: Any = getattr(clip.model, "text", clip.model)
+    if not all(hasattr(module, part) for part in _PARTS) or not hasattr(module.transformer, "resblocks"):
+        reason = f"its text tower {type(module).__name__} is not open_clip's own text transformer"
+    elif not clip.has_byte_pairs:
+        reason = "its tokenizer is not CLIP's byte-pair encoding"
+    else:
+        return None
+    return (
+        f"{clip.name} takes hand-written templates only, {reason}; give templates such as 'a photo of a {{}}.', or use "
+        "an architecture that takes learned prompts (python -m prompt_core.doctor --towers lists them)"
+    )
+
+
 class TextTower:
     """The parts of a text tower, by their open_clip names.
 
@@ -28,25 +50,14 @@ class TextTower:
         normalise: whether features leave the tower with unit norm.
 
     Raises:
-        UserError: for towers that are not open_clip's own transformer (Hugging Face text models), or whose tokenizer
-            is not CLIP's byte-pair encoding.
+        UserError: for a tower that :func:`learned_context_obstacle` has something against.
     """
 
     def __init__(self, clip: Clip, normalise: bool = True) -> None:
+        obstacle = learned_context_obstacle(clip)
+        if obstacle is not None:
+            raise UserError(obstacle)
         module: Any = getattr(clip.model, "text", clip.model)
-        needed = ("transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
-        missing = [part for part in needed if not hasattr(module, part)]
-        if missing or not hasattr(module.transformer, "resblocks"):
-            kind = type(module).__name__
-            raise UserError(
-                f"{clip.name}: text tower {kind} is not supported, it lacks {', '.join(missing) or 'resblocks'}; "
-                "use an architecture with open_clip's own text transformer"
-            )
-        if clip.tokenizer is None or not hasattr(clip.tokenizer, "sot_token_id"):
-            raise UserError(
-                f"{clip.name}: its tokenizer is not CLIP's byte-pair encoding, learned contexts are not supported; "
-                "use an architecture with the CLIP tokenizer"
-            )
         self.clip = clip
         self.normalise = normalise
         self.module = module

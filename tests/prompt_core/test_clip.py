@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import logging
 import math
@@ -23,6 +22,8 @@ from safetensors.torch import save_file
 
 from prompt_core import PromptedTextEncoder, SoftPrompt, UserError, load_clip
 from prompt_core.clip import Clip
+
+from ..support.towers import one_tokenizer
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 24,
@@ -44,11 +45,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_tokenizer() -> Iterator[None]:
-    """Each one builds its table of merges again, which takes longer than all else here."""
-    with pytest.MonkeyPatch.context() as patch:
-        cached = functools.lru_cache(open_clip.SimpleTokenizer)
-        patch.setattr(open_clip, "SimpleTokenizer", cached)
-        patch.setattr("open_clip.factory.SimpleTokenizer", cached)
+    with one_tokenizer():
         yield
 
 

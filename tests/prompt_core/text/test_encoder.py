@@ -350,18 +350,6 @@ def test_wrong_width_and_class_count_are_refused(tiny_clip: Clip) -> None:
         encoder(SoftPrompt.random(32, 3), "cat")
 
 
-def test_hugging_face_towers_are_refused_by_name(tiny_clip: Clip) -> None:
-    class HFTextEncoder(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.transformer = torch.nn.Linear(1, 1)
-
-    model = torch.nn.Module()
-    model.text = HFTextEncoder()
-    with pytest.raises(UserError, match=r"roberta-ViT-B-32: text tower HFTextEncoder is not supported"):
-        PromptedTextEncoder(Clip(model, "roberta-ViT-B-32", None, PREPROCESS, None))
-
-
 def test_no_work_is_done_on_padding(tiny_clip: Clip) -> None:
     encoder = PromptedTextEncoder(tiny_clip)
     prompt = SoftPrompt.random(32, 16)
