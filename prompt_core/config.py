@@ -130,7 +130,7 @@ def _methods() -> CfgNode:
 
     node.LASP = CfgNode()
     node.LASP.TEXT_WEIGHT = 5.0  # of the text-to-text loss
-    node.LASP.TEMPLATES = 35  # how many of CLIP's 80
+    node.LASP.TEMPLATES = 35  # its own; more are the others of CLIP's 80
     node.LASP.NOISE = 0.05  # standard deviation on the templates' features
     node.LASP.NOISE_PROBABILITY = 0.5
     node.LASP.NORM_RATE = 0.1  # learning rate of the vision tower's layer norms, as a share of OPTIM.LR

@@ -118,7 +118,7 @@ class Method(nn.Module):
         return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """For the optimiser; a key ``lr_scale`` multiplies the learning rate of its group."""
+        """For the optimiser; a key ``lr_scale`` multiplies the learning rate of its group after the warm-up."""
         return [{"params": list(self.parameters())}]
 
     def image_features(self, inputs: Tensor) -> Tensor:

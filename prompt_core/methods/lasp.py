@@ -3,8 +3,8 @@
 It learns the context, one vector that is added to all text features before they are normalised, and the layer norms of
 the vision tower at a tenth of the rate. The text-to-text loss treats the features of hand-written templates as images:
 those of a class must be classified as that class by the learned class features. There is one group of prompts, as in
-the public code (``1adrianb/lasp``). Its 35 templates and its virtual classes are not reproduced: the templates are the
-first of CLIP's 80, and names without images come with a larger ``DATA.VOCABULARY``.
+the public code (``1adrianb/lasp`` at 5b1e8d9). Its virtual classes, names without images, come with a larger
+``DATA.VOCABULARY``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prompt_core.data.catalog.hand_written import imagenet_templates
+from prompt_core.data.catalog.hand_written import PHOTO, imagenet_templates, selected_templates
+from prompt_core.data.catalog.lookup import classification_entry
 from prompt_core.errors import UserError
 from prompt_core.losses import full_softmax_logits
 from prompt_core.methods.base import Method, Reads, selected_names
@@ -32,6 +33,19 @@ if TYPE_CHECKING:
 
     from prompt_core.clip import Clip
     from prompt_core.vocabulary import Vocabulary
+
+
+# The published templates: those of five data sets, the seven selected ones, the plain one, and these places of CLIP's.
+_OF_DATA_SETS = ("oxford_flowers", "ucf101", "eurosat", "fgvc_aircraft", "dtd")
+_OF_CLIP = (1, 3, 4, 5, 7, 8, 24, 26, 27, 32, 33, 34, 38, 45, 47, 48, 49, 53, 58, 59, 60, 61)
+
+
+def lasp_templates() -> list[str]:
+    """The 35 templates of the public configurations (one of them twice), then the others of CLIP's 80."""
+    clips = imagenet_templates()
+    own = [classification_entry(name).template for name in _OF_DATA_SETS]
+    published = [*own, *selected_templates(), PHOTO, *(clips[place] for place in _OF_CLIP)]
+    return published + [template for template in clips if template not in published]
 
 
 class LASP(Method):
@@ -48,7 +62,7 @@ class LASP(Method):
         n_ctx: int = 4
         init: str = "a photo of a"  # words to start from; then their number is that of the vectors
         text_weight: float = 5.0  # of the text-to-text loss; 0 leaves it out
-        templates: int = 35  # T, how many of CLIP's 80 templates it reads
+        templates: int = 35  # T, how many of :func:`lasp_templates` it reads; 35 as published
         noise: float = 0.05  # standard deviation of what is added to the unit-norm features of the templates
         noise_probability: float = 0.5  # in which share of the steps it is added
         norm_rate: float = 0.1  # learning rate of the layer norms, as a share of the others'
@@ -60,7 +74,7 @@ class LASP(Method):
 
     def __init__(self, clip: Clip, name: str = "lasp", **options: Any) -> None:
         super().__init__(clip, name, **options)
-        known = imagenet_templates()
+        known = lasp_templates()
         chosen = self.options
         if not 1 <= chosen.templates <= len(known):
             raise UserError(f"METHOD.LASP.TEMPLATES is {chosen.templates}; expected 1 to {len(known)}")
@@ -121,8 +135,8 @@ class LASP(Method):
             return None
         targets = self.targets(self.encoder, vocabulary, rows).to(class_features)  # (T, n, E)
         if float(torch.rand((), generator=generator)) < self.options.noise_probability:
-            noise = torch.randn(targets.shape, generator=generator).to(targets)
-            targets = F.normalize(targets + self.options.noise * noise, dim=-1)
+            # As published, they do not get their norm back.
+            targets = targets + self.options.noise * torch.randn(targets.shape, generator=generator).to(targets)
         groups = torch.from_numpy(vocabulary.name_groups).to(targets.device)
         groups = groups if rows is None else groups[rows]
         labels = torch.arange(targets.shape[1], device=targets.device).repeat(len(targets))  # (T n,)

@@ -137,7 +137,9 @@ def learn(
     for epoch in range(state.epoch, settings.epochs):
         order = torch.randperm(count, generator=_generator(settings.seed, "order", epoch)).numpy()
         for group in optimizer.param_groups:
-            group["lr"] = rates[epoch] * group.get("lr_scale", 1.0)
+            # The warm-up's constant rate is one for all groups, as in Dassl.
+            scale = 1.0 if epoch < settings.warmup_epochs else group.get("lr_scale", 1.0)
+            group["lr"] = rates[epoch] * scale
         for step in range(state.step, steps):
             if stop():
                 return

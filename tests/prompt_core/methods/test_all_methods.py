@@ -256,6 +256,18 @@ def test_the_gradient_is_cut_to_its_largest_norm(
     assert moved[1] == pytest.approx(1e-3, rel=1e-2)
 
 
+def test_the_warm_up_has_one_rate_for_all_groups(
+    clip: Clip, make_method: Make, batches_for: Make, vocabulary: Vocabulary
+) -> None:
+    """Dassl's constant warm-up; afterwards the norms learn at a tenth of the rate."""
+    settings = LearningSettings(epochs=2, batch=20, learning_rate=0.02, warmup_epochs=1, warmup_learning_rate=0.001)
+    method, state, rates = make_method("lasp", clip), LearningState(), []
+    for _ in learn(method, vocabulary, batches_for(method), settings, UniformSampler(6), state):
+        assert state.optimizer is not None
+        rates.append([group["lr"] for group in state.optimizer["param_groups"]])
+    assert rates == [[0.001, 0.001], [0.02, 0.002]]
+
+
 def test_states_of_before_there_were_methods_resume(
     clip: Clip, make_method: Make, batches_for: Make, vocabulary: Vocabulary, tmp_path: Path
 ) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from prompt_core import PromptedTextEncoder, SoftPrompt, UserError
 from prompt_core.clip import Clip
+from prompt_core.losses import full_softmax_logits
 from prompt_core.methods.cocoop import CoCoOp
-from prompt_core.methods.lasp import LASP
+from prompt_core.methods.lasp import LASP, lasp_templates
 from prompt_core.methods.maple import MaPLe
 from prompt_core.methods.soft_prompt import SoftPromptMethod
 from prompt_core.methods.vpt import VPT
@@ -180,6 +181,30 @@ def test_lasp_text_loss_written_out(double: Clip, vocabulary: Vocabulary) -> Non
     assert LASP(double, text_weight=0.0).regulariser(vocabulary, rows, classes, torch.Generator()) is None
 
 
+def test_lasp_reads_its_own_templates(double: Clip) -> None:
+    own = LASP(double).targets.templates
+    assert (len(own), len(set(own))) == (35, 34)
+    assert own[:2] == ["a photo of a {}, a type of flower.", "a photo of a person doing {}."]
+    assert own[4:6] == ["{} texture.", "itap of a {}."]
+    assert own[-3:] == ["itap of the {}.", "a jpeg corrupted photo of the {}.", "a good photo of a {}."]
+    assert own.count("a bad photo of the {}.") == 2
+    assert len(set(lasp_templates())) == 85
+
+
+def test_lasp_noise_is_added_to_unit_norm_features_and_stays(double: Clip, vocabulary: Vocabulary) -> None:
+    method = LASP(double, templates=2, noise=0.5, noise_probability=1.0, text_weight=1.0).double()
+    classes = unit(6, 24, seed=1)
+    loss = method.regulariser(vocabulary, None, classes, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    torch.rand((), generator=generator)
+    hand = method.targets(method.encoder, vocabulary)
+    noisy = (hand + 0.5 * torch.randn(hand.shape, generator=generator)).flatten(0, 1)
+    labels = torch.arange(6).repeat(2)
+    groups = torch.from_numpy(vocabulary.name_groups)
+    expected = F.cross_entropy(full_softmax_logits(noisy, classes, labels, double.logit_scale, groups), labels)
+    torch.testing.assert_close(loss, expected, atol=1e-9, rtol=1e-9)
+
+
 def test_lasp_noise_comes_in_its_share_of_the_steps(double: Clip, vocabulary: Vocabulary) -> None:
     method = LASP(double, templates=1, noise=0.3).double()
     classes = unit(6, 24, seed=1)
@@ -199,7 +224,7 @@ def test_lasp_noise_comes_in_its_share_of_the_steps(double: Clip, vocabulary: Vo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"templates": 0}, "METHOD.LASP.TEMPLATES is 0; expected 1 to 80"),
+        ({"templates": 0}, "METHOD.LASP.TEMPLATES is 0; expected 1 to 86"),
         ({"noise_probability": 1.5}, "NOISE_PROBABILITY of 0 to 1"),
         ({"noise": -1.0}, "no negative NOISE"),
     ],
