@@ -1,6 +1,7 @@
 """What is installed, what is missing, and the command that fixes it: ``python -m prompt_core.doctor [--json]``.
 
 Versions come from package metadata, so nothing heavy is imported except torch, and that only to list devices.
+With ``--towers [WORD]`` it lists open_clip's architectures instead, and which of them take a learned prompt.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import os
 import platform
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prompt_core import files
+from prompt_core.errors import run_command
 
 CORE = "pip install -e ."
 DETECTION = "pip install -e .[det]"
@@ -49,6 +50,7 @@ COMPONENTS = (
     Component("safetensors", ("safetensors",), CORE, "0.8", "0.9", required=True),
     Component("rich", ("rich",), CORE, "15", "16", required=True),
     Component("tensorboard", ("tensorboard",), "pip install tensorboard", "2.21", "3"),
+    Component("transformers", ("transformers",), "pip install transformers", "5.24", "6"),
     Component("detectron2", ("detectron2", "sal-detectron2"), "python tools/install_detectron2.py", "0.6", "0.8"),
     Component("hotcoco", ("hotcoco",), DETECTION),
     Component("supervision", ("supervision",), DETECTION),
@@ -166,7 +168,7 @@ def render(findings: dict[str, Any]) -> str:
         lines += ["", "optional parts" if optional else "packages"]
         for name, version in findings["packages"].items():
             if (name not in required) is optional:
-                lines.append(f"  {name:<12}{version or 'missing'}")
+                lines.append(f"  {name:<11} {version or 'missing'}")
     lines += ["", "devices", f"  cpu         {hardware['cpu_count']} cores, {hardware['cpu_threads']} torch threads"]
     for card in hardware["cuda"]:
         lines.append(f"  cuda:{card['index']:<7}{card['name']}, {card['memory_gib']} GiB")
@@ -181,7 +183,7 @@ def render(findings: dict[str, Any]) -> str:
         lines += ["", "missing"]
         for entry in findings["missing"]:
             kind = "required" if entry["required"] else "optional"
-            lines.append(f"  {entry['name']:<12}{kind}: {entry['install']}")
+            lines.append(f"  {entry['name']:<11} {kind}: {entry['install']}")
     lines += ["", *(f"warning: {text}" for text in findings["warnings"])] if findings["warnings"] else []
     return "\n".join(lines)
 
@@ -190,7 +192,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the findings. Returns 0, or 1 when a required part is missing or torch cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m prompt_core.doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--towers", nargs="?", const="", metavar="WORD", help="list architectures of CLIP, those with WORD in the name"
+    )
     options = parser.parse_args(arguments)
+    if options.towers is not None:
+        from prompt_core.towers import listing
+
+        towers = listing.list_towers(options.towers)
+        print(json.dumps(listing.as_json(towers), indent=2) if options.json else listing.render(towers))
+        return 0
     findings = examine()
     print(json.dumps(findings, indent=2) if options.json else render(findings))
     unusable = any(entry["required"] for entry in findings["missing"]) or findings["devices"]["error"] is not None
@@ -198,4 +209,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)
