@@ -14,7 +14,7 @@ from pomp_lab.report.page import Cell, Figure, Page, Section, render_html, rende
 from pomp_lab.report.page import Table as PageTable
 from pomp_lab.report.plots import draw_curves, draw_gains, draw_pairs, draw_sweeps, plot_style, require_matplotlib
 from pomp_lab.report.protocol_text import phrases
-from pomp_lab.report.published import PublishedTable, load_published, with_averages
+from pomp_lab.report.published import load_published, with_averages
 from pomp_lab.report.results import Run
 from pomp_lab.report.rows import CHOSEN, Row, group_rows, number_text
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
@@ -112,14 +112,9 @@ def build_report(files: FoundRuns, baseline: str | None = None) -> Report:
 
 def report_page(report: Report) -> Page:
     """All sections: tables with published numbers, plots, other metrics, protocols, runs, the published tables."""
-    main, other = (
-        [
-            _table_section(table, comparisons)
-            for table, comparisons in zip(report.tables, report.comparisons, strict=True)
-            if table.main == wanted
-        ]
-        for wanted in (True, False)
-    )
+    tables = list(zip(report.tables, report.comparisons, strict=True))
+    main = [_table_section(table, comparisons) for table, comparisons in tables if table.main]
+    other = [_table_section(table, comparisons) for table, comparisons in tables if not table.main]
     none = [] if any(report.comparisons) else ["None of these data sets and metrics is in a published table."]
     sections = [Section("Numbers", none), *main] if main else []
     sections += [Section(title, figures) for title, figures in report.plots.items()]
@@ -137,7 +132,12 @@ def report_page(report: Report) -> Page:
         "candidates, metric and model. In percent unless a column says otherwise."
     )
     sections.append(Section("Published numbers", [about]))
-    sections += [_published_section(published) for published in load_published()]
+    for published in load_published():
+        names = ("method", *(column.heading for column in published.columns))
+        rows: list[Sequence[Cell | str]] = []
+        for name, values in published.rows:
+            rows.append([name, *(Cell(number_text(value, ""), value) for value in values)])
+        sections.append(Section(published.name, [PageTable(names, rows, published.about)], level=3, folded=True))
     return Page("Results", [report.summary], sections, report.notes)
 
 
@@ -146,34 +146,36 @@ def _texts(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) 
 
 
 def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
+    """Our rows, and below them the published ones and the differences to them; then what cannot be compared."""
     best = {column: table.best(column) for column in table.columns}
     rows: list[Sequence[Cell | str] | str] = []
     for row in table.rows:
-        cells = [_mean_cell(row, column, best[column]) for column in table.columns]
+        cells: list[Cell | str] = []
+        for column in table.columns:
+            mean = row.means.get(column)
+            bold = mean is not None and number_text(mean.value, column.metric) == best[column]
+            cells.append(Cell(mean.text(column.metric, row.seeds), mean.value, bold) if mean else "")
         rows.append([f"{row.number}. {row.marked}", str(row.seeds), *cells])
-    metrics = [column.metric for column in table.columns]
     paragraphs = []
     for comparison in comparisons:
-        name = comparison.published.name
-        rows += [f"Published: {name}. {_source(comparison.published)}"] if comparison.rows else []
-        rows += [[label, "", *_numbers(numbers, metrics)] for label, numbers in comparison.rows]
+        published = comparison.published
+        rows += [f"Published: {published.name}. {published.about}"] if comparison.rows else []
+        rows += [[label, "", *_cells(table, numbers)] for label, numbers in comparison.rows]
         for row, reference, gaps in comparison.gaps:
-            rows.append([f"{row.marked} − {reference}", "", *_numbers(gaps, metrics, signed=True)])
+            rows.append([f"{row.marked} − {reference}", "", *_cells(table, gaps, signed=True)])
         if comparison.refused:
             reasons = "; ".join(comparison.refused)
-            paragraphs.append(f"Not compared with “{name}” (complete below): {reasons}.")
+            paragraphs.append(f"Not compared with “{published.name}” (complete below): {reasons}.")
     if any(row.marked != row.label for row in table.rows):
         paragraphs.append(f"{CHOSEN} checkpoint chosen on the reported images.")
     page_table = PageTable(("row", "seeds", *table.headings), rows, _caption(table, any(best.values())))
     return Section(table.title, [page_table, *paragraphs], level=3)
 
 
-def _mean_cell(row: Row, column: Column, best: str | None) -> Cell | str:
-    mean = row.means.get(column)
-    if mean is None:
-        return ""
-    bold = mean.count > 0 and number_text(mean.value, column.metric) == best
-    return Cell(mean.text(column.metric, row.seeds), _finite(mean.value), bold)
+def _cells(table: Table, numbers: Sequence[float], signed: bool = False) -> list[Cell | str]:
+    """One for each column; empty where there is no number to compare."""
+    pairs = zip(numbers, table.columns, strict=True)
+    return [Cell(number_text(x, column.metric, signed), x) if math.isfinite(x) else "" for x, column in pairs]
 
 
 def _caption(table: Table, any_best: bool) -> str:
@@ -184,27 +186,6 @@ def _caption(table: Table, any_best: bool) -> str:
     text += "mean over seeds ± half the range." if several else "one run each."
     text += " Bold: the best mean of a column, regardless of the spread." if any_best else ""
     return f"{text} Protocol: {table.common_protocol}." if table.common_protocol else text
-
-
-def _numbers(values: Sequence[float], metrics: Sequence[str], signed: bool = False) -> list[Cell | str]:
-    pairs = zip(values, metrics, strict=True)
-    return [Cell(number_text(v, m, signed), v) if math.isfinite(v) else "" for v, m in pairs]
-
-
-def _published_section(published: PublishedTable) -> Section:
-    rows: list[Sequence[Cell | str]] = []
-    for name, values in published.rows:
-        rows.append([name, *(Cell(number_text(value, ""), _finite(value)) for value in values)])
-    headings = ("method", *(column.heading for column in published.columns))
-    return Section(published.name, [PageTable(headings, rows, _source(published))], level=3, folded=True)
-
-
-def _source(published: PublishedTable) -> str:
-    return f"{published.protocol}. Source: {published.source}."
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _run_facts(run: Run, row: Row) -> tuple[str, ...]:

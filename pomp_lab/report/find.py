@@ -6,9 +6,8 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pomp_lab.report.results import METRICS, Run, holds_runs, read_runs
 from prompt_core.errors import UserError
@@ -19,8 +18,7 @@ LARGEST_RESULT = 5_000_000  # bytes
 DEEPEST = 50  # objects and lists within each other
 
 
-@dataclass(frozen=True)
-class Ignored:
+class Ignored(NamedTuple):
     """A JSON file that was not read, and why; ``damaged`` where it may have been results."""
 
     path: Path
@@ -28,8 +26,7 @@ class Ignored:
     damaged: bool = False
 
 
-@dataclass(frozen=True)
-class FoundRuns:
+class FoundRuns(NamedTuple):
     """Runs in the order of the arguments, and the JSON files below the folders that were not read."""
 
     runs: list[Run]
@@ -56,18 +53,23 @@ def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> FoundRuns:
     for argument in [os.fspath(argument) for argument in arguments]:
         name, equals, rest = argument.partition("=")
         named = bool(equals and name) and not Path(argument).exists()
-        path = Path(rest if named else argument)
-        members = _read_folder(path, ignored) if path.is_dir() else _read_file(path)
+        members, others = _read(Path(rest if named else argument))
+        ignored += others
         for run in members:
             if named:
                 run = _renamed(run, name if len(members) == 1 else f"{name}/{run.name}")
-            other = runs.setdefault(run.name, run)
-            if other is not run:
+            if other := runs.get(run.name):
                 raise UserError(
                     f"two runs are called {run.name!r}: {other.file} and {run.file}; give one of them as "
                     f"NAME={run.file}"
                 )
+            runs[run.name] = run
     return FoundRuns(_joined(runs.values()), ignored)
+
+
+def _renamed(run: Run, name: str) -> Run:
+    """The run under another name; its label changes too where it was the old name."""
+    return dataclasses.replace(run, name=name, label=name if run.label == run.name else run.label)
 
 
 def _joined(runs: Iterable[Run]) -> list[Run]:
@@ -83,44 +85,34 @@ def _joined(runs: Iterable[Run]) -> list[Run]:
     return list(by_id.values())
 
 
-def _renamed(run: Run, name: str) -> Run:
-    """The run under another name; its label changes too where it was the old name."""
-    return dataclasses.replace(run, name=name, label=name if run.label == run.name else run.label)
-
-
-def _read_file(path: Path) -> list[Run]:
-    if not path.is_file():
+def _read(path: Path) -> FoundRuns:
+    """The runs of a file, of a folder with a ``metrics.json``, or of all results below a folder."""
+    path = path / METRICS if (path / METRICS).is_file() else path
+    if path.is_file():
+        name = path.resolve().parent.name if path.name == METRICS else path.stem
+        return FoundRuns(read_runs(path, _read_document(path), name), [])
+    if not path.is_dir():
         raise UserError(f"no run at {path}: a folder or a file with results is expected")
-    return read_runs(path, _read_document(path), path.resolve().parent.name if path.name == METRICS else path.stem)
-
-
-def _read_folder(folder: Path, ignored: list[Ignored]) -> list[Run]:
-    if (folder / METRICS).is_file():
-        return _read_file(folder / METRICS)
-    runs: list[Run] = []
-    left_out: list[Ignored] = []
-    for path in _json_files(folder):
-        inside = path.relative_to(folder)
-        name = (inside.parent if path.name == METRICS else inside.with_suffix("")).as_posix()
+    found = FoundRuns([], [])
+    for file in _json_files(path):
+        inside = file.relative_to(path)
+        name = (inside.parent if file.name == METRICS else inside.with_suffix("")).as_posix()
         try:
-            if path.name != METRICS and path.is_file() and path.stat().st_size > LARGEST_RESULT:
-                left_out.append(Ignored(path, "it is larger than results are"))
-                continue
-            document = _read_document(path)
-            if holds_runs(document):
-                runs += read_runs(path, document, name)
+            if file.name != METRICS and file.is_file() and file.stat().st_size > LARGEST_RESULT:
+                found.ignored.append(Ignored(file, "it is larger than results are"))
+            elif holds_runs(document := _read_document(file)):
+                found.runs.extend(read_runs(file, document, name))
             else:
-                left_out.append(Ignored(path, "it holds no results"))
+                found.ignored.append(Ignored(file, "it holds no results"))
         except UserError as error:
-            reason = str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
-            left_out.append(Ignored(path, reason, damaged=True))
-    if not runs:
-        damaged = next((f"; {file.path} {file.reason}" for file in left_out if file.damaged), "")
+            reason = str(error).removeprefix(f"{file} ").removeprefix(f"{file}: ")
+            found.ignored.append(Ignored(file, reason, damaged=True))
+    if not found.runs:
+        damaged = next((f"; {file.path} {file.reason}" for file in found.ignored if file.damaged), "")
         raise UserError(
-            f"no run in {folder}: neither a metrics.json nor another file with results, there or below{damaged}"
+            f"no run in {path}: neither a metrics.json nor another file with results, there or below{damaged}"
         )
-    ignored += left_out
-    return runs
+    return found
 
 
 def _json_files(folder: Path) -> Iterator[Path]:
@@ -148,17 +140,14 @@ def _read_document(path: Path) -> Any:
     """
     try:
         document = read_json(path)
-        level = [document]
-        for _ in range(DEEPEST):
-            level = [inner for value in level for inner in _inside(value)]
-        if level:
-            raise RecursionError
+        deep = _is_deeper(document, DEEPEST)
     except RecursionError:
-        raise UserError(f"{path} holds no results: its objects are nested more than {DEEPEST} levels deep") from None
+        deep = True
+    if deep:
+        raise UserError(f"{path} holds no results: it is nested more than {DEEPEST} levels deep")
     return document
 
 
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _is_deeper(part, levels - 1) for part in inner)

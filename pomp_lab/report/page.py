@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,16 @@ from typing import Literal, NamedTuple
 
 
 class Cell(NamedTuple):
-    """Text of a table; ``value`` is the number in full, ``bold`` marks the best of a column."""
+    """Text of a table; ``value`` is the number in full, if there is one, ``bold`` marks the best of a column."""
 
     text: str
-    value: float | None = None
+    value: float = math.nan
     bold: bool = False
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the number is defined."""
+        return math.isfinite(self.value)
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,6 @@ class Table:
     rows: Sequence[Sequence[Cell | str] | str]
     caption: str = ""
     numeric: bool = True
-    kind: Literal["table"] = "table"
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,6 @@ class Figure:
     media: Literal["svg+xml", "png"]
     title: str
     caption: str
-    kind: Literal["figure"] = "figure"
 
     @property
     def address(self) -> str:
@@ -53,7 +57,6 @@ class Code:
     """Commands or a configuration, as they are typed."""
 
     text: str
-    kind: Literal["code"] = "code"
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def render_markdown(page: Page, pictures: str) -> str:
             elif isinstance(block, Code):
                 parts.append(f"```\n{block.text}\n```")
             elif isinstance(block, Figure):
-                parts.append(f"{plain(f'{block.title} (in {pictures}). {block.caption}')}")
+                parts.append(plain(f"{block.title} (in {pictures}). {block.caption}"))
             else:
                 parts += [plain(block.caption), markdown_table(block.headings, block.rows, block.numeric)]
     text = "\n\n".join(part for part in parts if part) + "\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 import textwrap
 import warnings
@@ -200,14 +201,10 @@ def _figure(canvas: Canvas, title: str, caption: str) -> Figure:
 
 def _styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, dash and marker of each label, the same in all panels."""
-    return {
-        label: {
-            "color": COLOURS[order % len(COLOURS)],
-            "linestyle": DASHES[order // len(COLOURS) % len(DASHES)],
-            "marker": MARKERS[order % len(MARKERS)],
-        }
-        for order, label in enumerate(dict.fromkeys(labels))
-    }
+    from cycler import cycler
+
+    styles = cycler(linestyle=DASHES) * (cycler(color=COLOURS) + cycler(marker=MARKERS))
+    return dict(zip(dict.fromkeys(labels), itertools.cycle(styles), strict=False))
 
 
 def _plain(text: str, most: int) -> str:

@@ -31,13 +31,9 @@ _PHRASES = {
     "scorer": "scored by {}",
     "source": "from {}",
 }
-_ORDER = list(_PHRASES)
-_SHARED = ["selection", "protocol", "split", "metric", "candidate_names", "candidates", "half", "detections"]
-_SHARED += ["miou_denominator", "evaluation_set", "images"]
-_VALUES = {
-    ("miou_denominator", "ground_truth"): "classes with ground truth",
-    ("miou_denominator", "union"): "classes with ground truth or predictions",
-}
+_IN_CAPTIONS = ["selection", "protocol", "split", "metric", "candidate_names", "candidates", "half", "detections"]
+_IN_CAPTIONS += ["miou_denominator", "evaluation_set", "images"]
+_VALUES = {"ground_truth": "classes with ground truth", "union": "classes with ground truth or predictions"}
 
 
 def protocol_key(protocol: Mapping[str, Any]) -> str:
@@ -47,14 +43,14 @@ def protocol_key(protocol: Mapping[str, Any]) -> str:
 
 def phrases(protocol: Mapping[str, Any]) -> list[str]:
     """Each entry of a protocol as a phrase, the most informative first; hashes last, shortened."""
-    return [_phrase(key, protocol[key]) for key in sorted(protocol, key=_place) if key not in OUTCOMES]
+    return [_phrase(protocol, key) for key in _keys([protocol])]
 
 
 def shared_phrases(protocols: Sequence[Mapping[str, Any]], dataset: str) -> str:
     """The shared entries of several protocols that a reader of a table must know."""
-    shared = [key for key in _SHARED if len({_exact(protocol, key) for protocol in protocols}) == 1]
-    first = protocols[0]
-    return "; ".join(_phrase(key, first[key]) for key in shared if key in first and first[key] != dataset)
+    first, different = protocols[0], _different_keys(protocols)
+    keys = [key for key in _IN_CAPTIONS if key in first and key not in different and first[key] != dataset]
+    return "; ".join(_phrase(first, key) for key in keys)
 
 
 def differences(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -62,57 +58,52 @@ def differences(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Hashes are shown only where nothing else distinguishes two protocols.
     """
-    keys = sorted({key for protocol in protocols for key in protocol} - OUTCOMES, key=_place)
-    keys = [key for key in keys if len({_exact(protocol, key) for protocol in protocols}) > 1]
+    keys = _different_keys(protocols)
     plain = [key for key in keys if not _is_hash(key)]
     distinct = len({protocol_key(protocol) for protocol in protocols})
     texts: list[str] = []
     # Two values may read the same: a number and its text, or two long lists.
-    for shown_keys, phrase in ((plain, _stated), (keys, _stated), (keys, _exactly)):
-        texts = [", ".join(phrase(protocol, key) for key in shown_keys) for protocol in protocols]
+    for shown_keys, text in ((plain, _phrase), (keys, _phrase), (keys, _exactly)):
+        texts = [", ".join(text(protocol, key) for key in shown_keys) for protocol in protocols]
         if len(set(texts)) == distinct:
             break
     return texts
 
 
-def _stated(protocol: Mapping[str, Any], key: str) -> str:
-    return _phrase(key, protocol[key]) if key in protocol else f"{_plain(key)} not stated"
+def _keys(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
+    order = {key: place for place, key in enumerate(_PHRASES)}
+    known = {key for protocol in protocols for key in protocol} - OUTCOMES
+    return sorted(known, key=lambda key: (_is_hash(key), order.get(key, len(order)), key))
+
+
+def _different_keys(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [key for key in _keys(protocols) if len({_exactly(protocol, key) for protocol in protocols}) > 1]
 
 
 def _exactly(protocol: Mapping[str, Any], key: str) -> str:
-    return f"{json.dumps(key)} {_exact(protocol, key)}"
+    value = json.dumps(protocol[key], sort_keys=True, default=str) if key in protocol else "not stated"
+    return f"{json.dumps(key)} {value}"
 
 
-def _exact(protocol: Mapping[str, Any], key: str) -> str:
-    return json.dumps(protocol[key], sort_keys=True, default=str) if key in protocol else "not stated"
-
-
-def _phrase(key: str, value: Any) -> str:
+def _phrase(protocol: Mapping[str, Any], key: str) -> str:
+    name, value = key.replace("_", " "), protocol.get(key)
     if value is None:
-        return f"{_plain(key)} not stated"
-    text = (_VALUES.get((key, value)) if isinstance(value, str) else None) or _value(key, value)
-    return _PHRASES[key].format(text) if key in _PHRASES else f"{_plain(key)} {text}"
+        return f"{name} not stated"
+    text = _value(value)[:12] if _is_hash(key) else _value(value)
+    return _PHRASES[key].format(text) if key in _PHRASES else f"{name} {text}"
 
 
-def _value(key: str, value: Any) -> str:
+def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Mapping):
-        return "; ".join(f"{name}: {_value(key, part)}" for name, part in value.items()) or "none"
+        return "; ".join(f"{name}: {_value(part)}" for name, part in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return f"{len(value):,}" if len(value) > 3 else ", ".join(map(str, value)) or "none"
-    return str(value)[:12] if _is_hash(key) else str(value)
-
-
-def _plain(key: str) -> str:
-    return key.replace("_", " ")
+    return _VALUES.get(value, value) if isinstance(value, str) else str(value)
 
 
 def _is_hash(key: str) -> bool:
     return key.endswith("sha256")
-
-
-def _place(key: str) -> tuple[bool, int, str]:
-    return _is_hash(key), _ORDER.index(key) if key in _ORDER else len(_ORDER), key

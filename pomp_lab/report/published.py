@@ -75,6 +75,11 @@ class PublishedTable:
     model: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def about(self) -> str:
+        """Protocol and source, as sentences."""
+        return f"{self.protocol}. Source: {self.source}."
+
 
 @cache
 def load_published() -> tuple[PublishedTable, ...]:

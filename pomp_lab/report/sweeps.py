@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pomp_lab.report.columns import Column
 from pomp_lab.report.protocol_text import protocol_key
@@ -13,9 +12,13 @@ from pomp_lab.report.rows import Row, distinguishing_settings, exact
 from pomp_lab.report.run_details import ClassNumbers
 from prompt_core.errors import UserError, nearest
 
+# Entries of a protocol that necessarily differ between base and novel classes.
+_OF_THE_CLASSES = {"images", "images_of", "candidates", "source", "unreadable"}
+_NOVEL_METRIC = {"mIoU-seen": "mIoU-unseen", "box_APf": "box_APr", "mask_APf": "mask_APr"}
+_NOVEL_METRIC |= {f"{task}_AP50-seen": f"{task}_AP50-unseen" for task in ("box", "mask")}
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+
+class Sweep(NamedTuple):
     """Rows that differ in one setting only, in one column.
 
     Attributes:
@@ -30,8 +33,7 @@ class Sweep:
     baseline: float
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
+class Pair(NamedTuple):
     """Two columns with the same measure of base and of novel classes, with (row, x, y)."""
 
     base: Column
@@ -39,8 +41,7 @@ class Pair:
     points: list[tuple[Row, float, float]]
 
 
-@dataclass(frozen=True, eq=False)
-class Gain:
+class Gain(NamedTuple):
     """Gain of each class over the hand prompt, the largest first."""
 
     row: Row
@@ -72,99 +73,6 @@ def sweeps(rows: Sequence[Row], columns: Sequence[Column], setting: str, baselin
     return swept
 
 
-def base_novel_pairs(rows: Sequence[Row], columns: Sequence[Column]) -> list[Pair]:
-    """Columns of base (seen, frequent) and of novel (unseen, rare) classes with otherwise equal protocols."""
-    known: dict[tuple[str, str] | None, list[Column]] = {}
-    for column in columns:
-        known.setdefault((column.dataset, column.metric), []).append(column)
-    pairs = []
-    for base in columns:
-        for novel in known.get(_novel_side(base), []):
-            if _same_but_for_classes(base, novel):
-                means = [(row, row.defined(base), row.defined(novel)) for row in rows]
-                points = [(row, x.value, y.value) for row, x, y in means if x and y]
-                if len(points) > 1:
-                    pairs.append(Pair(base, novel, points))
-    return pairs
-
-
-def class_gains(rows: Sequence[Row], baselines: Sequence[Row]) -> list[Gain]:
-    """Classes of each row against those of the first baseline with the same data set and protocol; means over runs."""
-    means: dict[tuple[str, str], dict[Row, ClassNumbers]] = {}
-    for row in rows:
-        for place in dict.fromkeys(place for run in row.runs for place in run.classes):
-            means.setdefault(place, {})[row] = _class_means(row, place)
-    gains = []
-    for (dataset, _), of_rows in means.items():
-        for baseline in [row for row in baselines if row in of_rows][:1]:
-            for row in (row for row in of_rows if row is not baseline):
-                gains += _gains(row, of_rows[row], baseline, of_rows[baseline], dataset)
-    return gains
-
-
-def _gains(row: Row, after: ClassNumbers, baseline: Row, before: ClassNumbers, dataset: str) -> list[Gain]:
-    """One for each metric; masks follow their boxes."""
-    metrics = {metric for numbers in after.values() for metric in numbers}
-    gains = []
-    for metric in sorted(metrics - ({"mask_AP"} if "box_AP" in metrics else set())):
-        both = [name for name in after if metric in after[name] and metric in before.get(name, {})]
-        classes = [(name, after[name][metric] - before[name][metric]) for name in both]
-        if classes:
-            gains.append(Gain(row, baseline, dataset, metric, sorted(classes, key=lambda gain: -gain[1])))
-    return gains
-
-
-def find_baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
-    """Rows to compare with: the one called ``name``, else those of hand prompts, “a photo of a {}.” first.
-
-    Raises:
-        UserError: when no row has this name.
-    """
-    if name is None:
-        hand = [row for row in rows if row.hand]
-        return sorted(hand, key=lambda row: (not row.label.strip('"').startswith("a photo of a {}"), row.number))
-    matches = [row for row in rows if name in (row.label, *(run.name for run in row.runs))]
-    if not matches:
-        known = {row.label for row in rows} | {run.name for row in rows for run in row.runs}
-        raise UserError(f"no row is called {name!r}{nearest(name, known)}")
-    return matches
-
-
-def _class_means(row: Row, place: tuple[str, str]) -> ClassNumbers:
-    """Class → metric → mean over the runs of a row, on one data set under one protocol."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for run in row.runs:
-        for name, numbers in run.classes.get(place, {}).items():
-            for metric, value in numbers.items():
-                values.setdefault(name, {}).setdefault(metric, []).append(value)
-    return {name: {metric: sum(v) / len(v) for metric, v in numbers.items()} for name, numbers in values.items()}
-
-
-# Entries that necessarily differ between base and novel classes.
-_OF_THE_CLASSES = {"images", "images_of", "candidates", "candidate_names", "source", "unreadable"}
-_PAIRED = {"mIoU-seen": "mIoU-unseen", "box_APf": "box_APr", "mask_APf": "mask_APr"}
-_PAIRED |= {f"{task}_AP50-seen": f"{task}_AP50-unseen" for task in ("box", "mask")}
-
-
-def _novel_side(base: Column) -> tuple[str, str] | None:
-    """Data set and metric of a column's counterpart, None for columns that can have none."""
-    if base.metric in ("top1", "accuracy") and "base" in base.dataset:
-        return base.dataset.replace("base", "novel"), base.metric
-    return (base.dataset, _PAIRED[base.metric]) if base.metric in _PAIRED else None
-
-
-def _same_but_for_classes(base: Column, novel: Column) -> bool:
-    if base.dataset == novel.dataset:
-        return base.protocol_key == novel.protocol_key
-    among = [column.protocol.get("candidate_names") for column in (base, novel)]
-    return among[0] == among[1] and _rest(base) == _rest(novel)
-
-
-def _rest(column: Column) -> str:
-    keys = column.protocol.keys() - _OF_THE_CLASSES
-    return protocol_key({key: column.protocol[key] for key in keys if not key.endswith("sha256")})
-
-
 def _others(row: Row, setting: str) -> dict[str, Any]:
     return {key: value for key, value in row.settings.items() if key != setting}
 
@@ -181,3 +89,77 @@ def _step(row: Row, setting: str) -> tuple[int, float, str]:
     except (TypeError, ValueError, OverflowError):
         # log10 before ln, whose margin is larger for the same K.
         return 1, {"log10": 1.0, "ln": 2.0}.get(str(value), 3.0), str(value)
+
+
+def base_novel_pairs(rows: Sequence[Row], columns: Sequence[Column]) -> list[Pair]:
+    """Columns of base (seen, frequent) and of novel (unseen, rare) classes with otherwise equal protocols."""
+    known: dict[tuple[str, str, str], list[Column]] = {}
+    for column in columns:
+        known.setdefault((column.dataset, column.metric, _common(column)), []).append(column)
+    pairs = []
+    for base in columns:
+        dataset, metric = base.dataset.replace("base", "novel"), base.metric
+        if metric not in ("top1", "accuracy") or dataset == base.dataset:
+            dataset, metric = base.dataset, _NOVEL_METRIC.get(metric, "")
+        for novel in known.get((dataset, metric, _common(base)), []) if metric else []:
+            means = [(row, row.defined(base), row.defined(novel)) for row in rows]
+            points = [(row, x.value, y.value) for row, x, y in means if x and y]
+            pairs += [Pair(base, novel, points)] if len(points) > 1 else []
+    return pairs
+
+
+def _common(column: Column) -> str:
+    """What base and novel classes must have in common."""
+    if column.metric not in ("top1", "accuracy"):
+        return column.protocol_key
+    keys = [key for key in column.protocol if key not in _OF_THE_CLASSES and not key.endswith("sha256")]
+    return protocol_key({key: column.protocol[key] for key in keys})
+
+
+def class_gains(rows: Sequence[Row], baselines: Sequence[Row]) -> list[Gain]:
+    """Classes of each row against those of the first baseline with the same data set and protocol; means over runs."""
+    means: dict[tuple[str, str], dict[Row, ClassNumbers]] = {}
+    for row in rows:
+        for place in dict.fromkeys(place for run in row.runs for place in run.classes):
+            means.setdefault(place, {})[row] = _class_means(row, place)
+    gains = []
+    for (dataset, _), of_rows in means.items():
+        baseline = next((row for row in baselines if row in of_rows), None)
+        if baseline is None:
+            continue
+        before = of_rows.pop(baseline)
+        for row, after in of_rows.items():
+            metrics = {metric for numbers in after.values() for metric in numbers}
+            # Masks follow their boxes.
+            for metric in sorted(metrics - ({"mask_AP"} if "box_AP" in metrics else set())):
+                both = [name for name in after if metric in after[name] and metric in before.get(name, {})]
+                classes = [(name, after[name][metric] - before[name][metric]) for name in both]
+                if classes:
+                    gains.append(Gain(row, baseline, dataset, metric, sorted(classes, key=lambda gain: -gain[1])))
+    return gains
+
+
+def _class_means(row: Row, place: tuple[str, str]) -> ClassNumbers:
+    """Class → metric → mean over the runs of a row, on one data set under one protocol."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for run in row.runs:
+        for name, numbers in run.classes.get(place, {}).items():
+            for metric, value in numbers.items():
+                values.setdefault(name, {}).setdefault(metric, []).append(value)
+    return {name: {metric: sum(v) / len(v) for metric, v in numbers.items()} for name, numbers in values.items()}
+
+
+def find_baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
+    """Rows to compare with: the one called ``name``, else those of hand prompts, “a photo of a {}.” first.
+
+    Raises:
+        UserError: when no row has this name.
+    """
+    if name is None:
+        hand = [row for row in rows if row.hand]
+        return sorted(hand, key=lambda row: (not row.label.strip('"').startswith("a photo of a {}"), row.number))
+    matches = [row for row in rows if name in (row.label, *(run.name for run in row.runs))]
+    if not matches:
+        known = {row.label for row in rows} | {run.name for row in rows for run in row.runs}
+        raise UserError(f"no row is called {name!r}{nearest(name, known)}")
+    return matches
