@@ -6,6 +6,7 @@ Detic reads two kinds of files: ``tar_files.npy`` with the paths of the archives
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from pomp_engine.data.tar_images import read_tar_bytes
 from prompt_core.errors import UserError
 
 BLOCK = 512  # bytes
-LONG_NAME = b"././@LongLink"  # a member's name that does not fit its header comes before it, in two blocks of its own
+# A name that does not fit a header, and what else a header has no room for, comes before it as a member of its own.
+BEFORE_HEADER = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 
 
 class TarIndex:
@@ -43,20 +45,31 @@ class TarIndex:
         return int(self._ends[-1])
 
     def place(self, number: int) -> tuple[str, int, int]:
-        """Path of the archive, and offset and size in bytes of the photo; the size may count some zeros behind it.
+        """Path of the archive, and offset and size in bytes of the photo.
 
         Raises:
             UserError: for a number beyond the last photo.
-            OSError: when the archive cannot be read.
+            OSError: when the archive cannot be read, or has no member there.
         """
         if not 0 <= number < len(self):
             raise UserError(f"photo {number} of the ImageNet-21K archives was asked for; the index has {len(self):,}")
         archive = int(np.searchsorted(self._ends, number, side="right"))
         offsets, path = self._offsets[archive], self.archives[archive]
         local = number - int(self._ends[archive]) + len(offsets) - 1
-        start, stop = (int(block) * BLOCK for block in offsets[local : local + 2])
-        headers = 3 if read_tar_bytes(path, start, len(LONG_NAME)) == LONG_NAME else 1
-        return path, start + headers * BLOCK, stop - start - headers * BLOCK
+        return path, *_content(path, int(offsets[local]) * BLOCK)
+
+
+def _content(path: str, start: int) -> tuple[int, int]:
+    """Offset and size of the content of the member whose first header is at ``start``."""
+    while True:
+        try:
+            header = tarfile.TarInfo.frombuf(read_tar_bytes(path, start, BLOCK), "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise OSError(f"{path} has no member at byte {start}: {error}") from error
+        start += BLOCK
+        if header.type not in BEFORE_HEADER:
+            return start, header.size
+        start += -(-header.size // BLOCK) * BLOCK
 
 
 def _array(path: Path, kind: str) -> np.ndarray:
