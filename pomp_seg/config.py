@@ -20,6 +20,7 @@ META_ARCHITECTURES = ("MaskFormer", "ZeroShotMaskFormer", "ProposalClipClassifie
 
 _SELF_TRAINING = "there is no self-training on pseudo labels"
 _PANOPTIC = "segmentation here is semantic, not panoptic"
+_NO_ENCODER = "there is no transformer encoder, as in the published files"
 _WHOLE_PHOTO = "a photo is segmented as a whole"
 _DETECTORS = "segmenters are trained as MaskFormer is"
 # Keys that published files or their users may set, and that nothing reads: why, see refuse_unsupported.
@@ -32,6 +33,9 @@ UNSUPPORTED = {
     "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": _PANOPTIC,
     "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD": _PANOPTIC,
     "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD": _PANOPTIC,
+    "MODEL.MASK_FORMER.ENC_LAYERS": _NO_ENCODER,
+    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": _NO_ENCODER,
+    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": _NO_ENCODER,
     "MODEL.CLIP_ADAPTER.REGION_RESIZED": "CLIP sees regions in its own size",
     "TEST.AUG.ENABLED": "a photo is tested at one size",
     "TEST.SLIDING_WINDOW": _WHOLE_PHOTO,

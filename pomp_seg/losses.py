@@ -30,9 +30,8 @@ class Targets:
 
 @dataclass(frozen=True)
 class CostWeights:
-    """Weights of the three parts of the cost."""
+    """Weights of the two parts of cost and loss that are about masks; that of the class weighs 1."""
 
-    label: float = 1.0
     mask: float = 20.0
     dice: float = 1.0
 
@@ -79,7 +78,7 @@ def matching_cost(logits: Tensor, masks: Tensor, targets: Targets, weights: Cost
     return (
         weights.mask * pairwise_focal_cost(given, wanted)
         + weights.dice * pairwise_dice_cost(given, wanted)
-        - weights.label * probability
+        - probability
     )
 
 
@@ -115,17 +114,10 @@ class MaskProposalLoss(nn.Module):
 
     empty_weight: Tensor
 
-    def __init__(
-        self,
-        num_classes: int,
-        no_object_weight: float,
-        mask_weight: float,
-        dice_weight: float,
-        label_weight: float = 1.0,
-    ) -> None:
+    def __init__(self, num_classes: int, no_object_weight: float, mask_weight: float, dice_weight: float) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.weights = CostWeights(label_weight, mask_weight, dice_weight)
+        self.weights = CostWeights(mask_weight, dice_weight)
         empty_weight = torch.ones(num_classes + 1)
         empty_weight[-1] = no_object_weight
         self.register_buffer("empty_weight", empty_weight)
@@ -147,7 +139,7 @@ class MaskProposalLoss(nn.Module):
             suffix = "" if layer == last else f"_{layer}"
             pairs = match(logits[layer], masks[layer], targets, self.weights)
             focal, dice = self._mask_losses(masks[layer], targets, pairs, count)
-            losses[f"loss_ce{suffix}"] = self.weights.label * self._class_loss(logits[layer], targets, pairs)
+            losses[f"loss_ce{suffix}"] = self._class_loss(logits[layer], targets, pairs)
             losses[f"loss_mask{suffix}"] = self.weights.mask * focal
             losses[f"loss_dice{suffix}"] = self.weights.dice * dice
         return losses

@@ -25,7 +25,6 @@ from pomp_seg.evaluation.scoring import (
 )
 from prompt_core.errors import UserError
 from prompt_core.files import sha256_of_file
-from prompt_core.vocabulary import Vocabulary
 
 
 class SegmentationEvaluator(DatasetEvaluator):
@@ -34,12 +33,11 @@ class SegmentationEvaluator(DatasetEvaluator):
     Args:
         dataset: name of a registered data set with semantic labels.
         folder: for label maps, ``metrics.json``, ``per_class.json``, ``confusion.npy``; shared by all ranks.
-        vocabulary: the model's classes; default the data set's.
         denominator: of mIoU, see :mod:`pomp_seg.evaluation.metrics`.
         run: the ``_run`` entry of ``metrics.json``.
 
     Raises:
-        UserError: for unknown names, another number of classes, missing labels or photos, before any inference.
+        UserError: for unknown names, missing labels or photos, before any inference.
     """
 
     def __init__(
@@ -47,18 +45,11 @@ class SegmentationEvaluator(DatasetEvaluator):
         dataset: str,
         folder: str | Path,
         *,
-        vocabulary: Vocabulary | None = None,
         denominator: str = "ground_truth",
         run: Mapping[str, Any] | None = None,
     ) -> None:
         check_denominator(denominator)
         metadata = registered_metadata(dataset)
-        classes, counted = list(metadata.stuff_classes), vocabulary or metadata.vocabulary
-        if len(counted) != len(classes):
-            raise UserError(
-                f"the model has {len(counted)} classes, data set {dataset!r} has {len(classes)}; give the model that "
-                "data set's vocabulary"
-            )
         # Sets of one record for each class name an image more than once.
         self._labels = {str(record["image_id"]): str(record["sem_seg_file_name"]) for record in check_labels(dataset)}
         self._folder, self._denominator, self._run = Path(folder), denominator, run
@@ -66,10 +57,10 @@ class SegmentationEvaluator(DatasetEvaluator):
         self._manifest: dict[str, Any] = {
             "dataset": dataset,
             "complete": False,
-            "classes": classes,
+            "classes": list(metadata.stuff_classes),
             "ignore_label": self._ignore_label,
             "evaluation_set": {name: list(ids) for name, ids in (metadata.get("evaluation_set") or {}).items()},
-            "vocabulary_sha256": counted.sha256,
+            "vocabulary_sha256": metadata.vocabulary.sha256,
             "images": {key: str(Path(path).absolute()) for key, path in sorted(self._labels.items())},
         }
         self._confusion: np.ndarray | None = None

@@ -23,7 +23,7 @@ class MaskFormerHead(nn.Module):
     def __init__(self, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
         """
         Raises:
-            UserError: parts of published segmenters that these heads lack.
+            UserError: features that the backbone lacks.
         """
         super().__init__()
         _check(cfg, input_shape)
@@ -84,13 +84,6 @@ class ZeroShotMaskFormerHead(MaskFormerHead):
 
 def _check(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> None:
     node, former = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
-    if node.PIXEL_DECODER_NAME != "BasePixelDecoder" or node.TRANSFORMER_ENC_LAYERS:
-        raise UserError(
-            f"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME is {node.PIXEL_DECODER_NAME!r} with TRANSFORMER_ENC_LAYERS "
-            f"{node.TRANSFORMER_ENC_LAYERS}; only BasePixelDecoder without a transformer is built"
-        )
-    if former.ENC_LAYERS:
-        raise UserError(f"MODEL.MASK_FORMER.ENC_LAYERS is {former.ENC_LAYERS}; only 0, as published, is built")
     wanted: list[Any] = [*node.IN_FEATURES, former.TRANSFORMER_IN_FEATURE]
     for name in wanted:
         if name not in input_shape:

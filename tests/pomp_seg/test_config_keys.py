@@ -14,6 +14,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, ShapeSpec
 
 from pomp_engine import run
 from pomp_engine.config import flatten, refuse_unsupported, value_of
+from pomp_engine.run_folder import weights_to_evaluate
 from pomp_seg import add_segmenter_config, build_segmenter, load_config
 from pomp_seg.config import UNSUPPORTED
 from pomp_seg.task import segmentation_task
@@ -47,13 +48,15 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
         sizes = {f"{REGIONS}.PROMPT_DIM": 116, f"{REGIONS}.CLIP_MODEL_NAME": "mini"}
         separate = {"MODEL.CLIP_ADAPTER.SEPERATE_ADAPTER": True}
         prompted.append(load_config(None, tiny_settings(folder) | prompts | sizes | separate))
-    backbone = load_config(None, CPU)
+    backbone = load_config(None, CPU | {"OUTPUT_DIR": str(folder / "nothing")})
     with pytest.MonkeyPatch.context() as patch, recorded_reads(tuning, training, *prompted, backbone) as keys:
         patch.setenv("POMP_DATA", str(folder))
         run.train(segmentation_task(), tuning)
         run.train(segmentation_task(), training)
         for cfg in prompted:
             build_segmenter(cfg)
+        with pytest.raises(UserError, match="holds no run"):
+            weights_to_evaluate(backbone)
         BACKBONE_REGISTRY.get("build_efficientnet_lite_backbone")(backbone, ShapeSpec(channels=3))
     yield keys
     unregister()

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import random
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("detectron2")
 
-from pomp_seg.data.label_sets import LABEL_SETS, LabelSet, default_ignore_label, label_set, read_label_set
-from pomp_seg.data.prepare.remapped import SourceValues, choose_unseen, unseen_document
+from pomp_seg.data.label_maps import read_label_map
+from pomp_seg.data.label_sets import (
+    LABEL_SETS,
+    LabelSet,
+    default_ignore_label,
+    label_set,
+    read_asset,
+    read_label_set,
+)
+from pomp_seg.data.prepare.remapped import COCO_SMALL_FOLDERS, SourceValues, png_files
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
@@ -83,26 +94,21 @@ def test_names_follow_the_published_lists() -> None:
 
 
 def test_the_held_out_classes_are_those_of_the_packs(shared: Path, tmp_path: Path) -> None:
-    import tarfile
-
-    from pomp_seg.data.label_sets import read_asset
-
-    for pack in ("coco128", "coco128_val"):
-        with tarfile.open(shared / f"data/{pack}.tar") as archive:
-            labels = [member for member in archive.getmembers() if "/semantic_" in member.name]
-            archive.extractall(tmp_path, labels, filter="data")
-    assert unseen_document(tmp_path) == read_asset("coco_small_unseen.json")
-
-
-def test_held_out_classes_are_a_share_of_those_that_occur() -> None:
-    chosen = choose_unseen(range(1, 17), range(11, 21))
-    assert len(chosen) == 4
-    assert set(chosen) == {17, 18, 19, 20}  # validation alone: training cannot show them
-    chosen = choose_unseen(range(30), range(10, 30))
-    assert len(chosen) == 6
-    assert set(chosen) <= set(range(10, 30))
-    assert chosen == choose_unseen(range(30), range(10, 30))
-    assert chosen != choose_unseen(range(30), range(10, 30), seed=1)
+    """A fifth of the classes that occur: those in validation alone, and others drawn from those in both packs."""
+    occurring: dict[str, set[int]] = {}
+    for split, place in COCO_SMALL_FOLDERS.items():
+        with tarfile.open(shared / f"data/{place.split('/')[0]}.tar") as archive:
+            archive.extractall(tmp_path, [m for m in archive.getmembers() if "/semantic_" in m.name], filter="data")
+        labels = png_files(tmp_path / place).values()
+        occurring[split] = {int(value) for path in labels for value in np.unique(read_label_map(path))} - {0}
+    alone, both = occurring["val"] - occurring["train"], sorted(occurring["val"] & occurring["train"])
+    count = round(0.2 * len(occurring["train"] | occurring["val"]))
+    chosen = sorted(alone) + random.Random(0).sample(both, count - len(alone))
+    vocabulary, held_out = label_set("coco_panoptic").vocabulary, read_asset("coco_small_unseen.json")
+    names = dict(zip(vocabulary.ids or [], vocabulary.names, strict=True))
+    assert held_out["unseen"] == [names[value] for value in sorted(chosen)]
+    assert (held_out["seed"], held_out["share"]) == (0, 0.2)
+    assert held_out["occurring"] == len(occurring["train"] | occurring["val"])
 
 
 def test_more_than_255_classes_have_16_bits() -> None:

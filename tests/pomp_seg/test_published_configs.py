@@ -100,7 +100,6 @@ def test_clip_weights_are_asked_for_when_they_are_needed(published: Path, monkey
         ({"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": "pomp", "MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (4,)}, "two counts"),
         ({"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM": 512}, "have width 116"),
         ({"MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res2", "res6"]}, "no feature 'res6'"),
-        ({"MODEL.MASK_FORMER.ENC_LAYERS": 2}, "only 0"),
         ({"MODEL.META_ARCHITECTURE": "ZeroShotMaskFormr"}, "nearest: 'ZeroShotMaskFormer'"),
         ({"MODEL.CLIP_ADAPTER.CLIP_MODEL_NAME": "ViT-B-16"}, "CLIP_PRETRAINED is empty"),
         ({"MODEL.CLIP_ADAPTER.PREDEFINED_PROMPT_TEMPLATES": ["a photo"]}, "has no {}"),

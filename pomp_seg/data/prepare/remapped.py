@@ -7,15 +7,10 @@ ZSSeg's scripts.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from pomp_seg.data.label_maps import read_label_map
 from pomp_seg.data.label_sets import IGNORE_LABEL, LabelSet, label_set
 from pomp_seg.data.prepare.label_folders import Made, convert_labels, count_labels, lookup
 from pomp_seg.data.records import files_by_key
@@ -203,7 +198,7 @@ def read_list(voc: Path, places: tuple[str, ...]) -> list[str]:
     return sorted(names)
 
 
-_COCO_SMALL_FOLDERS = {"train": "coco128/semantic_train2017", "val": "coco128_val/semantic_val2017"}
+COCO_SMALL_FOLDERS = {"train": "coco128/semantic_train2017", "val": "coco128_val/semantic_val2017"}
 
 
 def prepare_coco_small_seg(root: Path, overwrite: bool = False) -> Made:
@@ -215,48 +210,8 @@ def prepare_coco_small_seg(root: Path, overwrite: bool = False) -> Made:
     Raises:
         UserError: when a folder is absent or a label damaged.
     """
-    splits = {split: png_files(root / place) for split, place in _COCO_SMALL_FOLDERS.items()}
+    splits = {split: png_files(root / place) for split, place in COCO_SMALL_FOLDERS.items()}
     return convert_with_base(root / "coco_small_seg", splits, COCO_SMALL, overwrite)
-
-
-def choose_unseen(train: Iterable[int], val: Iterable[int], share: float = 0.2, seed: int = 0) -> list[int]:
-    """Classes to hold out: ``share`` of those that occur, all of which occur in validation.
-
-    Classes that occur in validation alone cannot be learned from the training photos and come first; the others are
-    drawn from those that occur in both.
-
-    Args:
-        train, val: classes that occur in the labels.
-    """
-    in_train, in_val = set(train), set(val)
-    only_val, both = sorted(in_val - in_train), sorted(in_val & in_train)
-    count = round(share * len(in_train | in_val))
-    drawn = random.Random(seed).sample(both, max(0, count - len(only_val)))
-    return sorted([*only_val, *drawn])
-
-
-def unseen_document(root: Path, share: float = 0.2, seed: int = 0) -> dict[str, Any]:
-    """What ``assets/coco_small_unseen.json`` holds, derived from the labels of the COCO photos.
-
-    Raises:
-        UserError: when a label is damaged.
-    """
-    vocabulary = label_set("coco_panoptic").vocabulary
-    assert vocabulary.ids is not None
-    name_of = dict(zip(map(int, vocabulary.ids), vocabulary.names, strict=True))
-    occurring = {split: _values(png_files(root / place).values()) for split, place in _COCO_SMALL_FOLDERS.items()}
-    return {
-        "rule": "of the classes in the labels of coco128 and coco128_val: those in validation alone, the others drawn "
-        "from the classes in both",
-        "seed": seed,
-        "share": share,
-        "occurring": len(occurring["train"] | occurring["val"]),
-        "unseen": [name_of[value] for value in choose_unseen(occurring["train"], occurring["val"], share, seed)],
-    }
-
-
-def _values(paths: Iterable[Path]) -> set[int]:
-    return {int(value) for path in paths for value in np.unique(read_label_map(path))} - {0}
 
 
 def _existing(source: Path, splits: tuple[str, str], group: str) -> dict[str, dict[str, Path]]:
