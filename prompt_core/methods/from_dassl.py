@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from prompt_core.clip import Clip
 
-METHODS: dict[str, type[Method]] = {"cocoop": CoCoOp, "maple": MaPLe, "vpt": VPT, "ivlp": IVLP}
+_MORE_THAN_PROMPTS: dict[str, type[Method]] = {"cocoop": CoCoOp, "maple": MaPLe, "vpt": VPT, "ivlp": IVLP}
 # Files in half precision, or averages of many epochs in it (PromptSRC), come this close to CLIP's own numbers.
 TOLERANCE = 0.02
 
@@ -59,7 +59,7 @@ def method_of(found: Learned, path: Path, clip: Clip, cfg: CfgNode) -> Method:
     if found.method == "coop":
         prompt = SoftPrompt.from_checkpoint(found, path, cfg.PROMPT.POSITION)
         return SoftPromptMethod.around(PromptedTextEncoder(clip), prompt).to(clip.device).eval()
-    kind = METHODS[found.method]
+    kind = _MORE_THAN_PROMPTS[found.method]
     options: dict[str, Any] = dict(found.options)
     if issubclass(kind, DeepTextMethod):
         words = cfg.METHOD[kind.section].WORDS

@@ -32,7 +32,26 @@ _OWN_PHOTOS = ("folder", "csv", "webdataset")  # kinds of sources that are not a
 _WITHIN = ("train", "val", "test", "validation", "images", "data")
 
 
-class TemplateMethod(Method):
+class FixedTextMethod(Method):
+    """A method whose class features are those of hand-written templates, ``texts``."""
+
+    texts: TemplateFeatures
+
+    def prepare(self, vocabulary: Vocabulary | Sequence[str]) -> None:
+        self.texts(self.encoder, vocabulary)
+
+    def class_features(
+        self,
+        vocabulary: Vocabulary | Sequence[str],
+        rows: Tensor | None = None,
+        image_features: Tensor | None = None,
+        chunk_size: int | None = None,
+        reference: bool = False,
+    ) -> Tensor:
+        return self.texts(self.encoder, vocabulary, rows)
+
+
+class TemplateMethod(FixedTextMethod):
     """Class features of templates: mean of unit-norm features, normalised again. Nothing is learned.
 
     Raises:
@@ -96,42 +115,29 @@ class TemplateMethod(Method):
         other.__dict__["encoder"] = self.encoder
         return other
 
-    def prepare(self, vocabulary: Vocabulary | Sequence[str]) -> None:
-        self.texts(self.encoder, vocabulary)
-
-    def class_features(
-        self,
-        vocabulary: Vocabulary | Sequence[str],
-        rows: Tensor | None = None,
-        image_features: Tensor | None = None,
-        chunk_size: int | None = None,
-        reference: bool = False,
-    ) -> Tensor:
-        return self.texts(self.encoder, vocabulary, rows)
-
 
 class TemplateFeatures:
     """Features of filled-in templates, encoded once for a list of names and cached."""
 
     def __init__(self, templates: Sequence[str], average: bool = True) -> None:
         self.templates, self.average = list(templates), average
-        self._names: list[str] | None = None
+        self._names: tuple[list[str], bool] | None = None
         self._features = torch.zeros(0)
 
     def __call__(
         self, encoder: PromptedTextEncoder, vocabulary: Vocabulary | Sequence[str], rows: Tensor | None = None
     ) -> Tensor:
         """(n, E) unit-norm; or (T, n, E), one per template, where they are not averaged."""
-        names = class_names(vocabulary)
-        if names != self._names:
+        names, keep = class_names(vocabulary), keeps_underscores(vocabulary)
+        if (names, keep) != self._names:
             with torch.no_grad():
                 if self.average:
-                    self._features = encode_templates(encoder, names, self.templates)
+                    self._features = encode_templates(encoder, names, self.templates, keep)
                 else:
                     self._features = torch.stack(
-                        [encode_templates(encoder, names, [template]) for template in self.templates]
+                        [encode_templates(encoder, names, [template], keep) for template in self.templates]
                     )
-            self._names = names
+            self._names = names, keep
         return self._features if rows is None else self._features.index_select(-2, rows.to(self._features.device))
 
 

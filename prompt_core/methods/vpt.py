@@ -6,7 +6,6 @@ Shallow prompts are only at the first block (``depth`` 1), deep ones are new at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,16 +13,15 @@ from torch import Tensor, nn
 
 from prompt_core.data.catalog.hand_written import PHOTO
 from prompt_core.errors import UserError
-from prompt_core.methods.base import Method, Reads, random_vectors
-from prompt_core.methods.templates import TemplateFeatures
+from prompt_core.methods.base import Reads, random_vectors
+from prompt_core.methods.templates import FixedTextMethod, TemplateFeatures
 from prompt_core.methods.vision import check_depth, vision_prompts, vision_transformer, vision_width
 
 if TYPE_CHECKING:
     from prompt_core.clip import Clip
-    from prompt_core.vocabulary import Vocabulary
 
 
-class VPT(Method):
+class VPT(FixedTextMethod):
     """Vision tokens (J, M, W).
 
     Raises:
@@ -59,16 +57,3 @@ class VPT(Method):
     def image_features(self, inputs: Tensor) -> Tensor:
         with vision_prompts(self.clip, self.tokens):
             return self.clip.image_features(inputs)
-
-    def prepare(self, vocabulary: Vocabulary | Sequence[str]) -> None:
-        self.texts(self.encoder, vocabulary)
-
-    def class_features(
-        self,
-        vocabulary: Vocabulary | Sequence[str],
-        rows: Tensor | None = None,
-        image_features: Tensor | None = None,
-        chunk_size: int | None = None,
-        reference: bool = False,
-    ) -> Tensor:
-        return self.texts(self.encoder, vocabulary, rows)
