@@ -1,4 +1,4 @@
-"""Evaluation of a run: inference on each test set, a folder of files for each, and one ``metrics.json``."""
+"""Evaluation of a run: inference on each test set, a folder of results for each, and one ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ def evaluate_sets(
     classes_of: Callable[[int], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     variant: Mapping[str, str] | None = None,
 ) -> Results:
-    """Inference and numbers of each of ``DATASETS.TEST``; to be called by all processes.
+    """Run inference on each of ``DATASETS.TEST`` and return the numbers; all processes have to call it.
 
     Args:
-        build_evaluator: of a test set's name; it writes ``metrics.json`` into :func:`inference_folder`.
-        build_loader: batches of a test set's name.
-        classes_of: a context in which the model has the classes of test set number …
+        build_evaluator: called with the name of a test set; the evaluator writes ``metrics.json`` into
+            :func:`inference_folder`.
+        build_loader: called with the name of a test set; returns its batches.
+        classes_of: called with the position of a test set; returns a context in which the model has its classes.
         variant: see :func:`inference_folder`.
 
     Returns:
-        the numbers of each data set; empty on all but the main process.
+        the numbers of each data set; empty in all but the main process.
 
     Raises:
-        UserError: what the task's own parts raise; those of evaluators and loaders come before any inference.
+        UserError: whatever the task's own parts raise; evaluators and loaders do so before any inference.
     """
     names = list(cfg.DATASETS.TEST)
     evaluators = [build_evaluator(name) for name in names]
@@ -58,10 +59,11 @@ def evaluate_sets(
 def score_sets(
     cfg: CfgNode, score: Callable[[str, Path], Mapping[str, dict[str, float]]], variant: Mapping[str, str] | None = None
 ) -> Results:
-    """Numbers of the predictions that an earlier evaluation left in ``OUTPUT_DIR``, without inference.
+    """Score the predictions that an earlier evaluation left in ``OUTPUT_DIR``, without inference.
 
     Args:
-        score: numbers of a test set's name and :func:`inference_folder`, whose ``metrics.json`` it writes.
+        score: called with the name and :func:`inference_folder` of a test set; returns its numbers and writes its
+            ``metrics.json``.
     """
     results = {name: dict(score(name, inference_folder(cfg, name, variant))) for name in cfg.DATASETS.TEST}
     gather_metrics(cfg, variant)
@@ -69,20 +71,21 @@ def score_sets(
 
 
 def inference_folder(cfg: CfgNode, dataset: str, variant: Mapping[str, str] | None = None) -> Path:
-    """Where the predictions and numbers of a test set lie: ``OUTPUT_DIR/inference_NAME``.
+    """Where the predictions and numbers of a test set go: ``OUTPUT_DIR/inference_NAME``.
 
     Args:
-        variant: what is unusual about an evaluation, such as ``{"oracle": "boxes"}``. It has files of its own
-            (``inference_NAME_oracle_boxes``, ``metrics_oracle_boxes.json``) and stands in the protocols.
+        variant: what is unusual about an evaluation, such as ``{"oracle": "boxes"}``. It gets files of its own
+            (``inference_NAME_oracle_boxes``, ``metrics_oracle_boxes.json``) and is part of the protocols.
     """
     return Path(cfg.OUTPUT_DIR) / f"inference_{dataset}{_ending(variant)}"
 
 
 def flat_metrics(results: Results, kinds: Mapping[str, str] | None = None) -> dict[str, float]:
-    """``{"lvis_v1_val/box_AP": …}`` of the numbers of data sets, without undefined ones.
+    """Numbers of data sets as ``{"lvis_v1_val/box_AP": …}``, without undefined ones.
 
     Args:
-        kinds: names of what evaluators call their results, such as ``box`` for ``bbox``; others stand without one.
+        kinds: what to call the evaluators' kinds of results, such as ``box`` for ``bbox``; other kinds are left out of
+            the name.
     """
     kinds = kinds or {}
     return {
@@ -95,12 +98,12 @@ def flat_metrics(results: Results, kinds: Mapping[str, str] | None = None) -> di
 
 
 def run_entry(cfg: CfgNode) -> dict[str, Any]:
-    """The ``_run`` entry of the numbers of a configuration's model."""
+    """The ``_run`` entry of ``metrics.json``: configuration, seed, device and weights."""
     return run_description(cfg.dump(), int(cfg.SEED), str(cfg.MODEL.DEVICE), weights=cfg.MODEL.WEIGHTS)
 
 
 def gather_metrics(cfg: CfgNode, variant: Mapping[str, str] | None = None) -> None:
-    """Put the numbers of all test sets into ``OUTPUT_DIR/metrics.json``."""
+    """Gather the numbers of all test sets in ``OUTPUT_DIR/metrics.json``."""
     numbers: dict[str, Any] = {}
     protocols: dict[str, Any] = {}
     for name in cfg.DATASETS.TEST:

@@ -1,4 +1,4 @@
-"""The backbone in half precision on a GPU, as published runs set ``FP16``."""
+"""The backbone in half precision on a GPU, for published runs, which set ``FP16``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def backbone_features(backbone: Any, images: Tensor, half_precision: bool) -> di
     """Features of normalised images (B, 3, H, W), in float32.
 
     Args:
-        half_precision: run the backbone in half precision on a GPU; the CPU stays in float32.
+        half_precision: run the backbone in half precision on a GPU; on a CPU it stays in float32.
     """
     half = half_precision and images.is_cuda
     with torch.autocast(images.device.type, dtype=torch.float16, enabled=half):

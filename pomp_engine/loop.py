@@ -1,4 +1,4 @@
-"""The training loop of any task: read from top to bottom, it is what a run does."""
+"""The training loop of every task; reading it top to bottom shows what a run does."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 
-from pomp_engine.run_folder import LOG, begin_folder, cut_log
+from pomp_engine.run_folder import FINAL, LOG, ROLLING, begin_folder, cut_log
 from pomp_engine.solver import build_scheduler, warm_up_warning
 from pomp_engine.task import Task
 from prompt_core.command_line import asked_to_stop
 from prompt_core.errors import UserError
 from prompt_core.files import write_json
 
-LOG_PERIOD = 20  # iterations; Detectron2's habit, and the window of its smoothed numbers
-FINAL, ROLLING = "model_final", "model_last"
+LOG_PERIOD = 20  # iterations; Detectron2's own, and the window over which it smooths numbers
 
 _logger = logging.getLogger(__name__)
 
@@ -40,28 +39,28 @@ def train(
     """Train ``model`` for ``SOLVER.MAX_ITER`` iterations and write ``model_final.pth`` into ``OUTPUT_DIR``.
 
     Starts from ``MODEL.WEIGHTS``. ``SOLVER.CHECKPOINT_PERIOD`` is the interval of numbered checkpoints in iterations,
-    ``SOLVER.RESUME_PERIOD`` that of ``model_last.pth``, which a killed run resumes from. Batches, augmentation and all
-    that is drawn inside the model depend only on seed, rank and iteration, so that a resumed run continues exactly as
-    the interrupted one would have.
+    ``SOLVER.RESUME_PERIOD`` that of ``model_last.pth``, which a killed run resumes from. Batches, augmentation and
+    everything drawn inside the model depend only on seed, rank and iteration, so a resumed run continues exactly as the
+    interrupted one would have.
 
     Args:
-        task: its loader, optimiser and checkpoints.
+        task: gives the loader, the optimiser and the checkpointer.
         cfg: with the keys of :func:`pomp_engine.config.add_engine_config`.
-        model: maps a batch to a dictionary of losses, which are summed.
-        resume: continue from the last checkpoint in ``OUTPUT_DIR``, where there is one.
-        evaluate: called by every process each ``TEST.EVAL_PERIOD`` iterations, where that is above 0; the numbers that
-            the main process gets go into the log. It does not affect the training.
+        model: maps a batch to a dictionary of losses, which are added up.
+        resume: continue from the last checkpoint in ``OUTPUT_DIR``, if there is one.
+        evaluate: called in every process, every ``TEST.EVAL_PERIOD`` iterations if that is above 0; the main process's
+            numbers go into the log. It does not affect training.
 
     Raises:
-        UserError: a folder that holds another run; a loss that is not finite; what the task's own parts raise.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, with ``model_last.pth`` written.
+        UserError: a folder that holds another run, a loss that is not finite, or whatever the task's own parts raise.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once ``model_last.pth`` is written.
     """
     changed: list[str] = []
     if comm.is_main_process():
         changed = begin_folder(cfg, resume)
     comm.synchronize()
     for line in changed:
-        _logger.warning("resumed with another setting than the run began with: %s", line)
+        _logger.warning("this setting was different when the run began: %s", line)
     optimizer = task.build_optimizer(cfg, model)
     scheduler = build_scheduler(cfg, optimizer)
     scaler = torch.amp.GradScaler("cuda", enabled=cfg.FP16 and str(cfg.MODEL.DEVICE).startswith("cuda"))
@@ -74,7 +73,7 @@ def train(
     if task.prepare is not None:
         task.prepare(cfg, model)
     if start >= cfg.SOLVER.MAX_ITER:
-        _logger.info("the run is finished: %d of %d iterations", start, cfg.SOLVER.MAX_ITER)
+        _logger.info("the run is already finished: %d of %d iterations", start, cfg.SOLVER.MAX_ITER)
         return
     if warning := warm_up_warning(cfg):
         _logger.warning(warning)
@@ -107,7 +106,7 @@ def train(
                 _record(storage, losses, optimizer, waited, began)
                 scheduler.step()
                 done = iteration + 1
-                # The end has an evaluation of its own.
+                # The end of the run is evaluated separately.
                 if evaluate is not None and done < cfg.SOLVER.MAX_ITER and _is_due(done, cfg.TEST.EVAL_PERIOD):
                     storage.put_scalars(**evaluate(), smoothing_hint=False)
                     model.train()
@@ -137,13 +136,13 @@ def _is_due(done: int, period: int) -> bool:
 
 
 def seed_iteration(seed: int, iteration: int) -> None:
-    """Seed torch from (seed, rank, iteration): sampled regions and classes need no saved generator."""
+    """Seed torch from (seed, rank, iteration), so that no generator has to be saved for sampled regions and classes."""
     words = np.random.SeedSequence([int(seed), comm.get_rank(), int(iteration)]).generate_state(2)
     torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
 
 def _with_seed(cfg: CfgNode, saved: int | None) -> CfgNode:
-    """``SEED`` below 0 is drawn once, the same for all processes, and kept in the checkpoints."""
+    """A ``SEED`` below 0 is drawn once, shared by all processes and kept in the checkpoints."""
     if cfg.SEED >= 0:
         return cfg
     cfg = cfg.clone()
@@ -157,7 +156,7 @@ def _record(
 ) -> None:
     done = storage.iter + 1
     values = {"time": time.perf_counter() - began, "data_time": waited}
-    # Other processes' losses cost a message; the log shows every twentieth anyway.
+    # Losses of other processes cost communication, and the log shows only every twentieth iteration anyway.
     if done % LOG_PERIOD == 0 or comm.get_world_size() == 1:
         reduced = comm.reduce_dict({name: loss.detach() for name, loss in losses.items()})
         if comm.is_main_process():
@@ -178,7 +177,7 @@ def _writers(cfg: CfgNode) -> list[EventWriter]:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any process; to be called by all."""
+    """Whether the flag is set in any process; every process has to call it."""
     if comm.get_world_size() == 1:
         return flag
     shared = torch.tensor([float(flag)], device=device)
@@ -189,22 +188,22 @@ def any_process(flag: bool, device: torch.device) -> bool:
 def stop_if_not_finite(
     losses: Mapping[str, Tensor], batch: Sequence[Mapping[str, Any]], iteration: int, folder: str | Path
 ) -> None:
-    """Stop every process when a loss of any of them is NaN or infinite; to be called by all, before the update.
+    """Stop all processes when a loss in any of them is NaN or infinite; each calls it before the update.
 
     Raises:
-        UserError: naming the losses and the file ``not_finite_rank{r}.json`` in ``folder`` with the photos of the
-            batch. Checkpoints of earlier steps stay as they are.
+        UserError: naming the losses, and the file ``not_finite_rank{r}.json`` in ``folder`` that lists the batch's
+            photos. Earlier checkpoints stay as they are.
     """
     total = torch.stack([loss.detach().float() for loss in losses.values()]).sum()
     finite = bool(torch.isfinite(total))
     if not any_process(not finite, total.device):
         return
     if finite:
-        raise UserError(f"a loss of another process is not finite at iteration {iteration}; see its message")
+        raise UserError(f"a loss in another process is not finite at iteration {iteration}; see that process's message")
     values = {name: float(loss.detach()) for name, loss in losses.items()}
     path = Path(folder) / f"not_finite_rank{comm.get_rank()}.json"
     photos = [{key: example.get(key) for key in ("file_name", "image_id", "ann_type")} for example in batch]
-    # JSON has no word for NaN.
+    # JSON has no NaN.
     shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
     write_json(path, {"iteration": iteration, "losses": shown, "images": photos})
     broken = ", ".join(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))

@@ -1,4 +1,4 @@
-"""One process, or one for each GPU, or several on the CPU; torchrun's processes are joined."""
+"""One process, one per GPU, or several on the CPU; processes started by torchrun join its group."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def run_processes(main: Callable[..., int], gpus: int | None, processes: int, ar
     Under torchrun the process joins the group that torchrun describes, and both numbers are ignored.
 
     Args:
-        gpus: number of GPUs; None for one if there is one. 0 runs on the CPU.
-        processes: processes on the CPU, which speak gloo.
+        gpus: number of GPUs; None uses one if there is one, 0 runs on the CPU.
+        processes: number of processes on the CPU, which communicate by gloo.
 
     Raises:
-        UserError: more GPUs than there are, several processes without ``gpus=0``; and what ``main`` raises.
+        UserError: more GPUs than there are, several processes without ``gpus=0``, or whatever ``main`` raises.
     """
     if (gpus is not None and gpus < 0) or processes < 1:
         raise UserError(f"--num-gpus {gpus}, --num-processes {processes}: expected 0 or more, and 1 or more")
@@ -35,14 +35,14 @@ def run_processes(main: Callable[..., int], gpus: int | None, processes: int, ar
         return _join_torchrun(main, arguments)
     usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus is not None and gpus > usable:
-        raise UserError(f"--num-gpus is {gpus}, {usable} are usable here; --num-gpus 0 runs on the CPU")
+        raise UserError(f"--num-gpus is {gpus}, but {usable} are usable here; --num-gpus 0 runs on the CPU")
     count = gpus or 1
     if processes > 1:
         if gpus or (gpus is None and usable):
             raise UserError("--num-processes is for the CPU; add --num-gpus 0, or use --num-gpus N alone")
         count = processes
     if gpus == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by the processes that are started, which then speak gloo
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the processes started below inherit it, and use gloo
     if count == 1:
         return main(*arguments)
     return _start(main, count, arguments)
@@ -63,7 +63,7 @@ def _start(main: Callable[..., int], count: int, arguments: tuple[Any, ...]) -> 
 
 
 def _worker(main: Callable[..., int], folder: str, arguments: tuple[Any, ...]) -> None:
-    """The work of a started process; the others are stopped when one exits with a nonzero code."""
+    """What a started process does; when one exits with a nonzero code, the others are stopped."""
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.get_local_size()))
     try:
@@ -89,14 +89,14 @@ def _join_torchrun(main: Callable[..., int], arguments: tuple[Any, ...]) -> int:
 
 
 def _leave_together(code: int) -> None:
-    """End a process of a group when all others have come here too."""
+    """End a process of a group once all the others have got here too."""
     comm.synchronize()
     torch.distributed.destroy_process_group()
     _leave(code)
 
 
 def _leave(code: int) -> None:
-    """End the process without the interpreter's last steps: gloo's threads abort one of ten processes in these."""
+    """End the process without the interpreter's shutdown, in which gloo's threads abort about one process in ten."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

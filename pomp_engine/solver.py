@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules by ``SOLVER``, as published files of detectors and segmenters set them."""
+"""Optimisers and learning-rate schedules from ``SOLVER``, with the meaning that its keys have in published files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
     The published one is SGD or AdamW with weight decay on every parameter. Parameters whose name contains
     ``backbone`` learn at ``BACKBONE_MULTIPLIER`` times the rate, those that contain one of
-    ``CUSTOM_MULTIPLIER_NAME`` at ``CUSTOM_MULTIPLIER`` times. Gradients are clipped by value or norm of each parameter
-    (``CLIP_GRADIENTS.CLIP_TYPE`` ``value``, ``norm``) or by the norm of all (``full_model``).
+    ``CUSTOM_MULTIPLIER_NAME`` at ``CUSTOM_MULTIPLIER`` times. Gradients are clipped per parameter, by value or by norm
+    (``CLIP_GRADIENTS.CLIP_TYPE`` ``value``, ``norm``), or by their joint norm (``full_model``).
 
     Raises:
         UserError: for an unknown optimiser or kind of clipping.
@@ -42,11 +42,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def build_segmentation_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW as MaskFormer trains (arXiv 2107.06278), by ``SOLVER.OPTIMIZER``.
+    """MaskFormer's SGD or AdamW (arXiv 2107.06278), whichever ``SOLVER.OPTIMIZER`` names.
 
     Parameters whose name contains ``backbone`` learn at ``BACKBONE_MULTIPLIER`` times the rate. The weight decay is
     ``WEIGHT_DECAY_NORM`` in normalisation layers, unless that is None, and ``WEIGHT_DECAY_EMBED`` (0 where the
-    configuration has no such key) in ``nn.Embedding``; ``WEIGHT_DECAY`` elsewhere. Clipping is that of
+    configuration has no such key) in ``nn.Embedding``; ``WEIGHT_DECAY`` elsewhere. Gradients are clipped as in
     :func:`build_optimizer`.
 
     Raises:
@@ -60,7 +60,7 @@ def build_segmentation_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.
 
 
 def _with_clipping(cfg: CfgNode, build: Callable[[CfgNode], torch.optim.Optimizer]) -> torch.optim.Optimizer:
-    """The optimiser of ``build`` with clipping by the norm of all gradients, which Detectron2 lacks."""
+    """The optimiser of ``build``, with clipping by the joint norm of all gradients, which Detectron2 lacks."""
     kind = cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE
     if kind not in ("value", "norm", "full_model"):
         raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {kind!r}; expected value, norm or full_model")
@@ -129,10 +129,10 @@ def _clip_before_step(optimizer: torch.optim.Optimizer, norm: float) -> None:
 
 
 def build_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-    """Detectron2's schedule of ``SOLVER.LR_SCHEDULER_NAME``, to be stepped after each iteration.
+    """Detectron2's schedule named by ``SOLVER.LR_SCHEDULER_NAME``; step it after each iteration.
 
     ``WarmupPolyLR`` is that of Detectron2's DeepLab, with ``SOLVER.POLY_LR_POWER`` and
-    ``SOLVER.POLY_LR_CONSTANT_ENDING``, which are 0.9 and 0 where the configuration has no such keys.
+    ``SOLVER.POLY_LR_CONSTANT_ENDING``, which default to 0.9 and 0 where the configuration has no such keys.
 
     Raises:
         UserError: for an unknown name.
@@ -156,7 +156,7 @@ def build_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
 def warm_up_warning(cfg: CfgNode) -> str:
     """One line about a run whose warm-up takes all of ``SOLVER.MAX_ITER``, empty for any other.
 
-    Detectron2 lets such a run end at the rate that the schedule gives its last iteration: for a cosine at 0.
+    In such a run Detectron2 moves from the warm-up's first rate to the schedule's last, which for a cosine is 0.
     """
     node = cfg.SOLVER
     if node.WARMUP_FACTOR >= 1:

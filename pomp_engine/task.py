@@ -13,29 +13,29 @@ from torch import nn
 from pomp_engine import solver
 from pomp_engine.checkpoint import ModelCheckpointer
 
-# Numbers of each data set and kind: {"lvis_v1_val": {"bbox": {"AP": …}}}.
+# Numbers by data set and kind: {"lvis_v1_val": {"bbox": {"AP": …}}}.
 Results = dict[str, dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """The parts of a run that differ between tasks; see :mod:`pomp_engine.run` and :mod:`pomp_engine.loop`.
+    """The parts of a run that differ from task to task; see :mod:`pomp_engine.run` and :mod:`pomp_engine.loop`.
 
     Attributes:
-        package: whose log messages go into the run's log.
-        register: makes the data sets of a configuration known.
-        build: a model with random weights.
-        check: called with configuration, model and whether the run trains; raises for any fault.
+        package: whose messages go into the run's log.
+        register: registers the data sets of a configuration.
+        build: builds a model with random weights.
+        check: called with the configuration, the model and whether the run trains; raises UserError for any fault.
         load: called with the model and a file of weights.
         build_loader: called with the configuration, whose ``SEED`` is settled by then, the model with its weights, and
-            the iteration to begin with; gives infinite batches, lists of examples. What has to be right for the first
-            step can be checked here: a run that is finished does not call it.
-        evaluate: scores of each data set of ``DATASETS.TEST``; called by all processes.
-        score: the same from files, without a model; called by the main process.
+            the iteration to start from; returns endless batches, which are lists of examples. It may also check what
+            only the first step needs: a finished run does not call it.
+        evaluate: returns the scores of each data set of ``DATASETS.TEST``; called in all processes.
+        score: returns the same from files, without a model; called in the main process.
         checkpointer: called as ``checkpointer(model, folder, optimizer=…, scheduler=…, scaler=…)``.
         build_optimizer: called with the configuration and the model.
-        prepare: called when the weights are loaded, even where the run turns out to be finished.
-        kinds: names of what evaluators call their results, such as ``box`` for ``bbox``.
+        prepare: called once the weights are loaded, even if the run turns out to be finished.
+        kinds: what to call the evaluators' kinds of results, such as ``box`` for ``bbox``.
     """
 
     package: str
