@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from prompt_core import HardSampler, PromptedTextEncoder, SoftPrompt, UniformSam
 from prompt_core.config import load_config
 from prompt_core.methods.base import Method
 from prompt_core.methods.soft_prompt import SoftPromptMethod
-from prompt_core.training.recipe import learning_settings
+from prompt_core.training.recipe import learning_settings, what_decides
 from prompt_core.training.step import LearningSettings, image_groups, method_step
 
 NAMES = ["cat", "dog", "red fox", "crane", "crane", "oak tree", "old man of the woods", "cap"]
@@ -141,3 +142,18 @@ def test_groups_must_divide_the_batch() -> None:
         learning_settings(load_config(None, ["LOSS.DRAWS", "per_group", "OPTIM.BATCH", "100"]))
     with pytest.raises(UserError, match=r"LOSS.DRAWS is 'per_rank'; expected one of batch, per_group"):
         learning_settings(load_config(None, ["LOSS.DRAWS", "per_rank"]))
+
+
+def test_one_draw_is_all_that_older_states_know() -> None:
+    """Their runs can still be resumed; draws of groups are part of what a state must agree in."""
+    clip = SimpleNamespace(fingerprint="f")
+    method: Any = SimpleNamespace(clip=clip, reads="features", identity=dict)
+    data: Any = SimpleNamespace(vocabulary=Vocabulary(NAMES), batches=range(8), stored_views=2)
+
+    def decides(*overrides: str) -> dict[str, Any]:
+        cfg = load_config(None, overrides)
+        return what_decides(learning_settings(cfg), cfg, method, data)
+
+    one = decides()
+    assert not {"draws", "group"} & one.keys()
+    assert decides("LOSS.DRAWS", "per_group", "LOSS.GROUP", "8") == one | {"draws": "per_group", "group": 8}
