@@ -1,4 +1,4 @@
-"""Loaders: infinite batches that depend only on seed, rank and iteration, and each image once for an evaluation."""
+"""Loaders: endless training batches that depend only on seed, rank and iteration, and one pass for an evaluation."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from prompt_core.data.images import UnreadableImage
 from prompt_core.errors import UserError
 
 Records = list[dict[str, Any]]
-# So many photos in a row that cannot be read are no accident.
+# This many unreadable photos in a row are no accident.
 MOST_UNREADABLE = 10
 
 _logger = logging.getLogger(__name__)
 
 
 class TellingLoader(DataLoader[Any]):
-    """A loader of lists of examples that raises what a reading process raised, as it was.
+    """A loader of lists of examples that raises an error of a reading process unchanged.
 
-    torch wraps such an error in a text with the traceback, or turns it into a RuntimeError, and one line is no longer
-    one line. Here a :class:`prompt_core.errors.UserError` travels as an example and is raised in the main process, when
-    the batch it belongs to has its turn.
+    torch would wrap it in a text with its traceback, or turn it into a RuntimeError, and a message of one line would
+    become many. Here a :class:`prompt_core.errors.UserError` travels as an example, and the main process raises it when
+    its batch is due.
 
     Args:
         dataset: of examples.
@@ -81,8 +81,8 @@ class _Caught(Dataset[Any]):
 class SeededExamples(Dataset[dict[str, Any]]):
     """Records mapped to examples, with augmentations that depend on the seed and the draw number.
 
-    The result does not depend on the number of worker processes. A photo that cannot be read is logged, once for each
-    file and worker, and the next one of its group takes its place.
+    The result does not depend on the number of worker processes. A photo that cannot be read is logged once per file
+    and worker, and the next one of its group takes its place.
 
     Args:
         records: n Detectron2 records.
@@ -131,7 +131,7 @@ class SeededExamples(Dataset[dict[str, Any]]):
 
 @contextlib.contextmanager
 def numpy_seed(entropy: Sequence[int]) -> Iterator[None]:
-    """NumPy's global generator, which Detectron2's augmentations use, seeded for a while and then put back."""
+    """Seed NumPy's global generator, which Detectron2's augmentations draw from, and restore its state afterwards."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(np.random.SeedSequence([int(value) for value in entropy]).generate_state(8))  # noqa: NPY002
     try:
@@ -157,7 +157,7 @@ def seeded_loader(
         records: n records with ``file_name``.
         mapper: record to example; it may raise :class:`prompt_core.data.images.UnreadableImage`, and draws from
             NumPy's global generator, as Detectron2's augmentations do.
-        batch_sizes: images of a batch of this rank, or those for each data set; see :class:`GroupedBatchSampler`.
+        batch_sizes: images in a batch of this rank, or in one of each data set; see :class:`GroupedBatchSampler`.
         seed: of the run, the same on every rank; see :func:`seed_of_run`.
         start: iteration that the run starts or continues with; the batches before it are skipped.
         workers: processes that read photos. The batches do not depend on it.
@@ -190,7 +190,7 @@ def evaluation_loader(
 
 
 def seed_of_run(cfg: CfgNode, start: int = 0) -> int:
-    """``SEED``, or one that all processes share where it is below 0; a run that is resumed is warned of that."""
+    """``SEED``, or if that is below 0 a random one that all processes share, of which a resumed run is warned."""
     if start and cfg.SEED < 0:
         _logger.warning("SEED is %d: the resumed run draws other batches than the interrupted one", cfg.SEED)
     return int(cfg.SEED) if cfg.SEED >= 0 else int(comm.shared_random_seed())
@@ -200,7 +200,7 @@ def images_per_rank(cfg: CfgNode) -> int:
     """``SOLVER.IMS_PER_BATCH`` shared out among the processes.
 
     Raises:
-        UserError: when that is not possible evenly.
+        UserError: when they do not divide evenly.
     """
     images, ranks = int(cfg.SOLVER.IMS_PER_BATCH), comm.get_world_size()
     if images < ranks or images % ranks:

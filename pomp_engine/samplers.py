@@ -1,4 +1,4 @@
-"""Which image is seen when: mixed data sets, grouped batches, and a stream that a resumed run enters where it left.
+"""Which image is seen when: mixed data sets, grouped batches, and streams that a resumed run re-enters in place.
 
 Every stream here is a function of (seed, rank, number of ranks) alone. Batches are put together from image *indices*,
 before any photo is read, so that a run resumed at iteration i skips the first i batches in seconds and continues with
@@ -50,7 +50,7 @@ def sample_weights(
 class MultiDatasetSampler(Sampler[int]):
     """An infinite stream of indices drawn with replacement in proportion to weights, shared out among the ranks.
 
-    Registered under the name that ``DATALOADER.SAMPLER_TRAIN`` of published files gives.
+    Published files name it in ``DATALOADER.SAMPLER_TRAIN``.
 
     Args:
         weights: (n,) of :func:`sample_weights`.
@@ -80,7 +80,7 @@ def batch_groups(
 
     Args:
         dataset_of_image: (n,) number of the data set.
-        landscape: (n,) whether the image is wider than high; upright and square images form the other group.
+        landscape: (n,) whether the image is wider than tall; upright and square images form the other group.
 
     Returns:
         (n,) int64: ``2 * data set + upright``.

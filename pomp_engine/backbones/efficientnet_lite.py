@@ -21,7 +21,7 @@ def add_backbone_config(cfg: CfgNode) -> None:
     cfg.MODEL.EFFICIENTNET = CfgNode()
     cfg.MODEL.EFFICIENTNET.NAME = "tf_efficientnet_lite0"  # an EfficientNet of timm
     cfg.MODEL.EFFICIENTNET.NORM = "FrozenBN"  # FrozenBN or BN
-    cfg.MODEL.EFFICIENTNET.FREEZE_AT = 0  # levels that do not train: 1 the stem, 2 all of stride up to 4, …
+    cfg.MODEL.EFFICIENTNET.FREEZE_AT = 0  # levels that do not train: 1 the stem, 2 all up to stride 4, …
 
 
 class FrozenNormAct(FrozenBatchNorm2d):
@@ -65,8 +65,8 @@ class EfficientNetStages(Backbone):
         """
         Args:
             norm: ``FrozenBN`` or ``BN``.
-            freeze_at: levels that do not train: 1 the stem, 2 all of stride up to 4, …
-            out_levels: levels of the features, of 1 to 5.
+            freeze_at: levels that do not train: 1 the stem, 2 all up to stride 4, …
+            out_levels: levels of the features, from 1 to 5.
 
         Raises:
             UserError: an unknown name or norm.
@@ -136,6 +136,6 @@ def backbone_weights(
 
 @BACKBONE_REGISTRY.register()
 def build_efficientnet_lite_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Only the stages of ``MODEL.EFFICIENTNET``: ``layer2`` to ``layer5`` of strides 4, 8, 16, 32."""
+    """The bare stages of ``MODEL.EFFICIENTNET``: ``layer2`` to ``layer5``, of strides 4, 8, 16, 32."""
     node = cfg.MODEL.EFFICIENTNET
     return EfficientNetStages(node.NAME, node.NORM, node.FREEZE_AT, out_levels=(2, 3, 4, 5))

@@ -74,8 +74,8 @@ def derive_json(
     if target.is_file() and not intact and not overwrite:
         if read_json(target) != json.loads(json.dumps(value)):
             raise UserError(
-                f"{target} is there with other content than {recipe} makes of {', '.join(inputs)}; "
-                "move it away, or give --overwrite"
+                f"{target} exists, but is not what {recipe} makes from {', '.join(inputs)}; move it away, or give "
+                "--overwrite"
             )
         outcome = Outcome.ADOPTED
     else:
@@ -92,7 +92,7 @@ def state_of(output: Path, inputs: Mapping[str, str] | None = None) -> str | Non
     if record.get("output_sha256") != sha256_of_file(output):
         return "changed since it was made; delete it and prepare it again"
     if inputs is not None and record.get("inputs") != dict(inputs):
-        return "made from other inputs than the present ones; prepare it again"
+        return "its inputs have changed since it was made; prepare it again"
     return None
 
 

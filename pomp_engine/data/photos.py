@@ -17,7 +17,7 @@ def read_photo(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8 in RGB, turned as its Exif orientation says.
 
     Raises:
-        UserError: when the file is absent or no photo.
+        UserError: when the file is absent or not a photo.
     """
     try:
         pixels: np.ndarray = detection_utils.read_image(str(path), format="RGB")

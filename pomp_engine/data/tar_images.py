@@ -74,5 +74,5 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
 
 
 def _plain(content: bytes) -> bytes:
-    """A few members of ImageNet-21K's archives are compressed once more."""
+    """A few members of ImageNet-21K's archives are compressed a second time."""
     return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content

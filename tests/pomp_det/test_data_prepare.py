@@ -115,7 +115,7 @@ def test_a_derived_file_of_another_tool_is_adopted_or_left_alone(tmp_path: Path)
     assert derive_json(output, {"in": "x"}, "r, 1", build) is Outcome.ADOPTED
     assert derive_json(output, {"in": "x"}, "r, 1", build) is Outcome.UP_TO_DATE
     output.write_text('{"a": "edited"}')
-    with pytest.raises(UserError, match="is there with other content than r, 1 makes of in"):
+    with pytest.raises(UserError, match="exists, but is not what r, 1 makes from in"):
         derive_json(output, {"in": "x"}, "r, 1", build)
     assert json.loads(output.read_text()) == {"a": "edited"}
     assert state_of(output) == "changed since it was made; delete it and prepare it again"
@@ -346,7 +346,7 @@ def test_the_check_says_present_missing_and_wrong(tmp_path: Path, monkeypatch: p
     save(tmp_path / "coco/annotations/instances_train2017.json", changed)
     derived = next(f for f in check_group("coco", tmp_path) if f.dataset == "coco_zeroshot_train_oriorder")
     assert derived.state == WRONG
-    assert "other inputs" in derived.detail
+    assert "inputs have changed" in derived.detail
 
 
 def test_the_check_names_names_that_were_not_corrected(tmp_path: Path) -> None:

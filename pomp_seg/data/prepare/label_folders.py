@@ -130,7 +130,7 @@ def convert_labels(
             source_record(output).unlink()  # a folder of another tool stays as it was
         first = list(sources)[kinds.index("wrong")]
         raise UserError(
-            f"{kinds.count('wrong')} of {len(sources)} labels in {output} are there with other content than {recipe} "
+            f"{kinds.count('wrong')} of {len(sources)} labels in {output} are not what {recipe} "
             f"makes, the first is {output / first}.png; move them away, or give --overwrite"
         )
     files = {key: [source_hashes[key], results[key][1]] for key in sorted(sources)}
