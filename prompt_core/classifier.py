@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, plain_value, read_json, read_safetensors, write_json
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
+from prompt_core.text.name_lists import keeps_underscores
+from prompt_core.text.tokens import prompt_text
 from prompt_core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -61,6 +64,8 @@ class TextClassifier:
         prompt_or_templates: SoftPrompt | str | Sequence[str],
         synonyms: bool = False,
         encoder: PromptedTextEncoder | None = None,
+        keep_underscores: bool | None = None,
+        average_raw: bool = False,
     ) -> TextClassifier:
         """Encode a vocabulary with a prompt, or in hand-written templates.
 
@@ -70,6 +75,10 @@ class TextClassifier:
         Args:
             prompt_or_templates: a soft prompt, or one or several templates with ``{}`` for the name.
             synonyms: also encode the synonyms of each class.
+            keep_underscores: those of names do not become spaces; None for what the vocabulary says. Detic's matrices
+                are "a {}" with underscores kept (``tools/dump_clip_features.py``, without ``--fix_space``).
+            average_raw: features of a class's names are averaged before normalisation, as with Detic's
+                ``--avg_synonyms``: longer features count for more.
 
         Raises:
             UserError: a template without ``{}``, a name too long, a prompt of another width.
@@ -78,30 +87,29 @@ class TextClassifier:
         names = class_names(vocabulary)
         if synonyms and isinstance(prompt_or_templates, SoftPrompt) and prompt_or_templates.class_specific:
             raise UserError("a class-specific prompt has one context per class name; build it without synonyms")
+        extra = getattr(vocabulary, "synonyms", None) if synonyms else None
         groups = [[name] for name in names]
-        extra = getattr(vocabulary, "synonyms", None)
-        if synonyms and extra is not None:
+        if extra is not None:
             groups = [list(dict.fromkeys([name, *more])) for name, more in zip(names, extra, strict=True)]
-        flat = [name for group in groups for name in group]
+        keep = keeps_underscores(vocabulary) if keep_underscores is None else keep_underscores
         metadata: dict[str, Any] = {
             "clip": clip.name,
             "pretrained": Path(clip.pretrained).name if clip.pretrained else None,
             "clip_sha256": clip.fingerprint,
             "vocabulary_sha256": (vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(names)).sha256,
-            "synonyms": bool(synonyms and extra is not None),
+            "synonyms": extra is not None,
+            "average_raw": extra is not None and average_raw,
+            "keep_underscores": keep,
         }
+        subject: SoftPrompt | list[str]
+        if isinstance(prompt_or_templates, SoftPrompt):
+            subject = prompt_or_templates
+            metadata["prompt_sha256"] = prompt_sha256(subject)
+        else:
+            subject = [prompt_or_templates] if isinstance(prompt_or_templates, str) else list(prompt_or_templates)
+            metadata["templates"] = check_templates(subject)
         with torch.no_grad():
-            if isinstance(prompt_or_templates, SoftPrompt):
-                features = encoder(prompt_or_templates, flat)
-                metadata["prompt_sha256"] = prompt_sha256(prompt_or_templates)
-            else:
-                templates = [prompt_or_templates] if isinstance(prompt_or_templates, str) else list(prompt_or_templates)
-                features = encode_templates(encoder, flat, templates)
-                metadata["templates"] = templates
-        if len(flat) != len(names):
-            owner = torch.tensor([row for row, group in enumerate(groups) for _ in group], device=features.device)
-            summed = features.new_zeros(len(names), features.shape[1]).index_add_(0, owner, features)
-            features = F.normalize(summed, dim=1)
+            features = _encode_groups(encoder, groups, subject, keep, metadata["average_raw"])
         return cls(features, names, metadata)
 
     def save(self, path: str | Path) -> None:
@@ -158,18 +166,53 @@ def prompt_sha256(prompt: SoftPrompt) -> str:
     return digest.hexdigest()
 
 
-def encode_templates(encoder: PromptedTextEncoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Mean over templates of normalised features, normalised again: (N, E)."""
+def check_templates(templates: Sequence[str]) -> list[str]:
+    """Hand-written templates as a list. Raises UserError for none, or one without ``{}``."""
     if not templates:
         raise UserError("no template was given; give at least one with {} for the class name")
-    total: Tensor | None = None
     for template in templates:
         if "{}" not in template:
             raise UserError(f"template {template!r} has no {{}} for the class name")
-        features = encoder.encode_texts([template.replace("{}", name.replace("_", " ")) for name in names])
-        total = features if total is None else total + features
-    assert total is not None
-    return F.normalize(total, dim=1)
+    return list(templates)
+
+
+def encode_templates(
+    encoder: PromptedTextEncoder, names: Sequence[str], templates: Sequence[str], keep_underscores: bool = False
+) -> Tensor:
+    """Mean over templates of normalised features, normalised again: (N, E)."""
+    parts = (_fill(encoder, names, template, keep_underscores) for template in check_templates(templates))
+    return F.normalize(reduce(torch.add, parts), dim=1)
+
+
+def _fill(encoder: PromptedTextEncoder, names: Sequence[str], template: str, keep_underscores: bool) -> Tensor:
+    return encoder.encode_texts([template.replace("{}", prompt_text(name, keep_underscores)) for name in names])
+
+
+def _encode_groups(
+    encoder: PromptedTextEncoder,
+    groups: Sequence[Sequence[str]],
+    subject: SoftPrompt | list[str],
+    keep_underscores: bool,
+    average_raw: bool,
+) -> Tensor:
+    """Class features (C, E) of any norm: the mean over the names of each class."""
+    names = [name for group in groups for name in group]
+    owner = torch.tensor([row for row, group in enumerate(groups) for _ in group], device=encoder.clip.device)
+
+    def sums(features: Tensor) -> Tensor:
+        return features.new_zeros(len(groups), features.shape[1]).index_add_(0, owner, features)  # (N, E) to (C, E)
+
+    if average_raw:
+        encoder = PromptedTextEncoder(encoder.clip, normalise=False)
+    if isinstance(subject, SoftPrompt):
+        context = (subject.context, names, subject.position, subject.deep_context)
+        features = encoder.encode_context(*context, keep_underscores=keep_underscores)
+    elif average_raw:  # over names first, so that each template has the same weight
+        parts = (_fill(encoder, names, template, keep_underscores) for template in subject)
+        return reduce(torch.add, (F.normalize(sums(part), dim=1) for part in parts))
+    else:
+        features = encode_templates(encoder, names, subject, keep_underscores)
+    return features if len(names) == len(groups) else sums(features)
 
 
 def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:

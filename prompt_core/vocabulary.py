@@ -27,12 +27,13 @@ class Vocabulary:
     """Class names with optional data on each class.
 
     Attributes:
-        names: N class names, as published; underscores become spaces when prompted.
+        names: N class names, as published; underscores become spaces when prompted, unless ``keep_underscores``.
         ids: N category ids, or None.
         synsets: N WordNet synsets (``n02084071`` or ``dog.n.01``), or None.
         synonyms: N lists of other names, or None.
         frequency: N of ``r``, ``c``, ``f`` (LVIS), or None.
         source: where the list comes from.
+        keep_underscores: prompt the names with their underscores, as Detic's matrices have it.
     """
 
     names: Sequence[str]
@@ -41,6 +42,7 @@ class Vocabulary:
     synonyms: Sequence[Sequence[str]] | None = None
     frequency: Sequence[str] | None = None
     source: str = field(default="", compare=False)
+    keep_underscores: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.names, str):
@@ -94,14 +96,16 @@ class Vocabulary:
             pick(self.synonyms),
             pick(self.frequency),
             self.source,
+            self.keep_underscores,
         )
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of names, ids and synonyms, which determine the class features and their order."""
+        """Hash of names, ids, synonyms and kept underscores, which determine the class features and their order."""
         ids = None if self.ids is None else list(self.ids)
         synonyms = None if self.synonyms is None else [list(names) for names in self.synonyms]
-        return sha256_of_json({"names": list(self.names), "ids": ids, "synonyms": synonyms})
+        kept = {"keep_underscores": True} if self.keep_underscores else {}
+        return sha256_of_json({"names": list(self.names), "ids": ids, "synonyms": synonyms, **kept})
 
     @cached_property
     def name_groups(self) -> np.ndarray:
@@ -153,12 +157,14 @@ class Vocabulary:
             [*self.names, *(classes.names[label] for label in missing)],
             ids=None if self.ids is None else [*self.ids, *(ids[label] for label in missing)],
             source=f"{self.source}, with {len(missing)} classes of {classes.source}",
+            keep_underscores=self.keep_underscores,
         ), rows
 
     def save(self, path: str | Path) -> None:
         """Write as JSON; :meth:`load` reads it back."""
         keys = ("source", "names", "ids", "synsets", "synonyms", "frequency")
-        write_json(path, {key: getattr(self, key) for key in keys if getattr(self, key) is not None})
+        kept = {"keep_underscores": True} if self.keep_underscores else {}
+        write_json(path, {key: getattr(self, key) for key in keys if getattr(self, key) is not None} | kept)
 
     @classmethod
     def load(cls, name: str | Path) -> Vocabulary:
@@ -284,7 +290,8 @@ def _from_json(path: Path) -> Vocabulary:
         return Vocabulary(value, source=path.name)
     if isinstance(value, dict) and isinstance(value.get("names"), list):
         details = {key: value.get(key) for key in ("ids", "synsets", "synonyms", "frequency")}
-        return Vocabulary(value["names"], **details, source=value.get("source", path.name))
+        kept = value.get("keep_underscores") is True
+        return Vocabulary(value["names"], **details, source=value.get("source", path.name), keep_underscores=kept)
     raise UserError(f"{path}: expected a list of names, an object with 'names', or COCO/LVIS 'categories'")
 
 

@@ -26,13 +26,28 @@ def main() -> None:
     add_subject_arguments(parser)
     parser.add_argument("--vocabulary", required=True, help="a published vocabulary, or a .txt, .csv or .json file")
     parser.add_argument("--synonyms", action="store_true", help="average over the synonyms of each class")
+    parser.add_argument(
+        "--average-raw", action="store_true", help="average synonyms before features are normalised, as Detic does"
+    )
+    parser.add_argument(
+        "--keep-underscores", action="store_true", help="encode names with their underscores, as Detic does"
+    )
     arguments = parse_with_overrides(parser)
     if not str(arguments.output).endswith((".safetensors", ".npy")):
         raise UserError(f"--output is {arguments.output}; a file ending in .safetensors or .npy is expected")
+    if arguments.average_raw and not arguments.synonyms:
+        raise UserError("--average-raw is about synonyms; give --synonyms, or leave it out")
     check_writable(arguments.output)
     vocabulary = Vocabulary.load(arguments.vocabulary)
     cfg, subject = resolve_subject(arguments)
-    classifier = TextClassifier.build(load_model(cfg), vocabulary, subject, arguments.synonyms)
+    classifier = TextClassifier.build(
+        load_model(cfg),
+        vocabulary,
+        subject,
+        arguments.synonyms,
+        keep_underscores=arguments.keep_underscores or None,
+        average_raw=arguments.average_raw,
+    )
     classifier.metadata["vocabulary"] = vocabulary.source or arguments.vocabulary
     classifier.save(arguments.output)
     size, width = classifier.weight.shape

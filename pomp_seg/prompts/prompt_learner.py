@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prompt_core.classifier import check_templates, encode_templates
 from prompt_core.clip import Clip
 from prompt_core.errors import UserError
 from prompt_core.text.encoder import PromptedTextEncoder
@@ -23,7 +23,13 @@ LAYOUTS = ("separate", "joined")
 
 
 class PromptLearner(nn.Module):
-    """The common interface: names in, unit-norm features out."""
+    """The common interface: names in, unit-norm features out.
+
+    Attributes:
+        read_from: the file that the learned vectors were read from; with one, a checkpoint need not hold them.
+    """
+
+    read_from: str = ""
 
     @property
     def learns(self) -> bool:
@@ -44,19 +50,11 @@ class TemplatePrompt(PromptLearner):
     def __init__(self, templates: Sequence[str]) -> None:
         """Raises UserError for no template, or one without ``{}``."""
         super().__init__()
-        if not templates:
-            raise UserError("no template was given; give at least one with {} for the class name")
-        for template in templates:
-            if "{}" not in template:
-                raise UserError(f"template {template!r} has no {{}} for the class name")
-        self.templates = tuple(templates)
+        self.templates = tuple(check_templates(templates))
 
     def forward(self, names: Sequence[str], encoder: PromptedTextEncoder) -> Tensor:
         """Features (N, E) of N names."""
-        features = [
-            encoder.encode_texts([template.replace("{}", name) for name in names]) for template in self.templates
-        ]
-        return F.normalize(torch.stack(features).mean(dim=0), dim=-1)
+        return encode_templates(encoder, names, self.templates, keep_underscores=True)
 
 
 class ContextPrompt(PromptLearner):

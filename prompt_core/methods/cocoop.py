@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prompt_core.errors import UserError
 from prompt_core.methods.base import Method, seeded, selected_names
 from prompt_core.methods.soft_prompt import shared_prompt, start_prompt
+from prompt_core.text.name_lists import keeps_underscores
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -77,5 +78,9 @@ class CoCoOp(Method):
             raise UserError(f"class features of method {self.name} depend on the image; give image features")
         names = selected_names(vocabulary, rows)
         return self.encoder.encode_conditional(
-            self.contexts(image_features), names, chunk_size=chunk_size, reference=reference
+            self.contexts(image_features),
+            names,
+            chunk_size=chunk_size,
+            reference=reference,
+            keep_underscores=keeps_underscores(vocabulary),
         )

@@ -16,6 +16,7 @@ from prompt_core.errors import UserError
 from prompt_core.methods.base import Method, Reads, random_vectors, selected_names
 from prompt_core.methods.vision import vision_prompts
 from prompt_core.prompt import SoftPrompt
+from prompt_core.text.name_lists import keeps_underscores
 from prompt_core.text.tower import TextTower
 
 if TYPE_CHECKING:
@@ -80,4 +81,5 @@ class DeepTextMethod(Method):
         context = torch.cat([self.text_context, self.fixed])  # (L, D)
         names = selected_names(vocabulary, rows)
         deep = self.deep_text_context if len(self.deep_text_context) else None
-        return self.encoder.encode_context(context, names, "end", deep, chunk_size, reference)
+        keep = keeps_underscores(vocabulary)
+        return self.encoder.encode_context(context, names, "end", deep, chunk_size, reference, keep)

@@ -27,6 +27,7 @@ from prompt_core.methods.soft_prompt import shared_prompt, start_prompt
 from prompt_core.methods.templates import TemplateFeatures
 from prompt_core.methods.vision import VisionNorms
 from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.text.name_lists import keeps_underscores
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -121,7 +122,13 @@ class LASP(Method):
         reference: bool = False,
     ) -> Tensor:
         names = selected_names(vocabulary, rows)
-        texts = self.open_encoder.encode_context(self.text_context, names, chunk_size=chunk_size, reference=reference)
+        texts = self.open_encoder.encode_context(
+            self.text_context,
+            names,
+            chunk_size=chunk_size,
+            reference=reference,
+            keep_underscores=keeps_underscores(vocabulary),
+        )
         return F.normalize(texts + self.shift, dim=-1)
 
     def regulariser(

@@ -17,6 +17,7 @@ from prompt_core.errors import UserError
 from prompt_core.methods.base import Method, selected_names
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.text.name_lists import keeps_underscores
 from prompt_core.text.tower import TextTower
 
 if TYPE_CHECKING:
@@ -116,7 +117,13 @@ class SoftPromptMethod(Method):
                 f"{len(names)} are not the same, or not in the same order"
             )
         return self.encoder.encode_context(
-            context, names, self.prompt.position, self.prompt.deep_context, chunk_size, reference
+            context,
+            names,
+            self.prompt.position,
+            self.prompt.deep_context,
+            chunk_size,
+            reference,
+            keeps_underscores(vocabulary),
         )
 
 

@@ -19,6 +19,7 @@ from prompt_core.data.catalog.hand_written import PHOTO, imagenet_templates, sel
 from prompt_core.errors import UserError, nearest
 from prompt_core.methods.base import LearnedBy, Method
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
+from prompt_core.text.name_lists import keeps_underscores
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

@@ -15,7 +15,7 @@ from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.embedding import embed_rows, embed_tokens
 from prompt_core.text.gradient_cache import KeptStates, chunked_features
-from prompt_core.text.name_lists import class_names, unique_names
+from prompt_core.text.name_lists import class_names, keeps_underscores, unique_names
 from prompt_core.text.plain import encode_plain_texts
 from prompt_core.text.reference import encode_full_context, encode_truncated
 from prompt_core.text.shared_prefix import encode_shared_prefix, pack_suffixes
@@ -103,7 +103,13 @@ class PromptedTextEncoder:
             UserError: a name too long for the context length, a prompt of the wrong width or number of classes.
         """
         return self.encode_context(
-            prompt.context, class_names(vocabulary), prompt.position, prompt.deep_context, chunk_size, reference
+            prompt.context,
+            class_names(vocabulary),
+            prompt.position,
+            prompt.deep_context,
+            chunk_size,
+            reference,
+            keeps_underscores(vocabulary),
         )
 
     def encode_context(
@@ -114,16 +120,18 @@ class PromptedTextEncoder:
         deep_context: Tensor | None = None,
         chunk_size: int | None = None,
         reference: bool = False,
+        keep_underscores: bool = False,
     ) -> Tensor:
         """The same for context vectors that are not a :class:`SoftPrompt`, such as some rows of a class-specific one.
 
         Args:
             context: (L, D), or (N, L, D) with one context per name.
             deep_context: (J, M, D), see :class:`SoftPrompt`.
+            keep_underscores: those of names do not become spaces.
         """
         class_specific = context.dim() == 3
         self._check(context, names if class_specific else None)
-        sequences = self.tokenizer.prompts(names, context.shape[-2], position)
+        sequences = self.tokenizer.prompts(names, context.shape[-2], position, keep_underscores)
         if not names:
             return torch.zeros(0, self.tower.embed_dim, device=self.tower.device)
         if class_specific:
@@ -154,11 +162,13 @@ class PromptedTextEncoder:
         position: str = "end",
         chunk_size: int | None = None,
         reference: bool = False,
+        keep_underscores: bool | None = None,
     ) -> Tensor:
         """Class features with one context per image, as in CoCoOp (arXiv 2203.05557).
 
         Args:
             contexts: (B, L, D).
+            keep_underscores: those of names do not become spaces; None for what the vocabulary says.
 
         Returns:
             (B, N, E) unit-norm features, differentiable in ``contexts``.
@@ -166,7 +176,8 @@ class PromptedTextEncoder:
         names = class_names(vocabulary)
         self._check(contexts, None)
         first, inverse = unique_names(names)
-        sequences = self.tokenizer.prompts(names, contexts.shape[1], position).select(first)
+        keep = keeps_underscores(vocabulary) if keep_underscores is None else keep_underscores
+        sequences = self.tokenizer.prompts(names, contexts.shape[1], position, keep).select(first)
         if reference or self.tower.sharing_obstacle is not None:
             features = torch.stack(
                 [self._encode(sequences, None, context, None, chunk_size, reference) for context in contexts]

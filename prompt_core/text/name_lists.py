@@ -21,6 +21,11 @@ def class_names(vocabulary: Vocabulary | Sequence[str]) -> list[str]:
     return list(names)
 
 
+def keeps_underscores(vocabulary: Vocabulary | Sequence[str]) -> bool:
+    """Whether the names of a vocabulary are prompted with their underscores; those of a plain sequence are not."""
+    return bool(getattr(vocabulary, "keep_underscores", False))
+
+
 def unique_names(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """First occurrences (U,) and, for each name, which of them it is (N,)."""
     seen: dict[str, int] = {}

@@ -50,9 +50,9 @@ class TokenSequences:
         return out
 
 
-def prompt_text(name: str) -> str:
-    """A class name as it is prompted: underscores become spaces."""
-    return name.replace("_", " ")
+def prompt_text(name: str, keep_underscores: bool = False) -> str:
+    """A class name as it is prompted: underscores become spaces, unless they are kept as in Detic's matrices."""
+    return name if keep_underscores else name.replace("_", " ")
 
 
 class PromptTokenizer:
@@ -69,7 +69,9 @@ class PromptTokenizer:
         self._bodies: dict[tuple[str, int], tuple[int, ...]] = {}
         self._name_lengths: dict[str, int] = {}
 
-    def prompts(self, names: Sequence[str], n_ctx: int, position: str = "end") -> TokenSequences:
+    def prompts(
+        self, names: Sequence[str], n_ctx: int, position: str = "end", keep_underscores: bool = False
+    ) -> TokenSequences:
         """Sequences ``[SOT] context name . [EOT]`` (end), or with the name between or before the context.
 
         With position ``middle`` the first ``n_ctx // 2`` vectors precede the name. "The name" is as many tokens as the
@@ -86,10 +88,10 @@ class PromptTokenizer:
             position, (slots[: n_ctx // 2], slots[n_ctx // 2 :])
         )
         sequences = []
-        for name in names:
-            body = self._body(name, n_ctx)
+        for text in (prompt_text(name, keep_underscores) for name in names):
+            body = self._body(text, n_ctx)
             if tail:
-                cut = self._name_length(name)
+                cut = self._name_length(text)
                 body = (*body[:cut], *tail, *body[cut:])
             sequences.append((sot, *head, *body, eot))
         return self._pack(sequences, 1 + len(head), names, f"with {n_ctx} context vectors")
@@ -131,19 +133,19 @@ class PromptTokenizer:
                 prefix += 1
         return self._pack(sequences, prefix, texts, "as a text")
 
-    def _body(self, name: str, n_ctx: int) -> tuple[int, ...]:
-        key = (name, n_ctx)
+    def _body(self, text: str, n_ctx: int) -> tuple[int, ...]:
+        key = (text, n_ctx)
         if key not in self._bodies:
-            joined = self.tokenizer.encode("X " * n_ctx + prompt_text(name) + ".")
+            joined = self.tokenizer.encode("X " * n_ctx + text + ".")
             if joined[:n_ctx] != [self.context_token] * n_ctx:
-                raise UserError(f"class name {name!r} changes how the context before it is tokenised; rename the class")
+                raise UserError(f"class name {text!r} changes how the context before it is tokenised; rename the class")
             self._bodies[key] = tuple(joined[n_ctx:])
         return self._bodies[key]
 
-    def _name_length(self, name: str) -> int:
-        if name not in self._name_lengths:
-            self._name_lengths[name] = len(self.tokenizer.encode(prompt_text(name)))
-        return self._name_lengths[name]
+    def _name_length(self, text: str) -> int:
+        if text not in self._name_lengths:
+            self._name_lengths[text] = len(self.tokenizer.encode(text))
+        return self._name_lengths[text]
 
     def _pack(
         self, sequences: list[tuple[int, ...]], prefix: int, names: Sequence[str], setting: str

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from prompt_core import PromptedTextEncoder, SoftPrompt, TextClassifier, UserError, Vocabulary
+from prompt_core import PromptedTextEncoder, SoftPrompt, TextClassifier, UserError, Vocabulary, load_clip
 from prompt_core.classifier import prompt_sha256
 from prompt_core.clip import Clip
 
@@ -104,6 +104,75 @@ def test_synonyms_are_averaged_then_normalised(tiny_clip: Clip, kind: str) -> No
     without = TextClassifier.build(tiny_clip, vocabulary, how)
     torch.testing.assert_close(without.weight, plain[[0, 3, 4]], atol=1e-5, rtol=0)
     assert without.metadata["synonyms"] is False
+
+
+def test_raw_features_of_synonyms_are_averaged_before_their_norm(tiny_clip: Clip) -> None:
+    vocabulary = Vocabulary(["cat", "dog", "car"], synonyms=[["cat", "kitty", "puss"], [], ["auto", "auto"]])
+    groups = [["cat", "kitty", "puss"], ["dog"], ["car", "auto"]]
+    templates = ["a {}.", "itap of the {}"]
+    expected = torch.zeros(3, 24)
+    for template in templates:
+        for row, group in enumerate(groups):
+            with torch.no_grad():
+                ids = tiny_clip.tokenizer([template.format(name) for name in group])
+                raw = tiny_clip.model.encode_text(ids)  # type: ignore[operator]
+            expected[row] += F.normalize(raw.mean(dim=0), dim=0)
+    classifier = TextClassifier.build(tiny_clip, vocabulary, templates, synonyms=True, average_raw=True)
+    torch.testing.assert_close(classifier.weight, F.normalize(expected, dim=1), atol=1e-5, rtol=0)
+    usual = TextClassifier.build(tiny_clip, vocabulary, templates, synonyms=True)
+    assert float((usual.weight - classifier.weight)[[0, 2]].abs().max()) > 1e-3
+    assert (usual.metadata["average_raw"], classifier.metadata["average_raw"]) == (False, True)
+    soft = prompt()
+    raw = PromptedTextEncoder(tiny_clip, normalise=False)(soft, ["car", "auto"]).detach()
+    by_prompt = TextClassifier.build(tiny_clip, vocabulary, soft, synonyms=True, average_raw=True)
+    torch.testing.assert_close(by_prompt.weight[2], F.normalize(raw.mean(dim=0), dim=0), atol=1e-6, rtol=0)
+    alone = TextClassifier.build(tiny_clip, ["cat", "dog"], templates, synonyms=True, average_raw=True)
+    torch.testing.assert_close(alone.weight, TextClassifier.build(tiny_clip, ["cat", "dog"], templates).weight)
+    assert alone.metadata["average_raw"] is False, "nothing was averaged"
+
+
+def test_underscores_are_kept_where_asked(tiny_clip: Clip) -> None:
+    kept = TextClassifier.build(tiny_clip, NAMES, "a {}", keep_underscores=True)
+    torch.testing.assert_close(kept.weight, encode(tiny_clip, [f"a {name}" for name in NAMES]), atol=1e-5, rtol=0)
+    usual = TextClassifier.build(tiny_clip, NAMES, "a {}")
+    assert torch.equal(kept.weight[0], usual.weight[0])
+    assert float((kept.weight - usual.weight)[1:].norm(dim=1).min()) > 1e-2
+    assert (kept.metadata["keep_underscores"], usual.metadata["keep_underscores"]) == (True, False)
+    vocabulary = Vocabulary(NAMES, keep_underscores=True)
+    assert torch.equal(TextClassifier.build(tiny_clip, vocabulary, "a {}").weight, kept.weight)
+    assert torch.equal(TextClassifier.build(tiny_clip, vocabulary, "a {}", keep_underscores=False).weight, usual.weight)
+    words = SoftPrompt.from_words(tiny_clip, "a photo of a")
+    by_prompt = TextClassifier.build(tiny_clip, vocabulary, words).weight
+    texts = [f"a photo of a {name}." for name in NAMES]
+    torch.testing.assert_close(by_prompt, encode(tiny_clip, texts), atol=1e-5, rtol=0)
+
+
+def test_detics_matrix_is_built_by_its_own_rule(shared: Path) -> None:
+    """``tools/dump_clip_features.py`` of Detic: "a " before the name as published, tokenised by CLIP, one row a class.
+
+    The published rows are ViT-B/32's, whose weights are not at hand: the rule is checked on another tower, and on the
+    published rows that names with an underscore are not encoded with a space.
+    """
+    clip = load_clip("openai", shared / "golden/prompt_text/weights.safetensors")
+    vocabulary = Vocabulary.load("lvis")
+    names = list(vocabulary.names)
+    classifier = TextClassifier.build(clip, vocabulary, "a {}", keep_underscores=True)
+    torch.testing.assert_close(classifier.weight, encode(clip, ["a " + name for name in names]), atol=2e-5, rtol=0)
+    with_spaces = TextClassifier.build(clip, vocabulary, "a {}").weight
+    cosines = (classifier.weight * with_spaces).sum(dim=1)
+    underscored = torch.tensor(["_" in name for name in names])
+    assert int(underscored.sum()) > 300
+    assert float(cosines[~underscored].min()) > 1 - 1e-5
+    assert float(cosines[underscored].max()) < 1 - 1e-5
+    published = {
+        name: TextClassifier.load(shared / f"data/clip_text/{name}_clip_a+cname.npy", Vocabulary.load(vocabulary))
+        for name, vocabulary in (("lvis_v1", "lvis"), ("coco", "coco"))
+    }
+    lvis, coco = published["lvis_v1"], published["coco"]
+    for row, name in enumerate(coco.names):
+        for other in {name, name.replace(" ", "_")} & set(lvis.names):
+            cosine = float(coco.weight[row] @ lvis.weight[lvis.names.index(other)])
+            assert (cosine > 0.9999) == (other == name), name
 
 
 def test_a_vocabulary_and_its_names_give_the_same_weight(tiny_clip: Clip) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pkgutil
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from hypothesis import strategies as st
 
 from prompt_core import PromptedTextEncoder, SoftPrompt, TextClassifier, UserError, Vocabulary
 from prompt_core.clip import Clip
+from prompt_core.methods.base import Method
+from prompt_core.methods.registry import METHODS
+from prompt_core.methods.templates import TemplateMethod
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +308,34 @@ def test_absent_files(tmp_path: Path) -> None:
         Vocabulary.load(tmp_path / "classes.txt")
     with pytest.raises(UserError, match="is neither a file"):
         Vocabulary.load(tmp_path)
+
+
+def test_kept_underscores_travel_with_the_vocabulary(tmp_path: Path) -> None:
+    plain, kept = Vocabulary(["hot_dog", "cat"]), Vocabulary(["hot_dog", "cat"], keep_underscores=True)
+    assert plain != kept
+    assert plain.sha256 != kept.sha256
+    assert kept[:1].keep_underscores
+    assert kept.including(Vocabulary(["fox"]))[0].keep_underscores
+    for vocabulary in (plain, kept):
+        vocabulary.save(tmp_path / "a.json")
+        assert Vocabulary.load(tmp_path / "a.json") == vocabulary
+        assert Vocabulary.load(tmp_path / "a.json").sha256 == vocabulary.sha256
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"linear_probe", "logistic_regression"}))
+def test_methods_keep_underscores_where_the_vocabulary_does(
+    make_clip: Callable[..., Clip], make_method: Callable[..., Method], name: str
+) -> None:
+    learned = name not in ("zero_shot", "ensemble")
+    method = make_method(name, make_clip()) if learned else TemplateMethod(make_clip(), name)
+    names = ["cat", "hot_dog"] if method.bound_names is None else list(method.bound_names)
+    underscored = ["_" in name for name in names]
+    assert any(underscored)
+    images = torch.nn.functional.normalize(torch.randn(1, 24), dim=1)
+    with torch.no_grad():
+        plain, kept = (
+            method.class_features(Vocabulary(names, ids=list(range(len(names))), keep_underscores=keep), None, images)
+            for keep in (False, True)
+        )
+    changed = (plain - kept).norm(dim=-1).reshape(-1, len(names))[0] > 1e-4
+    assert changed.tolist() == underscored

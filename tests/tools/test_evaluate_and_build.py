@@ -117,6 +117,24 @@ def test_build_classifier(call_tool: Call, tiny_model: tuple[Path, Path], prompt
     assert metadata["vocabulary_sha256"] == Vocabulary.load(tmp_path / "words.txt").sha256
 
 
+def test_build_classifier_as_detic_does(call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path) -> None:
+    vocabulary = Vocabulary(["hot_dog", "cat"], synonyms=[["red_hot", "hot_dog"], ["kitty"]])
+    vocabulary.save(tmp_path / "words.json")
+    arguments = ["--vocabulary", "words.json", "--template", "a {}", "--clip", tiny_model[0]]
+    arguments += ["--pretrained", tiny_model[1], "--output", "out.safetensors"]
+    code, _, error = call_tool("build_classifier", *arguments, "--synonyms", "--average-raw", "--keep-underscores")
+    assert code == 0, error
+    built = TextClassifier.load(tmp_path / "out.safetensors")
+    model = load_clip(*map(str, tiny_model))
+    with torch.no_grad():
+        ids = model.tokenizer(["a hot_dog", "a red_hot", "a cat", "a kitty"])
+        raw = model.model.encode_text(ids)  # type: ignore[operator]
+    expected = torch.nn.functional.normalize(raw.view(2, 2, -1).mean(dim=1), dim=1)
+    torch.testing.assert_close(built.weight, expected, atol=1e-5, rtol=0)
+    stated = {key: built.metadata[key] for key in ("synonyms", "average_raw", "keep_underscores")}
+    assert stated == {"synonyms": True, "average_raw": True, "keep_underscores": True}
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [
@@ -130,6 +148,11 @@ def test_build_classifier(call_tool: Call, tiny_model: tuple[Path, Path], prompt
             "cannot write",
         ),
         ("build_classifier", ["--vocabulary", "coco", "--output", "o.npy"], "either --prompt FILE or"),
+        (
+            "build_classifier",
+            ["--vocabulary", "coco", "--template", "{}", "--average-raw", "--output", "o.npy"],
+            "--average-raw is about synonyms",
+        ),
         ("build_classifier", ["--template", "{}", "--output", "o.npy"], "--vocabulary"),
         ("build_classifier", ["--vocabulary", "coco", "--prompt", "none.pth", "--output", "o.npy"], "does not exist"),
         ("build_classifier", ["--vocabulary", "coco", "--prompt", "cut.safetensors", "--output", "o.npy"], "truncated"),
