@@ -64,6 +64,7 @@ setup(
         "rich>=13.7",
         "tensorboard>=2.17",
         "jinja2>=3.1",
+        "msgspec>=0.20,<1",
         "pyyaml>=6",
     ],
     extras_require={

@@ -15,6 +15,8 @@ from prompt_core.visible import shortened
 
 _PYTHON = "tag:yaml.org,2002:python/"
 _EVAL = f"{_PYTHON}object/apply:eval"
+# simpleeval counts the values of one loop; loops in loops would run for hours.
+LOOPS, RANGE = 2, 1000
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
@@ -43,12 +45,15 @@ def evaluate(text: str) -> Any:
     from simpleeval import EvalWithCompoundTypes
 
     evaluator = EvalWithCompoundTypes(names={})
-    evaluator.functions = {"int": int, "range": range}  # the constructor adds its own
+    evaluator.functions = {"int": int, "range": _short_range}  # the constructor adds its own
     for kind in (ast.Attribute, ast.JoinedStr, ast.FormattedValue):
         del evaluator.nodes[kind]
     try:
         # Parsed here, since simpleeval also takes statements.
-        value = evaluator.eval(text, ast.parse(text.strip(), mode="eval").body)
+        tree = ast.parse(text.strip(), mode="eval").body
+        if sum(isinstance(node, ast.comprehension) for node in ast.walk(tree)) > LOOPS:
+            raise ValueError(f"it has more than {LOOPS} loops")
+        value = evaluator.eval(text, tree)
     except Exception as error:  # simpleeval's own, and whatever the operators raise
         reason = " ".join(str(error).split())
         raise UserError(
@@ -59,6 +64,13 @@ def evaluate(text: str) -> Any:
             f"the expression {shortened(text)} gives a {type(value).__name__}; numbers or a list are expected"
         )
     return value
+
+
+def _short_range(*bounds: int) -> range:
+    values = range(*bounds)
+    if len(values) > RANGE:
+        raise ValueError(f"a range of more than {RANGE:,} numbers")
+    return values
 
 
 def _is_plain(value: Any) -> bool:

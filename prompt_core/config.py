@@ -16,6 +16,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from prompt_core.dassl.settings import is_dassl, translate
+from prompt_core.documents.yaml_with_bases import read_with_bases
 from prompt_core.errors import UserError, nearest
 
 # The section of a method of another package: any keys are accepted here, the method itself refuses unknown ones.
@@ -153,7 +154,7 @@ def load_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -
         UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
     """
     cfg = default_config()
-    given = [] if file is None else flatten(read_settings(file, CfgNode.load_yaml_with_base))
+    given = [] if file is None else flatten(read_settings(file, read_with_bases))
     more = [(key, decode(text)) for key, text in override_pairs(overrides)]
     if is_dassl(given):
         given, more = translate([(key, decode(value)) for key, value in given] + more, str(file)), []

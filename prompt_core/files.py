@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompt_core.documents.json_files import read_json as read_json
 from prompt_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,20 +88,6 @@ def plain_value(value: Any) -> Any:
     """For ``json.dumps(default=...)``: numbers of NumPy and torch as plain ones, anything else as text."""
     item = getattr(value, "item", None)
     return item() if callable(item) and getattr(value, "ndim", 0) == 0 else str(value)
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read JSON.
-
-    Raises:
-        UserError: when the file is absent or is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it may be truncated") from error
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:

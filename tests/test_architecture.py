@@ -34,6 +34,7 @@ FRONT = {
     "plugins",
     "prompt",
     "safe_load",
+    "visible",
     "vocabulary",
 }
 # Names of files that stand in several rooms, and mean the same in each.
