@@ -12,11 +12,11 @@ from torch import nn
 
 from pomp_det.build import build_detector
 from pomp_det.checkpoint import load_weights
-from pomp_det.class_matrix import classifier_of_names
+from pomp_det.class_matrix import RANDOM, classifier_of_names
 from pomp_det.classifier import set_classifier
 from pomp_det.data.evaluation_mapper import evaluation_resize
 from pomp_engine.data.photos import read_photo
-from prompt_core.errors import UserError
+from pomp_engine.trained_weights import load_trained
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -35,19 +35,27 @@ class OpenVocabularyPredictor:
         self.model = model.eval()
         self.cfg = cfg
         self._resize = evaluation_resize(cfg)
+        self._words = ("", "")  # vocabulary and prompt that were set
 
     @classmethod
-    def load(cls, cfg: CfgNode) -> OpenVocabularyPredictor:
-        """Build the detector, with the classes that ``cfg`` names, and load ``MODEL.WEIGHTS``.
+    def load(cls, cfg: CfgNode, vocabulary: str = "", prompt: str = "") -> OpenVocabularyPredictor:
+        """Build the detector and load ``MODEL.WEIGHTS``.
+
+        Args:
+            vocabulary: the classes, see :meth:`set_vocabulary`; where left out, those that ``cfg`` names, whose class
+                matrix is needed only then.
+            prompt: what the vocabulary is encoded with.
 
         Raises:
-            UserError: no weights, or anything that :func:`build_detector` and :func:`load_weights` refuse.
+            UserError: no weights, weights that lack some of the detector's, or anything that :func:`build_detector`,
+                :func:`load_weights` and :meth:`set_vocabulary` refuse.
         """
-        if not cfg.MODEL.WEIGHTS:
-            raise UserError("MODEL.WEIGHTS is empty; give the checkpoint of a trained detector")
-        model = build_detector(cfg)
-        load_weights(model, cfg.MODEL.WEIGHTS)
-        return cls(model, cfg)
+        model = build_detector(_without_classes(cfg) if vocabulary else cfg)
+        load_trained(model, cfg, load_weights, "detector")
+        predictor = cls(model, cfg)
+        if vocabulary:
+            predictor.set_vocabulary(vocabulary, prompt)
+        return predictor
 
     @property
     def class_names(self) -> list[str]:
@@ -66,7 +74,9 @@ class OpenVocabularyPredictor:
         Raises:
             UserError: names that cannot be found or encoded.
         """
-        set_classifier(self.model, classifier_of_names(self.cfg, vocabulary, prompt or self.cfg.MODEL.PROMPT))
+        if (vocabulary, prompt) != self._words:
+            set_classifier(self.model, classifier_of_names(self.cfg, vocabulary, prompt or self.cfg.MODEL.PROMPT))
+            self._words = vocabulary, prompt
 
     def __call__(self, photo: str | Path | np.ndarray) -> Instances:
         """Detections in one photo, in its own pixels, best first, on the CPU.
@@ -89,6 +99,15 @@ class OpenVocabularyPredictor:
             (output,) = self.model([{"image": image, "height": height, "width": width}])
         detections: Instances = output["instances"].to("cpu")
         return detections[detections.scores.argsort(descending=True, stable=True)]
+
+
+def _without_classes(cfg: CfgNode) -> CfgNode:
+    """The configuration of the same detector with random classes, as long as it has no others."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.VOCABULARY, cfg.MODEL.PROMPT = "", ""
+    cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH = RANDOM
+    return cfg
 
 
 def coco_results(photos: list[tuple[str, tuple[int, int], Instances]], class_names: list[str]) -> dict[str, Any]:

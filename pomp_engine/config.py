@@ -130,6 +130,8 @@ def add_engine_config(cfg: CfgNode) -> None:
     Keys of this project are marked *own*; the others are those of Detic (arXiv 2201.02605) and MaskFormer (arXiv
     2107.06278), whose published YAML files set them.
     """
+    # own; True evaluates and predicts with random weights where MODEL.WEIGHTS is empty or lacks some
+    cfg.MODEL.RANDOM_WEIGHTS = False
     node = cfg.SOLVER
     node.USE_CUSTOM_SOLVER = False
     node.OPTIMIZER = "SGD"  # SGD or ADAMW; for a detector, with USE_CUSTOM_SOLVER

@@ -15,8 +15,9 @@ from torch import nn
 from pomp_engine import loop
 from pomp_engine.backbones.timm_backbones import pretrained_weights
 from pomp_engine.evaluation import flat_metrics
-from pomp_engine.run_folder import start_log, weights_to_evaluate
+from pomp_engine.run_folder import FINAL, start_log, weights_to_evaluate
 from pomp_engine.task import Results, Task
+from pomp_engine.trained_weights import load_trained
 from prompt_core.errors import UserError
 
 
@@ -32,7 +33,7 @@ def train(task: Task, cfg: CfgNode, resume: bool = False) -> Results:
     cfg = _with_weights(cfg, cfg.MODEL.WEIGHTS or pretrained_weights(cfg))
     task.check(cfg, model, True)
     loop.train(task, cfg, model, resume, partial(_numbers, task, cfg, model) if cfg.DATASETS.TEST else None)
-    final = str(Path(cfg.OUTPUT_DIR) / f"{loop.FINAL}.pth")
+    final = str(Path(cfg.OUTPUT_DIR) / f"{FINAL}.pth")
     return _evaluate(task, _with_weights(cfg, final), model) if cfg.DATASETS.TEST else {}
 
 
@@ -43,14 +44,14 @@ def evaluate(task: Task, cfg: CfgNode, weights: str = "") -> Results:
         weights: the checkpoint; where left out, the newest of the run in ``OUTPUT_DIR``, else ``MODEL.WEIGHTS``.
 
     Raises:
-        UserError: bad input; neither weights nor a run.
+        UserError: bad input; neither weights nor a run, or weights that lack some of the model's.
     """
     model = _prepare(task, cfg)
     _check_test_sets(cfg)
-    weights = weights or weights_to_evaluate(cfg)
+    cfg = _with_weights(cfg, weights or weights_to_evaluate(cfg))
     task.check(cfg, model, False)
-    task.load(model, weights)
-    return _evaluate(task, _with_weights(cfg, weights), model)
+    load_trained(model, cfg, task.load)
+    return _evaluate(task, cfg, model)
 
 
 def score(task: Task, cfg: CfgNode) -> Results:

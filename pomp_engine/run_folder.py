@@ -15,6 +15,8 @@ from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_text
 
 CONFIG, LOG, LAST = "config.yaml", "log.jsonl", "last_checkpoint"
+FINAL, ROLLING = "model_final", "model_last"  # checkpoints: of the finished run, and what an interrupted one resumes
+LEARNED = ("prompt.safetensors", "method.safetensors")  # of runs of tools/pretrain_prompt.py
 # Settings that a resumed run may change.
 _FREE = ("DATALOADER.NUM_WORKERS", "DATASETS.TEST", "OUTPUT_DIR", "TEST.", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.RESUME")
 
@@ -32,20 +34,58 @@ def start_log(folder: str | Path, *packages: str) -> None:
         setup_logger(str(folder / "log.txt"), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
 
 
+def newest_checkpoint(folder: str | Path) -> Path | None:
+    """The newest checkpoint of a run's folder; None where it has none."""
+    folder = Path(folder)
+    if (folder / LAST).is_file():
+        return folder / (folder / LAST).read_text(encoding="utf-8").strip()
+    return next((path for path in (folder / f"{name}.pth" for name in (FINAL, ROLLING)) if path.is_file()), None)
+
+
 def weights_to_evaluate(cfg: CfgNode) -> str:
     """The newest checkpoint of the run in ``OUTPUT_DIR``, else ``MODEL.WEIGHTS``.
 
     Raises:
-        UserError: when there is neither.
+        UserError: when there is neither, without ``MODEL.RANDOM_WEIGHTS``.
     """
-    last = Path(cfg.OUTPUT_DIR) / LAST
-    if last.is_file():
-        newest = str(Path(cfg.OUTPUT_DIR) / last.read_text(encoding="utf-8").strip())
+    newest = newest_checkpoint(cfg.OUTPUT_DIR)
+    if newest is not None:
         _logger.info("evaluating the run in %s: %s", cfg.OUTPUT_DIR, newest)
-        return newest
-    if not cfg.MODEL.WEIGHTS:
+        return str(newest)
+    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.RANDOM_WEIGHTS:
         raise UserError(f"MODEL.WEIGHTS is empty and {cfg.OUTPUT_DIR} holds no run; give the checkpoint to evaluate")
     return str(cfg.MODEL.WEIGHTS)
+
+
+def model_files(model: str | Path, weights: str = "") -> tuple[Path, str]:
+    """The configuration and the weights of a trained model.
+
+    Args:
+        model: the folder of a run, or a configuration.
+        weights: instead of the run's newest checkpoint.
+
+    Returns:
+        the configuration's file, and the weights; empty for those that the configuration names.
+
+    Raises:
+        UserError: when the folder is not that of a detector's or segmenter's run, or has no checkpoint yet.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return folder, weights
+    if (folder / CONFIG).is_file():
+        newest = weights or str(newest_checkpoint(folder) or "")
+        if not newest:
+            raise UserError(f"the run in {folder} has no checkpoint yet; wait for one, or give --weights")
+        return folder / CONFIG, newest
+    for name in LEARNED:
+        if (folder / name).is_file():
+            use = ", or give it to a detector or segmenter as --prompt" if name == LEARNED[0] else ""
+            raise UserError(
+                f"{folder} is the run of a prompt or another method that learned on photos, not of a detector or "
+                f"segmenter; score {folder / name} with tools/evaluate_prompt.py --prompt{use}"
+            )
+    raise UserError(f"{folder} is no run of a detector or segmenter: it has no {CONFIG}")
 
 
 def begin_folder(cfg: CfgNode, resume: bool) -> list[str]:

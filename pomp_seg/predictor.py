@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pomp_engine.checkpoint import PACKAGE
 from pomp_engine.data.photos import read_photo
+from pomp_engine.trained_weights import load_trained
 from pomp_seg.build import build_segmenter, set_classes
 from pomp_seg.checkpoint import load_weights
 from pomp_seg.checks import check_closed_classes
@@ -87,27 +87,11 @@ class OpenVocabularySegmenter:
         """Build the segmenter and load ``MODEL.WEIGHTS``.
 
         Raises:
-            UserError: no weights, weights of a backbone alone, or anything that :func:`build_segmenter` and
-                :func:`load_weights` refuse.
+            UserError: no weights, weights that lack some of the segmenter's, or anything that :func:`build_segmenter`
+                and :func:`load_weights` refuse.
         """
-        given = str(cfg.MODEL.WEIGHTS)
-        if not given or given.startswith(PACKAGE):
-            what = f"{given}, a backbone alone" if given else "empty"
-            raise UserError(f"MODEL.WEIGHTS is {what}; give the checkpoint of a trained segmenter")
-        model = build_segmenter(cfg)
-        segmenter = cls(model, cfg)
-        # Published configurations name weights of the backbone; the rest would stay random.
-        learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        with torch.no_grad():
-            for weight in learned.values():
-                weight.fill_(torch.nan)
-        load_weights(model, cfg.MODEL.WEIGHTS)
-        absent = [name for name, weight in learned.items() if bool(weight.isnan().any())]
-        if absent:
-            raise UserError(
-                f"weights {cfg.MODEL.WEIGHTS} lack {len(absent)} of {len(learned)} learned weights, the first is "
-                f"{absent[0]}; give the checkpoint of a trained segmenter of this configuration"
-            )
+        segmenter = cls(build_segmenter(cfg), cfg)
+        load_trained(segmenter.model, cfg, load_weights, "segmenter")
         return segmenter
 
     @property

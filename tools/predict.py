@@ -2,11 +2,10 @@
 
     python tools/predict.py --model configs/detection/lvis_images_pomp.yaml --weights detector.pth \
         --vocabulary "cat,remote control" --prompt pomp.pth.tar --output runs/predict photo.jpg more_photos/
-    python tools/predict.py --model configs/mini/coco_seg.yaml --weights runs/mini/coco_seg/model_final.pth \
-        --vocabulary "dog,grass,sky" --output runs/predict photo.jpg
+    python tools/predict.py --model runs/mini/coco_seg --vocabulary "dog,grass,sky" --output runs/predict photo.jpg
 
---model is a configuration of a detector or a segmenter, published files included. --vocabulary may be repeated: the
-model is loaded once, and the results for each list of words go to a folder 1, 2, … of their own.
+--model is the folder of a run, or a configuration of a detector or a segmenter, published files included. --vocabulary
+may be repeated: the model is loaded once, and the results for each list of words go to a folder 1, 2, … of their own.
 
 A detector without --prompt looks names up in the class matrix of its configuration. A segmenter encodes any name with
 its own prompt; each pixel gets one of the words, and --background adds words for everything else, left uncoloured.
@@ -31,19 +30,19 @@ def main() -> None:
     arguments = parse()
     import pomp_det
     import pomp_seg
+    from pomp_engine.run_folder import model_files
     from prompt_core.data.photo_files import find_photos
 
     photos = find_photos(arguments.photos)
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise UserError(f"--threshold is {arguments.threshold}; a score between 0 and 1 is expected")
+    config, weights = model_files(arguments.model, arguments.weights)
     output = make_output_folder(arguments.output)
-    overrides = list(arguments.set)
-    if arguments.weights:
-        overrides.append(f"MODEL.WEIGHTS={arguments.weights}")
-    if pomp_seg.is_segmenter(arguments.model, overrides):
-        run = segmenter(pomp_seg.load_config(arguments.model, overrides), arguments, photos)
+    overrides = ([f"MODEL.WEIGHTS={weights}"] if weights else []) + arguments.set
+    if pomp_seg.is_segmenter(config, overrides):
+        run = segmenter(pomp_seg.load_config(config, overrides), arguments, photos)
     else:
-        run = detector(pomp_det.load_config(arguments.model, overrides), arguments, photos)
+        run = detector(pomp_det.load_config(config, overrides), arguments, photos)
     lists = arguments.vocabulary or [None]
     for number, words in enumerate(lists, start=1):
         print(run(words, output if len(lists) == 1 else make_output_folder(output / str(number))))
@@ -56,7 +55,7 @@ def detector(cfg: object, arguments: argparse.Namespace, photos: list[Path]) -> 
     from pomp_det.pictures import detect_photos
     from pomp_det.predictor import OpenVocabularyPredictor
 
-    predictor = OpenVocabularyPredictor.load(cfg)
+    predictor = OpenVocabularyPredictor.load(cfg, (arguments.vocabulary or [""])[0], arguments.prompt)
     threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
 
     def run(words: str | None, folder: Path) -> str:
@@ -91,10 +90,10 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
+    parser.add_argument("--model", "--config", required=True, metavar="RUN", help="folder of a run, or a configuration")
     parser.add_argument(
-        "--model", "--config", required=True, metavar="FILE", help="configuration of the detector or segmenter"
+        "--weights", default="", metavar="FILE", help="checkpoint (default: the run's newest, else MODEL.WEIGHTS)"
     )
-    parser.add_argument("--weights", metavar="FILE", help="its checkpoint (default: MODEL.WEIGHTS)")
     parser.add_argument(
         "--vocabulary",
         action="append",

@@ -123,6 +123,7 @@ def load_prompt(learner: PompPrompt | ZssegPrompt, file: str | Path) -> None:
             )
         with torch.no_grad():
             parameter.copy_(vectors[key])
+    learner.read_from = str(file)
     logger.info("prompt: %s", file)
 
 

@@ -1,0 +1,65 @@
+"""Weights of a trained model, for evaluation and prediction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from pomp_engine.checkpoint import PACKAGE
+from prompt_core.errors import UserError
+
+_logger = logging.getLogger(__name__)
+
+
+def load_trained(model: nn.Module, cfg: CfgNode, load: Callable[[nn.Module, str], object], what: str = "model") -> None:
+    """Load ``MODEL.WEIGHTS``, which must hold every weight that learns.
+
+    Published configurations name the weights of a backbone. With these the rest would stay random, and nothing would
+    tell. ``MODEL.RANDOM_WEIGHTS`` allows that, and no weights at all.
+
+    Args:
+        load: called with the model and the file.
+        what: ``detector`` or ``segmenter``, for messages.
+
+    Raises:
+        UserError: no weights, some that are missing, or anything that ``load`` raises.
+    """
+    weights = str(cfg.MODEL.WEIGHTS)
+    wanted = f"give the checkpoint of a trained {what}"
+    if cfg.MODEL.RANDOM_WEIGHTS:
+        _logger.warning("MODEL.RANDOM_WEIGHTS: what %s does not hold stays random", weights or "no file")
+        if weights:
+            load(model, weights)
+        return
+    if not weights:
+        raise UserError(f"MODEL.WEIGHTS is empty; {wanted}")
+    learned = _learned(model)
+    with torch.no_grad():
+        for weight in learned.values():
+            weight.fill_(torch.nan)
+    try:
+        load(model, weights)
+    except UserError as error:
+        raise UserError(f"{error}; {wanted}") if weights.startswith(PACKAGE) else error from error
+    absent = [name for name, weight in learned.items() if bool(weight.isnan().any())]
+    if absent:
+        raise UserError(
+            f"weights {weights} lack {len(absent)} of {len(learned)} learned weights, the first is {absent[0]}; "
+            f"{wanted} of this configuration"
+        )
+
+
+def _learned(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights that learn, but for those that were read from a file of their own (``read_from``), such as a prompt."""
+    elsewhere = {
+        id(weight) for part in model.modules() if getattr(part, "read_from", "") for weight in part.parameters()
+    }
+    return {
+        name: weight
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and id(weight) not in elsewhere
+    }
