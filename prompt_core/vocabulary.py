@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from prompt_core.data.images import ImageSet
 
 PUBLISHED = ("imagenet21k", "imagenet1k", "lvis", "coco", "objects365", "ade20k")
+FILES = (".txt", ".csv", ".json", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,9 @@ class Vocabulary:
         if not path.is_file():
             hint = nearest(key, PUBLISHED)
             raise UserError(f"vocabulary {key!r} is neither a file nor one of {', '.join(PUBLISHED)}{hint}")
-        readers = {".txt": _from_txt, ".csv": _from_csv, ".json": _from_json, ".safetensors": _from_classifier}
+        readers = dict(zip(FILES, (_from_txt, _from_csv, _from_json, _from_classifier), strict=True))
         if path.suffix.lower() not in readers:
-            raise UserError(f"{path}: class lists are read from {', '.join(readers)}, not from {path.suffix!r}")
+            raise UserError(f"{path}: class lists are read from {', '.join(FILES)}, not from {path.suffix!r}")
         vocabulary = readers[path.suffix.lower()](path)
         if not len(vocabulary):
             raise UserError(f"{path} holds no class names")
@@ -304,14 +306,21 @@ def _from_classifier(path: Path) -> Vocabulary:
 
 
 def read_vocabulary(text: str) -> Vocabulary:
-    """A published vocabulary's name, a file of class names, or names joined by commas.
+    """A published vocabulary's name, a file of class names, or names joined by commas: what ``--vocabulary`` takes.
+
+    A comma after a single name makes it a list, where it looks like a misspelt published vocabulary.
 
     Raises:
         UserError: an absent or malformed file, blank or repeated names.
     """
-    if text in PUBLISHED or Path(text).suffix in (".txt", ".csv", ".json"):
-        return Vocabulary.load(text if text in PUBLISHED else resolve_path(text))
-    return Vocabulary([name.strip() for name in text.split(",")], source="MODEL.VOCABULARY").check()
+    path = resolve_path(text)
+    if text in PUBLISHED or path.suffix.lower() in FILES or (path.suffix and path.is_file()):
+        return Vocabulary.load(text if text in PUBLISHED else path)
+    names = [name.strip() for name in text.split(",")]
+    if len(names) == 1 and get_close_matches(text.lower(), PUBLISHED, cutoff=0.75):
+        hint = f"{nearest(text, PUBLISHED)}; for a class of that name write '{text},'"
+        raise UserError(f"vocabulary {text!r} is neither a file nor one of {', '.join(PUBLISHED)}{hint}")
+    return Vocabulary(names[:-1] if len(names) > 1 and not names[-1] else names, source="class list").check()
 
 
 def vocabulary_of(images: ImageSet, wider: str = "") -> tuple[Vocabulary, np.ndarray]:

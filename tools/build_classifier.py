@@ -1,6 +1,7 @@
 """Class names and a prompt (or templates) to a classifier file.
 
     python tools/build_classifier.py --vocabulary lvis --prompt runs/mini/prompt.safetensors --output lvis.safetensors
+    python tools/build_classifier.py --vocabulary "cat,remote control" --clip mini --template "a {}" --output two.npy
 
 The file holds unit-norm features with names and provenance; with an --output that ends in .npy it is the matrix that
 Detic and POMP read, with the names in a file next to it.
@@ -17,14 +18,16 @@ from prompt_core.command_line import (
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import check_writable
 from prompt_core.metrics import uniformity
-from prompt_core.vocabulary import Vocabulary
+from prompt_core.vocabulary import read_vocabulary
 
 
 def main() -> None:
     """Parse, encode, write."""
     parser = config_parser(__doc__, output="the file to write: .safetensors or .npy")
     add_subject_arguments(parser)
-    parser.add_argument("--vocabulary", required=True, help="a published vocabulary, or a .txt, .csv or .json file")
+    parser.add_argument(
+        "--vocabulary", required=True, metavar="WORDS", help="names joined by commas, a file, or a published vocabulary"
+    )
     parser.add_argument("--synonyms", action="store_true", help="average over the synonyms of each class")
     parser.add_argument(
         "--average-raw", action="store_true", help="average synonyms before features are normalised, as Detic does"
@@ -38,7 +41,7 @@ def main() -> None:
     if arguments.average_raw and not arguments.synonyms:
         raise UserError("--average-raw is about synonyms; give --synonyms, or leave it out")
     check_writable(arguments.output)
-    vocabulary = Vocabulary.load(arguments.vocabulary)
+    vocabulary = read_vocabulary(arguments.vocabulary)
     cfg, subject = resolve_subject(arguments)
     classifier = TextClassifier.build(
         load_model(cfg),

@@ -19,6 +19,7 @@ from prompt_core.clip import Clip
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import METHODS
 from prompt_core.methods.templates import TemplateMethod
+from prompt_core.vocabulary import read_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -339,3 +340,32 @@ def test_methods_keep_underscores_where_the_vocabulary_does(
         )
     changed = (plain - kept).norm(dim=-1).reshape(-1, len(names))[0] > 1e-4
     assert changed.tolist() == underscored
+
+
+def test_words_as_people_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("red star\noak\n")
+    (tmp_path / "cat").write_text("a file that is no list of words")
+    assert read_vocabulary("coco").sha256 == Vocabulary.load("coco").sha256
+    assert read_vocabulary("words.txt").names == ["red star", "oak"]
+    for text, names in {
+        "cat": ["cat"],
+        "cat, St. Bernard": ["cat", "St. Bernard"],
+        "coco, lvis": ["coco", "lvis"],
+        "cocoa,": ["cocoa"],
+    }.items():
+        assert read_vocabulary(text).names == names
+    for text in ("coko", "lvsi", "imagenet"):
+        with pytest.raises(UserError, match=f"vocabulary '{text}' is neither .*; nearest: .* write '{text},'"):
+            read_vocabulary(text)
+    for text, message in {
+        "cat,,dog": "class 2 of 3 is blank",
+        "cat,dog,cat": "1 classes occur more than once, the first is 'cat'",
+        "": "class 1 of 1 is blank",
+        "none.csv": "neither a file nor one of",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            read_vocabulary(text)
+    (tmp_path / "words.yaml").write_text("cat")
+    with pytest.raises(UserError, match=r"class lists are read from \.txt"):
+        read_vocabulary("words.yaml")

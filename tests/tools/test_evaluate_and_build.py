@@ -117,6 +117,21 @@ def test_build_classifier(call_tool: Call, tiny_model: tuple[Path, Path], prompt
     assert metadata["vocabulary_sha256"] == Vocabulary.load(tmp_path / "words.txt").sha256
 
 
+def test_build_classifier_of_words(call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path) -> None:
+    arguments = ["--template", "a {}", "--clip", tiny_model[0], "--pretrained", tiny_model[1], "--output", "out.npy"]
+    for words, names in (("cat, hot dog", ["cat", "hot dog"]), ("cocoa,", ["cocoa"]), ("cat", ["cat"])):
+        code, _, error = call_tool("build_classifier", "--vocabulary", words, *arguments)
+        assert code == 0, error
+        assert TextClassifier.load(tmp_path / "out.npy").names == names
+    code, _, _ = call_tool("build_classifier", "--vocabulary", "out.safetensors", *arguments)
+    assert code == 2, "no such classifier"
+    arguments[-1] = "out.safetensors"
+    assert call_tool("build_classifier", "--vocabulary", "cat,dog", *arguments)[0] == 0
+    arguments[-1] = "again.safetensors"
+    assert call_tool("build_classifier", "--vocabulary", "out.safetensors", *arguments)[0] == 0
+    assert TextClassifier.load(tmp_path / "again.safetensors").names == ["cat", "dog"]
+
+
 def test_build_classifier_as_detic_does(call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path) -> None:
     vocabulary = Vocabulary(["hot_dog", "cat"], synonyms=[["red_hot", "hot_dog"], ["kitty"]])
     vocabulary.save(tmp_path / "words.json")
