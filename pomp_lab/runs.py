@@ -1,11 +1,11 @@
-"""The runner of all tables: a run is done once, identified by its inputs, and its numbers are ``metrics.json``.
+"""Runs of experiments: each is done once, identified by its inputs, and its numbers are a ``metrics.json``.
 
 ::
 
     FOLDER/ID/metrics.json  the numbers of a run, with row, seed, id and settings under ``_run``
     RESULTS/TABLE.json      {"about": {...}, "runs": {"ROW/seed N": the same document, ...}}; can be moved by itself
 
-The table knows what a run is (learning a prompt in this process, training a detector in another).
+What a run is (learning a prompt in this process, training a detector in another) is the experiment's matter.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "metrics.json"
 Document = dict[str, Any]
+
+
+def say(line: str) -> None:
+    """Print a line at once, into a pipe as well."""
+    print(line, flush=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +78,11 @@ class RunStore:
     Args:
         folder: of the runs, created when something is written.
         results: the table's results file; runs in it count as done, even if their folders are gone.
-        report: called with a line about each damaged file, which counts as absent.
+        write_line: called with each line that :meth:`report` says.
     """
 
-    def __init__(self, folder: Path, results: Path, report: Callable[[str], None] = print) -> None:
-        self.folder, self.results, self._write_line = folder, results, report
+    def __init__(self, folder: Path, results: Path, write_line: Callable[[str], None] = say) -> None:
+        self.folder, self.results, self._write_line = folder, results, write_line
         self._reported: set[str] = set()
 
     def folder_of(self, run: Run) -> Path:
@@ -86,13 +91,10 @@ class RunStore:
 
     def document(self, run: Run) -> Document | None:
         """The numbers of exactly this run, None where it is not done."""
-        path = self.folder_of(run) / METRICS_FILE
-        document, reason = _read(path)
-        for candidate in (document, self._results.get(run.key)):
-            if candidate is not None and candidate["_run"].get("id") == run.id:
-                return candidate
-        if reason:
-            self._report_damage(str(path), reason)
+        written = self._load(self.folder_of(run) / METRICS_FILE, damage)
+        for document in (written, self._results.get(run.key)):
+            if document is not None and document["_run"].get("id") == run.id:
+                return document
         return None
 
     def keep(self, run: Run, document: Mapping[str, Any], **about: Any) -> Document:
@@ -102,16 +104,18 @@ class RunStore:
             document: as in ``metrics.json``.
             about: more of ``_run``, such as ``settings``.
         """
-        numbers = {key: _finite(value) for key, value in document.items() if not key.startswith("_")}
+        numbers = {key: value for key, value in document.items() if not key.startswith("_")}
+        finite = {key: None if value is None or not math.isfinite(value) else value for key, value in numbers.items()}
         described = {"row": run.row, **document["_run"], "seed": run.seed, "id": run.id, **about}
-        stored = {**numbers, "_run": described, "_protocol": document["_protocol"]}
+        stored = {**finite, "_run": described, "_protocol": document["_protocol"]}
         write_json(self.folder_of(run) / METRICS_FILE, stored)
         return stored
 
     def write_results(self, about: Mapping[str, Any], documents: Mapping[str, Document]) -> None:
-        """Put the runs of a table into its results file, one per line; other rows and seeds there are kept.
+        """Put the runs of a table into its results file; other rows and seeds there are kept.
 
         Args:
+            about: the table, such as its ``title``.
             documents: by :attr:`Run.key`.
         """
         with self.claim("results", wait=True):
@@ -120,7 +124,7 @@ class RunStore:
             self.__dict__.pop("_results", None)
 
     def report(self, line: str) -> None:
-        """Report a line once."""
+        """Say what is done, or which damaged file is ignored; each line once."""
         if line not in self._reported:
             self._reported.add(line)
             self._write_line(line)
@@ -150,20 +154,33 @@ class RunStore:
     @cached_property
     def _results(self) -> dict[str, Document]:
         """The valid documents of the results file."""
-        if not self.results.is_file():
-            return {}
-        try:
-            runs = read_json(self.results)["runs"].items()
-        except (UserError, RecursionError, KeyError, TypeError, AttributeError):
-            self._report_damage(str(self.results), "no results")
-            return {}
-        reasons = {key: reason for key, document in runs if (reason := damage(document))}
-        for key, reason in reasons.items():
+        file = self._load(self.results, lambda file: "" if isinstance(_runs(file), dict) else "it holds no runs")
+        documents = _runs(file) or {}
+        damaged = {key: reason for key, document in documents.items() if (reason := damage(document))}
+        for key, reason in damaged.items():
             self._report_damage(f"{self.results}: {key}", reason)
-        return {key: document for key, document in runs if key not in reasons}
+        return {key: document for key, document in documents.items() if key not in damaged}
+
+    def _load(self, path: Path, damage: Callable[[Any], str]) -> Any:
+        """The JSON of a file, None where it is absent or damaged; damage is reported."""
+        if not path.is_file():
+            return None
+        try:
+            document = read_json(path)
+            reason = damage(document)
+        except (UserError, RecursionError):
+            reason = "no JSON"
+        if not reason:
+            return document
+        self._report_damage(str(path), reason)
+        return None
 
     def _report_damage(self, what: str, reason: str) -> None:
-        self.report(f"{what} is damaged ({reason}): it counts as missing and is done again")
+        self.report(f"{what} is damaged ({reason}) and is ignored")
+
+
+def _runs(file: Any) -> Any:
+    return file.get("runs") if isinstance(file, dict) else None
 
 
 def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None]) -> None:
@@ -185,39 +202,17 @@ def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None])
             store.report(f"waiting for another process: {run.label}")
 
 
-def _read(path: Path) -> tuple[Document | None, str]:
-    """A valid ``metrics.json`` document, or why there is none; no reason where there is no file."""
-    if not path.is_file():
-        return None, ""
-    try:
-        document = read_json(path)
-    except (UserError, RecursionError):
-        return None, "no JSON"
-    reason = damage(document)
-    return (None, reason) if reason else (document, "")
-
-
 def damage(document: Any) -> str:
     """Why a ``metrics.json`` document cannot be used; empty where it can."""
     if not isinstance(document, dict):
         return "no object"
-    run, protocol = document.get("_run"), document.get("_protocol")
-    if not isinstance(run, dict) or not isinstance(protocol, dict):
-        return f"{'_protocol' if isinstance(run, dict) else '_run'} is not an object"
-    if not isinstance(run.get("history", []), list):
-        return "history is not a list"
-    objects = {**{key: run.get(key, {}) for key in ("settings", "skipped", "targets")}, **protocol}
-    numbers = {key: value for key, value in document.items() if not key.startswith("_")}
-    for name, value in objects.items():
-        if not isinstance(value, dict):
-            return f"{name} is not an object"
-    for name, value in numbers.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            return f"{name} is not a number"
-    datasets = {key.rpartition("/")[0] for key in numbers}
-    for name in datasets ^ protocol.keys():
+    for key in ("_run", "_protocol"):
+        if not isinstance(document.get(key), dict):
+            return f"{key} is not an object"
+    datasets = {key.rpartition("/")[0] for key in document if not key.startswith("_")}
+    for name in datasets ^ document["_protocol"].keys():
         return f"{name} has no {'protocol' if name in datasets else 'numbers'}"
-    return "" if numbers or run.get("skipped") else "it has no numbers"
+    return "" if datasets or document["_run"].get("skipped") else "it has no numbers"
 
 
 def part_of(document: Mapping[str, Any], datasets: Iterable[str]) -> Document:
@@ -298,14 +293,11 @@ def _with_parent(target: Callable[..., None], arguments: tuple[Any, ...]) -> Non
 
 
 def write_results(path: Path, about: Mapping[str, Any], runs: Mapping[str, Document]) -> None:
-    """Write a results file, one run per line."""
+    """Write a results file, one run per line, with the command of this process."""
 
     def compact(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
 
     lines = ",\n".join(f"    {compact(key)}: {compact(document)}" for key, document in runs.items())
-    write_text(path, f'{{\n  "about": {compact(dict(about))},\n  "runs": {{\n{lines}\n  }}\n}}\n')
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
+    about = {"command": plain_command(), **about}
+    write_text(path, f'{{\n  "about": {compact(about)},\n  "runs": {{\n{lines}\n  }}\n}}\n')

@@ -19,8 +19,9 @@ import torch
 
 from pomp_lab.mini_clip.adapt import adapt
 from pomp_lab.mini_clip.build import build
-from pomp_lab.mini_clip.measure import HALVES, evaluate, result_tables
-from pomp_lab.runs import plain_command, write_results
+from pomp_lab.mini_clip.measure import evaluate, result_tables
+from pomp_lab.runs import write_results
+from pomp_lab.tables.data_folders import HALVES
 from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import check_writable
@@ -66,8 +67,7 @@ def main() -> None:
         print_table(table)
     if arguments.json is not None:
         runs = {document["_run"]["row"]: document for prompts in documents.values() for document in prompts.values()}
-        about = {"command": plain_command(), "title": "Zero-shot accuracy of the embedded models"}
-        write_results(arguments.json, about, runs)
+        write_results(arguments.json, {"title": "Zero-shot accuracy of the embedded models"}, runs)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Finished runs are not repeated, and an interrupted run resumes. KEY VALUE overri
 
 from pathlib import Path
 
-from pomp_lab.comparisons.comparison import chosen_runs, compare, comparison_parser, open_store
+from pomp_lab.comparisons.comparison import compare, comparison_parser, open_store, parse_comparison
 from prompt_core.errors import run_command
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -18,16 +18,15 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 def main() -> None:
     """Parse, run what is missing, print and write the table."""
-    parser = comparison_parser((__doc__ or "").partition("\n")[0])
-    parser.add_argument("--shapes", required=True, metavar="DIR", help="shapes with both parts")
-    arguments = parser.parse_intermixed_args()
-    from pomp_lab.comparisons.detectors import DetectorComparison
+    parser = comparison_parser(__doc__)
+    parser.add_argument("--shapes", required=True, metavar="DIR", help="folder of datasets/make_shapes.py, both parts")
+    from pomp_lab.comparisons.detectors import ROWS, DetectorComparison
     from pomp_lab.shapes.labels import prepare_image_labels
 
-    chosen_runs(arguments, DetectorComparison.rows)
+    arguments = parse_comparison(parser, ROWS)
     shapes = Path(arguments.shapes)
     prepare_image_labels(shapes)
-    store = open_store(arguments, DetectorComparison.name)
+    store = open_store(arguments, "scenes")
     compare(DetectorComparison(shapes, CONFIGS, store, arguments.overrides), arguments)
 
 

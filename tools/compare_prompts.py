@@ -10,9 +10,11 @@ NAME.md the table.
 
 from pathlib import Path
 
+from pomp_lab.arguments import chosen, whole_numbers
 from pomp_lab.comparisons.base_to_novel import METHODS, BaseToNovel
+from pomp_lab.tables.data_folders import HALVES
 from prompt_core.command_line import config_parser, parse_with_overrides, show_results
-from prompt_core.errors import UserError, nearest, run_command
+from prompt_core.errors import run_command
 from prompt_core.files import make_output_folder
 
 
@@ -21,18 +23,20 @@ def main() -> None:
     parser = config_parser(__doc__, output="folder of the runs (default: runs/comparison)")
     parser.add_argument("--results", metavar="DIR", help="folder of the results (default: --output)")
     parser.add_argument("--tiny-imagenet", required=True, metavar="DIR", help="Tiny-ImageNet in its standard layout")
-    parser.add_argument("--photos", metavar="DIR", help="folder with labels.csv of photos of the 1,000 classes")
-    parser.add_argument("--shots", default="16,100", help="training images per class")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument(
+        "--photos", metavar="DIR", help="folder with labels.csv and photos of the 1,000 ImageNet classes"
+    )
+    parser.add_argument("--shots", default="16,100", help="training images per class (default: 16,100)")
+    parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
     parser.add_argument("--methods", help=f"rows to run, separated by ';' (default: all of {'; '.join(METHODS)})")
-    parser.add_argument("--half", choices=("report", "tune"), default="report", help="validation photos to score")
-    parser.add_argument("--name", default="table", help="name of the results file and of the table's")
-    parser.add_argument("--updates", type=int, default=100, help="steps of each run; the batch follows from it")
+    parser.add_argument("--half", choices=HALVES, default="report", help="validation photos to score (default: report)")
+    parser.add_argument("--name", default="table", help="name of the results file and of the table (default: table)")
+    parser.add_argument(
+        "--updates", type=int, default=100, help="steps of each run, from which its batch follows (default: 100)"
+    )
     arguments = parse_with_overrides(parser)
-    methods = arguments.methods.split(";") if arguments.methods else list(METHODS)
-    for method in methods:
-        if method not in METHODS:
-            raise UserError(f"unknown row {method!r}{nearest(method, METHODS)}")
+    methods = chosen(arguments.methods, METHODS, "row")
+    shots, seeds = whole_numbers("--shots", arguments.shots), whole_numbers("--seeds", arguments.seeds)
     output = make_output_folder(arguments.output or "runs/comparison")
     results = make_output_folder(arguments.results or output) / f"{arguments.name}.json"
     comparison = BaseToNovel(
@@ -45,7 +49,6 @@ def main() -> None:
         output,
         results,
     )
-    shots, seeds = (list(map(int, text.split(","))) for text in (arguments.shots, arguments.seeds))
     headings, *rows = comparison.run(methods, shots, seeds)
     title = f"top-1 % by images / candidates, {arguments.half} half; mean ± half the range over seeds"
     show_results(title, headings, rows, results.with_suffix(".md"))

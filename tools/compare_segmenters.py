@@ -12,7 +12,7 @@ segmenters. With --data coco: photos of datasets/prepare.py coco_small_seg, and 
 
 from pathlib import Path
 
-from pomp_lab.comparisons.comparison import chosen_runs, compare, comparison_parser, open_store
+from pomp_lab.comparisons.comparison import compare, comparison_parser, open_store, parse_comparison
 from prompt_core.errors import run_command
 from prompt_core.files import data_root
 
@@ -21,12 +21,11 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 def main() -> None:
     """Parse, run what is missing, print and write the table."""
-    parser = comparison_parser((__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", required=True, choices=("scenes", "coco"))
-    arguments = parser.parse_intermixed_args()
-    from pomp_lab.comparisons.segmenters import EXPERIMENTS, SegmenterComparison
+    parser = comparison_parser(__doc__)
+    parser.add_argument("--data", required=True, choices=("scenes", "coco"), help="what they are trained and tested on")
+    from pomp_lab.comparisons.segmenters import EXPERIMENTS, ROWS, SegmenterComparison
 
-    chosen_runs(arguments, SegmenterComparison.rows)
+    arguments = parse_comparison(parser, ROWS)
     experiment = EXPERIMENTS[arguments.data]
     store = open_store(arguments, experiment.name)
     compare(SegmenterComparison(experiment, data_root(), CONFIGS, store, arguments.overrides), arguments)

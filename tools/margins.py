@@ -5,6 +5,7 @@ python tools/margins.py --classes 10450 --sampled 100,319,500,1000
 
 from rich.table import Table
 
+from pomp_lab.arguments import whole_numbers
 from prompt_core.command_line import ArgumentParser, print_table
 from prompt_core.errors import UserError, run_command
 from prompt_core.losses import correction_margin
@@ -16,10 +17,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=10450, help="N, the number of training classes")
     parser.add_argument("--sampled", default="100,319,500,1000", help="values of K, separated by commas")
     arguments = parser.parse_args()
-    try:
-        sizes = [int(part) for part in arguments.sampled.split(",")]
-    except ValueError as error:
-        raise UserError(f"--sampled {arguments.sampled!r} should be whole numbers separated by commas") from error
+    sizes = whole_numbers("--sampled", arguments.sampled)
     if min(sizes) < 2 or max(sizes) > arguments.classes:
         raise UserError(f"--sampled {arguments.sampled}: each K must lie between 2 and N = {arguments.classes}")
     table = Table(title=f"margin added to the K - 1 sampled logits, N = {arguments.classes}")

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pomp_lab.runs import Document, RunStore, mean_text, plain_command
+from pomp_lab.runs import Document, RunStore, mean_text
 from pomp_lab.tables.data_folders import PHOTOS, TINY, DataFolders
 from pomp_lab.tables.jobs import Inputs, Job, make_jobs
-from pomp_lab.tables.plan import Row, Table
-from pomp_lab.tables.runner import TableRunner
-from pomp_lab.tables.scored_sets import Question
+from pomp_lab.tables.plan import Row, Settings
+from pomp_lab.tables.runner import Runner
+from pomp_lab.tables.scored_sets import Question, open_target
 
+TITLE = "Base to novel classes of Tiny-ImageNet"
 # Name of the row: K and the correction; K = 0 is the exact full softmax.
 METHODS = {
     "POMP K=100": (100, "log10"),
@@ -36,7 +37,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class BaseToNovel:
-    """The settings that all runs share.
+    """What all rows share.
 
     Attributes:
         config: of prompt learning; None for the defaults.
@@ -64,31 +65,28 @@ class BaseToNovel:
         Raises:
             KeyboardInterrupt: on Ctrl-C; the same call continues.
         """
-        places = {TINY: self.tiny_imagenet, **({PHOTOS: self.photos} if self.photos else {})}
-        inputs = Inputs(DataFolders(Path(), places), self.output / "lists", self.half)
-        targets = [f"{TINY}_base_novel", *([f"{PHOTOS}_with_tiny"] if self.photos else [])]
-        rows = table_rows("" if self.config is None else str(self.config.absolute()), methods, shots)
-        table = Table("base_novel", "laptop", "Base to novel classes of Tiny-ImageNet", "", rows, tuple(targets))
-        jobs = [self._with_updates(job, inputs) for job in make_jobs(rows, seeds, Path(), self.overrides, inputs)]
+        places = {TINY: self.tiny_imagenet} | ({PHOTOS: self.photos} if self.photos else {})
+        folders = DataFolders(Path(), places)
+        scored = [f"{TINY}_base_novel", *([f"{PHOTOS}_with_tiny"] if self.photos else [])]
+        targets = [open_target(name, folders, self.half) for name in scored]
+        config = self.config or Path()
+        rows = table_rows(config.name, methods, shots)
+        jobs = make_jobs(rows, seeds, config.parent, self.overrides, Inputs(folders, self.output / "lists"))
+        jobs = [self._with_updates(job) if job.learns else job for job in jobs]
         jobs.sort(key=lambda job: (job.learns, job.cfg.DATA.SHOTS if job.learns else 0, job.seed or 0))
-        store = RunStore(self.output / "runs", self.results, lambda line: print(line, flush=True))
-        runner = TableRunner(table, inputs, store, self.output / "learned", lambda line: print(line, flush=True))
-        runner.run(jobs, targets)
-        scored = ((runner.run_of(job).key, runner.document(job, targets)) for job in jobs)
-        documents = {key: document for key, document in scored if document is not None}
-        store.write_results({"command": plain_command(), "title": table.title}, documents)
-        questions = [question for name in targets for question in inputs.target(name).questions]
+        store = RunStore(self.output / "runs", self.results)
+        documents = Runner(store, self.output / "learned").run(jobs, targets)
+        store.write_results({"title": TITLE}, documents)
+        questions = [question for target in targets for question in target.questions]
         return table_cells([row.name for row in rows], list(documents.values()), questions)
 
-    def _with_updates(self, job: Job, inputs: Inputs) -> Job:
+    def _with_updates(self, job: Job) -> Job:
         """The batch size that makes :attr:`updates` steps of all epochs together."""
-        if not job.learns:
-            return job
-        images, cfg = len(inputs.few_shot(job.cfg)), job.cfg.clone()
+        images, cfg = len(job.inputs.few_shot(job.cfg)), job.cfg.clone()
         cfg.defrost()
         cfg.OPTIM.BATCH = max(1, images * cfg.OPTIM.EPOCHS // self.updates)
         cfg.freeze()
-        return replace(job, cfg=cfg)
+        return replace(job, cfg=cfg, as_configured=False)
 
 
 def table_rows(config: str, methods: Sequence[str], shots: Sequence[int]) -> tuple[Row, ...]:
@@ -101,23 +99,26 @@ def table_rows(config: str, methods: Sequence[str], shots: Sequence[int]) -> tup
     ]
     ensemble = (("METHOD.NAME", "ensemble"), ("METHOD.ENSEMBLE.TEMPLATES", "imagenet"))
     hand.append(Row("80 templates", config, settings=ensemble))
-    learned = [
-        Row(f"{method}, {number} shots", config, TINY, True, _learned(method, number))
-        for number in shots
-        for method in methods
-    ]
+    learned = []
+    for number in shots:
+        for method in methods:
+            count, correction = METHODS[method]
+            settings: Settings = (
+                ("METHOD.NAME", "pomp"),
+                ("LOSS.NUM_CLASSES", str(count)),
+                ("LOSS.CORRECTION", correction),
+                ("DATA.SHOTS", str(number)),
+            )
+            learned.append(Row(f"{method}, {number} shots", config, TINY, True, settings))
     return (*hand, *learned)
-
-
-def _learned(method: str, shots: int) -> tuple[tuple[str, str], ...]:
-    number, correction = METHODS[method]
-    loss = (("LOSS.NUM_CLASSES", str(number)), ("LOSS.CORRECTION", correction))
-    return (("METHOD.NAME", "pomp"), *loss, ("DATA.SHOTS", str(shots)))
 
 
 def table_cells(rows: Sequence[str], documents: Sequence[Document], questions: Sequence[Question]) -> list[list[str]]:
     """Headings, then cells: top-1 as mean ± half the range over seeds; alignment and uniformity of novel classes."""
-    datasets = {f"{_images(question)} / {len(question.candidates):,}": question.dataset for question in questions}
+    datasets = {}
+    for question in questions:
+        images = str(question.protocol.get("images_of", "photos")).removesuffix(" classes")
+        datasets[f"{images} / {len(question.candidates):,}"] = question.dataset
     table = [["prompt", "runs", *datasets, "alignment", "uniformity"]]
     for row in rows:
         runs = [document for document in documents if document["_run"]["row"] == row]
@@ -131,8 +132,3 @@ def table_cells(rows: Sequence[str], documents: Sequence[Document], questions: S
 def _numbers(documents: Sequence[Document], key: str) -> list[float]:
     """The value as a number; NaN where it is undefined."""
     return [math.nan if (value := document.get(key)) is None else value for document in documents]
-
-
-def _images(question: Question) -> str:
-    """The classes of a column's photos."""
-    return str(question.protocol.get("images_of", "photos")).removesuffix(" classes")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison
-from pomp_lab.runs import Run, RunStore
+from pomp_lab.runs import RunStore
 from prompt_core.files import read_json, sha256_of_json, write_json
 
 HAND, POMP = "a {}", "POMP"
@@ -33,6 +33,11 @@ class Row:
     classifier: str | None
     start: str | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def hand(self) -> bool:
+        """Whether its prompt is a hand-written one."""
+        return self.classifier == HAND
 
 
 _LEARNED = (
@@ -56,38 +61,26 @@ class DetectorComparison(Comparison):
 
     Args:
         shapes: generated shapes with both parts, image labels prepared.
-        configs: the folder ``configs``.
     """
 
-    name, heading, dataset = "scenes", "detector", "shapes_lvis_val"
     title = "LVIS AP on generated scenes; r: novel classes; mean ± half the range over seeds"
-    rows = tuple(ROWS)
+    heading, dataset = "detector", "shapes_lvis_val"
+    rows = ROWS
     columns = tuple(f"{task} {metric}" for task in ("box", "mask") for metric in ("AP", "APr", "APc", "APf"))
 
     def __init__(self, shapes: Path, configs: Path, store: RunStore, overrides: Sequence[Any] = ()) -> None:
-        super().__init__(store, overrides)
-        self.shapes, self.configs = shapes, configs
+        super().__init__(configs, store, overrides)
+        self.shapes = shapes
         self.facts = read_json(shapes / "shapes.json")["options"]
 
-    def run_of(self, row: str, seed: int) -> Run:
-        folder = self.configs / "mini"
-        files = (ROWS[row].config, "base.yaml", "scenes_boxes.yaml")
-        text, base, boxes = ((folder / file).read_text(encoding="utf-8") for file in files)
-        identity = {
-            "row": row,
-            "seed": seed,
-            "config": sha256_of_json([text + base, boxes]),
-            "overrides": [[key, str(value)] for key, value in ROWS[row].overrides],
-            "more_overrides": [str(text) for text in self.overrides],
-            "shapes": self.facts,
-        }
-        return Run(row, seed, identity)
+    def config_file(self, row: str) -> str:
+        return f"mini/{ROWS[row].config}"
 
-    def about(self, row: str) -> dict[str, Any]:
-        hand = {"hand_prompt": True} if ROWS[row].classifier == HAND else {}
-        return {"config_file": f"configs/mini/{ROWS[row].config}", **hand}
+    def config_hash(self, row: str) -> str:
+        own, base, boxes = map(self.read, (self.config_file(row), "mini/base.yaml", "mini/scenes_boxes.yaml"))
+        return sha256_of_json([own + base, boxes])
 
-    def training(self, row: str, seed: int) -> tuple[Path, dict[str, Any]]:
+    def training(self, row: str, seed: int) -> dict[str, Any]:
         plan, annotations = ROWS[row], self.shapes / "annotations"
         scenes, pictures = str(self.shapes / "scenes"), str(self.shapes / "classification" / "val")
         settings: dict[str, Any] = {
@@ -106,7 +99,7 @@ class DetectorComparison(Comparison):
             if not weights.is_file():  # results may be moved without their weights
                 self.train(plan.start, seed)
             settings["MODEL.WEIGHTS"] = str(weights)
-        return self.configs / "mini" / plan.config, settings | dict(plan.overrides)
+        return settings
 
     def _counts(self) -> Path:
         """The categories with their counts and frequencies, as the federated loss reads them."""
@@ -116,7 +109,10 @@ class DetectorComparison(Comparison):
         return path
 
     def _classifier(self, kind: str, seed: int) -> Path:
-        prompt = self._prompt(seed) if kind == POMP else None
+        prompt = None
+        if kind == POMP:  # learned on pictures of the base classes, as in the demo
+            pictures, names = f"folder:{self.shapes / 'classification'}", str(self.shapes / "class_names.txt")
+            prompt = self.learned_prompt("mini_shapes.yaml", seed, pictures, names)
         name = "hand.safetensors" if prompt is None else f"{prompt.parent.name}_classifier.safetensors"
         path = self.store.folder / name
         if path.is_file():
@@ -130,9 +126,3 @@ class DetectorComparison(Comparison):
         vocabulary = Vocabulary.load(self.shapes / "annotations" / "lvis_train.json")
         TextClassifier.build(load_clip("mini"), vocabulary, subject).save(path)
         return path
-
-    def _prompt(self, seed: int) -> Path:
-        """Learned on pictures of the base classes, as in the demo."""
-        train = f"folder:{self.shapes / 'classification'}"
-        names = str(self.shapes / "class_names.txt")
-        return self.learned_prompt(self.configs / "prompt" / "mini_shapes.yaml", seed, train, names)

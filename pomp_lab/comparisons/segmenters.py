@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison, train
-from pomp_lab.runs import Run, RunStore
+from pomp_lab.runs import RunStore
 from prompt_core.files import read_json, sha256_of_json
 
 
@@ -25,6 +25,11 @@ class Row:
     learner: str
     tuning: str | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def hand(self) -> bool:
+        """Whether its prompt is a hand-written one."""
+        return self.learner == "predefined"
 
 
 _PER_PIXEL = (
@@ -94,71 +99,65 @@ class SegmenterComparison(Comparison):
 
     Args:
         root: the data root; its data sets are prepared.
-        configs: the folder ``configs``.
     """
 
     heading = "segmenter"
-    rows = tuple(ROWS)
+    rows = ROWS
     columns = ("hIoU", "mIoU-seen", "mIoU-unseen", "mIoU", "pACC")
 
     def __init__(
         self, experiment: Experiment, root: Path, configs: Path, store: RunStore, overrides: Sequence[Any] = ()
     ) -> None:
-        super().__init__(store, overrides)
-        self.experiment, self.root, self.configs = experiment, root, configs
-        self.name, self.dataset = experiment.name, experiment.dataset
+        super().__init__(configs, store, overrides)
+        self.experiment, self.root, self.dataset = experiment, root, experiment.dataset
         self.title = f"{self.dataset}, all classes; mean ± half the range over seeds"
         shapes = root / "shapes" / "shapes.json"
         self.facts = read_json(shapes)["options"] if experiment.classes and shapes.is_file() else None
 
-    def run_of(self, row: str, seed: int) -> Run:
-        identity = {
-            "row": row,
-            "seed": seed,
-            "config": sha256_of_json([self._text(file) for file in config_files(self.experiment, ROWS[row])]),
-            "overrides": [[key, str(value)] for key, value in ROWS[row].overrides],
-            "more_overrides": [str(text) for text in self.overrides],
-            "shapes": self.facts,
-        }
-        return Run(row, seed, identity)
+    def config_file(self, row: str) -> str:
+        return f"mini/{self.experiment.config}"
 
-    def about(self, row: str) -> dict[str, Any]:
-        hand = {"hand_prompt": True} if ROWS[row].learner == "predefined" else {}
-        return {"config_file": f"configs/mini/{self.experiment.config}", **hand}
+    def config_hash(self, row: str) -> str:
+        files = [self.config_file(row), "mini/segmentation_base.yaml"]
+        if not ROWS[row].hand:
+            files.append(f"prompt/{self.experiment.prompt}")
+        if ROWS[row].tuning is not None:
+            files += [f"mini/{self.experiment.tuning}", "mini/segmentation_prompt.yaml"]
+        return sha256_of_json(list(map(self.read, files)))
 
-    def training(self, row: str, seed: int) -> tuple[Path, dict[str, Any]]:
+    def training(self, row: str, seed: int) -> dict[str, Any]:
         plan = ROWS[row]
         settings: dict[str, Any] = {
             "MODEL.CLIP_ADAPTER.PROMPT_LEARNER": plan.learner,
             "DATASETS.TEST": (self.dataset,),
         }
-        if plan.learner != "predefined":
+        if not plan.hand:
             checkpoint = self.prompt(seed) if plan.tuning is None else self.tuned_prompt(plan.tuning, seed)
             settings["MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT"] = str(checkpoint)
             settings |= self._shape(plan.learner, seed)
         if self.experiment.classes:
             listed = read_json(self.root / self.experiment.classes)
             settings["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(listed["names"]) - len(listed["unseen"])
-        return self.configs / "mini" / self.experiment.config, settings | dict(plan.overrides)
+        return settings
 
     def prompt(self, seed: int) -> Path:
         """The prompt of POMP's rows, learned unless it exists."""
         images, vocabulary = (
             text.format(root=self.root) for text in (self.experiment.train, self.experiment.vocabulary)
         )
-        return self.learned_prompt(self.configs / "prompt" / self.experiment.prompt, seed, images, vocabulary)
+        return self.learned_prompt(self.experiment.prompt, seed, images, vocabulary)
 
     def tuned_prompt(self, learner: str, seed: int) -> Path:
         """The output of stage 1, trained unless it exists."""
         start = "" if learner == "learnable" else str(self.prompt(seed))
-        names = (self.experiment.tuning, "segmentation_prompt.yaml", "segmentation_base.yaml")
-        files = [f"mini/{name}" for name in names]
-        identity = sha256_of_json([[self._text(file) for file in files], learner, seed, start, self.facts])
+        config = f"mini/{self.experiment.tuning}"
+        texts = list(map(self.read, (config, "mini/segmentation_prompt.yaml", "mini/segmentation_base.yaml")))
+        identity = sha256_of_json([texts, learner, seed, start, self.facts])
         path = self.store.folder / f"tuned_{identity[:16]}" / FINAL_WEIGHTS
         if not path.is_file():
             settings = {"SEED": seed, "OUTPUT_DIR": str(path.parent)} | self._shape(learner, seed)
             settings |= {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": learner, "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": start}
-            train(self.configs / files[0], settings, f"the tuning of prompt {learner!r}, seed {seed},")
+            train(self.configs / config, settings, f"the tuning of prompt {learner!r}, seed {seed},")
         return path
 
     def _shape(self, learner: str, seed: int) -> dict[str, Any]:
@@ -168,16 +167,3 @@ class SegmenterComparison(Comparison):
         from prompt_core.prompt import SoftPrompt
 
         return {"MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (SoftPrompt.load(self.prompt(seed)).n_ctx, 0)}
-
-    def _text(self, file: str) -> str:
-        return (self.configs / file).read_text(encoding="utf-8")
-
-
-def config_files(experiment: Experiment, row: Row) -> list[str]:
-    """Files below ``configs`` that a row depends on."""
-    files = [f"mini/{experiment.config}", "mini/segmentation_base.yaml"]
-    if row.learner != "predefined":
-        files.append(f"prompt/{experiment.prompt}")
-    if row.tuning is not None:
-        files += [f"mini/{experiment.tuning}", "mini/segmentation_prompt.yaml"]
-    return files

@@ -12,7 +12,7 @@ import torch
 
 from pomp_lab.mini_clip.text_templates import UNSEEN_TEMPLATES, training_templates
 from pomp_lab.runs import Document
-from pomp_lab.tables.data_folders import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes, halves_by_key
+from pomp_lab.tables.data_folders import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes, photo_half
 from prompt_core.classifier import TextClassifier
 from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import counting
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 VARIANTS = ("mini", "mini_holdout")
-HALVES = ("tune", "report")  # in the order of halves_by_key
 RANDOM_VECTORS, RANDOM_SEEDS = 16, range(5)
 Subject = SoftPrompt | Sequence[str]
 
@@ -164,9 +163,8 @@ def evaluate(
     built = [name for name in VARIANTS if (folder / f"{name}.safetensors").is_file()]
     if not built:
         raise UserError(f"no {' or '.join(f'{name}.safetensors' for name in VARIANTS)} in {folder}; build one first")
-    which = HALVES.index(half)
-    tiny = halves_by_key(tiny_imagenet(tiny_root, "val"))[which]
-    photos = halves_by_key(photo_list(photos_root))[which] if photos_root is not None else None
+    tiny = photo_half(tiny_imagenet(tiny_root, "val"), half)
+    photos = photo_half(photo_list(photos_root), half) if photos_root is not None else None
     documents: dict[str, dict[str, Document]] = {}
     for name in built:
         weights = folder / f"{name}.safetensors"

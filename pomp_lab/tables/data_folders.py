@@ -21,6 +21,7 @@ TINY, PHOTOS = "tiny_imagenet", "imagenet_samples"
 SHAPES = tuple("shapes" if variant == "plain" else f"shapes_{variant}" for variant in VARIANTS)
 # The wide vocabulary of Tiny-ImageNet and of photos of the ImageNet classes.
 WIDE = "imagenet21k"
+HALVES = ("tune", "report")  # of photos with even and odd sha256
 # 40 of Tiny-ImageNet's 200 classes are novel.
 NOVEL_CLASSES, NOVEL_SHARE, SPLIT_SEED = 40, 5, 0
 
@@ -112,10 +113,14 @@ def base_novel_classes(count: int, novel: int, seed: int = 0) -> tuple[np.ndarra
     return np.sort(order[novel:]), np.sort(order[:novel])
 
 
-def halves_by_key(images: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Two halves of an image set by the parity of the sha256 of the file name: even to tune on, odd to report."""
-    parity = np.array([hashlib.sha256(key.rsplit("/", 1)[-1].encode()).digest()[-1] & 1 for key in images.keys])
-    return images.subset(np.flatnonzero(parity == 0)), images.subset(np.flatnonzero(parity == 1))
+def photo_half(images: ImageSet, half: str) -> ImageSet:
+    """One of two halves by the parity of the sha256 of the file name; settings are tuned on one, the other is reported.
+
+    Args:
+        half: one of :data:`HALVES`.
+    """
+    parity = [hashlib.sha256(key.rsplit("/", 1)[-1].encode()).digest()[-1] & 1 for key in images.keys]
+    return images.subset(np.flatnonzero(np.array(parity) == HALVES.index(half)))
 
 
 def tiny_base_novel(images: ImageSet) -> tuple[list[int], list[int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pomp_lab.shapes.variants import VARIANTS
-from pomp_lab.tables.plan import Row, Settings, Table
+from pomp_lab.tables.plan import Cost, Row, Settings, Table
 
 TINY, SHAPES = "mini_tiny_imagenet.yaml", "mini_shapes.yaml"
 SEEDS = (0, 1, 2)
@@ -157,7 +157,7 @@ COST = Table(
     "Embedded model, its towers alone; no images are read. A step is loss, gradient, update; memory is what it adds.",
     (),
     published=("Cost of tuning on ImageNet-1K",),
-    measured=(("clip", "mini"), ("vocabulary", "imagenet1k"), ("numbers", (100, 500, 1000)), ("wide", "imagenet21k")),
+    cost=Cost("mini", "imagenet1k", (100, 500, 1000), wide="imagenet21k"),
 )
 
 ABLATION_K = Table(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pomp_lab.report.comparable import ARCHITECTURES
-from pomp_lab.tables.plan import Published, Row, Settings, Table
+from pomp_lab.tables.plan import Cost, Published, Row, Settings, Table
 from prompt_core.data.catalog.lookup import CROSS_DATASET as TEN_SETS
 from prompt_core.data.catalog.lookup import CROSS_DOMAIN as FOUR_DOMAINS
 
@@ -113,7 +113,7 @@ COST = Table(
     "GPUs in half precision, with the image tower; these are of one step on cached features, in single precision.",
     (),
     published=("Cost of tuning on ImageNet-1K",),
-    measured=(("clip", "ViT-B-16-quickgelu"), ("vocabulary", "imagenet1k"), ("numbers", (128, 256, 512))),
+    cost=Cost("ViT-B-16-quickgelu", "imagenet1k", (128, 256, 512)),
 )
 
 

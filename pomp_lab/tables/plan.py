@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from prompt_core.errors import UserError, nearest
+from pomp_lab.arguments import chosen
+from prompt_core.errors import UserError
 
 Settings = tuple[tuple[str, str], ...]
 # Chosen by the table and the command line: the data, and what distinguishes runs.
@@ -27,7 +28,7 @@ class Published:
     """The published numbers that a row reproduces.
 
     Attributes:
-        table: name in ``assets/published.json``.
+        table: its name in ``assets/published.json``.
         row: of that table.
         model: the backbone, where its columns have different ones.
         column: one column, for tables whose columns are settings of the row; ``dataset`` is its data set.
@@ -64,6 +65,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What the table of costs measures.
+
+    Attributes:
+        clip: architecture.
+        vocabulary: where the names of most rows come from.
+        sampled: K of POMP's rows.
+        wide: a larger vocabulary for two more rows; empty for none.
+    """
+
+    clip: str
+    vocabulary: str
+    sampled: tuple[int, ...]
+    wide: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the paper at one scale.
 
@@ -74,6 +92,7 @@ class Table:
         published: published tables that are shown below.
         whatever_is_there: also score all catalogued data sets below the data root.
         most_texts: a method whose class features differ from image to image leaves out a column of more texts.
+        cost: of a table that is measured instead of learned and scored; it has no rows of its own.
     """
 
     name: str
@@ -87,7 +106,7 @@ class Table:
     published: tuple[str, ...] = ()
     whatever_is_there: bool = False
     most_texts: int | None = None
-    measured: tuple[tuple[str, object], ...] = field(default=())
+    cost: Cost | None = None
 
     def chosen(self, names: str | None) -> list[Row]:
         """Rows by name, separated by ``;``; all for None.
@@ -96,15 +115,7 @@ class Table:
             UserError: an unknown name.
         """
         known = {row.name: row for row in self.rows}
-        if names is None:
-            return list(self.rows)
-        wanted = [name.strip() for name in names.split(";")]
-        for name in wanted:
-            if name not in known:
-                raise UserError(
-                    f"table {self.name} has no row {name!r}{nearest(name, known)}; expected some of {'; '.join(known)}"
-                )
-        return [known[name] for name in wanted]
+        return [known[name] for name in chosen(names, known, "row")]
 
 
 def check_overrides(table: Table, rows: Sequence[Row], keys: Sequence[str]) -> None:
@@ -123,17 +134,3 @@ def check_overrides(table: Table, rows: Sequence[Row], keys: Sequence[str]) -> N
             raise UserError(
                 f"{key} defines row {owners[0]!r} of table {table.name}; leave it out, or choose other --rows"
             )
-
-
-def parse_seeds(text: str | None, table: Table) -> list[int]:
-    """``0,1,2`` as numbers; the table's own for None.
-
-    Raises:
-        UserError: for anything else.
-    """
-    if text is None:
-        return list(table.seeds)
-    try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError as error:
-        raise UserError(f"--seeds is {text!r}; whole numbers joined by commas are expected") from error

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from pomp_lab.tables.data_folders import PHOTOS, SHAPES, TINY, WIDE, DataFolders, halves_by_key, tiny_base_novel
+from pomp_lab.tables.data_folders import PHOTOS, SHAPES, TINY, WIDE, DataFolders, photo_half, tiny_base_novel
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
 from prompt_core.vocabulary import Vocabulary, vocabulary_of
-
-# Halves of the photos, in the order of ``halves_by_key``: settings are tuned on one, the other is reported.
-HALVES = ("tune", "report")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,19 +94,14 @@ def open_target(name: str, folders: DataFolders, half: str = "report") -> Target
     """
     source = source_of(name)
     if source in SHAPES:
-        target = _shapes(source, folders, name.endswith("_base_novel"))
-        return dataclasses.replace(target, name=name)
-    if source not in (TINY, PHOTOS) or name == TINY:
+        return _shapes(name, source, folders, name.endswith("_base_novel"))
+    if source != PHOTOS and name == source:
         images = folders.images(name, "test")
         names, rows = vocabulary_of(images, "")
-        question = Question(name, None, np.arange(len(names)), geometry=True)
-        return Target(name, name, "test", images, names, rows, (question,))
-    target = _tiny(folders) if source == TINY else _photos(name, folders)
-    questions = tuple(
-        dataclasses.replace(question, protocol={**question.protocol, "half": half}) for question in target.questions
-    )
-    images = halves_by_key(target.images)[HALVES.index(half)]
-    return dataclasses.replace(target, images=images, questions=questions)
+        return Target(name, name, "test", images, names, rows, (Question(name, None, np.arange(len(names)), {}, True),))
+    target = _photos(name, folders) if source == PHOTOS else _tiny(name, folders)
+    questions = tuple(replace(question, protocol={**question.protocol, "half": half}) for question in target.questions)
+    return replace(target, images=photo_half(target.images, half), questions=questions)
 
 
 def source_of(name: str) -> str:
@@ -135,12 +126,12 @@ def _columns(name: str, parts: dict[str, np.ndarray], rows: np.ndarray, count: i
     return tuple(questions)
 
 
-def _tiny(folders: DataFolders) -> Target:
+def _tiny(name: str, folders: DataFolders) -> Target:
     images = folders.images(TINY, "val")
     parts = dict(zip(("base", "novel"), map(np.array, tiny_base_novel(images)), strict=True))
     names, rows = vocabulary_of(images, WIDE)
     questions = _columns(TINY, parts, rows, len(names), True)
-    return Target(f"{TINY}_base_novel", TINY, "val", images, names, rows, questions)
+    return Target(name, TINY, "val", images, names, rows, questions)
 
 
 def _photos(name: str, folders: DataFolders) -> Target:
@@ -156,23 +147,22 @@ def _photos(name: str, folders: DataFolders) -> Target:
     return Target(name, PHOTOS, "val", images, names, rows, (narrow, wide))
 
 
-def _shapes(name: str, folders: DataFolders, base_novel: bool) -> Target:
-    images = folders.images(name, "val")
-    _check_variant(name, folders)
-    folder = folders.folder(name)
+def _shapes(name: str, source: str, folders: DataFolders, base_novel: bool) -> Target:
+    images, folder = folders.images(source, "val"), folders.folder(source)
+    _check_variant(source, folders)
     pictured = np.unique(images.labels)
     if not base_novel:
         images = images.select_classes(pictured)
         names, rows = vocabulary_of(images, "")
-        question = Question(name, None, np.arange(len(names)), {"candidate_names": "pictured classes"}, True)
-        return Target(name, name, "val", images, names, rows, (question,))
+        question = Question(source, None, np.arange(len(names)), {"candidate_names": "pictured classes"}, True)
+        return Target(name, source, "val", images, names, rows, (question,))
     names, rows = vocabulary_of(images, str(folder / "class_names.txt"))
     classes = read_json(folder / "classes.json")["classes"]
     novel = {str(entry["name"]) for entry in classes if entry["split"] == "novel"}
     is_novel = np.array([names.names[row] in novel for row in rows])
     parts = {"base": pictured[~is_novel[pictured]], "novel": pictured[is_novel[pictured]]}
     parts = {part: labels for part, labels in parts.items() if len(labels)}
-    return Target(name, name, "val", images, names, rows, _columns(name, parts, rows, len(names), False))
+    return Target(name, source, "val", images, names, rows, _columns(source, parts, rows, len(names), False))
 
 
 def _check_variant(name: str, folders: DataFolders) -> None:

@@ -1,4 +1,4 @@
-"""The runner of all tables: what is done is found, what is damaged is done again, no process outlives its parent."""
+"""Runs of experiments: what is done is found, what is damaged is done again, no process outlives its parent."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, messages:
     store.results.write_text(json.dumps(damaged))
     alone = RunStore(tmp_path / "elsewhere", store.results, messages.append)
     assert (alone.document(RUN), alone.document(other)) == (None, documents[other.key])
-    assert messages == [
-        f"{store.results}: POMP/seed 0 is damaged (_protocol is not an object): it counts as missing and is done again"
-    ]
+    assert messages == [f"{store.results}: POMP/seed 0 is damaged (_protocol is not an object) and is ignored"]
 
 
 @pytest.mark.parametrize(
@@ -85,11 +83,6 @@ def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, messages:
         (without("a/top1", "a/top5"), "a has no numbers"),
         ({**without("a/top1", "a/top5"), "_protocol": {}}, "it has no numbers"),
         ({**WHOLE, "_protocol": {}}, "a has no protocol"),
-        ({**WHOLE, "_protocol": {"a": 5}}, "a is not an object"),
-        ({**WHOLE, "a/top1": "3"}, "a/top1 is not a number"),
-        ({**WHOLE, "a/top1": True}, "a/top1 is not a number"),
-        ({**WHOLE, "_run": {"history": 5}}, "history is not a list"),
-        ({**WHOLE, "_run": {"skipped": []}}, "skipped is not an object"),
     ],
 )
 def test_damage(document: Any, reason: str) -> None:
@@ -108,7 +101,7 @@ def test_what_is_damaged_counts_as_missing(store: RunStore, messages: list[str],
     store.results.parent.mkdir()
     store.results.write_text(text)
     assert RunStore(store.folder, store.results, messages.append).document(RUN) is None
-    assert f"{store.results} is damaged" in messages[1]
+    assert f"{store.results} is damaged" in messages[-1]
     # What the results file still knows is not done again.
     store.write_results({}, {RUN.key: document})
     assert store.document(RUN) == document

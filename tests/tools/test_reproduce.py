@@ -37,7 +37,7 @@ def quick() -> Iterator[None]:
 def without_page(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """The page with drawings is left out but where a test asks for it."""
     if "page" not in request.node.name:
-        monkeypatch.setattr("pomp_lab.tables.command._report", lambda store, output: None)
+        monkeypatch.setattr("pomp_lab.tables.command.write_page", lambda store, output: None)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def whole(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("pomp_lab.tables.command._report", lambda store, output: None)
+        patch.setattr("pomp_lab.tables.command.write_page", lambda store, output: None)
         request = Request("cross_domain", "laptop", Path("out"), shapes_root, CONFIGS, "0", ROWS, SETS, BUDGET)
         tables.reproduce(request)
     return folder
@@ -281,7 +281,7 @@ def test_absent_data_is_reported(call_tool: CallTool, tmp_path: Path) -> None:
     [
         (["cross_domains"], "nearest: 'cross_domain'"),
         (["cross_domain", "--scale", "phone"], "paper or laptop"),
-        (["cross_domain", "--scale", "laptop", "--rows", "POM"], "has no row 'POM'"),
+        (["cross_domain", "--scale", "laptop", "--rows", "POM"], "unknown row 'POM'"),
         (["cross_domain", "--scale", "laptop", "--datasets", "shape_base_novel"], "nearest: 'shapes_base_novel'"),
         (["cross_domain", "--scale", "laptop", "--seeds", "x"], "whole numbers"),
         (["cross_domain", "--scale", "laptop", "METHOD.NAME", "coop"], "defines row"),

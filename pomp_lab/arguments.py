@@ -1,0 +1,36 @@
+"""Lists on the command line of experiments: names of rows, numbers of classes, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from prompt_core.errors import UserError, nearest
+
+
+def chosen(text: str | None, known: Collection[str], what: str, separator: str = ";") -> list[str]:
+    """The names that a text joins; all known ones for None.
+
+    Args:
+        what: a name stands for, such as ``row``.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    names = list(known) if text is None else [name.strip() for name in text.split(separator)]
+    for name in names:
+        if name not in known:
+            expected = f"{separator} ".join(known)
+            raise UserError(f"unknown {what} {name!r}{nearest(name, known)}; expected some of: {expected}")
+    return list(dict.fromkeys(names))
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """``0,1,2`` as numbers, each once.
+
+    Raises:
+        UserError: for anything else.
+    """
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError as error:
+        raise UserError(f"{option} is {text!r}; expected whole numbers separated by commas, such as 0,1,2") from error
