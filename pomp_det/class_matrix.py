@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,16 @@ from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+logger = logging.getLogger(__name__)
+
 RANDOM = "rand"  # as the published code names it
+# Template and CLIP of a matrix, by a part of its file's name; POMP's prompt cannot be told from it.
+TEMPLATE = "a {}."
+MADE_WITH = {
+    "_clip_a+cname": ("a {}", "ViT-B-32-quickgelu"),
+    "_clip_vitb16_a+cname": (TEMPLATE, "ViT-B-16-quickgelu"),
+    "_clip_pomp+cname": (TEMPLATE, "ViT-B-16-quickgelu"),
+}
 # Detic's and POMP's matrices come without names; their rows are in the order of category ids.
 PUBLISHED_FILES = {"lvis_v1_": "lvis", "coco_": "coco", "o365_": "objects365"}
 
@@ -117,7 +127,8 @@ def classifier_of_names(cfg: CfgNode, words: str, prompt: str = "") -> TextClass
     Args:
         words: a published vocabulary's name, a file of names or a classifier file, or names joined by commas.
         prompt: a prompt file, or templates with ``{}`` separated by ``|``; without it, names are looked up in the
-            detector's own class matrix.
+            detector's own class matrix. Where that is absent they are encoded with a template and its CLIP, if its
+            name, which a published one has, or ``MODEL.CLIP.NAME`` says which CLIP that is.
 
     Raises:
         UserError: names that cannot be found or encoded; a class matrix of another CLIP than the prompt's.
@@ -128,11 +139,21 @@ def classifier_of_names(cfg: CfgNode, words: str, prompt: str = "") -> TextClass
         _check_same_clip(prompt, classifier)
         return classifier
     vocabulary = read_vocabulary(words)
-    if not prompt:
-        return _rows_by_name(path, vocabulary.names)
-    if resolve_path(path).is_file():  # the matrix that the detector learned with
+    there = resolve_path(path).is_file()
+    template, clip = next((made for part, made in MADE_WITH.items() if part in Path(path).name), (TEMPLATE, ""))
+    if prompt and there:
         _check_same_clip(prompt, read_class_matrix(path))
-    return _encode(cfg, vocabulary, prompt)
+    if prompt and cfg.MODEL.VOCABULARY:
+        clip = ""  # the detector learned with words of its own, not with the matrix
+    if prompt:
+        return _encode(cfg, vocabulary, prompt, clip)
+    if there or path == RANDOM or not (clip or cfg.MODEL.CLIP.NAME):
+        return _rows_by_name(path, vocabulary.names)
+    logger.warning(
+        "class matrix %s is absent: names are encoded as %r, by CLIP %s; if the detector learned with a prompt, give "
+        "it as --prompt or MODEL.PROMPT", path, template, cfg.MODEL.CLIP.NAME or clip,
+    )  # fmt: skip
+    return _encode(cfg, vocabulary, template, clip)
 
 
 def stage_matrix(cfg: CfgNode) -> tuple[Tensor, str]:
@@ -158,8 +179,12 @@ def check_class_count(classifier: TextClassifier, count: int) -> None:
         )
 
 
-def _encode(cfg: CfgNode, vocabulary: Vocabulary, prompt: str) -> TextClassifier:
-    """Class features of a prompt file, or of templates separated by ``|``."""
+def _encode(cfg: CfgNode, vocabulary: Vocabulary, prompt: str, clip: str) -> TextClassifier:
+    """Class features of a prompt file, or of templates separated by ``|``.
+
+    Args:
+        clip: for templates, where ``MODEL.CLIP.NAME`` is empty.
+    """
     from prompt_core.clip import load_clip
 
     subject: SoftPrompt | Sequence[str]
@@ -169,7 +194,7 @@ def _encode(cfg: CfgNode, vocabulary: Vocabulary, prompt: str) -> TextClassifier
     else:
         subject = SoftPrompt.load(resolve_path(prompt))
         learned_with = subject.metadata.get("clip")
-    name = cfg.MODEL.CLIP.NAME or learned_with or "ViT-B-16-quickgelu"
+    name = cfg.MODEL.CLIP.NAME or learned_with or clip or "ViT-B-16-quickgelu"
     if learned_with and name != learned_with:
         raise UserError(f"prompt {prompt} was learned with CLIP {learned_with}; MODEL.CLIP.NAME is {name!r}")
     pretrained = cfg.MODEL.CLIP.PRETRAINED or (None if name == "mini" else "openai")

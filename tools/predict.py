@@ -52,6 +52,8 @@ def detector(cfg: object, arguments: argparse.Namespace, photos: list[Path]) -> 
     """Load a detector."""
     if arguments.background:
         raise UserError("--background is for segmenters; a detector has no background words")
+    if arguments.prompt and not arguments.vocabulary:
+        raise UserError("--prompt is given without --vocabulary; name the words that it encodes")
     from pomp_det.pictures import detect_photos
     from pomp_det.predictor import OpenVocabularyPredictor
 

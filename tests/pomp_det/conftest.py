@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ..support.detector import make_tiny, photo
-from ..support.tools import call_tool
+from ..support.tools import call_tool, tiny_model
 
-__all__ = ["call_tool", "make_tiny", "photo"]
+__all__ = ["call_tool", "make_tiny", "photo", "tiny_model"]
 
 
 @pytest.fixture(scope="session")

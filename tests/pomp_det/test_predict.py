@@ -20,6 +20,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from pomp_det import load_config
+from pomp_det.class_matrix import classifier_of_names
 from pomp_det.predictor import OpenVocabularyPredictor
 from prompt_core import TextClassifier, UserError
 
@@ -128,6 +129,9 @@ def test_predictor_is_the_model_on_the_resized_photo(folder: Path) -> None:
         (["a.png", "--vocabulary", "cats"], "no class 'cats'; nearest: 'cat'"),
         (["a.png", "--threshold", "7"], "--threshold is 7.0; a score between 0 and 1"),
         (["a.png", "--weights", "none.pth"], "weights none.pth do not exist"),
+        (["a.png", "--weights", "backbone.pth"], "lack 49 of 224 learned weights, the first is proposal_generator."),
+        (["a.png", "--prompt", "a {}."], "--prompt is given without --vocabulary"),
+        (["a.png", "--model", "prompt_run"], "prompt_run is the run of a prompt or another method"),
         (["a.png", "--set", "MODEL.WEIGHT=x"], "unknown key 'MODEL.WEIGHT'"),
     ],
 )
@@ -136,6 +140,10 @@ def test_mistakes_get_one_line(
 ) -> None:
     (folder / "empty").mkdir()
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photo")
+    (folder / "prompt_run").mkdir()
+    (folder / "prompt_run/prompt.safetensors").touch()
+    state = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+    torch.save({key: value for key, value in state.items() if "backbone" in key}, folder / "backbone.pth")
     assert run(*arguments) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert message in lines[-1]
@@ -146,6 +154,71 @@ def test_mistakes_get_one_line(
 def test_no_weights_is_an_error(folder: Path) -> None:
     with pytest.raises(UserError, match="WEIGHTS is empty"):
         OpenVocabularyPredictor.load(load_config(folder / "tiny.yaml"))
+
+
+def test_a_run_is_named_by_its_folder(folder: Path, call_tool: Callable[..., tuple[int, str, str]]) -> None:
+    cfg = load_config(folder / "tiny.yaml", {"MODEL.WEIGHTS": "first_stage.pth"})
+    (folder / "run").mkdir()
+    (folder / "run/config.yaml").write_text(cfg.dump())
+    (folder / "model_final.pth").rename(folder / "run/model_0000009.pth")
+    (folder / "run/last_checkpoint").write_text("model_0000009.pth")
+    code, _, errors = call_tool("predict", "--model", "run", "--output", "out", "--threshold", "0", "a.png")
+    assert (code, errors) == (0, "")
+    assert json.loads((folder / "out/detections.json").read_text())["annotations"]
+
+
+def test_random_weights_on_purpose(folder: Path, run: Callable[..., int]) -> None:
+    assert run("a.png", "--weights", "", "--set", "MODEL.RANDOM_WEIGHTS=True") == 0
+
+
+MATRIX = "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"
+
+
+def test_words_that_are_given_need_no_class_matrix(
+    folder: Path, run: Callable[..., int], tiny_model: tuple[Path, Path]
+) -> None:
+    clip = ["--set", f"MODEL.CLIP.NAME={tiny_model[0]}", "--set", f"MODEL.CLIP.PRETRAINED={tiny_model[1]}"]
+    absent = ["a.png", "--set", f"{MATRIX}=absent/lvis_v1_clip_pomp+cname.npy", "--vocabulary", "cat,remote", *clip]
+    found = []
+    for prompt in (["--prompt", "a {}."], []):  # POMP's prompt cannot be told from the name; its CLIP can
+        assert run(*absent, *prompt) == 0
+        document = json.loads((folder / "out/detections.json").read_text())
+        assert [category["name"] for category in document["categories"]] == ["cat", "remote"]
+        found.append([(row["category_id"], row["score"]) for row in document["annotations"]])
+    assert found[0] == found[1]
+    assert {category for category, _ in found[0]} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("matrix", "template", "clip"),
+    [
+        ("lvis_v1_clip_a+cname.npy", "a {}", "ViT-B-32-quickgelu"),
+        ("lvis_v1_clip_pomp+cname.npy", "a {}.", "ViT-B-16-quickgelu"),
+    ],
+)
+def test_words_are_encoded_by_the_clip_of_the_absent_matrix(
+    monkeypatch: pytest.MonkeyPatch, tiny_clip: Any, matrix: str, template: str, clip: str
+) -> None:
+    asked = []
+    monkeypatch.setattr("prompt_core.clip.load_clip", lambda name, *arguments: asked.append(name) or tiny_clip)
+    cfg = load_config(None, {MATRIX: f"absent/{matrix}"})
+    classifier = classifier_of_names(cfg, "cat,remote control")
+    expected = TextClassifier.build(tiny_clip, ["cat", "remote control"], [template])
+    torch.testing.assert_close(classifier.weight, expected.weight)
+    classifier_of_names(cfg, "cat", "an {}")  # Detic's and POMP's CLIP are both 512 wide
+    cfg.MODEL.VOCABULARY = "dog"  # the detector did not learn with the matrix
+    classifier_of_names(cfg, "cat", "an {}")
+    assert asked == [clip, clip, "ViT-B-16-quickgelu"]
+
+
+def test_without_words_a_missing_matrix_is_named_with_what_brings_it(
+    folder: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("a.png", "--set", f"{MATRIX}=datasets/metadata/lvis_v1_clip_pomp+cname.npy") == 2
+    assert "lvis_v1_clip_pomp+cname.npy does not exist" in (line := capsys.readouterr().err.strip().splitlines()[-1])
+    assert "python tools/fetch.py lvis_v1_clip_pomp+cname.npy" in line
+    assert run("a.png", "--set", f"{MATRIX}=own.npy", "--vocabulary", "cat") == 2
+    assert "own.npy does not exist" in capsys.readouterr().err
 
 
 def test_photos_are_resized_as_in_evaluation(folder: Path) -> None:
