@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pomp_engine.samplers import GroupedBatchSampler
-from prompt_core.data.images import UnreadableImage
+from prompt_core.data.open_photo import UnreadableImage
 from prompt_core.errors import UserError
 
 Records = list[dict[str, Any]]
@@ -155,7 +155,7 @@ def seeded_loader(
 
     Args:
         records: n records with ``file_name``.
-        mapper: record to example; it may raise :class:`prompt_core.data.images.UnreadableImage`, and draws from
+        mapper: record to example; it may raise :class:`prompt_core.data.open_photo.UnreadableImage`, and draws from
             NumPy's global generator, as Detectron2's augmentations do.
         batch_sizes: images in a batch of this rank, or in one of each data set; see :class:`GroupedBatchSampler`.
         seed: of the run, the same on every rank; see :func:`seed_of_run`.

@@ -16,7 +16,7 @@ from fvcore.transforms.transform import CropTransform, Transform
 
 from pomp_det.data.tar_index import TarIndex
 from pomp_engine.data.photos import read_record_photo
-from prompt_core.data.images import UnreadableImage
+from prompt_core.data.open_photo import UnreadableImage
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import resolve_path
 

@@ -9,21 +9,21 @@ import numpy as np
 from detectron2.data import detection_utils
 
 from pomp_engine.data.tar_images import decode_image, read_tar_bytes
-from prompt_core.data.images import UnreadableImage
+from prompt_core.data.open_photo import UnreadableImage, open_photo
 from prompt_core.errors import UserError
+from prompt_core.visible import visible
 
 
 def read_photo(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8 in RGB, turned as its Exif orientation says.
 
     Raises:
-        UserError: when the file is absent or not a photo.
+        UserError: when the file is absent, too large or no photo.
     """
     try:
-        pixels: np.ndarray = detection_utils.read_image(str(path), format="RGB")
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
-        raise UserError(f"photo {path} cannot be read: {error or type(error).__name__}") from error
-    return pixels
+        return np.asarray(open_photo(path))
+    except UnreadableImage as error:
+        raise UserError(f"photo {visible(str(path))} cannot be read: {error.reason}") from error
 
 
 def read_record_photo(record: dict[str, Any], image_format: str) -> np.ndarray:
@@ -37,12 +37,13 @@ def read_record_photo(record: dict[str, Any], image_format: str) -> np.ndarray:
     Raises:
         UnreadableImage: when the photo cannot be read or has another size than the record says.
     """
+    name = record["file_name"]
     try:
-        if "tar" in record:
-            image = decode_image(read_tar_bytes(*record["tar"]), image_format)
-        else:
-            image = detection_utils.read_image(record["file_name"], format=image_format)
+        source = read_tar_bytes(*record["tar"]) if "tar" in record else name
+        image = decode_image(source, image_format, name)
         detection_utils.check_image_size(record, image)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
-        raise UnreadableImage(record["file_name"], str(error) or type(error).__name__) from error
+    except UnreadableImage:
+        raise
+    except Exception as error:  # OSError of the archive, Detectron2's own for another size
+        raise UnreadableImage(name, str(error) or type(error).__name__) from error
     return image

@@ -5,16 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from prompt_core.data.open_photo import PHOTO_BYTES, UnreadableImage, open_photo, upright_size
 from prompt_core.data.photo_files import is_photo_name
 from prompt_core.errors import UserError
-
-# Exif orientations that exchange width and height.
-_SIDEWAYS = (5, 6, 7, 8)
 
 
 def index_tar(path: str | Path) -> list[tuple[str, int, int]]:
@@ -39,25 +37,28 @@ def index_tar(path: str | Path) -> list[tuple[str, int, int]]:
 
 
 def read_tar_bytes(path: str | Path, offset: int, size: int) -> bytes:
-    """The bytes of one member. The file is opened anew each time: workers cannot share a position in it."""
+    """The bytes of one member. The file is opened anew each time: workers cannot share a position in it.
+
+    Raises:
+        OSError: when the archive cannot be read, or the member is larger than a photo may be.
+    """
+    if size > PHOTO_BYTES:
+        raise OSError(f"a member of {size:,} bytes, where a photo has at most {PHOTO_BYTES:,}")
     with open(path, "rb") as stream:
         stream.seek(offset)
         return stream.read(size)
 
 
-def decode_image(content: bytes, image_format: str) -> np.ndarray:
-    """(H, W, 3) uint8 in ``image_format`` (RGB or BGR), turned as its Exif orientation says.
-
-    The same as :func:`detectron2.data.detection_utils.read_image`, from bytes.
+def decode_image(source: str | Path | bytes, image_format: str, name: str | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 in ``image_format`` (RGB or BGR), as :func:`prompt_core.data.open_photo.open_photo` decodes it.
 
     Raises:
-        OSError: when the bytes are not an image.
+        UnreadableImage: when it is not an image, or one beyond its bounds.
     """
     from detectron2.data import detection_utils
 
-    with Image.open(io.BytesIO(_plain(content))) as image:
-        turned = detection_utils._apply_exif_orientation(image)
-        decoded: np.ndarray = detection_utils.convert_PIL_to_numpy(turned, image_format)
+    photo = open_photo(_plain(source) if isinstance(source, bytes) else source, name)
+    decoded: np.ndarray = detection_utils.convert_PIL_to_numpy(photo, image_format)
     return decoded
 
 
@@ -65,14 +66,20 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
     """Width and height as :func:`decode_image` returns them; reads the header only.
 
     Raises:
-        OSError: when it is not an image.
+        UnreadableImage: when it is not an image, or one beyond its bounds.
     """
-    with Image.open(io.BytesIO(_plain(source)) if isinstance(source, bytes) else source) as image:
-        width, height = image.size
-        sideways = image.getexif().get(0x0112) in _SIDEWAYS
-    return (height, width) if sideways else (width, height)
+    return upright_size(_plain(source) if isinstance(source, bytes) else source)
 
 
 def _plain(content: bytes) -> bytes:
-    """A few members of ImageNet-21K's archives are compressed a second time."""
-    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    """A few members of ImageNet-21K's archives are compressed once more."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+            plain = stream.read(PHOTO_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UnreadableImage("in memory", f"a compressed photo that is damaged ({error})") from error
+    if len(plain) > PHOTO_BYTES:
+        raise UnreadableImage("in memory", f"it unpacks to more than {PHOTO_BYTES:,} bytes")
+    return plain

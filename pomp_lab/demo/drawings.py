@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pomp_lab.report.plots import plot_style
+from prompt_core.data.open_photo import open_photo
 from prompt_core.files import atomic_path
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ FILLS = ("#D9D9D9", "#BDBDBD", "#56B4E9", "#A6DCCB", BLUE)
 
 def draw_examples(path: str | Path, examples: Sequence[Example], subtitle: str) -> None:
     """A grid of validation images: the true name, and the answers of the hand-written and the learned prompt."""
-    from PIL import Image
 
     across = min(6, len(examples))
     down = -(-len(examples) // across)
@@ -40,7 +40,7 @@ def draw_examples(path: str | Path, examples: Sequence[Example], subtitle: str) 
         )
         for place, example in enumerate(examples):
             axes = figure.add_subplot(down, across, place + 1)
-            axes.imshow(Image.open(example.file).convert("RGB"))
+            axes.imshow(open_photo(example.file))
             axes.set(xticks=[], yticks=[])
             right = example.after == example.name
             for edge in axes.spines.values():

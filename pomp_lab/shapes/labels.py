@@ -9,6 +9,7 @@ from pomp_engine.data.derived_files import Outcome, derive_json, file_inputs
 from pomp_seg.data.label_sets import LabelSet, read_label_set
 from pomp_seg.data.prepare.label_folders import Made, convert_labels, count_labels, lookup
 from pomp_seg.data.prepare.remapped import png_files
+from prompt_core.data.open_photo import upright_size
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
@@ -41,13 +42,10 @@ def prepare_image_labels(shapes: Path) -> tuple[Path, Outcome]:
 
 
 def _image_labels(pictures: Path, categories: list[dict[str, Any]]) -> dict[str, Any]:
-    from PIL import Image
-
     images: list[dict[str, Any]] = []
     for category in categories:
         for path in sorted((pictures / category["name"]).glob("*.png")):
-            with Image.open(path) as picture:
-                width, height = picture.size
+            width, height = upright_size(path)
             name = path.relative_to(pictures).as_posix()
             size = {"width": width, "height": height}
             images.append({"id": len(images) + 1, "file_name": name, **size, "pos_category_ids": [category["id"]]})

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import detection_utils
 from PIL import Image
 
+from prompt_core.data.open_photo import UnreadableImage, opened_image, orientation, upright
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path
 
@@ -23,9 +23,10 @@ def read_label_map(path: str | Path) -> np.ndarray:
     if not Path(path).is_file():
         raise UserError(f"label file {path} does not exist; prepare the data set, or correct the folder of its labels")
     try:
-        labels = detection_utils.read_image(str(path))
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
-        raise UserError(f"cannot read label file {path}: {error or type(error).__name__}; prepare it again") from error
+        with opened_image(path) as image:
+            labels = np.asarray(upright(image, orientation(image)))
+    except UnreadableImage as error:
+        raise UserError(f"cannot read label file {path}: {error.reason}; prepare it again") from error
     if labels.ndim != 2 or labels.dtype.kind not in "uib":
         raise UserError(
             f"label file {path} has {labels.shape[2] if labels.ndim > 2 else 1} channels of {labels.dtype}; expected "

@@ -24,7 +24,7 @@ from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, sha256_of_json, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: photos are turned as their Exif orientation says, 16 bits are scaled
 # Temporary folders not written to for this long were left by killed runs.
 _STALE_SECONDS = 24 * 3600
 

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from prompt_core.data.open_photo import PHOTO_BYTES, UnreadableImage, open_photo
 from prompt_core.errors import UserError
-
-
-class UnreadableImage(UserError):
-    """A photo that is missing, truncated or not an image. Carries the photo's ``key``."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"cannot read image {key}: {reason}; replace or delete the file")
-        self.key = key
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        # data loader workers send errors to the main process
-        return type(self), (self.key, self.reason)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,17 +59,15 @@ class ImageSet:
         return len(self.keys)
 
     def read(self, index: int) -> Image.Image:
-        """Decode photo ``index`` as RGB.
+        """Decode photo ``index`` as RGB, upright (:func:`prompt_core.data.open_photo.open_photo`).
 
         Raises:
             UnreadableImage: when the file is missing, truncated or not an image.
         """
         key = self.keys[index]
-        try:
-            with Image.open(io.BytesIO(self._read_bytes(index))) as image:
-                return image.convert("RGB")
-        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
-            raise UnreadableImage(key, self._reason(index, error)) from error
+        if self.members is None:
+            return open_photo(self.root / key, key)
+        return open_photo(self._read_member(index), key)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
         """The photos at ``indices``, in that order; the classes stay."""
@@ -139,20 +124,18 @@ class ImageSet:
         digest.update(np.ascontiguousarray(self.file_sizes(), dtype="<i8").tobytes())
         return digest.hexdigest()
 
-    def _reason(self, index: int, error: Exception) -> str:
-        if isinstance(error, UnidentifiedImageError):  # its text holds a memory address
-            empty = self.subset([index]).file_sizes()[0] == 0
-            return "the file is empty" if empty else "no image of a known format"
-        return str(error) or type(error).__name__
-
-    def _read_bytes(self, index: int) -> bytes:
-        if self.members is None:
-            return (self.root / self.keys[index]).read_bytes()
+    def _read_member(self, index: int) -> bytes:
+        assert self.members is not None
         shard, offset, size = (int(value) for value in self.members[index])
-        # opened anew each time: a shared position in the file would not survive threads
-        with open(self.root / self.shards[shard], "rb") as stream:
-            stream.seek(offset)
-            return stream.read(size)
+        if size > PHOTO_BYTES:
+            raise UnreadableImage(self.keys[index], f"{size:,} bytes, where at most {PHOTO_BYTES:,} are expected")
+        try:
+            # opened anew each time: a shared position in the file would not survive threads
+            with open(self.root / self.shards[shard], "rb") as stream:
+                stream.seek(offset)
+                return stream.read(size)
+        except OSError as error:
+            raise UnreadableImage(self.keys[index], error.strerror or str(error)) from error
 
 
 def _file_size(path: str) -> int:

@@ -20,6 +20,7 @@ from pomp_engine.data.derived_files import Outcome, derive_json
 from pomp_seg.data.label_sets import default_ignore_label
 from pomp_seg.data.prepare.label_folders import WORKERS, Made, convert_labels
 from pomp_seg.data.records import files_by_key
+from prompt_core.data.open_photo import UnreadableImage, opened_image
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
@@ -119,13 +120,11 @@ def read_numbers(path: Path) -> np.ndarray:
     Raises:
         UserError: when it cannot be read or has no colours.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             mode, pixels = image.mode, np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, …
-        raise UserError(f"cannot read label file {path}: {error}; download the data set again") from error
+    except UnreadableImage as error:
+        raise UserError(f"cannot read label file {path}: {error.reason}; download the data set again") from error
     if mode not in ("RGB", "RGBA"):
         raise UserError(f"label file {path} has mode {mode}; the coloured *_seg.png of ADE20K 2021_17_01 are expected")
     red, green = pixels[..., 0].astype(np.int32), pixels[..., 1].astype(np.int32)
