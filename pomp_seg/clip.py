@@ -15,22 +15,13 @@ from torch import Tensor, nn
 from pomp_seg.prompts.prompt_learner import ClassFeatures, PromptLearner
 from pomp_seg.regions.encode import RegionOptions, build_region_encoder, encode_any_size, similarity_logits
 from prompt_core.clip import Clip, load_clip
+from prompt_core.dassl.keys import BACKBONES
 from prompt_core.errors import UserError, nearest
 from prompt_core.text.encoder import PromptedTextEncoder
 from prompt_core.text.tower import TextTower, learned_context_obstacle
 
 # OpenAI's own names, as in published files, and the equivalent open_clip architectures.
-OPENAI_NAMES = {
-    "ViT-B/32": "ViT-B-32-quickgelu",
-    "ViT-B/16": "ViT-B-16-quickgelu",
-    "ViT-L/14": "ViT-L-14-quickgelu",
-    "ViT-L/14@336px": "ViT-L-14-336-quickgelu",
-    "RN50": "RN50-quickgelu",
-    "RN101": "RN101-quickgelu",
-    "RN50x4": "RN50x4-quickgelu",
-    "RN50x16": "RN50x16-quickgelu",
-    "RN50x64": "RN50x64-quickgelu",
-}
+OPENAI_NAMES = {name: clip for name, (clip, _) in BACKBONES.items()}
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +44,7 @@ class ClipSource:
         Raises:
             UserError: an unknown architecture, no weights named, or a file that does not fit.
         """
-        self.name = OPENAI_NAMES.get(name, name)
-        if not pretrained and name in OPENAI_NAMES:
-            pretrained = "openai"
+        self.name, pretrained = self.weights_of(name, pretrained)
         if not pretrained and name != "mini":
             raise UserError(
                 f"CLIP_MODEL_NAME is {name!r} and CLIP_PRETRAINED is empty; give a tag or a file of weights"
@@ -67,6 +56,11 @@ class ClipSource:
                 _check_tag(self.name, pretrained)
                 warnings.filterwarnings("ignore", message=".*weights are random")
             self.clip: Clip = load_clip(self.name, None if self._pending else self.pretrained)
+
+    @staticmethod
+    def weights_of(name: str, pretrained: str) -> tuple[str, str]:
+        """open_clip's architecture of a name, and its weights: OpenAI's with OpenAI's names."""
+        return OPENAI_NAMES.get(name, name), pretrained or ("openai" if name in OPENAI_NAMES else "")
 
     def loaded(self) -> None:
         """Mark the weights as loaded from a checkpoint."""

@@ -19,6 +19,7 @@ from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
 from prompt_core.text.name_lists import keeps_underscores
 from prompt_core.text.tokens import prompt_text
+from prompt_core.towers.origin import content_metadata, recognise
 from prompt_core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -220,11 +221,14 @@ def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
     names = metadata.pop("names", None)
     if "weight" not in tensors or not isinstance(names, list):
         raise UserError(f"{path} holds no tensor 'weight' with a list 'names'; it is not a classifier file")
-    return tensors["weight"], names, metadata
+    return tensors["weight"], names, content_metadata(tensors["weight"], metadata)
 
 
 def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
     """Rows (N, E) float32 of a ``.npy``, of any norm, with names and provenance from ``NAME.names.json`` next to it.
+
+    Where that does not say which CLIP made them, the metadata say so for published matrices and what was made with
+    their towers (:func:`prompt_core.towers.origin.recognise`).
 
     Raises:
         UserError: when the file is truncated or of another shape, or its ``.names.json`` is damaged.
@@ -236,6 +240,11 @@ def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind != "f":
         given = f"{matrix.dtype} {matrix.shape}" if isinstance(matrix, np.ndarray) else "an archive of several"
         raise UserError(f"{path}: a floating-point matrix (N, E) is expected, given {given}")
+    rows = torch.from_numpy(matrix.astype(np.float32))
+    if recognise(rows) is None and recognise(rows.T) is not None:
+        raise UserError(
+            f"{path} is a class matrix on its side, {matrix.shape}: one row per class is expected; save it as .T"
+        )
     names = [f"class {row}" for row in range(len(matrix))]
     metadata: dict[str, Any] = {}
     names_file = path.with_suffix(".names.json")
@@ -244,4 +253,4 @@ def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
         if not isinstance(notes, dict) or not isinstance(notes.get("names"), list):
             raise UserError(f"{names_file}: an object with a list 'names' is expected; mend or remove it")
         names, metadata = notes["names"], dict(notes.get("metadata") or {})
-    return torch.from_numpy(matrix.astype(np.float32)), names, metadata | {"source": path.name}
+    return rows, names, content_metadata(rows, metadata) | {"source": path.name}

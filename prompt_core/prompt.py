@@ -14,6 +14,7 @@ from prompt_core.dassl.checkpoints import Learned, checkpoint_file, read_checkpo
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, plain_value, read_safetensors
 from prompt_core.text.tokens import POSITIONS
+from prompt_core.towers.origin import origin_by_name
 
 if TYPE_CHECKING:
     from prompt_core.clip import Clip
@@ -162,7 +163,9 @@ class SoftPrompt(nn.Module):
                 f"{path} is a checkpoint of {learned.method}, which is more than a prompt; "
                 "tools/evaluate_prompt.py --prompt scores it"
             )
-        return cls(learned.tensors["context"], position or "end", metadata={"source": path.name})._checked(path)
+        origin = origin_by_name(path)
+        metadata = {"source": path.name} | ({"clip": origin.clip, "pretrained": origin.pretrained} if origin else {})
+        return cls(learned.tensors["context"], position or "end", metadata=metadata)._checked(path)
 
     def _checked(self, path: Path) -> SoftPrompt:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters()):

@@ -11,12 +11,13 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from pomp_seg.clip import OPENAI_NAMES
+from pomp_seg.clip import ClipSource
 from pomp_seg.prompts.prompt_learner import PompPrompt, PromptLearner, TemplatePrompt, ZssegPrompt
 from prompt_core.data.catalog.hand_written import imagenet_templates
 from prompt_core.errors import UserError, nearest
 from prompt_core.prompt import SoftPrompt
 from prompt_core.safe_load import load_restricted
+from prompt_core.towers.origin import Origin, stated_origin
 
 LEARNERS = ("predefined", "imagenet", "vild", "learnable", "pomp", "pomp_tuned")
 
@@ -96,10 +97,13 @@ def use_prompt(cfg: CfgNode, prompt: str) -> CfgNode:
         node.PREDEFINED_PROMPT_TEMPLATES = prompt.split("|")
         return cfg
     soft_prompt = SoftPrompt.load(prompt)
-    clip = OPENAI_NAMES.get(node.CLIP_MODEL_NAME, node.CLIP_MODEL_NAME)
-    learned_with = soft_prompt.metadata.get("clip")
-    if learned_with and learned_with != clip:
-        raise UserError(f"prompt {prompt} was learned with CLIP {learned_with}; the segmenter's is {clip}")
+    own = Origin(*ClipSource.weights_of(node.CLIP_MODEL_NAME, node.CLIP_PRETRAINED))
+    learned_with = stated_origin(soft_prompt.metadata)
+    if learned_with is not None and learned_with.differs_from(own):
+        raise UserError(
+            f"prompt {prompt} was learned with {learned_with}; the segmenter's is {own.clip}; give a prompt that was "
+            "learned with it, or templates such as 'a photo of a {}.'"
+        )
     node.PROMPT_LEARNER, node.PROMPT_CHECKPOINT = "pomp", prompt
     # A width other than the text tower's is reported when the segmenter is built.
     node.PROMPT_SHAPE, node.PROMPT_DIM = (soft_prompt.n_ctx, 0), int(soft_prompt.context.shape[-1])
