@@ -128,6 +128,23 @@ def test_bad_test_annotations_stop_a_run_before_it_trains(folder: Path) -> None:
     refused(folder, r"absent.json", **{"DATASETS.FILES": files, "DATASETS.TEST": ["later"]})
 
 
+def test_a_run_starts_from_the_weights_that_timm_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published files name no weights, and say PRETRAINED; the run's configuration names what was loaded."""
+    began: list[str] = []
+    monkeypatch.setattr(loop, "train", lambda task, cfg, *arguments: began.append(cfg.MODEL.WEIGHTS))
+    timm = {
+        "MODEL.BACKBONE.NAME": "build_p67_timm_fpn_backbone",
+        "MODEL.TIMM.BASE_NAME": "resnet10t",
+        "MODEL.TIMM.PRETRAINED": True,
+        "MODEL.FPN.IN_FEATURES": ["layer3", "layer4", "layer5"],
+        "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": str(folder / "classes.safetensors"),
+        "DATASETS.TEST": [],
+    }
+    for changed in ({}, {"MODEL.WEIGHTS": "mine.pth"}, {"MODEL.TIMM.PRETRAINED": False}):
+        run.train(detection_task(), load_config(None, tiny_settings(folder, **(timm | changed))))
+    assert began == ["timm://resnet10t", "mine.pth", ""]
+
+
 def test_own_files_follow_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_data(tmp_path)
     monkeypatch.setenv("POMP_DATA", str(tmp_path))

@@ -105,6 +105,12 @@ def test_the_run_in_the_folder_is_evaluated_unless_weights_are_given(folder: Pat
     assert detections(folder) != trained
     with pytest.raises(UserError, match=r"MODEL.WEIGHTS is empty and .* holds no run"):
         run.evaluate(detection_task(), configured(folder, OUTPUT_DIR=str(folder / "nothing")))
+    state = torch.load(folder / "detector.pth", weights_only=True)["model"]
+    torch.save({key: value for key, value in state.items() if key.startswith("backbone.")}, folder / "backbone.pth")
+    with pytest.raises(
+        UserError, match=r"backbone.pth lack .* learned weights, the first is .*; give the checkpoint of"
+    ):
+        run.evaluate(detection_task(), cfg, weights=str(folder / "backbone.pth"))
 
 
 def test_every_test_set_gets_its_classes(folder: Path) -> None:

@@ -305,6 +305,17 @@ def test_no_weights_of_a_segmenter_is_an_error(folder: Path, weights: str) -> No
         segmenter(folder, {"MODEL.WEIGHTS": weights})
 
 
+def test_a_run_is_named_by_its_folder(folder: Path, call_tool: Callable[..., tuple[int, str, str]]) -> None:
+    (folder / "run").mkdir()
+    (folder / "tiny.yaml").rename(folder / "run/config.yaml")
+    (folder / "model.pth").rename(folder / "run/model_final.pth")
+    (folder / "run/last_checkpoint").write_text("model_final.pth")
+    given = ("--model", "run", "--vocabulary", WORDS, "--output", "out", "a.png")
+    code, printed, errors = call_tool("predict", *given)
+    assert (code, errors) == (0, "")
+    assert "classes in 1 photos, written to out" in printed
+
+
 def test_backbone_weights_alone_are_an_error(folder: Path) -> None:
     state = torch.load(folder / "model.pth", weights_only=True)["model"]
     backbone = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
