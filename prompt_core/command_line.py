@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prompt_core.errors import UserError
 from prompt_core.files import write_text
+from prompt_core.visible import plain_console, visible
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -181,12 +182,10 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 
 def print_table(table: Table) -> None:
-    """Print a table, as wide as it needs to be when the output is not a terminal."""
-    from rich.console import Console
-
-    wide = Console(file=sys.stdout)
+    """Print a table, as wide as it needs to be when the output is not a terminal; its texts are shown as they are."""
+    wide = plain_console(file=sys.stdout)
     if not wide.is_terminal:
-        wide = Console(file=sys.stdout, width=200)
+        wide = plain_console(file=sys.stdout, width=200)
     wide.print(table)
 
 
@@ -200,5 +199,5 @@ def show_results(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
     for row in rows:
         table.add_row(*row)
     print_table(table)
-    lines = [headings, ["---"] * len(headings), *rows]
+    lines = [headings, ["---"] * len(headings), *([visible(cell) for cell in row] for row in rows)]
     write_text(file, "".join(f"| {' | '.join(cells)} |\n" for cells in lines))

@@ -6,14 +6,24 @@ its escape sequence, and markup is plain text.
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import Any
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 # C0 and C1 controls, signs that reverse or hide what follows, separators of lines, and halves of characters, which no
 # terminal can encode. Joiners of emoji and marks of right-to-left scripts stay.
 _OBEYED = "\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff\ud800-\udfff"
 _EVERYWHERE = re.compile(f"[{_OBEYED}]")
+_BREAKING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _WITHIN_LINES = re.compile(f"(?![\n\t])[{_OBEYED}]")
+
+_format_warning = warnings.formatwarning
 
 
 def visible(text: str, lines: bool = False) -> str:
@@ -25,9 +35,9 @@ def visible(text: str, lines: bool = False) -> str:
     return (_WITHIN_LINES if lines else _EVERYWHERE).sub(_escape, text)
 
 
-def has_control_characters(text: str) -> bool:
-    """Whether :func:`visible` would change it."""
-    return _EVERYWHERE.search(text) is not None
+def is_one_line(text: str) -> bool:
+    """Whether a text has no control character, no line break and no half of a character."""
+    return _BREAKING.search(text) is None
 
 
 def shortened(value: Any, length: int = 60) -> str:
@@ -47,3 +57,47 @@ def shortened(value: Any, length: int = 60) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     return match.group().encode("unicode_escape").decode("ascii")
+
+
+def say(text: str, error: bool = False) -> None:
+    """Print a text that may hold names or paths from outside, at once; lines and tabs stay.
+
+    Args:
+        error: print to standard error.
+    """
+    stream = sys.stderr if error else sys.stdout
+    shown = visible(text, lines=True)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def plain_console(**options: Any) -> Console:
+    """A console of rich on which texts in tables are shown as they are: no markup, no emoji codes, no control signs.
+
+    Args:
+        options: of :class:`rich.console.Console`.
+    """
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        def render_str(self, text: str, **styles: Any) -> Text:
+            return super().render_str(visible(text, lines=True), **{**styles, "markup": False, "emoji": False})
+
+    return PlainConsole(markup=False, emoji=False, highlight=False, **options)
+
+
+def show_record(record: logging.LogRecord) -> bool:
+    """A filter for handlers of a log: its texts are shown, not obeyed."""
+    record.msg, record.args = visible(record.getMessage(), lines=True), None
+    return True
+
+
+def show_warnings_and_logs() -> None:
+    """Warnings, and records of logs that nobody has set up, are shown, not obeyed, from here on."""
+
+    def formatted(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        return visible(_format_warning(message, category, *place, **more), lines=True)
+
+    warnings.formatwarning = formatted
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(show_record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +13,16 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from prompt_core.documents.word_lists import READERS, read_words
 from prompt_core.errors import UserError, nearest
-from prompt_core.files import read_json, read_safetensors, resolve_path, sha256_of_json, write_json
+from prompt_core.files import read_safetensors, resolve_path, sha256_of_json, write_json
+from prompt_core.visible import is_one_line, shortened
 
 if TYPE_CHECKING:
     from prompt_core.data.images import ImageSet
 
 PUBLISHED = ("imagenet21k", "imagenet1k", "lvis", "coco", "objects365", "ade20k")
-FILES = (".txt", ".csv", ".json", ".safetensors")
+FILES = (*READERS, ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Vocabulary:
         object.__setattr__(self, "names", _plain_list(self.names))
         strange = next((name for name in self.names if not isinstance(name, str)), None)
         if strange is not None:
-            raise UserError(f"class names are expected to be text, given {strange!r}")
+            raise UserError(f"class names are expected to be text, given {shortened(strange)}")
         for name in ("ids", "synsets", "synonyms", "frequency"):
             values = getattr(self, name)
             if values is None:
@@ -63,6 +64,13 @@ class Vocabulary:
             object.__setattr__(self, name, values)
             if len(values) != len(self.names):
                 raise UserError(f"vocabulary {name}: {len(values)} values for {len(self.names)} names")
+        for names in (self.names, *(self.synonyms or ())):
+            broken = next((name for name in names if not is_one_line(name)), None)
+            if broken is not None:
+                raise UserError(
+                    f"{self.source or 'class list'}: the class name {shortened(broken)} has a line break or another "
+                    "control character; a name is one line of plain text"
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -188,14 +196,14 @@ class Vocabulary:
         if not path.is_file():
             hint = nearest(key, PUBLISHED)
             raise UserError(f"vocabulary {key!r} is neither a file nor one of {', '.join(PUBLISHED)}{hint}")
-        readers = dict(zip(FILES, (_from_txt, _from_csv, _from_json, _from_classifier), strict=True))
-        if path.suffix.lower() not in readers:
+        if path.suffix.lower() not in FILES:
             raise UserError(f"{path}: class lists are read from {', '.join(FILES)}, not from {path.suffix!r}")
-        vocabulary = readers[path.suffix.lower()](path)
+        named = path.suffix.lower() in READERS
+        vocabulary = Vocabulary(**read_words(path)) if named else _from_classifier(path)
         if not len(vocabulary):
             raise UserError(f"{path} holds no class names")
         # The rows of a classifier may share names: ImageNet-21K's do, and the file does not carry their ids.
-        return vocabulary if path.suffix.lower() == ".safetensors" else vocabulary.check()
+        return vocabulary.check() if named else vocabulary
 
 
 def _plain_list(values: Any) -> list[Any]:
@@ -221,80 +229,7 @@ def _imagenet(which: str) -> Vocabulary:
 
 def _from_assets(name: str) -> Vocabulary:
     file = resources.files("prompt_core") / "assets" / "vocabularies" / f"{name}.json"
-    return _from_json(Path(str(file)))
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
-
-
-def _from_txt(path: Path) -> Vocabulary:
-    lines = _read_lines(path)
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return Vocabulary([line.strip() for line in lines], source=path.name)
-
-
-def _from_csv(path: Path) -> Vocabulary:
-    rows = list(csv.DictReader(_read_lines(path)))
-    if rows and "name" not in rows[0]:
-        raise UserError(f"{path}: a column 'name' is expected, the columns are {', '.join(map(str, rows[0]))}")
-
-    def column(key: str) -> list[str] | None:
-        return [(row[key] or "").strip() for row in rows] if rows and key in rows[0] else None
-
-    synonyms, ids = column("synonyms"), column("id")
-    # COCO's and LVIS's category ids are integers in every results file.
-    whole = ids is not None and all(identity.isdecimal() and str(int(identity)) == identity for identity in ids)
-    return Vocabulary(
-        column("name") or [],
-        ids=[int(identity) for identity in ids or []] if whole else ids,
-        synsets=column("synset"),
-        synonyms=None if synonyms is None else [_split_synonyms(cell) for cell in synonyms],
-        frequency=column("frequency"),
-        source=path.name,
-    )
-
-
-def _split_synonyms(cell: str) -> list[str]:
-    return [part.strip() for part in cell.split("|") if part.strip()]
-
-
-def _is_category(item: Any) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("name"), str)
-
-
-def _from_json(path: Path) -> Vocabulary:
-    value = read_json(path)
-    if isinstance(value, dict) and isinstance(value.get("categories"), list):
-        value = value["categories"]
-    if isinstance(value, list) and value and all(_is_category(item) for item in value):
-        numbered = all(isinstance(item.get("id"), int) for item in value)
-        ordered = sorted(value, key=lambda item: item["id"]) if numbered else value
-
-        def column(key: str) -> list[Any] | None:
-            return [item[key] for item in ordered] if all(key in item for item in ordered) else None
-
-        return Vocabulary(
-            [item["name"] for item in ordered],
-            column("id"),
-            column("synset"),
-            column("synonyms"),
-            column("frequency"),
-            path.name,
-        )
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return Vocabulary(value, source=path.name)
-    if isinstance(value, dict) and isinstance(value.get("names"), list):
-        details = {key: value.get(key) for key in ("ids", "synsets", "synonyms", "frequency")}
-        kept = value.get("keep_underscores") is True
-        return Vocabulary(value["names"], **details, source=value.get("source", path.name), keep_underscores=kept)
-    raise UserError(f"{path}: expected a list of names, an object with 'names', or COCO/LVIS 'categories'")
+    return Vocabulary(**read_words(Path(str(file))))
 
 
 def _from_classifier(path: Path) -> Vocabulary:

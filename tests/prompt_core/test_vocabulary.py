@@ -21,6 +21,8 @@ from prompt_core.methods.registry import METHODS
 from prompt_core.methods.templates import TemplateMethod
 from prompt_core.vocabulary import read_vocabulary
 
+from ..support import hostile
+
 
 @pytest.fixture(scope="module")
 def imagenet21k() -> Vocabulary:
@@ -274,9 +276,21 @@ def test_classifier_files_carry_their_names(tmp_path: Path) -> None:
         ("a.json", "[", "not valid JSON"),
         ("a.json", "[]", "holds no class names"),
         ("a.json", "3", "expected a list of names, an object with 'names'"),
-        ("a.json", '{"categories": [{"id": 1}]}', "expected a list of names"),
-        ("a.json", '[{"name": null}]', "expected a list of names"),
-        ("a.json", '{"names": ["a", 2]}', "expected to be text, given 2"),
+        ("a.json", '{"categories": [{"id": 1}]}', r"a\.json: categories\[0\] has no 'name'"),
+        ("a.json", '[{"name": null}]', r"a\.json: \[0\].name is None; a text is expected"),
+        ("a.json", '{"names": ["a", 2]}', r"a\.json: names\[1\] is 2; a text is expected"),
+        ("a.json", '{"names": ["a"], "ids": [1e30]}', r"a\.json: ids\[0\] is 1e\+30; a whole number or a text"),
+        ("a.json", '{"names": ["a"], "synonyms": ["b"]}', r"a\.json: synonyms\[0\] is 'b'; a list is expected"),
+        ("a.json", '["hot\\ndog"]', r"a\.json: the class name 'hot\\ndog' has a line break"),
+        (
+            "a.json",
+            '["\\u001b[31mdog"]',
+            r"a\.json: the class name '\\x1b\[31mdog' has a line break or another",
+        ),
+        ("a.csv", 'name\n"hot\ndog"\n', r"a\.csv: the class name 'hot\\ndog' has a line break"),
+        ("a.csv", "name,id\ndog, hot,3\n", r"a\.csv: row 1 has more cells than the 2 columns, from '3' on; quote"),
+        ("a.csv", "name\n" + "a" * 200_000, r"a\.csv as a CSV table, near line 1: field larger"),
+        ("a.txt", "hot\tdog", r"a\.txt: the class name 'hot\\tdog' has a line break"),
         ("a.json", '{"names": ["a"], "ids": [1, 2]}', "2 values for 1 names"),
         ("a.json", '["a", "a"]', "the first is 'a'"),
         ("a.yaml", "a", r"read from \.txt, \.csv, \.json, \.safetensors, not from '\.yaml'"),
@@ -288,6 +302,18 @@ def test_malformed_files(tmp_path: Path, file: str, content: str | bytes, messag
     with pytest.raises(UserError, match=message) as caught:
         Vocabulary.load(tmp_path / file)
     assert "\n" not in str(caught.value)
+
+
+@given(content=hostile.vocabulary_files | hostile.text_files | hostile.csv_files())
+@settings(max_examples=60, deadline=None)
+def test_any_file_is_a_vocabulary_or_a_line(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for ending in ("json", "csv", "txt"):
+        path = tmp_path_factory.getbasetemp() / f"hostile.{ending}"
+        path.write_bytes(content)
+        vocabulary = hostile.success_or_one_line(lambda path=path: Vocabulary.load(path))  # type: ignore[misc]
+        if vocabulary is not None:
+            assert all(len(name.splitlines()) == 1 for name in vocabulary.names)
+            assert len(vocabulary.sha256) == 64
 
 
 def test_ids_tell_namesakes_apart() -> None:
