@@ -6,6 +6,8 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+from prompt_core.visible import say, show_warnings_and_logs
+
 
 class UserError(ValueError):
     """Bad input. The message is one line; command line tools print it and exit with code 2."""
@@ -20,10 +22,11 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and exit: 0 on success, 2 with one line on a :class:`UserError`, 130 on Ctrl-C."""
+    show_warnings_and_logs()
     try:
         code = main() or 0
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"error: {' '.join(str(error).split())}", error=True)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
