@@ -33,6 +33,7 @@ from prompt_core.errors import UserError, nearest, run_command
 from prompt_core.fetch.places import Places
 from prompt_core.fetch.published_files import groups as published_groups
 from prompt_core.files import data_root
+from prompt_core.visible import say
 
 
 def check_group(group: str, root: Path, models: Path = Path("models")) -> list[Finding]:
@@ -79,7 +80,7 @@ def show(findings: list[Finding]) -> None:
     for advice, optional in {
         finding.advice: finding.state == OPTIONAL for finding in findings if finding.advice
     }.items():
-        print(f"{'optional' if optional else 'to do'}: {advice}")
+        say(f"{'optional' if optional else 'to do'}: {advice}")
 
 
 def main(arguments: list[str] | None = None) -> int:

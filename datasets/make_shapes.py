@@ -17,6 +17,7 @@ from pomp_lab.shapes.options import MASKS, PARTS, ShapesOptions
 from pomp_lab.shapes.variants import VARIANTS
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
+from prompt_core.visible import say
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -53,9 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
     values["parts"] = tuple(part.strip() for part in values["parts"].split(",") if part.strip())
     started = time.perf_counter()
     if build_shapes(output, ShapesOptions(**values), overwrite=overwrite, workers=workers):
-        print(f"made shapes in {output} in {time.perf_counter() - started:.1f} s")
+        say(f"made shapes in {output} in {time.perf_counter() - started:.1f} s")
     else:
-        print(f"{output} already holds these shapes: nothing to do")
+        say(f"{output} already holds these shapes: nothing to do")
 
 
 if __name__ == "__main__":

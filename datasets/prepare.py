@@ -21,6 +21,7 @@ from typing import Any
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, nearest, run_command
 from prompt_core.files import data_root, read_json
+from prompt_core.visible import say
 
 # Name: what is made, and the function of (root, overwrite) that makes it and returns what was done for each file. It is
 # imported on demand: each task has its own dependencies.
@@ -174,9 +175,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"{name!r} is not a data set to prepare{nearest(name, PREPARATIONS)}; expected {known}")
     made, notes = prepare(make_parser().parse_args(arguments))
     for path, outcome in made.items():
-        print(f"{path}: {outcome}")
+        say(f"{path}: {outcome}")
     for note in notes:
-        print(note)
+        say(note)
 
 
 if __name__ == "__main__":

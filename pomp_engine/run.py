@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pomp_engine.run_folder import FINAL, start_log, weights_to_evaluate
 from pomp_engine.task import Results, Task
 from pomp_engine.trained_weights import load_trained
 from prompt_core.errors import UserError
+from prompt_core.visible import say
 
 
 def train(task: Task, cfg: CfgNode, resume: bool = False) -> Results:
@@ -110,4 +110,4 @@ def _print(task: Task, results: Results) -> None:
     for dataset, kinds in results.items():
         for kind, numbers in kinds.items():
             shown: Any = "  ".join(f"{name} {value:.1f}" for name, value in numbers.items())
-            print(f"{dataset} {task.kinds.get(kind, kind)}: {shown}", file=sys.stdout)
+            say(f"{dataset} {task.kinds.get(kind, kind)}: {shown}")

@@ -13,6 +13,7 @@ from detectron2.utils.logger import setup_logger
 from prompt_core.config import flatten
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_text
+from prompt_core.visible import show_record
 
 CONFIG, LOG, LAST = "config.yaml", "log.jsonl", "last_checkpoint"
 FINAL, ROLLING = "model_final", "model_last"  # checkpoints: of the finished run, and what an interrupted one resumes
@@ -31,7 +32,10 @@ def start_log(folder: str | Path, *packages: str) -> None:
     """
     folder = make_output_folder(folder)
     for name in ("detectron2", "fvcore", *packages, "pomp_engine", "prompt_core"):
-        setup_logger(str(folder / "log.txt"), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
+        log = setup_logger(str(folder / "log.txt"), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
+        # Detectron2's own records hold colours; names and paths from outside are in ours.
+        for handler in log.handlers if name not in ("detectron2", "fvcore") else ():
+            handler.addFilter(show_record)
 
 
 def newest_checkpoint(folder: str | Path) -> Path | None:

@@ -29,17 +29,13 @@ import numpy as np
 
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json, write_json, write_text
+from prompt_core.visible import say as say
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
 METRICS_FILE = "metrics.json"
 Document = dict[str, Any]
-
-
-def say(line: str) -> None:
-    """Print a line at once, into a pipe as well."""
-    print(line, flush=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from prompt_core.command_line import (
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import check_writable
 from prompt_core.metrics import uniformity
+from prompt_core.visible import say
 from prompt_core.vocabulary import read_vocabulary
 
 
@@ -55,7 +56,7 @@ def main() -> None:
     classifier.save(arguments.output)
     size, width = classifier.weight.shape
     spread = f", uniformity {float(uniformity(classifier.weight)):.3f}" if size > 1 else ""
-    print(f"{size} classes of {arguments.vocabulary}, {width} dimensions{spread}, written to {arguments.output}")
+    say(f"{size} classes of {arguments.vocabulary}, {width} dimensions{spread}, written to {arguments.output}")
 
 
 if __name__ == "__main__":

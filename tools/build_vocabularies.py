@@ -23,6 +23,7 @@ from typing import Any
 from pomp_det.data.prepare.objects365 import CORRECTIONS
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import sha256_of_file, write_text
+from prompt_core.visible import say
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "prompt_core" / "assets" / "vocabularies"
 
@@ -197,7 +198,7 @@ def main() -> None:
     for name, vocabulary in built.items():
         path = arguments.output / f"{name}.json"
         write_text(path, to_json(vocabulary))
-        print(f"{path}: {len(vocabulary['names'])} classes")
+        say(f"{path}: {len(vocabulary['names'])} classes")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pomp_lab.demo.scores import result_table
 from prompt_core.command_line import config_parser, parse_with_overrides, print_table
 from prompt_core.config import load_config
 from prompt_core.errors import run_command
+from prompt_core.visible import say
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "prompt" / "mini_shapes.yaml"
 
@@ -26,8 +27,8 @@ def main() -> None:
     arguments = parse_with_overrides(parser)
     result = run_demo(arguments.output, load_config(arguments.config, arguments.overrides), fresh=arguments.fresh)
     print_table(result_table(result.columns, result.rows, result.metrics))
-    print(", ".join(f"{name}: {value:.0f} s" for name, value in result.seconds.items()))
-    print(f"open {result.folder / 'index.html'}")
+    say(", ".join(f"{name}: {value:.0f} s" for name, value in result.seconds.items()))
+    say(f"open {result.folder / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from prompt_core.evaluation.evaluate import evaluate, merges_namesakes, metrics_
 from prompt_core.evaluation.protocol import class_parts, run_description, write_metrics
 from prompt_core.files import make_output_folder, write_json
 from prompt_core.methods.templates import ENSEMBLES
+from prompt_core.visible import say
 
 COLUMNS = ("data set", "split", "images", "candidates", "top-1 %", "top-5 %", "per class %")
 
@@ -72,9 +73,9 @@ def main() -> None:
         shown = [f"{value:.1f}" for value in score.percent.values()]
         table.add_row(score.name, split, str(score.accuracy.images), str(score.accuracy.candidates), *shown)
         if words := score.protocol.get("selection"):
-            print(f"{score.name}: {words}")
+            say(f"{score.name}: {words}")
         if unreadable := score.protocol["unreadable"]:
-            print(f"{score.name}: {len(unreadable)} images could not be read and were left out")
+            say(f"{score.name}: {len(unreadable)} images could not be read and were left out")
         metrics, protocol = metrics_of(scores)
         if (mean := metrics.get(f"{score.data_set}_base_and_novel/harmonic_mean")) is not None:
             table.add_row(f"{score.data_set}, harmonic mean", split, "", "", f"{mean:.1f}", "", "")
@@ -87,7 +88,7 @@ def main() -> None:
             folder = make_output_folder(output / f"inference_{re.sub(r'[^A-Za-z0-9_.-]', '_', score.name)}")
             write_json(folder / "per_class.json", {"dataset": score.name, "metric": "top1", "classes": score.classes})
         write_metrics(output / "metrics.json", metrics, run, protocol)
-        print(f"numbers written to {output / 'metrics.json'}")
+        say(f"numbers written to {output / 'metrics.json'}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,12 +27,12 @@ from prompt_core.fetch.download import Progress
 from prompt_core.fetch.places import Places
 from prompt_core.fetch.published_files import PublishedFile, groups, optional_for, published_files, select_files
 from prompt_core.files import data_root, write_text
+from prompt_core.visible import say
 
 
 def show(files: list[PublishedFile], places: Places) -> None:
     """One row for each file: what it is, whether it is there, and where."""
     from rich.table import Column, Table
-    from rich.text import Text
 
     # names and places are there to be copied: folded, not cut
     columns = (Column("name", overflow="fold"), "state", "size", "licence", Column("place", overflow="fold"), "what")
@@ -44,7 +43,7 @@ def show(files: list[PublishedFile], places: Places) -> None:
         )
         size = size_text(file.size) if file.fetchable else ""
         cells = (file.name, finding.state, size, file.licence or "", str(finding.path), file.what)
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*cells)
     print_table(table)
 
 
@@ -75,7 +74,7 @@ def fetch(files: list[PublishedFile], places: Places, named: set[str]) -> list[s
     wrong = []
     for file in files:
         if not file.fetchable and file.name not in named and check_file("", file, places).state == MISSING:
-            print(f"{file.path}: not published; {other_ways(file, places)}")
+            say(f"{file.path}: not published; {other_ways(file, places)}")
             continue
         try:
             with progress_of_bytes(file.name) as progress:
@@ -86,7 +85,7 @@ def fetch(files: list[PublishedFile], places: Places, named: set[str]) -> list[s
             wrong.append(str(error))
             continue
         for path in done.paths:
-            print(f"{path}: {done.what}", flush=True)
+            say(f"{path}: {done.what}")
     return wrong
 
 
@@ -118,9 +117,9 @@ def main(arguments: list[str] | None = None) -> int:
     for group in sorted(in_groups):
         left_out = [file.name for file in optional_for(group) if file not in files]
         if left_out:
-            print(f"{group} can do without, and these were left: {', '.join(left_out)}")
+            say(f"{group} can do without, and these were left: {', '.join(left_out)}")
     for text in wrong[:-1]:
-        print(f"error: {text}", file=sys.stderr)
+        say(f"error: {text}", error=True)
     if wrong:
         raise UserError(wrong[-1])
     return 0

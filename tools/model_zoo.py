@@ -12,6 +12,7 @@ from pomp_lab.model_zoo import zoo_page
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
 from prompt_core.files import write_text
+from prompt_core.visible import say
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     output = Path(arguments.output)
     write_text(output, zoo_page(ROOT, output.resolve().parent))
-    print(f"written to {output}")
+    say(f"written to {output}")
 
 
 if __name__ == "__main__":

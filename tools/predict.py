@@ -18,6 +18,7 @@ from pathlib import Path
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import make_output_folder
+from prompt_core.visible import say
 
 THRESHOLD = 0.3
 
@@ -45,7 +46,7 @@ def main() -> None:
         run = detector(pomp_det.load_config(config, overrides), arguments, photos)
     lists = arguments.vocabulary or [None]
     for number, words in enumerate(lists, start=1):
-        print(run(words, output if len(lists) == 1 else make_output_folder(output / str(number))))
+        say(run(words, output if len(lists) == 1 else make_output_folder(output / str(number))))
 
 
 def detector(cfg: object, arguments: argparse.Namespace, photos: list[Path]) -> Run:

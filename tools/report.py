@@ -11,6 +11,7 @@ from argparse import RawDescriptionHelpFormatter
 from pomp_lab.report.build import write_report
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
+from prompt_core.visible import say
 
 
 def main() -> None:
@@ -21,10 +22,10 @@ def main() -> None:
     parser.add_argument("--baseline", metavar="ROW", help="row to compare classes with (default: a hand prompt)")
     arguments = parser.parse_intermixed_args()
     report = write_report(arguments.runs, arguments.output, arguments.baseline)
-    print(report.summary)
+    say(report.summary)
     for note in report.notes:
-        print(note)
-    print(f"open {arguments.output}/report.html")
+        say(note)
+    say(f"open {arguments.output}/report.html")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ moved by itself: its runs count as done. With matplotlib, OUTPUT/report.md and r
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from pomp_lab.tables.command import NAMES, SCALES, Request, reproduce
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
 from prompt_core.files import data_root
+from prompt_core.visible import say
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "prompt"
 
@@ -60,7 +60,7 @@ def main() -> int:
     try:
         reproduce(request, dry_run=options.dry_run)
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        say("interrupted; the same command continues where it stopped", error=True)
         return 130
     return 0
 

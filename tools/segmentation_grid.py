@@ -14,6 +14,7 @@ from pathlib import Path
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import atomic_path, check_writable
+from prompt_core.visible import say
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     picture = draw_grid(rows, columns, registered_metadata(arguments.dataset).stuff_classes)
     with atomic_path(arguments.output) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
-    print(f"{arguments.output}: {', '.join(str(record['image_id']) for record in records)}")
+    say(f"{arguments.output}: {', '.join(str(record['image_id']) for record in records)}")
 
 
 def find_weights(given: str, config: str | None) -> tuple[str, str, str]:

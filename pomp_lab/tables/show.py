@@ -20,6 +20,7 @@ from pomp_lab.runs import Document
 from pomp_lab.tables.plan import Published, Row, Table
 from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import write_text
+from prompt_core.visible import say
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,16 @@ def write_blocks(blocks: Sequence[Block], file: Path) -> None:
 def print_blocks(blocks: Sequence[Block]) -> None:
     """For a terminal."""
     from rich.table import Table as RichTable
-    from rich.text import Text
 
     from prompt_core.command_line import print_table
 
     for block in blocks:
         if block.headings:
-            shown = RichTable(title=Text(block.title))
+            shown = RichTable(title=block.title)
             for place, heading in enumerate(block.headings):
-                shown.add_column(Text(heading), justify="right" if place else "left", overflow="fold")
+                shown.add_column(heading, justify="right" if place else "left", overflow="fold")
             for row in block.rows:
-                shown.add_row(*map(Text, row))
+                shown.add_row(*row)
             print_table(shown)
         for note in block.notes:
-            print(note)
+            say(note)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from prompt_core.training.loop import LearningState, learn
 from prompt_core.training.selection import LAST, keep_best, open_selection
 from prompt_core.training.step import DRAWS, LearningSettings
 from prompt_core.training.warm_up import warm_up_alone
+from prompt_core.visible import say
 from prompt_core.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def pretrain(cfg: CfgNode, output: str | Path, resume: bool = False) -> int:
     learning.check(cfg, folder, resume)
     settings = learning_settings(cfg)
     if learning is LEARNING["steps"] and (warning := warm_up_warning(settings)):
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", error=True)
     clip = load_model(cfg)
     return INTERRUPTED if learning.learn(cfg, clip, settings, folder, resume) is None else 0
 
@@ -154,11 +154,11 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
                 saved_at = time.monotonic()
     if state.epoch < settings.epochs:
         save_state(state_file, state, method.state_module, decides)
-        print(f"stopped at epoch {state.epoch + 1}, step {state.step}; continue with --resume")
+        say(f"stopped at epoch {state.epoch + 1}, step {state.step}; continue with --resume")
         return None
     if state.best is not None:
         method.state_module.load_state_dict(state.best["learned"])
-        print(f"epoch {state.best['epoch']} is kept: {100 * state.best['accuracy']:.1f} % of the images that choose")
+        say(f"epoch {state.best['epoch']} is kept: {100 * state.best['accuracy']:.1f} % of the images that choose")
     return _say_written(write_learned(folder, cfg, method, data, settings, state, selection))
 
 
@@ -184,12 +184,12 @@ def learn_nothing(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder: 
     """The file of a method that is given by its settings alone."""
     file = folder / METHOD_FILE
     build_method(cfg, clip).save(file, versions=package_versions())
-    print(f"method {cfg.METHOD.NAME} learns nothing; written to {file}")
+    say(f"method {cfg.METHOD.NAME} learns nothing; written to {file}")
     return file
 
 
 def _say_written(file: Path) -> Path:
-    print(f"{file.stem} written to {file}")
+    say(f"{file.stem} written to {file}")
     return file
 
 
