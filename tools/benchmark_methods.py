@@ -14,24 +14,26 @@ so. --smoke measures the embedded model on a dozen names, to check that everythi
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pomp_lab.arguments import chosen
 from pomp_lab.benchmarks.harness import positive
-from pomp_lab.benchmarks.method_rows import ROWS, make_jobs, print_rows, scale_times
-from pomp_lab.benchmarks.methods import Job, load_names, measure_rows
+from pomp_lab.benchmarks.method_rows import ROWS, make_steps, print_rows, scale_times
+from pomp_lab.benchmarks.methods import MethodStep, load_names, measure_rows
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, run_command
 from prompt_core.evaluation.protocol import package_versions, processor_name, run_description
 from prompt_core.files import check_writable, write_json
+from prompt_core.visible import say
 
 
 def main() -> None:
     """Parse, measure, write after each list of names, print."""
     options = parse()
+    rows = chosen(options.rows, ROWS, "row", ",")
     if options.smoke:
         options.clip, options.vocabularies, options.names, options.repeats = "mini", "coco", 12, 1
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -40,28 +42,28 @@ def main() -> None:
         check_writable(options.output)
     groups = {}
     for vocabulary in options.vocabularies.split(","):
-        base = Job(options.clip, vocabulary, options.names, device=options.device, threads=options.threads)
-        groups[vocabulary] = make_jobs(options.rows.split(","), base, options.reference_names)
+        base = MethodStep(options.clip, vocabulary, options.names, device=options.device, threads=options.threads)
+        groups[vocabulary] = make_steps(rows, base, options.reference_names)
     gpu = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else None
     set_up = {"clip": options.clip, "device": options.device, "gpu": gpu, "cpu": processor_name()}
     set_up |= {"threads": options.threads, "versions": package_versions(), "command": run_description()["command"]}
-    rows: list[dict[str, Any]] = []
-    for vocabulary, jobs in groups.items():
-        print(next(iter(jobs)), "and others", file=sys.stderr, flush=True)
-        measured = measure_rows(jobs, options.repeats)
+    report: dict[str, Any] = {"set_up": set_up, "rows": []}
+    for vocabulary, steps in groups.items():
+        say(f"{next(iter(steps))} and others", error=True)
+        measured = measure_rows(steps, options.repeats)
         scale_times(measured, len(load_names(vocabulary, options.names)))
-        rows += measured
+        report["rows"] += measured
         if options.output:
-            write_json(options.output, {"set_up": set_up, "rows": rows})
-    print_rows(rows)
+            write_json(options.output, report)
+    print_rows(report["rows"])
     if options.output:
-        print(f"numbers written to {Path(options.output)}")
+        say(f"numbers written to {Path(options.output)}")
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default=",".join(ROWS), help=f"some of {','.join(ROWS)} (default: all)")
+    parser.add_argument("--rows", metavar="ROW,ROW", help=f"some of {','.join(ROWS)} (default: all)")
     parser.add_argument("--output", metavar="FILE", help="JSON for the results; without it they are only printed")
     parser.add_argument("--clip", default="ViT-B-16-quickgelu", help="architecture, or its JSON file")
     parser.add_argument("--vocabularies", default="imagenet1k,imagenet21k", help="where the names come from")

@@ -18,29 +18,28 @@ from typing import Any
 
 import torch
 
+from pomp_lab.arguments import chosen
 from pomp_lab.benchmarks.harness import positive
-from pomp_lab.benchmarks.text import Job
+from pomp_lab.benchmarks.text import TextWork
 from pomp_lab.benchmarks.text_parts import PARTS, Options, check_targets, load_parts, print_report, set_up
 from prompt_core.command_line import ArgumentParser
-from prompt_core.errors import UserError, nearest, run_command
+from prompt_core.errors import run_command
 from prompt_core.evaluation.protocol import run_description
 from prompt_core.files import write_json
+from prompt_core.visible import say
 
 
 def main() -> None:
     """Parse, measure part after part, write after each, print."""
     arguments = parse()
-    names = arguments.parts.split(",")
-    for part in names:
-        if part not in PARTS:
-            raise UserError(f"unknown part {part!r}; expected some of {', '.join(PARTS)}{nearest(part, PARTS)}")
-    base = Job(arguments.clip, arguments.vocabulary, arguments.threads)
+    names = chosen(arguments.parts, PARTS, "part", ",")
+    base = TextWork(arguments.clip, arguments.vocabulary, arguments.threads)
     options = Options(arguments.repeats, arguments.classifier_names, arguments.chunk_size)
     setting = set_up(base)
     parts: dict[str, Any] = load_parts(arguments.output, setting) if arguments.output else {}
     report: dict[str, Any] = {}
     for part in names:
-        print(part, file=sys.stderr, flush=True)
+        say(part, error=True)
         parts[part] = {"command": run_description()["command"], **PARTS[part](base, options)}
         report = {"set_up": setting, "targets": check_targets(parts), "parts": parts}
         if arguments.output:
@@ -51,7 +50,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)} (default: all)")
+    parser.add_argument("--parts", metavar="PART,PART", help=f"some of {','.join(PARTS)} (default: all)")
     parser.add_argument("--output", metavar="FILE", help="JSON for the results; without it they are only printed")
     parser.add_argument("--repeats", type=positive, default=3, help="measurements of each side (default: 3)")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="torch threads")

@@ -245,7 +245,7 @@ def test_a_prompt_on_the_command_line(folder: Path, run: Callable[..., tuple[int
         (["none.jpg"], "photo none.jpg does not exist"),
         (["empty"], "folder empty holds no photo; endings .jpg"),
         (["broken.jpg"], "photo broken.jpg cannot be read"),
-        (["strip.png"], "1 x 3000 pixels (width x height) is too narrow"),
+        (["strip.png"], "it has sides of 1 and 3000 pixels, an aspect of more than 500"),
         (["a.png", "--vocabulary", "none.txt"], "vocabulary 'none.txt' is neither a file nor one of"),
         (["a.png", "--vocabulary", "matrix.npy"], "matrix.npy is a class matrix; a segmenter encodes names itself"),
         (["a.png", "--vocabulary", "cat,,dog"], "class 2 of 3 is blank"),
