@@ -20,6 +20,7 @@ from pomp_lab.report.rows import CHOSEN, Row, group_rows, number_text
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
 from pomp_lab.report.tables import Comparison, Table, build_tables, compare, few
 from prompt_core.files import make_output_folder, write_text
+from prompt_core.visible import visible
 
 _VERSIONS = ("prompt_core", "torch", "detectron2", "open_clip_torch")
 
@@ -71,7 +72,7 @@ class Report:
             notes.append(f"Could not be read and was left out: {few(damaged)}.")
         if not self.tables:
             notes.append("The runs have no numbers to compare; learning curves, if any, are below.")
-        return notes
+        return [visible(" ".join(note.split())) for note in notes]
 
 
 def write_report(

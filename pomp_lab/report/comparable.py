@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any
 
 from pomp_lab.report.columns import Column
+from pomp_lab.report.foreign import read_configuration
 from pomp_lab.report.published import PublishedColumn, PublishedTable, load_published
 from pomp_lab.report.results import Run
-from pomp_lab.report.run_details import read_configuration
 from prompt_core.config import default_config, flatten
 from prompt_core.data.catalog.benchmark_splits import Benchmark
 from prompt_core.data.catalog.entry import ClassificationEntry

@@ -7,15 +7,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pomp_lab.report.foreign import read_document
 from pomp_lab.report.results import METRICS, Run, holds_runs, read_runs
 from prompt_core.errors import UserError
-from prompt_core.files import read_json
 
 # Other files in a run's folder may be anything, even predictions of a whole data set; results are small.
 LARGEST_RESULT = 5_000_000  # bytes
-DEEPEST = 50  # objects and lists within each other
 
 
 class Ignored(NamedTuple):
@@ -90,7 +89,7 @@ def _read(path: Path) -> FoundRuns:
     path = path / METRICS if (path / METRICS).is_file() else path
     if path.is_file():
         name = path.resolve().parent.name if path.name == METRICS else path.stem
-        return FoundRuns(read_runs(path, _read_document(path), name), [])
+        return FoundRuns(read_runs(path, read_document(path), name), [])
     if not path.is_dir():
         raise UserError(f"no run at {path}: a folder or a file with results is expected")
     found = FoundRuns([], [])
@@ -100,7 +99,7 @@ def _read(path: Path) -> FoundRuns:
         try:
             if file.name != METRICS and file.is_file() and file.stat().st_size > LARGEST_RESULT:
                 found.ignored.append(Ignored(file, "it is larger than results are"))
-            elif holds_runs(document := _read_document(file)):
+            elif holds_runs(document := read_document(file)):
                 found.runs.extend(read_runs(file, document, name))
             else:
                 found.ignored.append(Ignored(file, "it holds no results"))
@@ -130,24 +129,3 @@ def _json_files(folder: Path) -> Iterator[Path]:
 def _natural(text: str) -> list[tuple[float, str]]:
     """For sorting: ``k500`` before ``k1000``."""
     return [(float(piece), "") if piece.isdecimal() else (-1.0, piece) for piece in re.split(r"(\d+)", text) if piece]
-
-
-def _read_document(path: Path) -> Any:
-    """The file's JSON.
-
-    Raises:
-        UserError: when it is not JSON, or nested deeper than any results are.
-    """
-    try:
-        document = read_json(path)
-        deep = _is_deeper(document, DEEPEST)
-    except RecursionError:
-        deep = True
-    if deep:
-        raise UserError(f"{path} holds no results: it is nested more than {DEEPEST} levels deep")
-    return document
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(levels == 0 or _is_deeper(part, levels - 1) for part in inner)

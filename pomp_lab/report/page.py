@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Literal, NamedTuple
 
+from prompt_core.visible import visible
+
 
 class Cell(NamedTuple):
     """Text of a table; ``value`` is the number in full, if there is one, ``bold`` marks the best of a column."""
@@ -91,9 +93,7 @@ def render_html(page: Page) -> str:
 
     source = resources.files("pomp_lab") / "assets" / "templates" / "report.html.j2"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = environment.from_string(source.read_text(encoding="utf-8")).render(page=page)
-    # Names may hold halves of surrogate pairs, which JSON allows and UTF-8 does not.
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return visible(environment.from_string(source.read_text(encoding="utf-8")).render(page=page), lines=True)
 
 
 def render_markdown(page: Page, pictures: str) -> str:
@@ -114,8 +114,7 @@ def render_markdown(page: Page, pictures: str) -> str:
                 parts.append(plain(f"{block.title} (in {pictures}). {block.caption}"))
             else:
                 parts += [plain(block.caption), markdown_table(block.headings, block.rows, block.numeric)]
-    text = "\n\n".join(part for part in parts if part) + "\n"
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return visible("\n\n".join(part for part in parts if part) + "\n", lines=True)
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[Cell | str] | str], numeric: bool = True) -> str:

@@ -9,6 +9,7 @@ import dataclasses
 import io
 import itertools
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from pomp_lab.report.page import Figure
 from pomp_lab.report.results import Run
 from pomp_lab.report.sweeps import Gain, Pair, Sweep
 from prompt_core.errors import UserError
+from prompt_core.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -208,8 +210,8 @@ def _styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _plain(text: str, most: int) -> str:
-    """A name as text that any XML can hold, shortened."""
-    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+    """A name on one line, shortened; without the two signs that no XML may hold."""
+    text = re.sub("[\ufffe\uffff]", "\ufffd", visible(" ".join(text.split())))
     # matplotlib leaves labels out that begin with an underscore.
     text = f"\u200b{text}" if text.startswith("_") else text
     return text if len(text) <= most else f"{text[: most - 1]}…"

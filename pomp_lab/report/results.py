@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pomp_lab.report.columns import Column, columns_of
-from pomp_lab.report.run_details import LARGEST_NUMBER, ClassNumbers, prompt_settings, read_classes, read_history
+from pomp_lab.report.foreign import LARGEST_NUMBER
+from pomp_lab.report.run_details import ClassNumbers, prompt_settings, read_classes, read_history
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import ON_REPORTED
+from prompt_core.visible import shortened
 
 METRICS = "metrics.json"
 # Other names of numbers that are already present.
@@ -169,13 +171,15 @@ def _selected_on_test(about: Mapping[str, Any], protocols: Mapping[str, Mapping[
 def _number(value: Any, key: str, path: Path) -> float:
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or LARGEST_NUMBER < abs(value) < math.inf:
-        raise UserError(f"{path}: {key!r} is {str(value)[:60]!r}; a number is expected")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"{path}: {key!r} is {shortened(value)}; a number is expected")
+    if LARGEST_NUMBER < abs(value) < math.inf:
+        raise UserError(f"{path}: {key!r} is {shortened(value)}; no metric is larger than {LARGEST_NUMBER:g}")
     return float(value)
 
 
 def _object(document: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     value = document.get(key)
     if value is not None and not isinstance(value, dict):
-        raise UserError(f"{path}: {key!r} is {str(value)[:60]!r}; an object is expected")
+        raise UserError(f"{path}: {key!r} is {shortened(value)}; an object is expected")
     return value or {}

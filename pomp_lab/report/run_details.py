@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pomp_lab.report.foreign import is_number, read_configuration, read_document
 from prompt_core.config import flatten
-from prompt_core.errors import UserError
-from prompt_core.files import read_json, read_safetensors, sha256_of_json
+from prompt_core.files import read_safetensors, sha256_of_json
 
-# Beyond it a number is an accident: neither tables nor axes have room for it.
-LARGEST_NUMBER = 1e15
 # The setting that identifies how a prompt was learned, apart from the seed.
 LEARNED_AS = "training_sha256"
 # Keys of a training configuration that are settings by themselves, or that do not affect the result.
@@ -59,7 +54,7 @@ def read_classes(folder: Path) -> dict[str, ClassNumbers]:
         # An oracle's numbers bear the data set's name, but are not the model's.
         if not path.is_file() or "_oracle_" in path.parent.name:
             continue
-        document = read_json(path)
+        document = read_document(path)
         if not isinstance(document, dict) or not isinstance(document.get("classes"), list):
             continue
         rows = [row for row in document["classes"] if isinstance(row, dict) and "name" in row]
@@ -82,7 +77,7 @@ def prompt_settings(prompt: str, folder: Path) -> dict[str, Any]:
     try:
         places = [path for path in (Path(prompt), folder / prompt) if path.suffix == ".safetensors" and path.is_file()]
         _, metadata = read_safetensors(places[0])
-    except (IndexError, OSError, UserError, RecursionError):
+    except (IndexError, OSError, ValueError, RecursionError):
         return {}
     if "K" not in metadata:
         return {}
@@ -101,7 +96,7 @@ def _training_identity(prompt: Path, metadata: Mapping[str, Any]) -> str | None:
     None where there is none, or where its numbers are not those in the prompt's file.
     """
     try:
-        document = read_json(prompt.parent / "metrics.json")
+        document = read_document(prompt.parent / "metrics.json")
         configuration = dict(flatten(read_configuration(str(document["_run"]["config"]))))
         numbers = metadata["metrics"]
         if not (numbers and configuration) or any(document.get(key) != value for key, value in numbers.items()):
@@ -111,19 +106,3 @@ def _training_identity(prompt: Path, metadata: Mapping[str, Any]) -> str | None:
     # Somebody else's file may be anything.
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
-
-
-@lru_cache(maxsize=256)
-def read_configuration(text: str) -> dict[str, Any]:
-    """A resolved configuration from its YAML text; empty for a file's name or anything else."""
-    try:
-        configuration = yaml.safe_load(text) if ":" in text else None
-    # Days that do not exist are a ValueError.
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
-    return configuration if isinstance(configuration, dict) else {}
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number of a sensible size."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
