@@ -7,12 +7,17 @@ them is reported in one line instead of a traceback.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from prompt_core.documents.bounds import TABLE_BYTES, read_text
 from prompt_core.errors import UserError
+from prompt_core.visible import shortened
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 
 
 def is_photo_name(name: str) -> bool:
@@ -114,12 +119,9 @@ def read_lines(path: Path, what: str) -> list[str]:
     """Non-empty lines of a UTF-8 text file, stripped.
 
     Raises:
-        UserError: when the file is absent or is not text.
+        UserError: when the file is absent, too large or not text.
     """
-    try:
-        text = require_file(path, what).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({what}): {error}") from error
+    text = read_text(require_file(path, what), TABLE_BYTES)
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -130,15 +132,20 @@ def inside(path: str, where: str) -> str:
         where: the file and line that name it, for the message.
 
     Raises:
-        UserError: when it is absolute or has ``..`` in it.
+        UserError: when it is absolute, with a drive letter, or has ``..`` or a NUL in it.
     """
-    if path.startswith("/") or ".." in PurePosixPath(path).parts:
-        raise UserError(f"{where}: {path[:80]!r} leads out of the data set's folder; expected a path below it")
+    parts = path.replace("\\", "/").split("/")
+    if path.startswith(("/", "\\")) or ".." in parts or "\0" in path or _DRIVE.match(path):
+        raise UserError(
+            f"{where}: {shortened(path, 80)} leads out of the data set's folder; expected a path below it, without '..'"
+        )
     return path
 
 
 def require_photos(root: Path, keys: Sequence[str], listed_in: Path | str) -> None:
-    """Check that photos that a file lists exist.
+    """Check that photos that a file lists exist, and lie in ``root`` where they are links.
+
+    A folder may be a link: data sets lie on other disks.
 
     Raises:
         UserError: when some do not; the message names the first one and counts them.
@@ -147,6 +154,23 @@ def require_photos(root: Path, keys: Sequence[str], listed_in: Path | str) -> No
     if missing:
         raise UserError(
             f"{len(missing)} of {len(keys)} photos listed in {listed_in} are missing, the first is {root / missing[0]}"
+        )
+    for key in keys:
+        refuse_link_outside(root, root / key, listed_in)
+
+
+def refuse_link_outside(root: Path, photo: Path, listed_in: Path | str) -> None:
+    """Refuse a listed photo that is a link to a file in another place.
+
+    Raises:
+        UserError: when it is.
+    """
+    if not photo.is_symlink():
+        return
+    target = photo.resolve()
+    if not any(target.is_relative_to(place.resolve()) for place in (root, photo.parent)):
+        raise UserError(
+            f"{listed_in} lists {photo}, a link to {target}, which leads out of the data set's folder; copy the photo"
         )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.photo_files import require_file, require_photos
+from prompt_core.data.photo_files import inside, require_file, require_photos
 from prompt_core.data.readers.folder import wordnet_names
+from prompt_core.documents.tables import read_table
 from prompt_core.errors import UserError, nearest
 
 
@@ -31,17 +31,12 @@ def photo_list(
         csv_file: the table, relative to ``root`` or absolute; UTF-8 with a header line.
 
     Raises:
-        UserError: when the table, a needed column or a listed photo is missing, or a wnid has two names.
+        UserError: when the table, a needed column or a listed photo is missing, a path leads out of ``root``, or a wnid
+            has two names.
     """
     root = Path(root)
     path = require_file(root / csv_file, "a table of photos")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = list(reader.fieldnames or ())
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} as a CSV table: {error}") from error
+    columns, rows = read_table(path)
     if file_column not in columns:
         raise UserError(f"{path} has no column {file_column!r}, only {columns}{nearest(file_column, columns)}")
     wnid_column = wnid_column if wnid_column in columns else None
@@ -55,6 +50,7 @@ def photo_list(
     for number, row in enumerate(rows, start=2):
         if not row[file_column] or not row[id_column]:
             raise UserError(f"{path}, row {number}: {file_column!r} or {id_column!r} is empty")
+        inside(row[file_column], f"{path}, row {number}")
         name = row[name_column] if name_column else row[id_column]
         if name_of.setdefault(row[id_column], name) != name:
             raise UserError(f"{path}, row {number}: {row[id_column]} is named {name!r} and {name_of[row[id_column]]!r}")

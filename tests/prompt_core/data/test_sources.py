@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 from PIL import Image
 
 from prompt_core.data.readers.coop import coop_split, fgvc_aircraft
@@ -15,6 +16,8 @@ from prompt_core.data.readers.folder import folder_per_class
 from prompt_core.data.readers.table import photo_list
 from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError
+
+from ...support import hostile
 
 
 def save(path: Path, colour: tuple[int, int, int] = (10, 20, 30)) -> None:
@@ -136,12 +139,42 @@ def test_photo_list_keeps_plain_names_whole(tmp_path: Path) -> None:
     assert images.names == images.ids == ["Washington, D.C."]
 
 
-def test_photo_list_with_absolute_paths(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["absolute", "above", "drive", "nul", "link"])
+def test_a_photo_list_stays_inside(tmp_path: Path, kind: str) -> None:
     save(tmp_path / "store" / "a.png")
-    write_table(tmp_path / "labels.csv", [{"file": str(tmp_path / "store" / "a.png"), "class_name": "x"}])
-    images = photo_list(tmp_path)
-    assert images.read(0).size == (8, 8)
-    assert images.file_sizes().tolist() == [(tmp_path / "store" / "a.png").stat().st_size]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "link.png").symlink_to(tmp_path / "store" / "a.png")
+    store = str(tmp_path / "store" / "a.png")
+    path = {"absolute": store, "above": "../store/a.png", "drive": "C:\\a.png", "nul": "a\0.png", "link": "link.png"}[
+        kind
+    ]
+    write_table(folder / "labels.csv", [{"file": path, "class_name": "x"}])
+    with pytest.raises(UserError, match=r"labels.csv.* leads out of the data set's folder"):
+        photo_list(folder)
+
+
+def test_a_listed_photo_may_be_a_link_inside_or_lie_in_a_linked_folder(tmp_path: Path) -> None:
+    save(tmp_path / "disk" / "a.png")
+    save(tmp_path / "set" / "b.png")
+    (tmp_path / "set" / "photos").symlink_to(tmp_path / "disk")
+    (tmp_path / "set" / "c.png").symlink_to("b.png")
+    files = ["photos/a.png", "b.png", "c.png"]
+    write_table(tmp_path / "set" / "labels.csv", [{"file": file, "class_name": "x"} for file in files])
+    assert photo_list(tmp_path / "set").keys == files
+
+
+@given(content=hostile.csv_files(b"file,class_name\na.jpg,cat\nb/c.jpg,dog\n"))
+@settings(max_examples=40, deadline=None)
+def test_any_table_is_read_or_refused(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.getbasetemp() / "table"
+    (folder / "b").mkdir(parents=True, exist_ok=True)
+    for name in ("a.jpg", "b/c.jpg"):
+        (folder / name).touch()
+    (folder / "labels.csv").write_bytes(content)
+    images = hostile.success_or_one_line(lambda: photo_list(folder))
+    if images is not None:
+        assert set(images.keys) <= {"a.jpg", "b/c.jpg", "b//c.jpg", "./a.jpg"}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +200,7 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{tmp_path}/labels.csv"):
         photo_list(tmp_path)
     (tmp_path / "labels.csv").write_bytes(b"file,class_name\n\xff\xfe,x\n")
-    with pytest.raises(UserError, match=r"cannot read .* as a CSV table"):
+    with pytest.raises(UserError, match=r"labels.csv is not UTF-8 text"):
         photo_list(tmp_path)
 
 
