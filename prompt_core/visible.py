@@ -35,6 +35,12 @@ def visible(text: str, lines: bool = False) -> str:
     return (_WITHIN_LINES if lines else _EVERYWHERE).sub(_escape, text)
 
 
+def visible_path(path: Any, length: int = 300) -> str:
+    """A path for a message, cut at its beginning where it is longer than any that a person would write."""
+    shown = visible(str(path))
+    return shown if len(shown) <= length else f"…{shown[1 - length :]}"
+
+
 def is_one_line(text: str) -> bool:
     """Whether a text has no control character, no line break and no half of a character."""
     return _BREAKING.search(text) is None

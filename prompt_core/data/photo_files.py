@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prompt_core.documents.bounds import TABLE_BYTES, read_text
 from prompt_core.errors import UserError
-from prompt_core.visible import shortened
+from prompt_core.visible import shortened, visible_path
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -153,7 +153,8 @@ def require_photos(root: Path, keys: Sequence[str], listed_in: Path | str) -> No
     missing = [key for key in keys if not is_file(root / key)]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(keys)} photos listed in {listed_in} are missing, the first is {root / missing[0]}"
+            f"{len(missing)} of {len(keys)} photos listed in {listed_in} are missing, the first is "
+            f"{visible_path(root / missing[0])}"
         )
     for key in keys:
         refuse_link_outside(root, root / key, listed_in)
@@ -170,7 +171,8 @@ def refuse_link_outside(root: Path, photo: Path, listed_in: Path | str) -> None:
     target = photo.resolve()
     if not any(target.is_relative_to(place.resolve()) for place in (root, photo.parent)):
         raise UserError(
-            f"{listed_in} lists {photo}, a link to {target}, which leads out of the data set's folder; copy the photo"
+            f"{listed_in} lists {visible_path(photo)}, a link to {visible_path(target)}, which leads out of the data set's "
+            "folder; copy the photo"
         )
 
 
