@@ -104,7 +104,8 @@ def configured_classifier(cfg: CfgNode) -> TextClassifier | None:
     """The classes that a configuration asks for, by ``MODEL.VOCABULARY`` or ``ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH``.
 
     Returns:
-        None for a random matrix, or without a zero-shot classifier.
+        None for a random matrix, for an absent one that a checkpoint's replaces (``CLASSIFIER_FROM_CHECKPOINT``), or
+        without a zero-shot classifier.
 
     Raises:
         UserError: a file that is missing or damaged, or class names that cannot be turned into features.
@@ -118,7 +119,9 @@ def configured_classifier(cfg: CfgNode) -> TextClassifier | None:
         return classifier_of_names(cfg, cfg.MODEL.VOCABULARY, cfg.MODEL.PROMPT)
     if cfg.MODEL.PROMPT:
         raise UserError("MODEL.PROMPT is set without MODEL.VOCABULARY; name the classes to encode")
-    return None if node.ZEROSHOT_WEIGHT_PATH == RANDOM else read_class_matrix(node.ZEROSHOT_WEIGHT_PATH)
+    path = node.ZEROSHOT_WEIGHT_PATH
+    replaced = node.CLASSIFIER_FROM_CHECKPOINT and not resolve_path(path).is_file()
+    return None if path == RANDOM or replaced else read_class_matrix(path)
 
 
 def classifier_of_names(cfg: CfgNode, words: str, prompt: str = "") -> TextClassifier:

@@ -124,6 +124,16 @@ def test_the_checkpoint_may_decide(
     assert "the 12 classes of the checkpoint are used (CLASSIFIER_FROM_CHECKPOINT)" in line
 
 
+def test_an_absent_matrix_that_the_checkpoint_replaces_does_not_matter(
+    make_tiny: Callable[..., Any], matrices: list[str], tmp_path: Path
+) -> None:
+    source = make_tiny(with_matrix(matrices[0]), seed=1)
+    option = {"MODEL.ROI_BOX_HEAD.CLASSIFIER_FROM_CHECKPOINT": True}
+    model = make_tiny(with_matrix(str(tmp_path / "absent.npy"), **option), seed=2)
+    load_weights(model, saved(source, tmp_path))
+    assert torch.equal(zs_weight(model), zs_weight(source))
+
+
 def test_names_are_not_those_of_other_classes(
     make_tiny: Callable[..., Any], matrices: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
