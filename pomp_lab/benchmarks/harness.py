@@ -1,4 +1,4 @@
-"""Shared parts of all benchmarks: fresh processes in turns, time and memory, the spread of repeats, the machine.
+"""What benchmarks share: fresh processes in turns, time and memory, the spread of repeats, the machine.
 
 Memory needs a fresh process: an allocator keeps freed pages, so a second piece of work in the same process would find
 its memory already resident and seem to need none.
@@ -9,54 +9,56 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import importlib
 import importlib.metadata
-import json
 import math
+import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from prompt_core.errors import UserError, run_command
-from prompt_core.evaluation.protocol import package_versions, processor_name
+from prompt_core.errors import UserError
 
 PAGE = 4096  # bytes; less memory than this cannot be distinguished from none
 
-# Keyword arguments, which JSON can hold, to what was measured, ``seconds`` and perhaps ``extra_bytes`` among it.
-Measure = Callable[..., dict[str, Any]]
+# What was measured: ``seconds``, and perhaps ``extra_bytes`` and others.
+Measured = dict[str, Any]
 
 
 def take_turns(
-    measure: Measure,
-    jobs: Mapping[str, Mapping[str, Any]],
+    measure: Callable[..., Measured],
+    jobs: Mapping[str, Sequence[Any]],
     repeats: int,
+    quantities: Sequence[str],
     failed: dict[str, str] | None = None,
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, Measured]:
     """Measure each job ``repeats`` times, in turns, so that a slow phase of the machine affects all of them.
 
     Args:
-        measure: a module-level function, called in a separate process for each measurement.
-        jobs: keyword arguments of each.
+        measure: a module-level function, called in a process of its own for each measurement.
+        jobs: its arguments for each job.
+        quantities: what the :func:`spread` is given of.
         failed: gets the reason for each job whose process fails, which is then left out; None raises the error.
 
     Returns:
-        for each job, one measurement per turn.
+        for each job what its last measurement returned, with the spreads over all turns.
 
     Raises:
-        UserError: with the last line of a process that fails.
+        UserError: a process failed.
     """
-    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    measured: dict[str, list[Measured]] = {name: [] for name in jobs}
     for turn in range(repeats):
         for name, arguments in jobs.items():
             if failed and name in failed:
                 continue
             try:
-                result = in_fresh_process(measure, arguments)
+                result = in_fresh_process(measure, *arguments)
             except UserError as error:
                 if failed is None:
                     raise UserError(f"{name} could not be measured: {error}") from None
@@ -66,23 +68,34 @@ def take_turns(
             measured[name].append(result)
             memory = f", {result['extra_bytes'] / 2**20:.0f} MiB" if "extra_bytes" in result else ""
             print_progress(f"{name}, {turn + 1} of {repeats}: {result['seconds']:.3g} s{memory}")
-    return measured
+    return {
+        name: {**turns[-1], **{quantity: spread([turn[quantity] for turn in turns]) for quantity in quantities}}
+        for name, turns in measured.items()
+        if turns
+    }
 
 
-def in_fresh_process(measure: Measure, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``measure(**arguments)`` returns in a process that has done nothing else.
+def in_fresh_process(measure: Callable[..., Measured], *arguments: Any) -> Measured:
+    """What ``measure(*arguments)`` returns in a process that has done nothing else, and prints nothing.
 
     Raises:
-        UserError: with the last line of a process that fails.
+        UserError: the process failed.
     """
-    function = f"{measure.__module__}:{measure.__qualname__}"
-    command = [sys.executable, "-W", "ignore", "-m", __name__, function, json.dumps(dict(arguments))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"its process ended with code {done.returncode}"])[-1]
-        raise UserError(last.removeprefix("error: "))
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, context, initializer=_silence) as pool:
+            return pool.submit(measure, *arguments).result()
+    except UserError:
+        raise
+    except BrokenProcessPool as error:
+        raise UserError("its process was killed; there may be too little memory") from error
+    except Exception as error:
+        raise UserError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+
+
+def _silence() -> None:
+    warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def print_progress(line: str) -> None:
@@ -93,11 +106,6 @@ def print_progress(line: str) -> None:
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Median, smallest, largest and all values."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": list(values)}
-
-
-def spreads(turns: Sequence[Mapping[str, Any]], quantities: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """:func:`spread` of some quantities of a job's measurements."""
-    return {name: spread([turn[name] for turn in turns]) for name in quantities}
 
 
 def measure_memory(work: Callable[[], Any], warm: bool = False, long: float = math.inf) -> dict[str, Any]:
@@ -160,6 +168,8 @@ def machine_description(*packages: str) -> dict[str, Any]:
     Returns:
         ``cpu``, ``cores``, ``load_average`` (of the last minute; None where it is unknown) and ``versions``.
     """
+    from prompt_core.evaluation.protocol import package_versions, processor_name
+
     return {
         "cpu": processor_name(),
         "cores": os.cpu_count(),
@@ -198,12 +208,3 @@ def _version(package: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         # Detectron2 comes under several distribution names; once imported, it has a version attribute.
         return str(getattr(sys.modules.get(package), "__version__", "absent"))
-
-
-def _main() -> None:
-    module, _, name = sys.argv[1].partition(":")
-    print(json.dumps(getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))))
-
-
-if __name__ == "__main__":
-    run_command(_main)

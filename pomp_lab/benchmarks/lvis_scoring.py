@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pomp_det.evaluation.prediction_files import write_results
 from pomp_det.evaluation.protocol import LVIS_DETECTIONS
 from pomp_det.evaluation.scoring import TASKS
 from pomp_engine.data.derived_files import write_compact_json
-from pomp_lab.benchmarks.harness import spreads, take_turns, target
+from pomp_lab.benchmarks.harness import Measured, take_turns, target
 from pomp_lab.benchmarks.synthetic_lvis import synthetic_annotations, synthetic_detections
 from prompt_core.command_line import print_table
 from prompt_core.errors import UserError, nearest
@@ -59,10 +59,8 @@ def compare_scorers(
         document = synthetic_annotations(images, classes, seed)
         write_compact_json(annotations, document)
         total = write_results(results, synthetic_detections(document, detections, task == "segm", seed))
-        files = {"annotations": str(annotations), "results": str(results), "task": task}
-        measured = take_turns(score_once, {side: {"side": side, **files} for side in SIDES}, repeats)
-    quantities = ("seconds", *STEPS, "processor_seconds")
-    sides = {side: {"numbers": turns[-1]["numbers"], **spreads(turns, quantities)} for side, turns in measured.items()}
+        jobs = {side: (side, str(annotations), str(results), task) for side in SIDES}
+        sides = take_turns(score_once, jobs, repeats, ("seconds", *STEPS, "processor_seconds"))
     fast, reference = (sides[side] for side in SIDES)
     difference = largest_difference(fast["numbers"], reference["numbers"])
     return {
@@ -88,20 +86,22 @@ def largest_difference(first: dict[str, float | None], second: dict[str, float |
     return max((abs(left - right) for left, right in pairs if left is not None and right is not None), default=0.0)
 
 
-def score_once(side: str, annotations: str, results: str, task: str) -> dict[str, Any]:
+def score_once(side: str, annotations: str, results: str, task: str) -> Measured:
     """Time from files to the 13 numbers in this process; importing the scorer does not count.
 
     Raises:
         UserError: when the scorer is not installed.
     """
     try:
-        load, evaluate = (_hotcoco if side == "hotcoco" else _lvis_api)(annotations, results, task)
+        truth, detections, evaluator = _scorer(side)
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed; run: pip install {error.name}") from error
     started, processor = time.perf_counter(), time.process_time()
-    evaluator = load()
+    labels = truth(annotations)
+    evaluation = evaluator(labels, detections(labels, results, max_dets=LVIS_DETECTIONS), task)
     loaded = time.perf_counter()
-    numbers = evaluate(evaluator)
+    evaluation.run()
+    numbers = evaluation.get_results()
     ended = time.perf_counter()
     return {
         "seconds": ended - started,
@@ -112,39 +112,20 @@ def score_once(side: str, annotations: str, results: str, task: str) -> dict[str
     }
 
 
-Scorer = tuple[Callable[[], Any], Callable[[Any], dict[str, float]]]
+def _scorer(side: str) -> tuple[Any, Any, Any]:
+    """Classes of the truth, of results, and of the evaluation."""
+    if side == "hotcoco":
+        from hotcoco import COCO, LVISEval, LVISResults
 
-
-def _hotcoco(annotations: str, results: str, task: str) -> Scorer:
-    from hotcoco import COCO, LVISEval, LVISResults
-
-    def load() -> Any:
-        truth = COCO(annotations)
-        return LVISEval(truth, LVISResults(truth, results, max_dets=LVIS_DETECTIONS), task)
-
-    return load, _run
-
-
-def _lvis_api(annotations: str, results: str, task: str) -> Scorer:
+        return COCO, LVISResults, LVISEval
     # lvis 0.5.3, the newest on the package index, uses an alias that NumPy 1.24 removed. It is restored only here, in
     # lvis-api's own process, to measure it as published; scoring refuses such a pair of versions.
     if not hasattr(np, "float"):
         np.float = float  # type: ignore[attr-defined]  # noqa: NPY001
-    from lvis import LVIS, LVISEval, LVISResults
+    import lvis
 
     logging.getLogger("lvis").setLevel(logging.ERROR)
-
-    def load() -> Any:
-        truth = LVIS(annotations)
-        return LVISEval(truth, LVISResults(truth, results, max_dets=LVIS_DETECTIONS), task)
-
-    return load, _run
-
-
-def _run(evaluator: Any) -> dict[str, float]:
-    evaluator.run()
-    numbers: dict[str, float] = evaluator.get_results()
-    return numbers
+    return lvis.LVIS, lvis.LVISResults, lvis.LVISEval
 
 
 def scoring_report(tasks: Mapping[str, Mapping[str, Any]], set_up: Mapping[str, Any]) -> dict[str, Any]:

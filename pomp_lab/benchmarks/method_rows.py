@@ -8,9 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from pomp_lab.benchmarks.methods import Job, load_names
+from pomp_lab.benchmarks.methods import MethodStep, load_names
 from prompt_core.command_line import print_table
-from prompt_core.errors import UserError, nearest
 
 FULL_CHUNK = "256"  # names per pass of the full softmax
 REFERENCE_CHUNK = "128"  # names per pass of 77 tokens
@@ -42,32 +41,27 @@ ROWS: dict[str, tuple[str, int, dict[str, str], bool]] = {
 SCALED = ("ensemble", "ensemble_80", "coop_class_specific", "coop_77_tokens")
 
 
-def make_jobs(rows: Sequence[str], base: Job, reference_names: int) -> dict[str, Job]:
-    """Jobs of some of :data:`ROWS` on one list of names.
+def make_steps(rows: Sequence[str], base: MethodStep, reference_names: int) -> dict[str, MethodStep]:
+    """Steps of some of :data:`ROWS` on one list of names.
 
     Args:
         base: their model, names, device and threads.
         reference_names: how many names the slowest rows are measured on.
-
-    Raises:
-        UserError: an unknown row.
     """
     vocabulary, names = base.vocabulary, base.names
     count = len(load_names(vocabulary, names))
-    jobs = {}
+    steps = {}
     for row in rows:
-        if row not in ROWS:
-            raise UserError(f"unknown row {row!r}; expected some of {', '.join(ROWS)}{nearest(row, ROWS)}")
         method, images, settings, reference = ROWS[row]
         scaled = row in SCALED and count > reference_names
         taken = reference_names if scaled else names
         if method == "lasp" and count > LARGE:
             settings, taken = {**settings, **LOCAL}, int(SAMPLED[True])
         settings = {key: SAMPLED[count > LARGE] if value == "K" else value for key, value in settings.items()}
-        jobs[f"{row}, {count} names"] = replace(
+        steps[f"{row}, {count} names"] = replace(
             base, names=taken, method=method, images=images, settings=settings, reference=reference
         )
-    return jobs
+    return steps
 
 
 def scale_times(rows: list[dict[str, Any]], count: int) -> None:

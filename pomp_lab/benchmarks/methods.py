@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pomp_lab.benchmarks.harness import measure_gpu_memory, measure_memory, spreads, take_turns
+from pomp_lab.benchmarks.harness import Measured, measure_gpu_memory, measure_memory, take_turns, timed
 from prompt_core.clip import Clip, load_clip
 from prompt_core.config import load_config
 from prompt_core.errors import UserError
@@ -27,7 +26,7 @@ LONG = 30.0  # seconds of a step for which the warm-up is negligible
 
 
 @dataclass(frozen=True)
-class Job:
+class MethodStep:
     """One measurement.
 
     Attributes:
@@ -53,28 +52,22 @@ class Job:
     threads: int = 1
 
 
-def measure_rows(jobs: Mapping[str, Job], repeats: int) -> list[dict[str, Any]]:
-    """Measure each job in fresh processes, see :func:`pomp_lab.benchmarks.harness.take_turns`.
+def measure_rows(steps: Mapping[str, MethodStep], repeats: int) -> list[dict[str, Any]]:
+    """Measure each step in fresh processes, see :func:`pomp_lab.benchmarks.harness.take_turns`.
 
     Returns:
-        a row for each job: its settings and what :func:`run_job` returned, with the :func:`spread` of the times and
+        a row for each: its settings and what :func:`measure_step` returned, with the :func:`spread` of the times and
         of the memory; or ``not_measured`` with the reason, where its process failed.
     """
     failed: dict[str, str] = {}
-    measured = take_turns(run_job, {row: asdict(job) for row, job in jobs.items()}, repeats, failed)
-    rows = []
-    for row, job in jobs.items():
-        if row in failed:
-            rows.append({"row": row, **asdict(job), "not_measured": failed[row]})
-            continue
-        turns = measured[row]
-        quantities = spreads(turns, ("seconds", "prepare_seconds", "extra_bytes"))
-        rows.append({"row": row, **asdict(job), **turns[-1], **quantities})
-    return rows
+    jobs = {row: (job,) for row, job in steps.items()}
+    measured = take_turns(measure_step, jobs, repeats, ("seconds", "prepare_seconds", "extra_bytes"), failed)
+    reasons = {row: {"not_measured": reason} for row, reason in failed.items()}
+    return [{"row": row, **asdict(job), **(reasons.get(row) or measured[row])} for row, job in steps.items()]
 
 
-def run_job(**settings: Any) -> dict[str, Any]:
-    """Load, warm up on two names, prepare, measure a step of a :class:`Job`.
+def measure_step(job: MethodStep) -> Measured:
+    """Load, warm up on two names, prepare, measure a step.
 
     Returns:
         ``names`` and ``classes_in_step``, ``learned_parameters``, ``prepare_seconds`` (texts that stay the same),
@@ -84,17 +77,19 @@ def run_job(**settings: Any) -> dict[str, Any]:
     Raises:
         UserError: a method that does not fit the model, or too few names.
     """
-    job = Job(**settings)
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
     clip, vocabulary = load_clip(job.clip, device=job.device), load_names(job.vocabulary, job.names)
     step(job, clip, vocabulary[:2])[1]()
     method, work = step(job, clip, vocabulary)
-    started = time.perf_counter()
-    method.prepare(vocabulary)
-    _wait(job)
-    prepare_seconds = time.perf_counter() - started
     on_gpu = job.device.startswith("cuda")
+
+    def prepare() -> None:
+        method.prepare(vocabulary)
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    _, prepare_seconds = timed(prepare)
     measured = measure_gpu_memory(work) if on_gpu else measure_memory(work, warm=True, long=LONG)
     loss, classes = measured.pop("result")
     return {
@@ -115,7 +110,7 @@ def load_names(source: str, count: int | None) -> Vocabulary:
     return vocabulary if count is None else vocabulary[:count]
 
 
-def step(job: Job, clip: Clip, vocabulary: Vocabulary) -> tuple[Method, Callable[[], tuple[float, int]]]:
+def step(job: MethodStep, clip: Clip, vocabulary: Vocabulary) -> tuple[Method, Callable[[], tuple[float, int]]]:
     """A method, and its training step on random images: loss, gradient, update.
 
     Methods that learn nothing score the images instead; their class features are what :meth:`Method.prepare` computes.
@@ -160,8 +155,3 @@ def random_inputs(method: Method, count: int) -> Tensor:
         return torch.randn(count, 3, size, size, generator=generator)
     features = torch.randn(count, method.clip.embed_dim, generator=generator)
     return F.normalize(features, dim=-1) if method.reads == "features" else features
-
-
-def _wait(job: Job) -> None:
-    if job.device.startswith("cuda"):
-        torch.cuda.synchronize()

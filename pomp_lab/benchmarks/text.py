@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pomp_lab.benchmarks.harness import measure_memory, spread, spreads, take_turns, timed
+from pomp_lab.benchmarks.harness import Measured, measure_memory, spread, take_turns, timed
 from prompt_core.classifier import TextClassifier
 from prompt_core.clip import Clip, load_clip
 from prompt_core.errors import UserError
@@ -33,7 +33,7 @@ Work = Callable[[Tensor], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Job:
+class TextWork:
     """One measurement.
 
     Attributes:
@@ -58,24 +58,23 @@ class Job:
     warm: bool = False
 
 
-def measure_sides(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, Any]]:
-    """Measure each job in fresh processes, see :func:`pomp_lab.benchmarks.harness.take_turns`.
+def measure_sides(works: Mapping[str, TextWork], repeats: int) -> dict[str, Measured]:
+    """Measure each work in fresh processes, see :func:`pomp_lab.benchmarks.harness.take_turns`.
 
     Returns:
-        for each job its settings, the number of ``names``, the :func:`spread` of ``seconds``, ``extra_bytes`` and
+        for each its settings, the number of ``names``, the :func:`spread` of ``seconds``, ``extra_bytes`` and
         ``peak_bytes``, and the ``result`` of the last call.
 
     Raises:
-        UserError: with the last line of a process that fails.
+        UserError: a process failed.
     """
-    sides = take_turns(run_job, {side: asdict(job) for side, job in jobs.items()}, repeats)
-    quantities = ("seconds", "extra_bytes", "peak_bytes")
-    return {side: {**asdict(jobs[side]), **turns[-1], **spreads(turns, quantities)} for side, turns in sides.items()}
+    jobs = {side: (work,) for side, work in works.items()}
+    sides = take_turns(measure_work, jobs, repeats, ("seconds", "extra_bytes", "peak_bytes"))
+    return {side: {**asdict(works[side]), **measured} for side, measured in sides.items()}
 
 
-def run_job(**settings: Any) -> dict[str, Any]:
-    """Load, warm up on two names, measure a :class:`Job`: what :func:`measure_memory` returns, and ``names``."""
-    job = Job(**settings)
+def measure_work(job: TextWork) -> Measured:
+    """Load, warm up on two names, measure: what :func:`measure_memory` returns, and ``names``."""
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
     clip, vocabulary = load_clip(job.clip), Vocabulary.load(job.vocabulary)
@@ -129,7 +128,7 @@ def training_step(clip: Clip, vocabulary: Vocabulary, chunk_size: int | None = N
 
 
 def classifier_build(clip: Clip, vocabulary: Vocabulary, work: str) -> Work:
-    """Class features as ``tools/build_classifier.py`` or open_clip makes them; see :class:`Job` for ``work``."""
+    """Class features as ``tools/build_classifier.py`` or open_clip makes them; see :class:`TextWork` for ``work``."""
     subject = SoftPrompt.random(PromptedTextEncoder(clip).tower.width, CONTEXTS) if work == "prompt" else TEMPLATE
 
     def build(ids: Tensor) -> dict[str, list[float]]:

@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from pomp_lab.benchmarks.harness import target
-from pomp_lab.benchmarks.text import BATCH, CONTEXTS, Job, measure_crossover, measure_sides
+from pomp_lab.benchmarks.text import BATCH, CONTEXTS, TextWork, measure_crossover, measure_sides
 from prompt_core.command_line import print_table
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import package_versions, processor_name
@@ -50,7 +50,7 @@ class Options:
     chunk_size: int = 256
 
 
-def k128(base: Job, options: Options) -> dict[str, Any]:
+def k128(base: TextWork, options: Options) -> dict[str, Any]:
     """A training step on few names, against all 77 tokens of each."""
     ours = replace(base, names=SMALL, warm=True)
     sides = measure_sides({"shared_prefix": ours, "full_context": replace(ours, reference=True)}, options.repeats)
@@ -62,7 +62,7 @@ def k128(base: Job, options: Options) -> dict[str, Any]:
     }
 
 
-def k1000(base: Job, options: Options) -> dict[str, Any]:
+def k1000(base: TextWork, options: Options) -> dict[str, Any]:
     """The same on more names, against 77 tokens in chunks."""
     ours = replace(base, names=LARGE, warm=True)
     theirs = replace(base, names=LARGE, reference=True, chunk_size=REFERENCE_CHUNK)
@@ -70,7 +70,7 @@ def k1000(base: Job, options: Options) -> dict[str, Any]:
     return {"time_ratio": _median(sides["full_context"]) / _median(sides["shared_prefix"]), **sides}
 
 
-def full(base: Job, options: Options) -> dict[str, Any]:
+def full(base: TextWork, options: Options) -> dict[str, Any]:
     """A step on every name in chunks: memory, and time per name against one pass over some."""
     jobs = {
         "one_pass": replace(base, names=LARGE, warm=True),
@@ -82,7 +82,7 @@ def full(base: Job, options: Options) -> dict[str, Any]:
     return {"peak_gib": peak, "time_per_name_ratio": every_name / one_pass, **sides}
 
 
-def classifier(base: Job, options: Options) -> dict[str, Any]:
+def classifier(base: TextWork, options: Options) -> dict[str, Any]:
     """A classifier file for every name, against open_clip's own."""
     jobs = {"open_clip": replace(base, work="open_clip", names=options.classifier_names)}
     jobs |= {work: replace(base, work=work) for work in ("template", "prompt")}
@@ -94,7 +94,7 @@ def classifier(base: Job, options: Options) -> dict[str, Any]:
     return {**ratios, "open_clip_seconds": theirs, "note": note, **sides}
 
 
-def crossover(base: Job, options: Options) -> dict[str, Any]:
+def crossover(base: TextWork, options: Options) -> dict[str, Any]:
     """Packed against truncated suffixes on small towers."""
     torch.set_num_threads(base.threads)
     vocabulary = Vocabulary.load(base.vocabulary)
@@ -102,7 +102,7 @@ def crossover(base: Job, options: Options) -> dict[str, Any]:
     return {"packed_minimum_work": PACKED_MINIMUM_WORK, "rows": rows}
 
 
-PARTS: dict[str, Callable[[Job, Options], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[TextWork, Options], dict[str, Any]]] = {
     part.__name__: part for part in (k128, k1000, full, classifier, crossover)
 }
 
@@ -111,7 +111,7 @@ def _median(side: dict[str, Any], quantity: str = "seconds") -> float:
     return float(side[quantity]["median"])
 
 
-def set_up(base: Job) -> dict[str, Any]:
+def set_up(base: TextWork) -> dict[str, Any]:
     """What parts must have in common to be in one report."""
     same = {"clip": base.clip, "vocabulary": base.vocabulary, "contexts": CONTEXTS, "images": BATCH}
     return {**same, "versions": package_versions(), "cpu": processor_name(), "threads": base.threads}

@@ -8,207 +8,142 @@ CoCoOp uses the rate of the others.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from pomp_lab.shapes.variants import VARIANTS
 from pomp_lab.tables.plan import Cost, Row, Settings, Table
 
+_table = partial(
+    Table,
+    scale="laptop",
+    seeds=(0, 1, 2),
+    most_texts=2_000_000,  # a few minutes of a laptop's text tower
+)
 TINY, SHAPES = "mini_tiny_imagenet.yaml", "mini_shapes.yaml"
-SEEDS = (0, 1, 2)
-# A few minutes of a laptop's text tower.
-MOST_TEXTS = 2_000_000
 WORDS: Settings = (("PROMPT.N_CTX", "4"), ("PROMPT.INIT", "a photo of a"))
 # 100 steps on Tiny-ImageNet: the full softmax over all names takes most of the time of these tables.
 BATCH: dict[str, Settings] = {TINY: (("OPTIM.BATCH", "256"),), SHAPES: ()}
+TRAIN = {TINY: "tiny_imagenet", SHAPES: "shapes"}
 
 
-def hand_rows(config: str) -> tuple[Row, ...]:
-    """Zero-shot CLIP and ensembles."""
-    return (
-        Row(
-            "zero-shot CLIP",
-            config,
-            settings=(("METHOD.NAME", "zero_shot"), ("METHOD.ZERO_SHOT.TEMPLATE", "data_set")),
-        ),
-        Row(
-            "prompt ensemble",
-            config,
-            settings=(("METHOD.NAME", "ensemble"), ("METHOD.ENSEMBLE.TEMPLATES", "selected_own")),
-        ),
-        Row("80 templates", config, settings=(("METHOD.NAME", "ensemble"), ("METHOD.ENSEMBLE.TEMPLATES", "imagenet"))),
-    )
+def _over_own_classes(name: str, config: str, method: str, more: Settings = (), budget: Settings = ()) -> Row:
+    """A method that learns with the full softmax over the classes that have images."""
+    settings = (("METHOD.NAME", method), ("LOSS.NUM_CLASSES", "0"), *more)
+    return Row(name, config, TRAIN[config], settings=settings, budget=budget)
 
 
-def _full(method: str) -> Settings:
-    return (("METHOD.NAME", method), ("LOSS.NUM_CLASSES", "0"))
-
-
-def pomp_row(name: str, config: str, train: str, number: int, correction: str) -> Row:
+def _pomp(name: str, config: str, number: int, correction: str = "log10") -> Row:
     """POMP over the wide vocabulary; 0 for the full softmax over it."""
     settings = (("METHOD.NAME", "pomp"), ("LOSS.NUM_CLASSES", str(number)), ("LOSS.CORRECTION", correction))
-    return Row(name, config, train, True, settings, BATCH[config])
+    return Row(name, config, TRAIN[config], True, settings, BATCH[config])
 
 
-def own_class_rows(config: str, train: str) -> tuple[Row, ...]:
-    """CoOp and CoCoOp, learned over the classes that have images."""
+def _methods(config: str, number: int) -> tuple[Row, ...]:
+    """Hand prompts, methods over the classes that have images, and POMP with K = ``number``."""
+    zero_shot = (("METHOD.NAME", "zero_shot"), ("METHOD.ZERO_SHOT.TEMPLATE", "data_set"))
+    ensemble, templates = ("METHOD.NAME", "ensemble"), "METHOD.ENSEMBLE.TEMPLATES"
     return (
-        Row("CoOp", config, train, settings=_full("coop"), budget=BATCH[config]),
-        Row(
-            "CoCoOp",
-            config,
-            train,
-            settings=(*_full("cocoop"), *WORDS),
-            budget=(("OPTIM.BATCH", "8"), ("OPTIM.EPOCHS", "2")),
-        ),
+        Row("zero-shot CLIP", config, settings=zero_shot),
+        Row("prompt ensemble", config, settings=(ensemble, (templates, "selected_own"))),
+        Row("80 templates", config, settings=(ensemble, (templates, "imagenet"))),
+        _over_own_classes("CoOp", config, "coop", budget=BATCH[config]),
+        _over_own_classes("CoCoOp", config, "cocoop", WORDS, (("OPTIM.BATCH", "8"), ("OPTIM.EPOCHS", "2"))),
+        # These learn inside the vision tower, which the embedded model does not support.
+        _over_own_classes("LASP", config, "lasp", WORDS),
+        _over_own_classes("MaPLe", config, "maple"),
+        _over_own_classes("VPT", config, "vpt"),
+        _pomp("POMP", config, number),
+        _pomp("full softmax", config, 0, "none"),
     )
 
 
-def vision_rows(config: str, train: str) -> tuple[Row, ...]:
-    """Methods that learn inside the vision tower, which the embedded model does not support."""
-    return (
-        Row("LASP", config, train, settings=(*_full("lasp"), *WORDS)),
-        Row("MaPLe", config, train, settings=_full("maple")),
-        Row("VPT", config, train, settings=_full("vpt")),
-    )
-
-
-_PROBE = Row(
-    "linear probe",
-    TINY,
-    "tiny_imagenet",
-    settings=_full("linear_probe"),
-    budget=(("OPTIM.LR", "0.2"), ("OPTIM.WARMUP_LR", "0.001"), ("OPTIM.EPOCHS", "20")),
-)
-
-
-def _tiny(name: str, number: int, correction: str = "log10") -> Row:
-    return pomp_row(name, TINY, "tiny_imagenet", number, correction)
-
-
-_POMP, _FULL = _tiny("POMP", 1000), _tiny("full softmax", 0, "none")
+*_OTHERS, _POMP, _FULL = _methods(TINY, 1000)
+_PROBE_BUDGET = (("OPTIM.LR", "0.2"), ("OPTIM.WARMUP_LR", "0.001"), ("OPTIM.EPOCHS", "20"))
+_PROBE = _over_own_classes("linear probe", TINY, "linear_probe", budget=_PROBE_BUDGET)
 _LEARNED = "learned on 160 base classes of Tiny-ImageNet, 16 photos of each, and negatives from all 21,843 names"
 _SCORED = (
     "scored on the half of the validation photos that nothing was tuned on, and on photos of the 1,000 ImageNet classes"
 )
-_OWN = "CoOp, CoCoOp and the linear probe learn over the base classes alone"
 _TARGETS = ("tiny_imagenet_base_novel", "imagenet_samples")
+_TRANSFER = ("Cross-dataset and cross-domain transfer",)
 
-IMAGENET21K = Table(
+IMAGENET21K = _table(
     "imagenet21k",
-    "laptop",
-    "Large vocabularies, from base to novel classes",
-    f"Embedded model, {_LEARNED}; {_SCORED}. {_OWN}.",
-    (
-        *hand_rows(TINY),
-        *own_class_rows(TINY, "tiny_imagenet"),
-        *vision_rows(TINY, "tiny_imagenet"),
-        _PROBE,
-        _POMP,
-        _FULL,
-    ),
-    _TARGETS,
-    SEEDS,
+    title="Large vocabularies, from base to novel classes",
+    note=f"Embedded model, {_LEARNED}; {_SCORED}. CoOp, CoCoOp and the linear probe learn over the base classes alone.",
+    rows=(*_OTHERS, _PROBE, _POMP, _FULL),
+    targets=_TARGETS,
     published=("ImageNet-21K",),
-    most_texts=MOST_TEXTS,
 )
 
-CROSS_DATASET = Table(
+CROSS_DATASET = _table(
     "cross_dataset",
-    "laptop",
-    "From Tiny-ImageNet to other data sets",
-    f"Embedded model, {_LEARNED} (the runs of table imagenet21k); no photo of these sets is learned from. "
+    title="From Tiny-ImageNet to other data sets",
+    note=f"Embedded model, {_LEARNED} (the runs of table imagenet21k); no photo of these sets is learned from. "
     "The 1,000 ImageNet classes include those of Tiny-ImageNet.",
-    (
-        *hand_rows(TINY),
-        *own_class_rows(TINY, "tiny_imagenet"),
-        *vision_rows(TINY, "tiny_imagenet"),
-        _POMP,
-        _FULL,
-    ),
-    ("imagenet_samples", "shapes_pictured"),
-    SEEDS,
-    published=("Cross-dataset and cross-domain transfer",),
+    rows=(*_OTHERS, _POMP, _FULL),
+    targets=("imagenet_samples", "shapes_pictured"),
+    published=_TRANSFER,
     whatever_is_there=True,
-    most_texts=MOST_TEXTS,
 )
 
-CROSS_DOMAIN = Table(
+CROSS_DOMAIN = _table(
     "cross_domain",
-    "laptop",
-    "From plain shapes to other looks of them",
-    "Embedded model, learned on plain drawn shapes of the base classes; POMP and the full softmax take negatives from "
-    "all names. Scored on the same validation shapes in four other looks, among base and among novel classes.",
-    (
-        *hand_rows(SHAPES),
-        *own_class_rows(SHAPES, "shapes"),
-        *vision_rows(SHAPES, "shapes"),
-        pomp_row("POMP", SHAPES, "shapes", 500, "log10"),
-        pomp_row("full softmax", SHAPES, "shapes", 0, "none"),
-    ),
-    tuple("shapes_base_novel" if name == "plain" else f"shapes_{name}_base_novel" for name in VARIANTS),
-    SEEDS,
-    published=("Cross-dataset and cross-domain transfer",),
-    most_texts=MOST_TEXTS,
+    title="From plain shapes to other looks of them",
+    note="Embedded model, learned on plain drawn shapes of the base classes; POMP and the full softmax take negatives "
+    "from all names. Scored on the same validation shapes in four other looks, among base and among novel classes.",
+    rows=_methods(SHAPES, 500),
+    targets=tuple("shapes_base_novel" if name == "plain" else f"shapes_{name}_base_novel" for name in VARIANTS),
+    published=_TRANSFER,
 )
 
-COST = Table(
+COST = _table(
     "cost",
-    "laptop",
-    "Cost of a training step",
-    "Embedded model, its towers alone; no images are read. A step is loss, gradient, update; memory is what it adds.",
-    (),
+    title="Cost of a training step",
+    note="Embedded model, its towers alone; no images are read. A step is loss, gradient, update; memory is what it "
+    "adds.",
+    rows=(),
     published=("Cost of tuning on ImageNet-1K",),
     cost=Cost("mini", "imagenet1k", (100, 500, 1000), wide="imagenet21k"),
 )
 
-ABLATION_K = Table(
+ABLATION_K = _table(
     "ablation_k",
-    "laptop",
-    "Number of classes K in a step",
-    f"Embedded model, {_LEARNED}; {_SCORED}.",
-    (
-        _tiny("K = 100", 100),
-        _tiny("K = 500", 500),
-        _tiny("K = 1000", 1000),
-        _tiny("K = 1000, no correction", 1000, "none"),
+    title="Number of classes K in a step",
+    note=f"Embedded model, {_LEARNED}; {_SCORED}.",
+    rows=(
+        _pomp("K = 100", TINY, 100),
+        _pomp("K = 500", TINY, 500),
+        _pomp("K = 1000", TINY, 1000),
+        _pomp("K = 1000, no correction", TINY, 1000, "none"),
         replace(_FULL, name="all classes"),
     ),
-    _TARGETS,
-    SEEDS,
+    targets=_TARGETS,
     published=("Number of classes K",),
 )
 
-MARGINS = ("none", "0.5", "1.0", "1.5", "log10", "ln")
-
-
-def margin_name(number: int, correction: str) -> str:
-    """Names of rows of the margin table."""
-    if correction in ("log10", "ln"):
-        return f"K = {number}, {correction}"
-    return f"K = {number}, m = {0.0 if correction == 'none' else float(correction):g}"
-
-
-ABLATION_MARGIN = Table(
+# Of the margin table's rows: value of LOSS.CORRECTION, and its name.
+MARGINS = {"none": "m = 0", "0.5": "m = 0.5", "1.0": "m = 1", "1.5": "m = 1.5", "log10": "log10", "ln": "ln"}
+ABLATION_MARGIN = _table(
     "ablation_margin",
-    "laptop",
-    "Margin m on the logits of negatives",
-    f"Embedded model, {_LEARNED}; {_SCORED}. m is added to the logits of negatives; log10 and ln follow from K and the "
-    "number of names.",
-    tuple(_tiny(margin_name(number, word), number, word) for number in (319, 1000) for word in MARGINS),
-    _TARGETS,
-    SEEDS,
+    title="Margin m on the logits of negatives",
+    note=f"Embedded model, {_LEARNED}; {_SCORED}. m is added to the logits of negatives; log10 and ln follow from K "
+    "and the number of names.",
+    rows=tuple(
+        _pomp(f"K = {number}, {name}", TINY, number, word) for number in (319, 1000) for word, name in MARGINS.items()
+    ),
+    targets=_TARGETS,
     published=("Margin m",),
 )
 
-ALIGN_UNIFORM = Table(
+ALIGN_UNIFORM = _table(
     "align_uniform",
-    "laptop",
-    "Alignment and uniformity",
-    f"Embedded model, {_LEARNED}; {_SCORED}. Alignment of images with their class, uniformity of the candidates; lower "
-    "is better. Methods whose class features differ from image to image, or are no unit vectors, have neither.",
-    tuple(row for row in IMAGENET21K.rows if row.name not in ("CoCoOp", "LASP", "MaPLe", "VPT", "linear probe")),
-    _TARGETS,
-    SEEDS,
-    ("alignment", "uniformity"),
+    title="Alignment and uniformity",
+    note=f"Embedded model, {_LEARNED}; {_SCORED}. Alignment of images with their class, uniformity of the candidates; "
+    "lower is better. Methods whose class features differ from image to image, or are no unit vectors, have neither.",
+    rows=tuple(row for row in IMAGENET21K.rows if row.name not in ("CoCoOp", "LASP", "MaPLe", "VPT", "linear probe")),
+    targets=_TARGETS,
+    metrics=("alignment", "uniformity"),
 )
 
 TABLES = (IMAGENET21K, CROSS_DATASET, CROSS_DOMAIN, COST, ABLATION_K, ABLATION_MARGIN, ALIGN_UNIFORM)

@@ -73,12 +73,14 @@ class Target:
             ],
         }
 
+    def counts(self, question: Question, labels: np.ndarray) -> np.ndarray:
+        """(n,) whether images with these labels (n,) count in a column."""
+        scored = self.rows[labels] >= 0
+        return scored if question.asked is None else scored & np.isin(labels, question.asked)
+
     def images_of(self, question: Question) -> ImageSet:
         """The images of a column."""
-        counted = self.rows[self.images.labels] >= 0
-        if question.asked is not None:
-            counted &= np.isin(self.images.labels, question.asked)
-        return self.images.subset(np.flatnonzero(counted))
+        return self.images.subset(np.flatnonzero(self.counts(question, self.images.labels)))
 
 
 def open_target(name: str, folders: DataFolders, half: str = "report") -> Target:

@@ -60,7 +60,7 @@ def score_target(
     everything = TestSet.from_cache(cached, target.images, target.names, target.rows, target.source)
     known: Tensor | None = None
     for question in target.questions:
-        test_set = everything.among(question.candidates, _asked(question, everything, cached.labels))
+        test_set = everything.among(question.candidates, target.counts(question, cached.labels))
         bound = method.bound_names is not None
         # Such a method identifies classes by the names of its training images.
         asked = _with_own_names(target, question, test_set) if bound else test_set
@@ -91,12 +91,6 @@ def _wide_features(method: Method, target: Target) -> Tensor:
     wide = torch.zeros(len(target.names), features.shape[1])
     wide[torch.from_numpy(asked)] = features
     return wide
-
-
-def _asked(question: Question, everything: TestSet, labels: np.ndarray) -> np.ndarray:
-    """(n,) whether an image counts; ``labels`` are those of the image set."""
-    known = everything.labels >= 0
-    return known if question.asked is None else known & np.isin(labels, question.asked)
 
 
 def _with_own_names(target: Target, question: Question, test_set: TestSet) -> TestSet:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Measurements run here: a process of torch takes seconds to start."""
     from pomp_lab.benchmarks import harness
 
-    def measure_here(measure: harness.Measure, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return json.loads(json.dumps(measure(**json.loads(json.dumps(dict(arguments))))))
+    def measure_here(measure: Callable[..., harness.Measured], *arguments: Any) -> harness.Measured:
+        return measure(*arguments)
 
     threads = torch.get_num_threads()
     monkeypatch.setattr(harness, "in_fresh_process", measure_here)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from pomp_lab.benchmarks import harness
-from pomp_lab.benchmarks.harness import measure_memory, positives, spreads, take_turns, target
+from pomp_lab.benchmarks.harness import in_fresh_process, measure_memory, positives, take_turns, target
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
@@ -35,30 +36,41 @@ def test_a_warm_call_is_the_second() -> None:
 def test_jobs_take_turns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[int] = []
 
-    def measured(measure: Any, arguments: dict[str, int]) -> dict[str, Any]:
-        calls.append(arguments["size"])
-        if arguments["size"] == 3:
+    def measured(measure: Any, size: int) -> dict[str, Any]:
+        calls.append(size)
+        if size == 3:
             raise UserError("no memory")
         return {"seconds": len(calls) / 10, "extra_bytes": 2**20}
 
     monkeypatch.setattr(harness, "in_fresh_process", measured)
-    jobs = {name: {"size": size} for name, size in (("one", 1), ("two", 2), ("three", 3))}
+    jobs = {"one": (1,), "two": (2,), "three": (3,)}
     failed: dict[str, str] = {}
-    turns = take_turns(read_json, jobs, 2, failed)
+    results = take_turns(read_json, jobs, 2, ["seconds"], failed)
     assert calls == [1, 2, 3, 1, 2]
     assert failed == {"three": "no memory"}
-    assert [turn["seconds"] for turn in turns["two"]] == [0.2, 0.5]
-    assert spreads(turns["two"], ["seconds"]) == {
-        "seconds": {"median": 0.35, "min": 0.2, "max": 0.5, "all": [0.2, 0.5]}
-    }
+    seconds = {"median": 0.35, "min": 0.2, "max": 0.5, "all": [0.2, 0.5]}
+    assert results["two"] == {"seconds": seconds, "extra_bytes": 2**20}
+    assert list(results) == ["one", "two"]
     assert "two, 2 of 2: 0.5 s, 1 MiB" in capsys.readouterr().err
     with pytest.raises(UserError, match="three could not be measured: no memory"):
-        take_turns(read_json, jobs, 1)
+        take_turns(read_json, jobs, 1, ["seconds"])
 
 
 def test_a_process_that_fails_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"reading could not be measured: .*absent.json"):
-        take_turns(read_json, {"reading": {"path": str(tmp_path / "absent.json")}}, 1)
+        take_turns(read_json, {"reading": (tmp_path / "absent.json",)}, 1, [])
+    for work, arguments, reason in (
+        (os._exit, (1,), "was killed; there may be too little memory"),
+        (divmod, (1, 0), "ZeroDivisionError: "),
+    ):
+        with pytest.raises(UserError, match=reason):
+            in_fresh_process(work, *arguments)
+
+
+def test_a_fresh_process_is_another_one_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    assert in_fresh_process(os.getpid) != os.getpid()
+    assert in_fresh_process(print, "a line of a library") is None
+    assert capfd.readouterr().out == ""
 
 
 def test_bounds_belong_to_what_meets_them() -> None:

@@ -85,8 +85,7 @@ def test_the_numbers_are_those_of_our_scoring(tmp_path: Path, task: str) -> None
 
 
 def test_numbers_that_differ_are_reported(call_tool: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(measure: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-        side = arguments["side"]
+    def measured(measure: Any, side: str, *files: str) -> dict[str, Any]:
         numbers = {"AP": 0.5 if side == "hotcoco" else 0.5 + 3e-9, "APr": None}
         return {"seconds": 1.0, "load": 0.5, "evaluate": 0.5, "processor_seconds": 1.0, "numbers": numbers}
 
