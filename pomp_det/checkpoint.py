@@ -11,6 +11,7 @@ from torch import nn
 from pomp_det.classifier import set_classifier, zero_shot_predictors
 from pomp_det.heads.zero_shot import same_classes
 from pomp_engine.checkpoint import ModelCheckpointer
+from prompt_core.towers.origin import Origin, recognise
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class DetectorCheckpointer(ModelCheckpointer):
         """
         super().__init__(model, save_dir, **options)
         configured = bool(getattr(self.model, "classes_from_checkpoint", False))
+        self.learned_with: Origin | None = None
         self.classes_from_checkpoint = configured if classes_from_checkpoint is None else classes_from_checkpoint
 
     def adapt_state(self, state: dict[str, Any]) -> list[str]:
@@ -53,6 +55,7 @@ class DetectorCheckpointer(ModelCheckpointer):
         if not keys or not predictors:
             return []
         given, classifier = state[keys[0]], predictors[0].cls_score
+        self.learned_with = recognise(given[:, :-1].T)
         description = f"{given.shape[1] - 1} classes of the checkpoint"
         if classifier.source == "random" or self.classes_from_checkpoint:
             why = "no class matrix was configured" if classifier.source == "random" else "CLASSIFIER_FROM_CHECKPOINT"
@@ -79,7 +82,11 @@ class DetectorCheckpointer(ModelCheckpointer):
 def load_weights(model: nn.Module, file: str | Path, classes_from_checkpoint: bool | None = None) -> None:
     """Load a checkpoint, or backbone weights, into a detector; see :class:`DetectorCheckpointer`.
 
+    ``model.learned_with`` becomes the CLIP of the checkpoint's class matrix, or None where it is not known.
+
     Raises:
         UserError: when the file is absent or damaged.
     """
-    DetectorCheckpointer(model, classes_from_checkpoint=classes_from_checkpoint).load(str(file))
+    checkpointer = DetectorCheckpointer(model, classes_from_checkpoint=classes_from_checkpoint)
+    checkpointer.load(str(file))
+    model.learned_with = checkpointer.learned_with  # type: ignore[assignment]

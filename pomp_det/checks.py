@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog
 from torch import nn
 
 from pomp_det.class_matrix import read_class_matrix
+from pomp_det.classifier import check_learned_clip
 from pomp_det.data.registration import dataset_vocabulary, register_dataset, register_datasets
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from prompt_core.classifier import TextClassifier
@@ -110,8 +111,9 @@ def classifier_of_test(cfg: CfgNode, number: int) -> TextClassifier | None:
 
 
 def check_classes(model: nn.Module, dataset: str, more_classes: bool = False) -> None:
-    """:func:`check_names` with the classes that the model has now."""
+    """:func:`check_names` and :func:`check_learned_clip` with the classes that the model has now."""
     heads: Any = model.roi_heads
+    check_learned_clip(model)
     check_names(dataset, list(heads.class_names), more_classes)
 
 

@@ -16,6 +16,7 @@ from prompt_core.errors import UserError, nearest
 from prompt_core.fetch.advice import where_from
 from prompt_core.files import resolve_path
 from prompt_core.prompt import SoftPrompt
+from prompt_core.towers.origin import Origin, recognise, stated_origin
 from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RANDOM = "rand"  # as the published code names it
+DEFAULT_CLIP = "ViT-B-16-quickgelu"  # POMP's
 # Template and CLIP of a matrix, by a part of its file's name; POMP's prompt cannot be told from it.
 TEMPLATE = "a {}."
 MADE_WITH = {
@@ -124,7 +126,9 @@ def configured_classifier(cfg: CfgNode) -> TextClassifier | None:
     return None if path == RANDOM or replaced else read_class_matrix(path)
 
 
-def classifier_of_names(cfg: CfgNode, words: str, prompt: str = "") -> TextClassifier:
+def classifier_of_names(
+    cfg: CfgNode, words: str, prompt: str = "", learned_with: Origin | None = None
+) -> TextClassifier:
     """The classifier of other words, for the detector of a configuration.
 
     Args:
@@ -132,31 +136,65 @@ def classifier_of_names(cfg: CfgNode, words: str, prompt: str = "") -> TextClass
         prompt: a prompt file, or templates with ``{}`` separated by ``|``; without it, names are looked up in the
             detector's own class matrix. Where that is absent they are encoded with a template and its CLIP, if its
             name, which a published one has, or ``MODEL.CLIP.NAME`` says which CLIP that is.
+        learned_with: the CLIP of the class matrix in the detector's weights, where it is known; otherwise that of the
+            configured matrix is taken.
 
     Raises:
-        UserError: names that cannot be found or encoded; a class matrix of another CLIP than the prompt's.
+        UserError: names that cannot be found or encoded; features of another CLIP than the detector learned with.
     """
     path = cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH
     if words.endswith((".npy", ".safetensors")):
         classifier = read_class_matrix(words)
-        _check_same_clip(prompt, classifier)
+        given = origin_of(classifier)
+        if prompt and "{}" not in prompt:
+            of_prompt = stated_origin(SoftPrompt.load(resolve_path(prompt)).metadata)
+            check_same_clip(given, of_prompt, f"class matrix {words}", f"MODEL.PROMPT {prompt}")
+        check_same_clip(learned_with, given, "the matrix in the detector's weights", f"class matrix {words}")
         return classifier
     vocabulary = read_vocabulary(words)
     there = resolve_path(path).is_file()
+    own, place = learned_with, "the matrix in the detector's weights"
+    if own is None and there:
+        own, place = origin_of(read_class_matrix(path)), f"class matrix {path}"
+        if own is not None and own.by_content and cfg.MODEL.VOCABULARY:
+            own = None  # the detector learned with words of its own, and this is a published configuration's default
     template, clip = next((made for part, made in MADE_WITH.items() if part in Path(path).name), (TEMPLATE, ""))
-    if prompt and there:
-        _check_same_clip(prompt, read_class_matrix(path))
-    if prompt and cfg.MODEL.VOCABULARY:
-        clip = ""  # the detector learned with words of its own, not with the matrix
+    if own is not None:
+        clip = clip if "." in own.clip else own.clip  # a file would need its weights
+    elif prompt and cfg.MODEL.VOCABULARY:
+        clip = ""
     if prompt:
-        return _encode(cfg, vocabulary, prompt, clip)
+        return _encode(cfg, vocabulary, prompt, clip, own, place)
     if there or path == RANDOM or not (clip or cfg.MODEL.CLIP.NAME):
         return _rows_by_name(path, vocabulary.names)
     logger.warning(
         "class matrix %s is absent: names are encoded as %r, by CLIP %s; if the detector learned with a prompt, give "
         "it as --prompt or MODEL.PROMPT", path, template, cfg.MODEL.CLIP.NAME or clip,
     )  # fmt: skip
-    return _encode(cfg, vocabulary, template, clip)
+    return _encode(cfg, vocabulary, template, clip, own, place)
+
+
+def origin_of(classifier: TextClassifier) -> Origin | None:
+    """The CLIP of a classifier's features, as far as it is known."""
+    return stated_origin(classifier.metadata) or recognise(rows_of(classifier))
+
+
+def check_same_clip(own: Origin | None, other: Origin | None, place: str, other_place: str) -> None:
+    """Features of two CLIPs may be of one width and still have nothing in common.
+
+    Args:
+        own: of what the detector learned with, at ``place``; None where it is not known.
+        other: of what it is given, at ``other_place``.
+
+    Raises:
+        UserError: when both are known and differ.
+    """
+    if own is not None and other is not None and own.differs_from(other):
+        raise UserError(
+            f"{place} was made with {own}, {other_place} with {other}: their features have nothing in common; encode "
+            f"names with {own.clip} (MODEL.CLIP.NAME, tools/build_classifier.py --clip), a prompt of it or a template, "
+            f"or take a detector that learned with {other.clip}"
+        )
 
 
 def stage_matrix(cfg: CfgNode) -> tuple[Tensor, str]:
@@ -182,41 +220,33 @@ def check_class_count(classifier: TextClassifier, count: int) -> None:
         )
 
 
-def _encode(cfg: CfgNode, vocabulary: Vocabulary, prompt: str, clip: str) -> TextClassifier:
+def _encode(
+    cfg: CfgNode, vocabulary: Vocabulary, prompt: str, clip: str, own: Origin | None, place: str
+) -> TextClassifier:
     """Class features of a prompt file, or of templates separated by ``|``.
 
     Args:
         clip: for templates, where ``MODEL.CLIP.NAME`` is empty.
+        own: the CLIP that the detector learned with, at ``place``.
     """
     from prompt_core.clip import load_clip
 
     subject: SoftPrompt | Sequence[str]
     learned_with = None
     if "{}" in prompt:
-        subject = prompt.split("|")
+        subject, name = prompt.split("|"), cfg.MODEL.CLIP.NAME or clip or DEFAULT_CLIP
     else:
         subject = SoftPrompt.load(resolve_path(prompt))
-        learned_with = subject.metadata.get("clip")
-    name = cfg.MODEL.CLIP.NAME or learned_with or clip or "ViT-B-16-quickgelu"
-    if learned_with and name != learned_with:
-        raise UserError(f"prompt {prompt} was learned with CLIP {learned_with}; MODEL.CLIP.NAME is {name!r}")
+        learned_with = stated_origin(subject.metadata)
+        name = cfg.MODEL.CLIP.NAME or (learned_with.clip if learned_with else DEFAULT_CLIP)
     pretrained = cfg.MODEL.CLIP.PRETRAINED or (None if name == "mini" else "openai")
+    encoder = Origin(name, pretrained)
+    if learned_with is not None and learned_with.clip != name and learned_with.differs_from(encoder):
+        raise UserError(f"prompt {prompt} was learned with {learned_with}; MODEL.CLIP.NAME is {name!r}")
+    check_same_clip(own, encoder, place, f"names are encoded by {prompt!r}")
     classifier = TextClassifier.build(load_clip(name, pretrained, cfg.MODEL.DEVICE), vocabulary, subject)
     classifier.metadata["source"] = f"{len(vocabulary)} classes of {vocabulary.source} with {prompt}"
     return classifier
-
-
-def _check_same_clip(prompt: str, classifier: TextClassifier) -> None:
-    """Features of two CLIPs may be of one width and still have nothing in common."""
-    made_with = classifier.metadata.get("clip")
-    if not prompt or "{}" in prompt or made_with is None:
-        return
-    learned_with = SoftPrompt.load(resolve_path(prompt)).metadata.get("clip")
-    if learned_with and learned_with != made_with:
-        raise UserError(
-            f"class matrix {source_of(classifier)} was made with CLIP {made_with}, MODEL.PROMPT {prompt} was "
-            f"learned with {learned_with}; build the matrix with the prompt's CLIP (tools/build_classifier.py --prompt)"
-        )
 
 
 def _rows_by_name(path: str, names: Sequence[str]) -> ClassMatrix:

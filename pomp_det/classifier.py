@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pomp_det.class_matrix import ClassMatrix, read_class_matrix, rows_of, source_of
+from pomp_det.class_matrix import ClassMatrix, check_same_clip, read_class_matrix, rows_of, source_of
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from pomp_det.heads.zero_shot import ZeroShotClassifier
 from prompt_core.classifier import TextClassifier
 from prompt_core.errors import UserError
+from prompt_core.towers.origin import recognise
 
 
 def set_classifier(
@@ -89,6 +90,21 @@ def temporary_classes(
             stage.cls_score.zs_weight, stage.cls_score.source, stage.num_classes = weight, source, count
             stage.class_counts = counts
         heads.num_classes, heads.class_names = before
+
+
+def check_learned_clip(model: nn.Module) -> None:
+    """Check that the classes are features of the CLIP that the detector learned with, where its weights told it.
+
+    Raises:
+        UserError: when both are known, by the content of their matrices, and differ.
+    """
+    predictors = zero_shot_predictors(model)
+    learned_with: Any = getattr(model, "learned_with", None)
+    if learned_with is not None and predictors:
+        classifier = predictors[0].cls_score
+        now = recognise(classifier.zs_weight[:, :-1].T)
+        place = "the matrix in the detector's weights"
+        check_same_clip(learned_with, now, place, f"class matrix {classifier.source}")
 
 
 def zero_shot_predictors(model: nn.Module) -> list[Any]:

@@ -13,7 +13,7 @@ from torch import nn
 from pomp_det.build import build_detector
 from pomp_det.checkpoint import load_weights
 from pomp_det.class_matrix import RANDOM, classifier_of_names
-from pomp_det.classifier import set_classifier
+from pomp_det.classifier import check_learned_clip, set_classifier
 from pomp_det.data.evaluation_mapper import evaluation_resize
 from pomp_engine.data.photos import read_photo
 from pomp_engine.trained_weights import load_trained
@@ -55,6 +55,8 @@ class OpenVocabularyPredictor:
         predictor = cls(model, cfg)
         if vocabulary:
             predictor.set_vocabulary(vocabulary, prompt)
+        else:
+            check_learned_clip(model)
         return predictor
 
     @property
@@ -75,7 +77,9 @@ class OpenVocabularyPredictor:
             UserError: names that cannot be found or encoded.
         """
         if (vocabulary, prompt) != self._words:
-            set_classifier(self.model, classifier_of_names(self.cfg, vocabulary, prompt or self.cfg.MODEL.PROMPT))
+            learned_with: Any = getattr(self.model, "learned_with", None)
+            prompt_or_own = prompt or self.cfg.MODEL.PROMPT
+            set_classifier(self.model, classifier_of_names(self.cfg, vocabulary, prompt_or_own, learned_with))
             self._words = vocabulary, prompt
 
     def __call__(self, photo: str | Path | np.ndarray) -> Instances:

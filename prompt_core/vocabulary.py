@@ -255,7 +255,7 @@ def read_vocabulary(text: str) -> Vocabulary:
     if len(names) == 1 and get_close_matches(text.lower(), PUBLISHED, cutoff=0.75):
         hint = f"{nearest(text, PUBLISHED)}; for a class of that name write '{text},'"
         raise UserError(f"vocabulary {text!r} is neither a file nor one of {', '.join(PUBLISHED)}{hint}")
-    return Vocabulary(names[:-1] if len(names) > 1 and not names[-1] else names, source="class list").check()
+    return Vocabulary(names[:-1] if len(names) > 1 and not names[-1] else names, source="the given names").check()
 
 
 def vocabulary_of(images: ImageSet, wider: str = "") -> tuple[Vocabulary, np.ndarray]:

@@ -51,7 +51,9 @@ class Origin:
     by_content: bool = False
 
     def __str__(self) -> str:
-        return f"CLIP {self.clip}" + (" (told by its content)" if self.by_content else "")
+        notes = [self.pretrained] if self.pretrained and "." not in self.pretrained else []
+        notes += ["told by its content"] if self.by_content else []
+        return f"CLIP {self.clip}" + (f" ({', '.join(notes)})" if notes else "")
 
     def differs_from(self, other: Origin) -> bool:
         """Whether both are known to be different architectures, or different published weights of one.

@@ -111,4 +111,5 @@ def test_which_origins_differ() -> None:
     assert not differ(("runs/a/tiny.json", None), ("/elsewhere/tiny.json", None))
     assert stated_origin({"clip": None}) is None
     assert stated_origin({"clip": B16, "pretrained": "openai"}) == Origin(B16, "openai")
-    assert str(Origin(B16, "openai", by_content=True)) == f"CLIP {B16} (told by its content)"
+    assert str(Origin(B16, "openai", by_content=True)) == f"CLIP {B16} (openai, told by its content)"
+    assert str(Origin("mini", "mini.safetensors")) == "CLIP mini"
