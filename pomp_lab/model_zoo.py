@@ -7,25 +7,26 @@ published tables. ``assets/zoo.json`` maps configuration files to published rows
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-from fvcore.common.config import CfgNode
-
+from pomp_engine.yaml_files import read_yaml
+from pomp_lab.report.columns import ordered_columns
 from pomp_lab.report.published import load_published
 from pomp_lab.report.results import Run, read_runs
-from pomp_lab.runs import mean_text
+from pomp_lab.report.rows import Row
+from prompt_core.documents.json_files import read_json
+from prompt_core.documents.yaml_with_bases import load_yaml
 from prompt_core.errors import UserError, nearest
 from prompt_core.evaluation.protocol import ON_REPORTED
-from prompt_core.files import read_json
 
 TASKS = ("classification", "detection", "segmentation")
 RESULTS = "docs/results"
@@ -56,15 +57,15 @@ class Configuration:
 
     Attributes:
         name: path below the repository, with ``/``.
-        written: what the file itself sets.
-        settings: the same with everything that it inherits.
+        settings: what the file sets and inherits.
         head: the comment at its top, without the ``#`` marks.
+        only_tested: whether it takes a trained model and sets no data to train on.
     """
 
     name: str
-    written: dict[str, Any]
     settings: dict[str, Any]
     head: str
+    only_tested: bool = False
 
     @property
     def task(self) -> str:
@@ -113,11 +114,14 @@ def read_configurations(root: Path) -> dict[str, Configuration]:
     for path in sorted((root / "configs").rglob("*.yaml")):
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         try:
-            written, settings = yaml.safe_load(text) or {}, dict(CfgNode.load_yaml_with_base(str(path)))
-        except (yaml.YAMLError, OSError, AssertionError) as error:
-            raise UserError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
-        head = re.match(r"(#.*\n)*", text)
-        files[name] = Configuration(name, written, settings, re.sub(r"(?m)^#", "", head.group() if head else ""))
+            written, settings = load_yaml(text, name), read_yaml(path)
+        except UserError as error:
+            raise UserError(f"{name} cannot be read: {error}") from error
+        comment = re.match(r"(#.*\n)*", text)
+        sets, weights = written.get("DATASETS", {}), written.get("MODEL", {}).get("WEIGHTS")
+        only_tested = "TEST" in sets and "TRAIN" not in sets and weights is not None
+        head = re.sub(r"(?m)^#", "", comment.group() if comment else "")
+        files[name] = Configuration(name, settings, head, only_tested)
     if not files:
         raise UserError(f"no configuration below {root / 'configs'}; give the folder of the repository")
     return files
@@ -133,16 +137,18 @@ def commands(file: Configuration, files: Mapping[str, Configuration], root: Path
     if any(f"{file.name} " in f"{line} " for line in lines):
         return lines
     heads = [file.head, *(other.head for other in files.values() if Path(other.name).name in file.head)]
-    tools = re.findall(r"(?<!python )\btools/\w+\.py\b", "\n".join(heads))
-    if tools:
+    if tools := re.findall(r"(?<!python )\btools/\w+\.py\b", "\n".join(heads)):
         return lines + _commands_in(ast.get_docstring(ast.parse((root / tools[0]).read_text(encoding="utf-8"))) or "")
     if file.task == "classification":
         return [*lines, f"python tools/pretrain_prompt.py --config {file.name} --output runs/{Path(file.name).stem}"]
-    sets = file.written.get("DATASETS", {})
-    # A model that is already trained is only evaluated.
-    only_tested = "TEST" in sets and "TRAIN" not in sets and "WEIGHTS" in file.written.get("MODEL", {})
     processes = "--num-gpus 0 --num-processes 2" if file.small else "--num-gpus 8"
-    return [*lines, f"python tools/train_net.py --config {file.name} {processes}" + " --eval-only" * only_tested]
+    return [*lines, f"python tools/train_net.py --config {file.name} {processes}" + " --eval-only" * file.only_tested]
+
+
+def _commands_in(text: str) -> list[str]:
+    """Lines of a text that begin with ``python``; lines that a backslash continues are joined."""
+    joined = re.sub(r"\s*\\\n\s*", " ", text)
+    return [re.sub(r" {2,}", " ", line.strip()) for line in joined.splitlines() if line.strip().startswith("python ")]
 
 
 def measured(root: Path, files: Mapping[str, Configuration]) -> dict[str, list[str]]:
@@ -159,23 +165,33 @@ def measured(root: Path, files: Mapping[str, Configuration]) -> dict[str, list[s
             rows.setdefault((path.relative_to(root).as_posix(), run.label), []).append(run)
     notes = {}
     for entry in load_mapping()["measured"] if rows else ():
-        key = entry["file"], entry["row"]
-        if key not in rows:
-            raise UserError(f"{key[0]} has no row {key[1]!r}{nearest(key[1], [row for _, row in rows])}; {_ADVICE}")
-        notes[key] = entry
+        _known(entry["row"], {row for file, row in rows if file == entry["file"]}, f"row of {entry['file']}")
+        notes[entry["file"], entry["row"]] = entry
     lines: dict[str, list[str]] = {}
-    for key, runs in rows.items():
-        name = str(notes[key]["configuration"] if key in notes else runs[0].about.get("config_file"))
-        numbers = "; ".join(_numbers(runs))
+    for (file, label), runs in rows.items():
+        note = notes.get((file, label), {})
+        name = str(note.get("configuration", runs[0].about.get("config_file")))
+        numbers = _numbers(Row(0, label, tuple(runs), {}))
         if name in files and numbers:
             overrides = re.search(r"(?<=\s)[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+[ =].*", str(runs[0].about.get("command")))
             how = [f"with `{overrides.group()}`"] if overrides else []
-            how += [notes[key]["note"]] if key in notes else []
+            how += [note["note"]] if note else []
             how += [ON_REPORTED] if any(run.selected_on_test for run in runs) else []
             seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
-            text = f"**measured here** ({key[1]}{seeds}): {'; '.join([numbers, *how])}"
-            lines.setdefault(name, []).append(f"{text} ([{Path(key[0]).name}]({{{key[0]}}}))")
+            text = f"**measured here** ({label}{seeds}): {'; '.join([*numbers, *how])}"
+            lines.setdefault(name, []).append(f"{text} ([{Path(file).name}]({{{file}}}))")
     return lines
+
+
+def _numbers(row: Row) -> list[str]:
+    """The means of a row, a text for each data set."""
+    texts: dict[str, list[str]] = {}
+    for column in ordered_columns(row.means):
+        if column.metric in METRICS and (mean := row.defined(column)):
+            texts.setdefault(column.dataset, []).append(
+                f"{METRICS[column.metric]} {mean.text(column.metric, row.seeds)}"
+            )
+    return [f"`{dataset}` {', '.join(numbers)}" for dataset, numbers in texts.items()]
 
 
 def published(files: Mapping[str, Configuration]) -> dict[str, list[str]]:
@@ -190,9 +206,9 @@ def published(files: Mapping[str, Configuration]) -> dict[str, list[str]]:
         table = tables[_known(entry["table"], tables, "published table")]
         rows = dict(table.rows)
         values = rows[_known(entry["row"], rows, f"row of {table.name!r}")]
+        of_row = {c.heading: v for c, v in zip(table.columns, values, strict=True) if math.isfinite(v)}
         numbers = []
         for beginning in entry["columns"]:
-            of_row = {c.heading: v for c, v in zip(table.columns, values, strict=True) if math.isfinite(v)}
             matching = [heading for heading in of_row if f"{heading} ".startswith(f"{beginning} ")]
             matching = matching or [_known(beginning, of_row, f"number in row {entry['row']!r} of {table.name!r}")]
             numbers += [f"{heading} {of_row[heading]:.1f}" for heading in matching]
@@ -201,6 +217,19 @@ def published(files: Mapping[str, Configuration]) -> dict[str, list[str]]:
         for name in entry["configurations"]:
             lines.setdefault(_known(name, files, "configuration"), []).append(text)
     return lines
+
+
+def load_mapping() -> dict[str, Any]:
+    """``assets/zoo.json``: which published row and which result belong to a configuration."""
+    text = (resources.files("pomp_lab") / "assets" / "zoo.json").read_text(encoding="utf-8")
+    mapping: dict[str, Any] = json.loads(text)
+    return mapping
+
+
+def _known(name: str, known: Iterable[str], kind: str) -> str:
+    if name not in known:
+        raise UserError(f"no {kind} is called {name!r}{nearest(name, known)}; correct pomp_lab/assets/zoo.json")
+    return name
 
 
 def zoo_page(root: Path, folder: Path) -> str:
@@ -214,64 +243,30 @@ def zoo_page(root: Path, folder: Path) -> str:
     """
     files = read_configurations(root)
     ours, theirs = measured(root, files), published(files)
-    runs = [file for file in files.values() if file.runnable]
-    counts = {
-        "measured": sum(f.name in ours for f in runs),
-        "published": sum(f.name in theirs for f in runs),
-    }
-    neither = sum(file.name not in ours and file.name not in theirs for file in runs)
-    text = _INTRODUCTION.format(count=len(runs), neither=neither, **counts)
-    for task in TASKS:
-        for small in (False, True):
-            members = [file for file in runs if (file.task, file.small) == (task, small)]
-            if members:
-                text += f"\n## {task.capitalize()}{' on a laptop' * small}\n\n"
-                text += "| configuration | what | commands | numbers |\n|---|---|---|---|\n"
-            for file in members:
+    runs = {name: file for name, file in files.items() if file.runnable}
+    text = _INTRODUCTION.format(
+        count=len(runs),
+        measured=len(runs.keys() & ours.keys()),
+        published=len(runs.keys() & theirs.keys()),
+        neither=len(runs.keys() - ours.keys() - theirs.keys()),
+    )
+    for task, small in itertools.product(TASKS, (False, True)):
+        rows = []
+        for name, file in runs.items():
+            if (file.task, file.small) == (task, small):
                 how = "<br>".join(f"`{command}`" for command in commands(file, files, root))
-                numbers = "<br>".join([*ours.get(file.name, []), *theirs.get(file.name, [])]) or "not yet measured"
-                cells = [_link(file.name), file.about, how, numbers]
-                text += f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
-    inherited = [_link(name) for name, file in files.items() if not file.runnable]
-    if inherited:
+                numbers = "<br>".join([*ours.get(name, []), *theirs.get(name, [])]) or "not yet measured"
+                cells = [_link(name), file.about, how, numbers]
+                rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
+        if rows:
+            text += f"\n## {task.capitalize()}{' on a laptop' * small}\n\n"
+            text += "| configuration | what | commands | numbers |\n|---|---|---|---|\n" + "".join(rows)
+    if inherited := [_link(name) for name in files if name not in runs]:
         text += f"\n## Bases\n\nOther configurations inherit from these; they cannot be run: {', '.join(inherited)}.\n"
     return re.sub(
         r"\]\(\{(.*?)\}\)", lambda link: f"]({Path(os.path.relpath(root / link[1], folder)).as_posix()})", text
     )
 
 
-_ADVICE = "correct pomp_lab/assets/zoo.json"
-
-
-def load_mapping() -> dict[str, Any]:
-    """``assets/zoo.json``: which published row and which result belong to a configuration."""
-    text = (resources.files("pomp_lab") / "assets" / "zoo.json").read_text(encoding="utf-8")
-    mapping: dict[str, Any] = json.loads(text)
-    return mapping
-
-
-def _known(name: str, known: Mapping[str, Any], kind: str) -> str:
-    if name not in known:
-        raise UserError(f"no {kind} is called {name!r}{nearest(name, known)}; {_ADVICE}")
-    return name
-
-
 def _link(name: str) -> str:
     return f"[`{name.removeprefix('configs/').removesuffix('.yaml')}`]({{{name}}})"
-
-
-def _commands_in(text: str) -> list[str]:
-    """Lines of a text that begin with ``python``; lines that a backslash continues are joined."""
-    joined = re.sub(r"\s*\\\n\s*", " ", text)
-    return [re.sub(r" {2,}", " ", line.strip()) for line in joined.splitlines() if line.strip().startswith("python ")]
-
-
-def _numbers(runs: list[Run]) -> Iterator[str]:
-    """For each data set the mean of each number, with half the range where there are several runs."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for column, number in (item for run in runs for item in run.numbers.items()):
-        if column.metric in METRICS and math.isfinite(number):
-            values.setdefault(column.dataset, {}).setdefault(column.metric, []).append(number)
-    for dataset, numbers in values.items():
-        means = [f"{name} {mean_text(numbers[metric])}" for metric, name in METRICS.items() if metric in numbers]
-        yield f"`{dataset}` {', '.join(means)}"

@@ -139,7 +139,7 @@ def test_rows_that_the_mapping_names(tree: Path, mapping: dict[str, Any]) -> Non
     (lines,) = measured(tree, read_configurations(tree)).values()
     assert lines == ["**measured here** (POMP): `b` hIoU 5.0; small ([table.json]({docs/results/table.json}))"]
     entry["row"] = "POM"
-    with pytest.raises(UserError, match=r"docs/results/table.json has no row 'POM'; nearest: 'POMP'"):
+    with pytest.raises(UserError, match=r"no row of docs/results/table.json is called 'POM'; nearest: 'POMP'"):
         measured(tree, read_configurations(tree))
 
 
