@@ -29,7 +29,7 @@ import numpy as np
 
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json, write_json, write_text
-from prompt_core.visible import say as say
+from prompt_core.visible import say
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode

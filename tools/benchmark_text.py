@@ -13,7 +13,6 @@ Parts of an earlier run with the same settings stay in the output, so parts can 
 """
 
 import argparse
-import sys
 from typing import Any
 
 import torch

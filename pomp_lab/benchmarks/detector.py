@@ -18,9 +18,10 @@ from torch import nn
 from pomp_det.class_matrix import source_of
 from pomp_det.classifier import set_classifier, zero_shot_predictors
 from pomp_det.heads.inference import best_pairs
-from pomp_lab.benchmarks.harness import print_progress, spread, target
+from pomp_lab.benchmarks.harness import spread, target
 from prompt_core.classifier import TextClassifier
 from prompt_core.command_line import print_table
+from prompt_core.visible import say
 
 GROWTH = (1203, 21843, 1.5)  # bound on the growth of the time per image from the first to the second number of classes
 # Class scores are projection, product with the class matrix, selection and suppression; pasting resizes boxes and masks
@@ -142,7 +143,8 @@ def measure_classes(
                         with timer.part("rest"):
                             model([example])
                 parts[number].append({name: timer.seconds[name] / len(inputs) for name in PARTS})
-                print_progress(f"{len(matrix)} classes, {turn + 1} of {repeats}: {totals[number][-1]:.3g} s per image")
+                spent = f"{totals[number][-1]:.3g} s per image"
+                say(f"  {len(matrix)} classes, {turn + 1} of {repeats}: {spent}", error=True)
     return [
         {
             "classes": len(matrix),
@@ -207,10 +209,10 @@ def print_report(report: dict[str, Any]) -> None:
         table.add_row(fact.replace("_", " "), *("-" if row[fact] is None else f"{row[fact]:,.0f}" for row in rows))
     print_table(table)
     for row in rows:
-        print(f"{row['classes']:,} classes: {row['source']}")
+        say(f"{row['classes']:,} classes: {row['source']}")
     if report["growth"]:
         growth = report["growth"]
-        print(
+        say(
             f"{growth['to']:,} classes take {growth['measured']:.3f} times the time of {growth['from']:,}; wanted: "
             f"{growth['wanted']}; {'met' if growth['met'] else 'missed'}"
         )

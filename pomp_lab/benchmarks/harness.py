@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from prompt_core.errors import UserError
+from prompt_core.visible import say
 
 PAGE = 4096  # bytes; less memory than this cannot be distinguished from none
 
@@ -63,11 +64,11 @@ def take_turns(
                 if failed is None:
                     raise UserError(f"{name} could not be measured: {error}") from None
                 failed[name] = str(error)
-                print_progress(f"{name}: not measured, {error}")
+                say(f"  {name}: not measured, {error}", error=True)
                 continue
             measured[name].append(result)
             memory = f", {result['extra_bytes'] / 2**20:.0f} MiB" if "extra_bytes" in result else ""
-            print_progress(f"{name}, {turn + 1} of {repeats}: {result['seconds']:.3g} s{memory}")
+            say(f"  {name}, {turn + 1} of {repeats}: {result['seconds']:.3g} s{memory}", error=True)
     return {
         name: {**turns[-1], **{quantity: spread([turn[quantity] for turn in turns]) for quantity in quantities}}
         for name, turns in measured.items()
@@ -96,11 +97,6 @@ def in_fresh_process(measure: Callable[..., Measured], *arguments: Any) -> Measu
 def _silence() -> None:
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def print_progress(line: str) -> None:
-    """A line about what is going on, on the error stream."""
-    print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pomp_lab.benchmarks.harness import Measured, take_turns, target
 from pomp_lab.benchmarks.synthetic_lvis import synthetic_annotations, synthetic_detections
 from prompt_core.command_line import print_table
 from prompt_core.errors import UserError, nearest
+from prompt_core.visible import say
 
 SIDES = ("hotcoco", "lvis-api")
 WANTED = 10.0  # times as fast as lvis-api
@@ -148,11 +149,11 @@ def print_report(report: dict[str, Any]) -> None:
     for row in report["targets"]:
         result = report["tasks"][row["task"]]
         numbers = f"{result['images']:,} images, {result['classes']:,} classes, {result['detections']:,} detections"
-        print(
+        say(
             f"{row['task']}: {row['measured']:.1f} {row['meaning']} ({result['evaluate_ratio']:.1f} without "
             f"loading) on {numbers}; wanted: {row['wanted']}; {'met' if row['met'] else 'missed'}"
         )
         if result["agree"]:
-            print(f"{row['task']}: all {len(result['hotcoco']['numbers'])} numbers agree to 1e-9")
+            say(f"{row['task']}: all {len(result['hotcoco']['numbers'])} numbers agree to 1e-9")
         else:
-            print(f"{row['task']}: THE NUMBERS DIFFER, by up to {result['largest_difference']}")
+            say(f"{row['task']}: THE NUMBERS DIFFER, by up to {result['largest_difference']}")

@@ -17,6 +17,7 @@ from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import package_versions, processor_name
 from prompt_core.files import check_writable, read_json
 from prompt_core.text.encoder import PACKED_MINIMUM_WORK
+from prompt_core.visible import say
 from prompt_core.vocabulary import Vocabulary
 
 SMALL, LARGE = 128, 1000  # names of k128 and k1000
@@ -149,9 +150,9 @@ def print_report(report: dict[str, Any]) -> None:
         for side, value in values.items():
             if isinstance(value, dict):
                 seconds, extra = _range(value["seconds"], 1), _range(value["extra_bytes"], 2**20)
-                print(f"{part}, {side}, {value['names']} names: {seconds} s, {extra} MiB of extra memory")
+                say(f"{part}, {side}, {value['names']} names: {seconds} s, {extra} MiB of extra memory")
     if "classifier" in report["parts"]:
-        print(f"classifier: {report['parts']['classifier']['note']}")
+        say(f"classifier: {report['parts']['classifier']['note']}")
     if "crossover" in report["parts"]:
         part = report["parts"]["crossover"]
         title = f"PACKED_MINIMUM_WORK is {part['packed_minimum_work']:.3g}"

@@ -25,6 +25,7 @@ from prompt_core.data.readers.imagenet import tiny_imagenet
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_json
 from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.visible import say
 from prompt_core.vocabulary import Vocabulary
 
 TEMPLATE = "a photo of a {}."
@@ -126,5 +127,5 @@ def adapt(folder: Path, tiny_root: Path, output: Path, seed: int) -> Path:
     with atomic_path(weights) as temporary:
         save_file(state, temporary, metadata)
     write_json(weights.with_suffix(".json"), json.loads((folder / "mini.json").read_text(encoding="utf-8")))
-    print(f"wrote {weights}, {weights.stat().st_size:,} bytes")
+    say(f"wrote {weights}, {weights.stat().st_size:,} bytes")
     return weights

@@ -22,6 +22,7 @@ from pomp_lab.mini_clip.trunk import Trunk, load_trunk
 from pomp_lab.mini_clip.visual_space import VisualSpace, fit_visual_space
 from pomp_lab.mini_clip.wheels import LITE0, MINILM, fetch
 from prompt_core.files import atomic_path, make_output_folder, write_json
+from prompt_core.visible import say
 
 if TYPE_CHECKING:
     from open_clip.transformer import TextTransformer
@@ -66,17 +67,17 @@ def build(cache: Path, output: Path, *, holdout: bool, steps: int, seed: int) ->
     kept_out = holdout_classes(order, sorted(TINY_NOVEL), seed) if holdout else []
     known = torch.tensor([row for row in range(len(order)) if row not in set(kept_out)])
     trunk = load_trunk(*lite0.values())
-    print("measuring the domains on procedural pictures", flush=True)
+    say("measuring the domains on procedural pictures")
     shifts, nuisance = domain_shifts(trunk.network, seed)
     space = fit_visual_space(trunk.weight, trunk.bias, trunk.mean, shifts, nuisance, known)
-    print("teacher embeddings (minutes at the first run)", flush=True)
+    say("teacher embeddings (minutes at the first run)")
     words = vocabulary_words()
     teacher = teacher_embeddings(synsets.described, minilm, cache)
     word_embeddings = teacher_embeddings(words, minilm, cache)
     whole = whole_words(words)
     corpus = make_corpus(synsets, space, known, teacher, [words[i] for i in whole], word_embeddings[whole])
     tower = new_tower(seed, word_embeddings)
-    print(f"{len(corpus.names)} names, {len(known)} classes aligned", flush=True)
+    say(f"{len(corpus.names)} names, {len(known)} classes aligned")
     train_tower(tower, corpus, space, known, steps=steps, seed=seed)
     metadata = {
         "format": "pt",
@@ -89,5 +90,5 @@ def build(cache: Path, output: Path, *, holdout: bool, steps: int, seed: int) ->
     with atomic_path(weights) as temporary:
         save_file(assemble(trunk, space, tower), temporary, metadata)
     write_json(weights.with_suffix(".json"), model_config())
-    print(f"wrote {weights}, {weights.stat().st_size:,} bytes")
+    say(f"wrote {weights}, {weights.stat().st_size:,} bytes")
     return weights

@@ -16,6 +16,7 @@ from pomp_lab.mini_clip.names import Corpus, text_bias, text_targets
 from pomp_lab.mini_clip.prefixes import Prefixes
 from pomp_lab.mini_clip.text_tower import encode, pad_suffixes, suffix_tokens
 from pomp_lab.mini_clip.visual_space import VisualSpace
+from prompt_core.visible import say
 
 if TYPE_CHECKING:
     from open_clip.transformer import TextTransformer
@@ -140,4 +141,4 @@ def train_tower(
         seen = 0.98 * seen + 0.02 * cosine.item()
         if (step + 1) % 200 == 0:
             spent = time.perf_counter() - started
-            print(f"step {step + 1}/{steps}  loss {loss.item():.3f}  cosine {seen:.3f}  {spent:.0f} s", flush=True)
+            say(f"step {step + 1}/{steps}  loss {loss.item():.3f}  cosine {seen:.3f}  {spent:.0f} s")

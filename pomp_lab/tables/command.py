@@ -22,6 +22,7 @@ from pomp_lab.tables.show import Block, listing, print_blocks, table_blocks, wri
 from prompt_core.config import override_pairs
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import make_output_folder
+from prompt_core.visible import say
 
 SCALES = ("paper", "laptop")
 TABLES = {(table.scale, table.name): table for table in (*paper.TABLES, *laptop.TABLES)}
@@ -84,7 +85,7 @@ def reproduce(request: Request, dry_run: bool = False) -> None:
         return
     written = store.results.with_suffix(".md")
     write_blocks(blocks, written)
-    print(f"written to {written}")
+    say(f"written to {written}")
     if table.cost is None:
         write_page(store, request.output)
 
@@ -182,4 +183,4 @@ def write_page(store: RunStore, output: Path) -> None:
         from pomp_lab.report.build import write_report
 
         write_report([store.folder], output)
-        print(f"all numbers: {output / 'report.html'}")
+        say(f"all numbers: {output / 'report.html'}")
