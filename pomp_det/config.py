@@ -62,7 +62,7 @@ def _add_backbones(cfg: CfgNode) -> None:
 
 def _add_centernet(cfg: CfgNode) -> None:
     node = cfg.MODEL.CENTERNET = CfgNode()
-    node.NUM_CLASSES = 80  # read and not used: proposals have no class
+    node.NUM_CLASSES = 80  # without effect: proposals have no class
     node.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
     node.FPN_STRIDES = [8, 16, 32, 64, 128]
     node.PRIOR_PROB = 0.01
@@ -77,7 +77,7 @@ def _add_centernet(cfg: CfgNode) -> None:
     node.KEEP_TIES = True  # own; as published, proposals that tie with the last one stay; False cuts at the limit
     node.NORM = "GN"
     node.USE_DEFORMABLE = False
-    node.NUM_CLS_CONVS = 4  # no class tower is built for proposals
+    node.NUM_CLS_CONVS = 4
     node.NUM_BOX_CONVS = 4
     node.NUM_SHARE_CONVS = 0
     node.LOC_LOSS_TYPE = "giou"
@@ -127,9 +127,7 @@ def _add_heads(cfg: CfgNode) -> None:
     # own; which proposal max_size never takes: last (as published, even where it is a real one) or image_box (only
     # an appended whole-image box)
     node.MAX_SIZE_SKIPS = "last"
-    node.ADD_FEATURE_TO_PROP = False
-    node.SOFTMAX_WEAK_LOSS = False
-    node.WITH_SOFTMAX_PROP = False
+    node.SOFTMAX_WEAK_LOSS = False  # max_size with the cross-entropy of a softmax
     node.CAPTION_WEIGHT = 1.0  # of the caption loss within the image loss
     node.NEG_CAP_WEIGHT = 0.125  # of other images' captions, with SYNC_CAPTION_BATCH; without it 1
     node.FAST_INFERENCE = True  # own; score only what can pass; False is the plain reference
@@ -144,8 +142,8 @@ def _add_heads(cfg: CfgNode) -> None:
     cfg.MODEL.WITH_CAPTION = False
     cfg.MODEL.CAP_BATCH_RATIO = 4  # images of a caption batch for each image of a box batch
     cfg.MODEL.SYNC_CAPTION_BATCH = False  # captions of all processes are compared with each image
-    cfg.MODEL.DYNAMIC_CLASSIFIER = False
-    cfg.MODEL.NUM_SAMPLE_CATS = 50
+    cfg.MODEL.DYNAMIC_CLASSIFIER = False  # a training step knows the classes of its batch and some that are drawn
+    cfg.MODEL.NUM_SAMPLE_CATS = 50  # how many that makes
     cfg.MODEL.CAPTION_CLIP = CfgNode()  # own; the text tower of the caption loss
     cfg.MODEL.CAPTION_CLIP.NAME = "ViT-B-32-quickgelu"
     cfg.MODEL.CAPTION_CLIP.PRETRAINED = "openai"
@@ -193,7 +191,6 @@ def _add_data(cfg: CfgNode) -> None:
     cfg.INPUT.TEST_INPUT_TYPE = "default"
 
     node = cfg.DATALOADER
-    node.SOURCE_AWARE = False
     node.DATASET_RATIO = [1, 1]
     node.USE_RFS = [False, False]
     node.MULTI_DATASET_GROUPING = False
@@ -204,7 +201,7 @@ def _add_data(cfg: CfgNode) -> None:
     node.DATASET_INPUT_SCALE = [[0.1, 2.0], [0.5, 1.5]]
     node.DATASET_MIN_SIZES = [[640, 800], [320, 400]]
     node.DATASET_MAX_SIZES = [1333, 667]
-    node.USE_TAR_DATASET = False
+    node.USE_TAR_DATASET = False  # photos of image labels may be numbers through the archives of the next two
     node.TARFILE_PATH = "datasets/imagenet/metadata-22k/tar_files.npy"
     node.TAR_INDEX_DIR = "datasets/imagenet/metadata-22k/tarindex_npy"
 
@@ -213,15 +210,4 @@ def _add_engine(cfg: CfgNode) -> None:
     add_engine_config(cfg)
     # own; for predicted masks where the annotations have none: evaluate (as published: AP 0) or skip
     cfg.TEST.MASKS_WITHOUT_GROUND_TRUTH = "evaluate"
-    cfg.EVAL_PROPOSAL_AR = True
-    cfg.EVAL_PRED_AR = False
-    cfg.EVAL_CAT_SPEC_AR = False
     cfg.EVAL_AP_FIX = False
-    cfg.GEN_PSEDO_LABELS = False
-    cfg.SAVE_DEBUG = False
-    cfg.SAVE_PTH = False
-    cfg.SAVE_DEBUG_PATH = "output/save_debug/"
-    cfg.VIS_THRESH = 0.3
-    cfg.DEBUG_SHOW_NAME = False
-    cfg.IS_DEBUG = False
-    cfg.QUICK_DEBUG = False

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from pomp_engine.data.tar_images import read_tar_bytes
+from prompt_core.data.tar_members import BEFORE_HEADER, Header
+from prompt_core.documents.bounds import TABLE_BYTES
+from prompt_core.documents.npy_files import read_npy
 from prompt_core.errors import UserError
 
 BLOCK = 512  # bytes
-# A name that does not fit a header, and what else a header has no room for, comes before it as a member of its own.
-BEFORE_HEADER = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 
 
 class TarIndex:
@@ -63,8 +64,8 @@ def _content(path: str, start: int) -> tuple[int, int]:
     """Offset and size of the content of the member whose first header is at ``start``."""
     while True:
         try:
-            header = tarfile.TarInfo.frombuf(read_tar_bytes(path, start, BLOCK), "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
+            header = Header.frombuf(read_tar_bytes(path, start, BLOCK), "utf-8", "surrogateescape")
+        except tarfile.TarError as error:
             raise OSError(f"{path} has no member at byte {start}: {error}") from error
         start += BLOCK
         if header.type not in BEFORE_HEADER:
@@ -76,10 +77,7 @@ def _array(path: Path, kind: str) -> np.ndarray:
     """A one-dimensional array of texts (``U``) or whole numbers (``i``)."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; DATALOADER.USE_TAR_DATASET needs it (TARFILE_PATH, TAR_INDEX_DIR)")
-    try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a NumPy array: {error}") from error
+    array = read_npy(path, TABLE_BYTES)
     if array.ndim != 1 or array.dtype.kind != kind or (kind == "i" and not len(array)):
         wanted = "paths of archives" if kind == "U" else "offsets of members"
         raise UserError(f"{path}: a list of {wanted} was expected, found {array.dtype} {array.shape}")
