@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prompt_core.documents.npy_files import read_npy
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, plain_value, read_json, read_safetensors, write_json
 from prompt_core.prompt import SoftPrompt
@@ -233,13 +234,9 @@ def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
     Raises:
         UserError: when the file is truncated or of another shape, or its ``.names.json`` is damaged.
     """
-    try:
-        matrix = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path} could not be read as a NumPy matrix ({error}); it may be truncated") from error
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind != "f":
-        given = f"{matrix.dtype} {matrix.shape}" if isinstance(matrix, np.ndarray) else "an archive of several"
-        raise UserError(f"{path}: a floating-point matrix (N, E) is expected, given {given}")
+    matrix = read_npy(path)
+    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+        raise UserError(f"{path}: a floating-point matrix (N, E) is expected, given {matrix.dtype} {matrix.shape}")
     rows = torch.from_numpy(matrix.astype(np.float32))
     if recognise(rows) is None and recognise(rows.T) is not None:
         raise UserError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import tarfile
 import zlib
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from prompt_core.data.open_photo import PHOTO_BYTES, UnreadableImage, open_photo, upright_size
 from prompt_core.data.photo_files import is_photo_name
-from prompt_core.errors import UserError
+from prompt_core.data.tar_members import tar_members
 
 
 def index_tar(path: str | Path) -> list[tuple[str, int, int]]:
@@ -21,18 +20,11 @@ def index_tar(path: str | Path) -> list[tuple[str, int, int]]:
     Raises:
         UserError: when it is not an uncompressed tar archive, or truncated.
     """
-    members: list[tuple[str, int, int]] = []
-    try:
-        total = Path(path).stat().st_size
-        with tarfile.open(path, mode="r:") as archive:
-            for member in archive:
-                if not member.isreg() or not is_photo_name(member.name.rpartition("/")[2]):
-                    continue
-                if member.offset_data + member.size > total:
-                    raise UserError(f"archive {path} is truncated inside {member.name}; copy it again")
-                members.append((member.name, member.offset_data, member.size))
-    except (OSError, tarfile.TarError, EOFError) as error:
-        raise UserError(f"cannot read archive {path}: {error}; expected an uncompressed tar file") from error
+    members = [
+        (member.name, member.offset_data, member.size)
+        for member, _ in tar_members(Path(path))
+        if is_photo_name(member.name.rpartition("/")[2])
+    ]
     return sorted(members)
 
 

@@ -171,8 +171,8 @@ def refuse_link_outside(root: Path, photo: Path, listed_in: Path | str) -> None:
     target = photo.resolve()
     if not any(target.is_relative_to(place.resolve()) for place in (root, photo.parent)):
         raise UserError(
-            f"{listed_in} lists {visible_path(photo)}, a link to {visible_path(target)}, which leads out of the data set's "
-            "folder; copy the photo"
+            f"{listed_in} lists {visible_path(photo)}, a link to {visible_path(target)}, which leads out of the data "
+            "set's folder; copy the photo"
         )
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from prompt_core.errors import UserError
 
+# Files of an archive (COCO's photos: 118,287), and how much larger they may be than the archive (JSON: about 10 times).
+MEMBERS, RATIO = 10_000_000, 200
+
 
 def check_member(info: zipfile.ZipInfo) -> None:
     """Refuse archive members that would land outside the folder they are unpacked into.
@@ -34,7 +37,8 @@ def unpack_zip(archive: Path, folder: Path) -> int:
         How many files the archive has.
 
     Raises:
-        UserError: a member outside the folder, a damaged or encrypted archive, too little space. Nothing is written.
+        UserError: a member outside the folder, sizes that no archive has, a damaged or encrypted archive, too little
+            space. Nothing is written.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -43,6 +47,11 @@ def unpack_zip(archive: Path, folder: Path) -> int:
                 check_member(info)
             files = [info for info in members if not info.is_dir()]
             needed, free = sum(info.file_size for info in files), shutil.disk_usage(archive.parent).free
+            if len(files) > MEMBERS or needed > RATIO * archive.stat().st_size:
+                raise UserError(
+                    f"{archive} claims {len(files):,} files of {needed:,} bytes, far more than an archive of its size "
+                    "holds; it was refused"
+                )
             if needed > free:
                 raise UserError(f"{folder} has {free:,} bytes free, {archive.name} unpacks to {needed:,}")
             folder.mkdir(parents=True, exist_ok=True)

@@ -7,20 +7,29 @@ and does not detect truncated shards.
 from __future__ import annotations
 
 import glob
-import json
+import itertools
+import math
 import os
 import re
-import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import PHOTO_ENDINGS, read_lines
+from prompt_core.data.tar_members import tar_members
+from prompt_core.documents.bounds import SMALL_BYTES
+from prompt_core.documents.json_files import decode_json, read_json
 from prompt_core.errors import UserError
-from prompt_core.files import read_json
+from prompt_core.visible import shortened, visible_path
 
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+# Shards that a pattern may stand for; LAION-5B has 231,349.
+SHARDS = 1_000_000
+# Bytes of a member with a label, which is read into memory.
+LABEL_BYTES = 1 << 20
+
+_RANGE = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -54,7 +63,8 @@ def webdataset_shards(pattern: str | Path) -> ImageSet:
                 label = label_of_name.get(label, label)
             if type(label) is not int or not 0 <= label < len(names):
                 raise UserError(
-                    f"{path}: photo {member} has label {label!r}; expected 0..{len(names) - 1} in its .cls or .json"
+                    f"{path}: photo {visible_path(member)} has label {shortened(label)}; expected "
+                    f"0..{len(names) - 1} in its .cls or .json"
                 )
             keys.append(f"{shards[number]}/{member}")
             labels.append(label)
@@ -72,79 +82,85 @@ def expand_shards(pattern: str) -> list[Path]:
     """The shard files that a pattern of braces and wildcards stands for, in order, each once.
 
     Raises:
-        UserError: when a file that it names is absent, or a wildcard matches nothing.
+        UserError: when a file that it names is absent, a wildcard matches nothing, or it stands for too many.
     """
+    if "\0" in pattern:
+        raise UserError(f"{shortened(pattern)} is no path of shards: it has a NUL")
     paths: dict[Path, None] = {}
     for text in _expand_braces(pattern):
         matches = [text]
         if not Path(text).is_file():
             matches = sorted(glob.glob(text)) if glob.has_magic(text) else []  # noqa: PTH207 - the pattern may be absolute
         if not matches:
-            raise UserError(f"expected a tar shard at {text}: no such file")
+            raise UserError(f"expected a tar shard at {visible_path(text)}: no such file")
         paths.update((Path(match), None) for match in matches)
     return list(paths)
 
 
 def _expand_braces(pattern: str) -> list[str]:
-    match = _BRACES.search(pattern)
-    if match is None:
-        return [pattern]
-    inner = match.group(1)
+    choices = [_choices(inner) for inner in _BRACES.findall(pattern)]
+    count = math.prod(len(parts) for parts in choices)
+    if count > SHARDS:
+        raise UserError(f"{shortened(pattern, 200)} stands for {count:,} shards; at most {SHARDS:,} are expected")
+    between = _BRACES.split(pattern)[::2]  # the text before, between and after the braces
+    return [
+        "".join(itertools.chain(*itertools.zip_longest(between, chosen, fillvalue="")))
+        for chosen in itertools.product(*choices)
+    ]
+
+
+def _choices(inner: str) -> Sequence[str]:
     span = _RANGE.fullmatch(inner)
-    if span:
-        first, last = span.groups()
-        width = len(first) if first.startswith("0") else 0
-        step = 1 if int(last) >= int(first) else -1
-        parts = [str(value).zfill(width) for value in range(int(first), int(last) + step, step)]
-    else:
-        parts = inner.split(",")
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [head + part + rest for part in parts for rest in _expand_braces(tail)]
+    if span is None:
+        return inner.split(",")
+    first, last = span.groups()
+    count = abs(int(last[:18]) - int(first[:18])) + 1
+    if count > SHARDS or len(inner) > 40:
+        raise UserError(f"{{{visible_path(inner)}}} stands for {count:,} shards; at most {SHARDS:,} are expected")
+    width = len(first) if first.startswith("0") else 0
+    step = 1 if int(last) >= int(first) else -1
+    return [str(value).zfill(width) for value in range(int(first), int(last) + step, step)]
 
 
 def _index_shard(path: Path) -> tuple[dict[str, tuple[str, int, int]], dict[str, object]]:
     """For each key: (member name, offset, size) of the photo, and the label."""
     photos: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, object] = {}
-    try:
-        total = path.stat().st_size
-        with tarfile.open(path, mode="r:") as shard:
-            for member in shard:
-                if not member.isreg():
-                    continue
-                folder, _, file_name = member.name.rpartition("/")
-                stem, _, extension = file_name.partition(".")
-                key, extension = (f"{folder}/{stem}" if folder else stem), extension.lower()
-                is_photo = f".{extension}" in PHOTO_ENDINGS
-                if not stem or not (is_photo or extension in ("cls", "json")):
-                    continue
-                if member.offset_data + member.size > total:
-                    raise UserError(f"tar shard {path} is truncated inside {member.name}; copy it again")
-                if is_photo:
-                    photos[key] = (member.name, member.offset_data, member.size)
-                    continue
-                stream = shard.extractfile(member)
-                content = stream.read() if stream is not None else b""
-                if extension == "cls":
-                    labels[key] = _integer(content)
-                else:
-                    label = _json_label(content)
-                    if label is not None:
-                        labels.setdefault(key, label)
-    except (OSError, tarfile.TarError, EOFError) as error:
-        raise UserError(f"cannot read tar shard {path}: {error}; expected an uncompressed tar file") from error
+    for member, shard in tar_members(path, "tar shard"):
+        folder, _, file_name = member.name.rpartition("/")
+        stem, _, extension = file_name.partition(".")
+        key, extension = (f"{folder}/{stem}" if folder else stem), extension.lower()
+        is_photo = f".{extension}" in PHOTO_ENDINGS
+        if not stem or not (is_photo or extension in ("cls", "json")):
+            continue
+        if is_photo:
+            photos[key] = (member.name, member.offset_data, member.size)
+            continue
+        if member.size > LABEL_BYTES:
+            raise UserError(
+                f"tar shard {path}: label {visible_path(member.name)} has {member.size:,} bytes; at most "
+                f"{LABEL_BYTES:,} are expected"
+            )
+        stream = shard.extractfile(member)
+        content = stream.read() if stream is not None else b""
+        if extension == "cls":
+            labels[key] = _integer(content)
+        else:
+            label = _json_label(content)
+            if label is not None:
+                labels.setdefault(key, label)
     return photos, labels
 
 
 def _integer(content: bytes) -> object:
     text = content.decode("utf-8", "replace").strip()
-    return int(text) if re.fullmatch(r"\d+", text, re.ASCII) else text
+    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else text
 
 
 def _json_label(content: bytes) -> object:
     try:
-        document = json.loads(content)
-    except ValueError:
+        document = decode_json(content, "a label")
+    except UserError:
         return None
     return document.get("label") if isinstance(document, dict) else None
 
@@ -154,7 +170,7 @@ def _class_names(folder: Path) -> list[str]:
     if text.is_file():
         names = read_lines(text, "class names")
     elif document.is_file():
-        value = read_json(document)
+        value = read_json(document, SMALL_BYTES)
         if isinstance(value, dict):
             try:
                 value = [value[str(label)] for label in range(len(value))]
