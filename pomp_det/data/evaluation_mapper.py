@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import detection_utils
+from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import Instances
 
 from pomp_engine.data.photos import read_record_photo
 from prompt_core.errors import UserError, nearest
@@ -18,8 +18,8 @@ from prompt_core.errors import UserError, nearest
 TEST_INPUT_TYPES = ("default", "square")
 
 
-class GroundTruthMapper:
-    """Examples as Detectron2's ``DatasetMapper`` makes them for evaluation, and the annotations that it drops.
+class GroundTruthMapper(DatasetMapper):
+    """Detectron2's examples of an evaluation, with photos out of archives too, and on request their ground truth.
 
     An example is the record without its annotations, and
 
@@ -36,8 +36,7 @@ class GroundTruthMapper:
             image_format: order of the channels, as ``INPUT.FORMAT``.
             with_ground_truth: give ``instances``.
         """
-        self.resize = resize
-        self.image_format = image_format
+        super().__init__(is_train=False, augmentations=[resize], image_format=image_format)
         self.with_ground_truth = with_ground_truth
 
     @classmethod
@@ -58,27 +57,18 @@ class GroundTruthMapper:
             UserError: when ground truth is requested and the record has no annotations.
         """
         example = dict(dataset_dict)
-        annotations = example.pop("annotations", None)
-        if self.with_ground_truth and annotations is None:
+        if not self.with_ground_truth:
+            example.pop("annotations", None)
+        elif example.get("annotations") is None:
             raise UserError(f"image {example['file_name']} has no annotations; give a data set with boxes")
         augmented = T.AugInput(read_record_photo(example, self.image_format))
         example.pop("tar", None)
-        transform = self.resize(augmented)
+        transforms = self.augmentations(augmented)
         example["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))  # (3, H, W)
-        if annotations is not None and self.with_ground_truth:
-            example["instances"] = _instances(annotations, transform, augmented.image.shape[:2])
+        if self.with_ground_truth:
+            example["annotations"] = copy.deepcopy(example["annotations"])  # it is changed
+            self._transform_annotations(example, transforms, augmented.image.shape[:2])
         return example
-
-
-def _instances(annotations: Sequence[Mapping[str, Any]], transform: T.Transform, shape: tuple[int, int]) -> Instances:
-    boxes = [
-        # Boxes and classes only: masks would be drawn for nothing. Transforming changes the dictionary.
-        {key: annotation[key] for key in ("bbox", "bbox_mode", "category_id")}
-        for annotation in annotations
-        if not annotation.get("iscrowd", 0)
-    ]
-    moved = [detection_utils.transform_instance_annotations(annotation, transform, shape) for annotation in boxes]
-    return detection_utils.filter_empty_instances(detection_utils.annotations_to_instances(moved, shape))
 
 
 def evaluation_resize(cfg: CfgNode) -> T.Augmentation:
