@@ -6,8 +6,9 @@ logging and touches no GPU.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prompt_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from prompt_core.classifier import TextClassifier
@@ -59,11 +60,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"prompt_core.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'prompt_core' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package that needs Detectron2.
+    """``__getattr__`` and ``__dir__`` of a package.
 
     Args:
         package: its ``__name__``.
@@ -16,7 +16,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
     Raises (when a name is used):
         AttributeError: for an unknown name.
-        UserError: where Detectron2 is not installed.
+        UserError: where it needs Detectron2, which is not installed.
     """
 
     def get(name: str) -> Any:

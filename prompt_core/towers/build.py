@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -222,18 +223,28 @@ def _text_model(name: str) -> str | None:
 def _load_weights(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
     """Load through open_clip's own conversions (custom text towers, resized positions)."""
     import open_clip
-    from safetensors.torch import save_file
 
     try:
-        # open_clip's conversions read a file, so they get a temporary one with only the tensors.
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "state.safetensors"
-            tensors = {key: value.clone().contiguous() for key, value in state.items() if key not in OPENAI_EXTRAS}
-            save_file(tensors, path)
+        with _only_tensors(state, file) as path:
             open_clip.load_checkpoint(model, str(path))
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{file} does not fit the architecture: {reason}") from error
+
+
+@contextlib.contextmanager
+def _only_tensors(state: dict[str, Tensor], file: Path) -> Iterator[Path]:
+    """A file for open_clip's conversions, which read one: ``file``, or a temporary one without what else it holds."""
+    from safetensors.torch import save_file
+
+    tensors = {key: value for key, value in state.items() if key not in OPENAI_EXTRAS}
+    if file.suffix == ".safetensors" and len(tensors) == len(state):
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        save_file({key: value.clone().contiguous() for key, value in tensors.items()}, path)
+        yield path
 
 
 def _preprocess_cfg(model: nn.Module, changes: dict[str, Any] | None = None) -> dict[str, Any]:
