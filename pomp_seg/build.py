@@ -15,7 +15,7 @@ from torch import nn
 from pomp_engine.backbones import efficientnet_lite  # noqa: F401
 from pomp_engine.backbones.outside import register_outside_backbone
 from pomp_engine.config import check_parts, refuse_unsupported
-from pomp_seg.config import META_ARCHITECTURES, UNSUPPORTED, add_segmenter_config
+from pomp_seg.config import META_ARCHITECTURES, UNBUILT, add_segmenter_config
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.models import mask_former, per_pixel, region_classifier  # noqa: F401
 from pomp_seg.vocabulary import Classes, read_class_names
@@ -35,7 +35,7 @@ def build_segmenter(cfg: CfgNode) -> nn.Module:
     """
     cfg = register_outside_backbone(cfg)
     _check_names(cfg)
-    refuse_unsupported(cfg, add_segmenter_config, UNSUPPORTED)
+    refuse_unsupported(cfg, add_segmenter_config, UNBUILT)
     model = build_model(cfg)
     if cfg.MODEL.VOCABULARY:
         set_classes(model, read_class_names(cfg.MODEL.VOCABULARY))

@@ -12,6 +12,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from pomp_engine import unbuilt_keys
 from pomp_engine.backbones.efficientnet_lite import add_backbone_config
 from pomp_engine.config import add_engine_config, override_pairs, read_config, task_config
 from prompt_core.errors import UserError, nearest
@@ -22,9 +23,9 @@ _SELF_TRAINING = "there is no self-training on pseudo labels"
 _PANOPTIC = "segmentation here is semantic, not panoptic"
 _NO_ENCODER = "there is no transformer encoder, as in the published files"
 _WHOLE_PHOTO = "a photo is segmented as a whole"
-_DETECTORS = "segmenters are trained as MaskFormer is"
+_MASK_FORMER = "segmenters are trained as MaskFormer is"
 # Keys that published files or their users may set, and that nothing reads: why, see refuse_unsupported.
-UNSUPPORTED = {
+UNBUILT = unbuilt_keys.UNBUILT | {
     "PSEUDO": _SELF_TRAINING,
     "PSEUDO_WITH_PRIOR": _SELF_TRAINING,
     "PSEUDO_REJECT_THRESHOLD": _SELF_TRAINING,
@@ -42,9 +43,12 @@ UNSUPPORTED = {
     "TEST.SLIDING_TILE_SIZE": _WHOLE_PHOTO,
     "TEST.SLIDING_OVERLAP": _WHOLE_PHOTO,
     "TEST.DENSE_CRF": "label maps are not refined",
-    "SOLVER.USE_CUSTOM_SOLVER": _DETECTORS,
-    "SOLVER.CUSTOM_MULTIPLIER": _DETECTORS,
-    "SOLVER.CUSTOM_MULTIPLIER_NAME": _DETECTORS,
+    "DATALOADER.SAMPLER_TRAIN": "the records of training come in random order",
+    "SOLVER.BIAS_LR_FACTOR": _MASK_FORMER,
+    "SOLVER.WEIGHT_DECAY_BIAS": _MASK_FORMER,
+    "SOLVER.USE_CUSTOM_SOLVER": _MASK_FORMER,
+    "SOLVER.CUSTOM_MULTIPLIER": _MASK_FORMER,
+    "SOLVER.CUSTOM_MULTIPLIER_NAME": _MASK_FORMER,
 }
 
 
@@ -102,7 +106,7 @@ def _add_models(cfg: CfgNode) -> None:
     cfg.MODEL.VOCABULARY = ""
     # An evaluation names the true regions, see pomp_seg.oracle_regions; a prompt tuning does so anyway.
     cfg.ORACLE = False
-    cfg.PSEUDO = False  # with the next five see UNSUPPORTED
+    cfg.PSEUDO = False  # with the next five see UNBUILT
     cfg.PSEUDO_WITH_PRIOR = True
     cfg.PSEUDO_REJECT_THRESHOLD = 0.0
     cfg.PSEUDO_FLAG_NAME = "trainable_flag"
@@ -129,7 +133,7 @@ def _add_mask_former(cfg: CfgNode) -> None:
     node.ENFORCE_INPUT_PROJ = False
     node.SIZE_DIVISIBILITY = 32
     node.TEST = CfgNode()
-    node.TEST.PANOPTIC_ON = False  # with the next two see UNSUPPORTED
+    node.TEST.PANOPTIC_ON = False  # with the next two see UNBUILT
     node.TEST.OBJECT_MASK_THRESHOLD = 0.0
     node.TEST.OVERLAP_THRESHOLD = 0.0
     # Resize masks before they are weighted by class scores. ZSSeg heeds it only with a closed list of classes.
@@ -195,7 +199,7 @@ def _add_solver(cfg: CfgNode) -> None:
     # sees only some classes, a file of their names
     cfg.DATASETS.FILES = []
     node.TEST_IMS_PER_BATCH = 1  # photos or regions of a batch of an evaluation, for each process
-    cfg.TEST.SLIDING_WINDOW = False  # with the next three see UNSUPPORTED
+    cfg.TEST.SLIDING_WINDOW = False  # with the next three see UNBUILT
     cfg.TEST.SLIDING_TILE_SIZE = 224
     cfg.TEST.SLIDING_OVERLAP = 2 / 3.0
     cfg.TEST.DENSE_CRF = False
