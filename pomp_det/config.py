@@ -152,7 +152,8 @@ def _add_heads(cfg: CfgNode) -> None:
 def _add_classifier(cfg: CfgNode) -> None:
     node = cfg.MODEL.ROI_BOX_HEAD
     node.USE_ZEROSHOT_CLS = False
-    # A .npy matrix (C, E), a classifier file (.safetensors), or "rand" for a random matrix of NUM_CLASSES rows.
+    # A .npy matrix (C, E), a classifier file (.safetensors), or "rand" for a random matrix of NUM_CLASSES rows, which
+    # stays as it is (Detic's code learns it).
     node.ZEROSHOT_WEIGHT_PATH = "datasets/metadata/lvis_v1_clip_a+cname.npy"
     node.ZEROSHOT_WEIGHT_DIM = 512
     node.NORM_WEIGHT = True

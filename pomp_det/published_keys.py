@@ -10,17 +10,17 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from pomp_engine import unbuilt_keys
 from prompt_core.errors import UserError
 
 DETR = "DeformableDetr"
 _OTHER_MODELS = "detectors here are CustomRCNN"
 _KEYPOINTS = "detectors here find boxes and masks"
-_PROPOSALS = "proposals are the model's own"
 _PICTURES = "training draws no pictures; tools/predict.py does"
 _RECALL = "average precision is scored, no recall of proposals; Detic's published code does not read it either"
 _WSDDN = "image labels are learned from one proposal; ROI_BOX_HEAD.IMAGE_LABEL_LOSS chooses it"
 _BACKBONES = "the feature pyramids are build_p67_…_fpn_backbone and build_swintransformer_fpn_backbone"
-UNBUILT = {
+UNBUILT = unbuilt_keys.UNBUILT | {
     "MODEL.DETR": f"it is for MODEL.META_ARCHITECTURE {DETR}, and detectors here are CustomRCNN",
     "MODEL.BIFPN": _BACKBONES,
     "MODEL.DLA": _BACKBONES,
@@ -32,21 +32,12 @@ UNBUILT = {
     "MODEL.CENTERNET.NUM_CLS_CONVS": "proposals have no class",
     "MODEL.CENTERNET.MORE_POS_THRESH": "MORE_POS is not built",
     "MODEL.CENTERNET.MORE_POS_TOPK": "MORE_POS is not built",
-    "MODEL.LOAD_PROPOSALS": _PROPOSALS,
-    "MODEL.KEYPOINT_ON": _KEYPOINTS,
     "MODEL.ROI_KEYPOINT_HEAD": _KEYPOINTS,
     "MODEL.RETINANET": _OTHER_MODELS,
     "MODEL.SEM_SEG_HEAD": _OTHER_MODELS,
     "MODEL.PANOPTIC_FPN": _OTHER_MODELS,
     "DATALOADER.SOURCE_AWARE": "data sets are kept apart by DATALOADER.MULTI_DATASET_GROUPING",
-    "DATASETS.PROPOSAL_FILES_TRAIN": _PROPOSALS,
-    "DATASETS.PROPOSAL_FILES_TEST": _PROPOSALS,
-    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": _PROPOSALS,
-    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": _PROPOSALS,
     "TEST.AUG": "a photo is tested at one size",
-    "TEST.PRECISE_BN": "the statistics are those of training",
-    "TEST.EXPECTED_RESULTS": "results are written, and compared by nothing",
-    "TEST.KEYPOINT_OKS_SIGMAS": _KEYPOINTS,
     "MODEL.DATASET_LOSS_WEIGHT": "data sets are weighted by DATALOADER.DATASET_RATIO",
     "INPUT.CROP": "INPUT.CUSTOM_AUG EfficientDetResizeCrop crops to INPUT.TRAIN_SIZE",
     "INPUT.NOT_CLAMP_BOX": "boxes are cut at the border of the photo",
@@ -58,15 +49,10 @@ UNBUILT = {
     "SAVE_PTH": _PICTURES,
     "DEBUG_SHOW_NAME": _PICTURES,
     "VIS_THRESH": _PICTURES,
-    "VIS_PERIOD": _PICTURES,
     "EVAL_PRED_AR": _RECALL,
     "EVAL_PROPOSAL_AR": _RECALL,
     "EVAL_CAT_SPEC_AR": _RECALL,
     "GEN_PSEDO_LABELS": "tools/predict.py writes the detections of any photos as a COCO file",
-    "GLOBAL.HACK": "nothing reads it",
-    "CUDNN_BENCHMARK": "a resumed run would not continue as the interrupted one",
-    "SOLVER.AMP": "FP16 is half precision",
-    "SOLVER.REFERENCE_WORLD_SIZE": "IMS_PER_BATCH, BASE_LR and MAX_ITER hold for any number of processes",
     "SOLVER.RESET_ITER": "a run starts at its first iteration, and continues with --resume",
     "SOLVER.TRAIN_ITER": "a run ends at SOLVER.MAX_ITER",
 }
