@@ -2,9 +2,10 @@
 
     python datasets/make_shapes.py --output datasets/shapes
 
-It needs no photos and no downloads. ``pomp_lab/shapes/generate.py`` describes the files. Variants show the same scenes
-with the same labels in another look: blurred, sketch (lines on white paper; colours are lost), recoloured (hues
-rotated, so colour words no longer fit) and small (detail of a third of the size).
+It needs no photos and no downloads. The same options give the same bytes; pomp_lab/shapes/generate.py describes the
+files. Variants show the same scenes with the same labels in another look: blurred, sketch (lines on white paper, no
+colours), recoloured (hues are rotated, so that colour words no longer fit) and small (the detail of a third of the
+size).
 """
 
 from __future__ import annotations
@@ -24,26 +25,37 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; defaults are those of :class:`ShapesOptions`."""
     default = ShapesOptions()
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace shapes that were made with other options")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the result is the same")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes, which do not change the result (default: 1)"
+    )
     for name, text in (
         ("seed", "seed of the random images and of the choice of rare classes"),
         ("classes", "size of the vocabulary"),
-        ("classification-classes", "how many classes have classification images (200, or all when fewer)"),
+        ("classification-classes", "classes with classification images (default: 200, or all of fewer)"),
         ("train-images-per-class", "classification images of each base class for training"),
         ("val-images-per-class", "classification images of each class for validation"),
-        ("classification-size", "side in pixels"),
+        ("classification-size", "side of classification images in pixels"),
         ("scenes", "scenes for training"),
         ("val-scenes", "scenes for validation"),
-        ("scene-size", "side in pixels"),
+        ("scene-size", "side of scenes in pixels"),
     ):
         value = None if name == "classification-classes" else getattr(default, name.replace("-", "_"))
-        shown = text if value is None else f"{text} (default {value})"
+        shown = text if value is None else f"{text} (default: {value})"
         parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help=shown)
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"any of {','.join(PARTS)} (default both)")
-    parser.add_argument("--variant", default=default.variant, help=f"look: {', '.join(VARIANTS)}")
-    parser.add_argument("--masks", default=default.masks, help=f"in the COCO files: {' or '.join(MASKS)}")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), metavar="PART,PART", help=f"some of {','.join(PARTS)} (default: both)"
+    )
+    parser.add_argument(
+        "--variant", default=default.variant, metavar="LOOK", help=f"{', '.join(VARIANTS)} (default: plain)"
+    )
+    parser.add_argument(
+        "--masks",
+        default=default.masks,
+        metavar="KIND",
+        help=f"masks in the COCO files: {' or '.join(MASKS)} (default: polygons)",
+    )
     return parser.parse_args(arguments)
 
 

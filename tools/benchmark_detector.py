@@ -1,12 +1,12 @@
-"""Measure a detector's inference time per image by its number of classes, in total and part by part.
+"""Measure a detector's inference time per image by number of classes, in total and part by part.
 
     python tools/benchmark_detector.py --config configs/detection/lvis_images_pomp.yaml --weights detector.pth \\
         --photos photos/ --output runs/detector_benchmark.json
     python tools/benchmark_detector.py --config mini.yaml --vocabularies coco,lvis,imagenet21k --output mini.json
 
-Without --weights the detector is random, without --photos the pixels are: then all proposals look alike and far more
-pairs of proposal and class pass the score threshold than in practice. --classes takes the rows of the configured class
-matrix, then random ones; --vocabularies encodes real class names. The class counts are measured in turn.
+Without --weights the detector is random, without --photos the pixels are: all proposals then look alike, and far more
+pairs of proposal and class pass the score threshold than in practice. --classes takes rows of the configured class
+matrix, and random ones beyond it; --vocabularies encodes real class names. The numbers of classes take turns.
 """
 
 import argparse
@@ -69,15 +69,20 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = config_parser(__doc__, output="JSON for the results")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: random weights)")
-    parser.add_argument("--photos", nargs="+", default=[], metavar="PATH", help="photos, or folders of photos")
+    parser.add_argument("--photos", nargs="+", default=[], metavar="PATH", help="photos and folders of photos")
     parser.add_argument(
-        "--images", type=positive, default=2, help="random images where no photos are given (default: 2)"
+        "--images", type=positive, default=2, metavar="N", help="random images without --photos (default: 2)"
     )
     parser.add_argument("--classes", type=positives, metavar="N,N,…", help=f"numbers of classes (default: {CLASSES})")
-    parser.add_argument("--vocabularies", metavar="NAME,…", help="vocabularies to encode, or class matrix files")
-    parser.add_argument("--prompt", default="a photo of a {}.", help="template for --vocabularies")
-    parser.add_argument("--clip", default="mini", help="CLIP for --vocabularies (default: mini)")
-    parser.add_argument("--pretrained", help="weights of --clip: a tag or a file")
+    parser.add_argument("--vocabularies", metavar="NAME,…", help="vocabularies to encode, or files with a class matrix")
+    parser.add_argument(
+        "--prompt",
+        default="a photo of a {}.",
+        metavar="TEXT",
+        help="template for --vocabularies (default: a photo of a {}.)",
+    )
+    parser.add_argument("--clip", default="mini", metavar="NAME", help="CLIP for --vocabularies (default: mini)")
+    parser.add_argument("--pretrained", metavar="TAG", help="weights of --clip: a tag or a file")
     parser.add_argument(
         "--repeats", type=positive, default=5, metavar="N", help="turns of each number of classes (default: 5)"
     )

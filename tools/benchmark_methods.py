@@ -1,16 +1,16 @@
-"""Measure a training step of each method on the same names, with random weights (on Linux; on a GPU with --device).
+"""Measure a training step of each method on the same names, with random weights; on Linux, whose /proc counts memory.
 
     python tools/benchmark_methods.py --output docs/results/methods_benchmark.json
     python tools/benchmark_methods.py --vocabularies imagenet1k --rows coop,pomp --device cuda --output methods_gpu.json
     python tools/benchmark_methods.py --smoke
 
-Each row uses the published batch size of its method. CoOp's step is the full softmax over all names in chunks, POMP's
-takes K = 1000 of a large list and K = 128 of one of up to 2,000 names; both are measured on the shared-prefix encoder
-and on all 77 tokens. Ensembles, and CoOp on 77 tokens or with a context for each class, are measured on the first
---reference-names: every pass is the same work, so the time of all names is extrapolated, and the row says so. "once" is
-the time of texts that never change. LASP's text-to-text loss compares all classes of a step with each other, so beyond
-2,000 names it is measured on K of them. Rows without a step, that do not fit the model, or that run out of memory, say
-so. --smoke measures the embedded model on a dozen names, to check that everything works.
+Each row has the published batch size of its method. CoOp's step is the full softmax over all names, in chunks; POMP
+samples K = 128 of up to 2,000 names, and K = 1000 of more. Both are measured on the shared-prefix encoder and on all 77
+tokens. Ensembles, and CoOp on 77 tokens or with a context for each class, are measured on the first --reference-names:
+every pass is the same work, so the time for all names is extrapolated, and the row says so. "s once" is the time for
+texts that never change. LASP's text-to-text loss compares all classes of a step with each other, so beyond 2,000 names
+it is measured on K of them. A row whose method has no step, does not fit the model or runs out of memory says so.
+--smoke measures the embedded model on a dozen names, to check that everything works.
 """
 
 import argparse
@@ -64,17 +64,37 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", metavar="ROW,ROW", help=f"some of {','.join(ROWS)} (default: all)")
-    parser.add_argument("--output", metavar="FILE", help="JSON for the results; without it they are only printed")
-    parser.add_argument("--clip", default="ViT-B-16-quickgelu", help="architecture, or its JSON file")
-    parser.add_argument("--vocabularies", default="imagenet1k,imagenet21k", help="where the names come from")
-    parser.add_argument("--names", type=positive, help="the first N names of each (default: all)")
+    parser.add_argument("--output", metavar="FILE", help="JSON for the results (default: they are only printed)")
     parser.add_argument(
-        "--reference-names", type=positive, default=1000, help="names that slow rows are measured on (default: 1000)"
+        "--clip",
+        default="ViT-B-16-quickgelu",
+        metavar="NAME",
+        help="architecture or its JSON file (default: %(default)s)",
     )
-    parser.add_argument("--repeats", type=positive, default=3, help="measurements of each row (default: 3)")
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="torch threads")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--smoke", action="store_true", help="the embedded model, a dozen names, once")
+    parser.add_argument(
+        "--vocabularies",
+        default="imagenet1k,imagenet21k",
+        metavar="NAME,…",
+        help="lists of names (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--names", type=positive, metavar="N", help="take the first N names of each list (default: all)"
+    )
+    parser.add_argument(
+        "--reference-names", type=positive, default=1000, metavar="N", help="names for slow rows (default: 1000)"
+    )
+    parser.add_argument(
+        "--repeats", type=positive, default=3, metavar="N", help="measurements of each row (default: 3)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=torch.get_num_threads(),
+        metavar="N",
+        help="torch threads (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--smoke", action="store_true", help="measure the embedded model on a dozen names, once")
     return parser.parse_args()
 
 

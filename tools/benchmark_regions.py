@@ -3,8 +3,9 @@
     python tools/benchmark_regions.py --config configs/mini/coco_seg.yaml --weights runs/coco_seg/model_final.pth \\
         --dataset coco_small_sem_seg_val --images 20 --clip mini,ViT-B-16-quickgelu --output runs/regions.json
 
-Regions are those that the segmenter proposes for the first photos of a data set, and as the worst case as many disjoint
-ones as it has queries. CLIPs are timed with random weights, which take the same time. All are ratios of one run.
+The regions are those that the segmenter proposes for the first photos of a data set and, as the worst case, as many
+disjoint ones as it has queries. CLIPs are timed with random weights, which take the same time. All numbers are ratios
+within one run.
 """
 
 import argparse
@@ -67,14 +68,16 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = config_parser(__doc__, output="JSON file")
+    parser = config_parser(__doc__, output="JSON for the results")
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of the segmenter")
-    parser.add_argument("--dataset", required=True, help="registered data set whose photos are taken")
-    parser.add_argument("--images", type=positive, default=20, metavar="N")
-    parser.add_argument("--clip", default="mini", help="architectures, joined by commas")
-    parser.add_argument("--repeats", type=positive, default=3, metavar="N")
-    parser.add_argument("--batch", type=positive, default=32, metavar="N", help="crops per pass")
-    parser.add_argument("--threads", type=positive, default=1, metavar="N")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="registered data set to take photos from")
+    parser.add_argument("--images", type=positive, default=20, metavar="N", help="photos (default: 20)")
+    parser.add_argument("--clip", default="mini", metavar="NAME,…", help="architectures (default: mini)")
+    parser.add_argument(
+        "--repeats", type=positive, default=3, metavar="N", help="measurements of each way (default: 3)"
+    )
+    parser.add_argument("--batch", type=positive, default=32, metavar="N", help="crops per pass (default: 32)")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="torch threads (default: 1)")
     options = parse_with_overrides(parser)
     if not options.config or not options.output:
         raise UserError("--config and --output are needed; see benchmark_regions.py --help")

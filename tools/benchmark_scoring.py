@@ -2,8 +2,8 @@
 
     python tools/benchmark_scoring.py --images 2000 --output docs/results/lvis_scoring.json
 
-Each scorer runs in a process of its own; times go from the files to the numbers. The exit code is 1 when the numbers
-differ by more than 1e-9.
+Each scorer runs in a process of its own and is timed from reading the files to the numbers. The exit code is 1 when the
+numbers differ by more than 1e-9.
 """
 
 import argparse
@@ -39,13 +39,17 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=positive, default=2000, help="synthetic images (default: 2000)")
-    parser.add_argument("--classes", type=positive, default=1203, help="classes (default: 1203)")
-    parser.add_argument("--detections", type=positive, default=300, help="detections of an image (default: 300)")
-    parser.add_argument("--tasks", default="bbox", help="bbox, segm or both joined by a comma (default: bbox)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the annotations and detections (default: 0)")
-    parser.add_argument("--repeats", type=positive, default=1, help="measurements of each scorer (default: 1)")
-    parser.add_argument("--output", metavar="FILE", help="JSON for the results; without it they are only printed")
+    parser.add_argument("--images", type=positive, default=2000, metavar="N", help="synthetic images (default: 2000)")
+    parser.add_argument("--classes", type=positive, default=1203, metavar="N", help="classes (default: 1203)")
+    parser.add_argument(
+        "--detections", type=positive, default=300, metavar="N", help="detections per image (default: 300)"
+    )
+    parser.add_argument("--tasks", default="bbox", metavar="TASK,…", help="bbox, segm or bbox,segm (default: bbox)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the synthetic files (default: 0)")
+    parser.add_argument(
+        "--repeats", type=positive, default=1, metavar="N", help="measurements of each scorer (default: 1)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="JSON for the results (default: they are only printed)")
     options: argparse.Namespace = parser.parse_args()
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}; a number from 0 is expected")

@@ -1,4 +1,4 @@
-"""Measure the text side against open_clip's own, with random weights (on Linux, for its account of memory).
+"""Measure the text side against open_clip's own, with random weights; on Linux, whose /proc counts memory.
 
     python tools/benchmark_text.py --output docs/results/text_benchmark.json
     python tools/benchmark_text.py --parts classifier --classifier-names 1000 --output docs/results/text_benchmark.json
@@ -9,7 +9,7 @@ full        a step on every name with the exact gradient, in chunks: memory, and
 classifier  a classifier file for every name, against open_clip.build_zero_shot_classifier
 crossover   packed against truncated suffixes on small towers, where many small calls cost more than they save
 
-Parts of an earlier run with the same settings stay in the output, so parts can be run one after another.
+Parts that an earlier run with the same settings measured stay in the output: they may be run one after another.
 """
 
 import argparse
@@ -50,15 +50,32 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", metavar="PART,PART", help=f"some of {','.join(PARTS)} (default: all)")
-    parser.add_argument("--output", metavar="FILE", help="JSON for the results; without it they are only printed")
-    parser.add_argument("--repeats", type=positive, default=3, help="measurements of each side (default: 3)")
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="torch threads")
+    parser.add_argument("--output", metavar="FILE", help="JSON for the results (default: they are only printed)")
     parser.add_argument(
-        "--classifier-names", type=positive, metavar="N", help="time open_clip on N names (default: all)"
+        "--repeats", type=positive, default=3, metavar="N", help="measurements of each side (default: 3)"
     )
-    parser.add_argument("--chunk-size", type=positive, default=256, help="names per pass of part full (default: 256)")
-    parser.add_argument("--clip", default="ViT-B-16-quickgelu", help="architecture, or its JSON file")
-    parser.add_argument("--vocabulary", default="imagenet21k", help="where the names come from")
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=torch.get_num_threads(),
+        metavar="N",
+        help="torch threads (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classifier-names", type=positive, metavar="N", help="names to time open_clip's classifier on (default: all)"
+    )
+    parser.add_argument(
+        "--chunk-size", type=positive, default=256, metavar="N", help="names per pass of part full (default: 256)"
+    )
+    parser.add_argument(
+        "--clip",
+        default="ViT-B-16-quickgelu",
+        metavar="NAME",
+        help="architecture or its JSON file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vocabulary", default="imagenet21k", metavar="NAME", help="list of names (default: imagenet21k)"
+    )
     return parser.parse_args()
 
 

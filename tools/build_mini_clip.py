@@ -1,4 +1,4 @@
-"""Build ``mini``, the small embedded CLIP, from two packages of the index.
+"""Build mini, the small embedded CLIP, from two packages of the index.
 
     python tools/build_mini_clip.py --output build/mini
     python tools/build_mini_clip.py --adapt build/mini --tiny-imagenet FOLDER --output prompt_core/assets
@@ -33,19 +33,27 @@ def main() -> None:
     """Build one variant, or measure existing ones."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--cache", type=Path, default="build/mini_cache", metavar="DIR", help="wheels, teacher and image features"
+        "--cache",
+        type=Path,
+        default="build/mini_cache",
+        metavar="DIR",
+        help="for wheels, teacher embeddings and image features",
     )
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, metavar="DIR", help="where the model is written")
     parser.add_argument("--holdout", action="store_true", help="keep 200 ImageNet-1K classes out of every step")
-    parser.add_argument("--steps", type=int, default=1300, help="training steps of the text tower")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--adapt", type=Path, metavar="FOLDER", help="fit the mini there to Tiny-ImageNet's photos")
-    parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="measure the models there, build nothing")
+    parser.add_argument(
+        "--steps", type=int, default=1300, metavar="N", help="training steps of the text tower (default: 1300)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="torch threads (default: 2)")
+    parser.add_argument("--adapt", type=Path, metavar="FOLDER", help="fit the mini there to photos of Tiny-ImageNet")
+    parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="build nothing, measure the models there")
     parser.add_argument("--tiny-imagenet", type=Path, metavar="DIR", help="Tiny-ImageNet in its standard layout")
-    parser.add_argument("--imagenet-samples", type=Path, metavar="DIR", help="labels.csv and photos of ImageNet-1K")
-    parser.add_argument("--half", choices=HALVES, default="report", help="validation photos to score")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the measured numbers there")
+    parser.add_argument(
+        "--imagenet-samples", type=Path, metavar="DIR", help="labels.csv and photos of ImageNet-1K classes"
+    )
+    parser.add_argument("--half", choices=HALVES, default="report", help="photos to score (default: report)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measured numbers there too")
     arguments = parser.parse_args()
     if min(arguments.steps, arguments.threads) < 1:
         raise UserError(f"--steps {arguments.steps} --threads {arguments.threads}: both must be at least 1")

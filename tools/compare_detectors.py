@@ -1,11 +1,11 @@
-"""Detectors on generated scenes: learned classifier, hand prompt, POMP, and image labels on top; one table.
+"""Compare detectors on generated scenes: a learned classifier, a hand prompt, POMP, and image labels on top.
 
     python datasets/make_shapes.py --output datasets/shapes240 --classes 240 --classification-classes 240 \\
         --val-images-per-class 12 --scenes 800 --val-scenes 200
     python tools/compare_detectors.py --shapes datasets/shapes240 --output runs/scenes --results docs/results
 
-Box and mask AP, APr (novel classes), APc and APf by LVIS's federated protocol, as mean over seeds ± half the range.
-Finished runs are not repeated, and an interrupted run resumes. KEY VALUE overrides apply to all runs.
+The table shows box and mask AP, APr (novel classes), APc and APf by LVIS's federated protocol, as means over seeds ±
+half the range. Finished runs are not repeated, and interrupted ones are resumed. KEY VALUE overrides apply to all runs.
 """
 
 from pathlib import Path
@@ -19,7 +19,9 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 def main() -> None:
     """Parse, run what is missing, print and write the table."""
     parser = comparison_parser(__doc__)
-    parser.add_argument("--shapes", required=True, metavar="DIR", help="folder of datasets/make_shapes.py, both parts")
+    parser.add_argument(
+        "--shapes", required=True, metavar="DIR", help="what datasets/make_shapes.py wrote, with both parts"
+    )
     from pomp_lab.comparisons.detectors import ROWS, DetectorComparison
     from pomp_lab.shapes.labels import prepare_image_labels
 

@@ -1,11 +1,11 @@
-"""Hand prompts, POMP and the full softmax from base to novel classes of Tiny-ImageNet; results as JSON and a table.
+"""Compare hand prompts, POMP and the full softmax, from base to novel classes of Tiny-ImageNet.
 
     python tools/compare_prompts.py --config configs/prompt/mini_tiny_imagenet.yaml --output runs/base_novel \\
         --tiny-imagenet datasets/tiny-imagenet-200 --photos datasets/imagenet_samples
 
-Finished runs are not repeated, and several processes may share an --output. Numbers are for the half of the validation
-photos that nothing was tuned on; --half tune shows the other. NAME.json holds the numbers with settings and protocols,
-NAME.md the table.
+Finished runs are not repeated, and several processes may share an --output. Accuracies are on the half of the
+validation photos that nothing was tuned on; --half tune shows the other half. NAME.md is the table, NAME.json holds its
+numbers with settings and protocols.
 """
 
 from pathlib import Path
@@ -26,13 +26,19 @@ def main() -> None:
     parser.add_argument(
         "--photos", metavar="DIR", help="folder with labels.csv and photos of the 1,000 ImageNet classes"
     )
-    parser.add_argument("--shots", default="16,100", help="training images per class (default: 16,100)")
-    parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
-    parser.add_argument("--methods", help=f"rows to run, separated by ';' (default: all of {'; '.join(METHODS)})")
-    parser.add_argument("--half", choices=HALVES, default="report", help="validation photos to score (default: report)")
-    parser.add_argument("--name", default="table", help="name of the results file and of the table (default: table)")
     parser.add_argument(
-        "--updates", type=int, default=100, help="steps of each run, from which its batch follows (default: 100)"
+        "--shots", metavar="N,N,…", default="16,100", help="training images per class (default: 16,100)"
+    )
+    parser.add_argument("--seeds", metavar="N,N,…", default="0,1,2", help="seeds of each row (default: 0,1,2)")
+    parser.add_argument("--methods", metavar="ROW;ROW", help=f"some of: {'; '.join(METHODS)} (default: all)")
+    parser.add_argument("--half", choices=HALVES, default="report", help="validation photos to score (default: report)")
+    parser.add_argument("--name", default="table", help="name of the two files of results (default: table)")
+    parser.add_argument(
+        "--updates",
+        type=int,
+        default=100,
+        metavar="N",
+        help="steps of each run, which set its batch size (default: 100)",
     )
     arguments = parse_with_overrides(parser)
     methods = chosen(arguments.methods, METHODS, "row")

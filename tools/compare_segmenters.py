@@ -1,13 +1,14 @@
-"""Segmenters with a hand prompt, ZSSeg's own prompt and POMP, raw and tuned; seen and unseen classes in one table.
+"""Compare segmenters with a hand prompt, ZSSeg's own prompt and POMP's, as learned and tuned on regions.
 
     python datasets/make_shapes.py --output datasets/shapes --classes 48 --classification-classes 48 \\
         --val-images-per-class 8 --scenes 1200 --val-scenes 200 --scene-size 128
     python datasets/prepare.py shapes_seg
     python tools/compare_segmenters.py --data scenes --output runs/scenes_seg --results docs/results
 
-Numbers on the test set with all classes: mIoU of seen and unseen ones and their harmonic mean, as mean over seeds ±
-half the range. Finished runs are not repeated, and an interrupted run resumes. KEY VALUE overrides apply to all
-segmenters. With --data coco: photos of datasets/prepare.py coco_small_seg, and Tiny-ImageNet for the prompt.
+The table shows mIoU of seen and of unseen classes, their harmonic mean and others on the test set, among all classes,
+as means over seeds ± half the range. Finished runs are not repeated, and interrupted ones are resumed. KEY VALUE
+overrides apply to all segmenters. --data coco takes the photos that datasets/prepare.py coco_small_seg prepares, and
+Tiny-ImageNet for the prompt.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 def main() -> None:
     """Parse, run what is missing, print and write the table."""
     parser = comparison_parser(__doc__)
-    parser.add_argument("--data", required=True, choices=("scenes", "coco"), help="what they are trained and tested on")
+    parser.add_argument("--data", required=True, choices=("scenes", "coco"), help="what to train and test on")
     from pomp_lab.comparisons.segmenters import EXPERIMENTS, ROWS, SegmenterComparison
 
     arguments = parse_comparison(parser, ROWS)

@@ -1,7 +1,11 @@
-"""The margins of the local correction for any number of classes N and sampled size K.
+"""Show the margins of the local correction for any number of classes N and of sampled classes K.
 
-python tools/margins.py --classes 10450 --sampled 100,319,500,1000
+    python tools/margins.py --classes 10450 --sampled 100,319,500,1000
+
+The margin is added to the logits of the K - 1 sampled negatives.
 """
+
+import argparse
 
 from rich.table import Table
 
@@ -13,9 +17,11 @@ from prompt_core.losses import correction_margin
 
 def main() -> None:
     """Print one row per base of the logarithm, one column per K."""
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--classes", type=int, default=10450, help="N, the number of training classes")
-    parser.add_argument("--sampled", default="100,319,500,1000", help="values of K, separated by commas")
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, default=10450, metavar="N", help="training classes (default: 10450)")
+    parser.add_argument(
+        "--sampled", metavar="K,K,…", default="100,319,500,1000", help="sampled classes (default: 100,319,500,1000)"
+    )
     arguments = parser.parse_args()
     sizes = whole_numbers("--sampled", arguments.sampled)
     if min(sizes) < 2 or max(sizes) > arguments.classes:

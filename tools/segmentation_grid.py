@@ -1,10 +1,10 @@
 """Draw photos, true labels and predictions of segmenters side by side, for documentation.
 
-    python tools/segmentation_grid.py --dataset coco_small_sem_seg_val --images 4 --no-photo --output grid.png \
+    python tools/segmentation_grid.py --dataset coco_small_sem_seg_val --images 4 --no-photo --output grid.png \\
         --weights "hand prompt=runs/mini/coco_seg" --weights "POMP=runs/mini/coco_seg_pomp"
 
---weights may be repeated: a column's name and the folder of a run, which has its configuration, or a checkpoint, which
-needs --config. Images are spread evenly over the set, or given by their ids.
+Each --weights is a column: its name, and the folder of a run, which holds its configuration, or a checkpoint, which
+needs --config. Images are spread evenly over the data set, or chosen by their ids.
 """
 
 import argparse
@@ -72,13 +72,25 @@ def find_weights(given: str, config: str | None) -> tuple[str, str, str]:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", metavar="FILE", help="configuration of the checkpoints outside runs")
-    parser.add_argument("--weights", action="append", required=True, metavar="NAME=RUN", help="run or checkpoint")
+    parser.add_argument("--config", metavar="FILE", help="configuration of checkpoints outside of runs")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        required=True,
+        metavar="NAME=RUN",
+        help="name of a column and its run or checkpoint; may repeat",
+    )
     parser.add_argument("--dataset", required=True, metavar="NAME", help="registered data set with semantic labels")
-    parser.add_argument("--images", default="4", metavar="N", help="number of images, or ids joined by commas")
-    parser.add_argument("--no-photo", action="store_true", help="leave the photos out, if they must not be shown")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="configuration override")
-    parser.add_argument("--output", required=True, metavar="PNG", help="the picture")
+    parser.add_argument(
+        "--images", default="4", metavar="N", help="number of images, or ids separated by commas (default: 4)"
+    )
+    parser.add_argument(
+        "--no-photo", action="store_true", help="leave out the photos, for those that must not be shown"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="configuration override; may repeat"
+    )
+    parser.add_argument("--output", required=True, metavar="PNG", help="where the picture is written")
     return parser.parse_args()
 
 

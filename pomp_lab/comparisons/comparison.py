@@ -127,11 +127,11 @@ class Comparison(ABC):
 def comparison_parser(description: str) -> ArgumentParser:
     """The options of all tools with a table of trainings."""
     parser = ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the runs")
-    parser.add_argument("--results", metavar="DIR", help="folder of the results (default: --output/results)")
-    parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the runs")
+    parser.add_argument("--results", metavar="DIR", help="folder for the results (default: OUTPUT/results)")
+    parser.add_argument("--seeds", metavar="N,N,…", default="0,1,2", help="seeds of each row (default: 0,1,2)")
     parser.add_argument("--rows", metavar="ROW;ROW", help="rows to run and show (default: all)")
-    parser.add_argument("--table-only", action="store_true", help="show what is done and run nothing")
+    parser.add_argument("--table-only", action="store_true", help="run nothing, show what is done")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides")
     return parser
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison, train
 from pomp_lab.runs import RunStore
+from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
 
 
@@ -111,8 +112,12 @@ class SegmenterComparison(Comparison):
         super().__init__(configs, store, overrides)
         self.experiment, self.root, self.dataset = experiment, root, experiment.dataset
         self.title = f"{self.dataset}, all classes; mean ± half the range over seeds"
-        shapes = root / "shapes" / "shapes.json"
-        self.facts = read_json(shapes)["options"] if experiment.classes and shapes.is_file() else None
+        self.facts = None
+        if experiment.classes:
+            classes = root / experiment.classes
+            if not classes.is_file():
+                raise UserError(f"{classes} does not exist; run python datasets/prepare.py shapes_seg")
+            self.facts = read_json(root / "shapes/shapes.json")["options"]
 
     def config_file(self, row: str) -> str:
         return f"mini/{self.experiment.config}"

@@ -136,7 +136,9 @@ def _published_block(published: PublishedTable, table: Table) -> Block:
 def listing(table: Table, states: Mapping[str, str]) -> Block:
     """The state of each run, and how many are done."""
     done = sum(state == "done" for state in states.values())
-    return Block(table.title, (f"{done} of {len(states)} runs done.",), ("run", "state"), tuple(states.items()))
+    impossible = sum(state.startswith("not possible") for state in states.values())
+    text = f"{done} of {len(states)} runs done" + (f", {impossible} not possible here." if impossible else ".")
+    return Block(table.title, (text,), ("run", "state"), tuple(states.items()))
 
 
 def write_blocks(blocks: Sequence[Block], file: Path) -> None:
