@@ -11,7 +11,13 @@ from torch import nn
 
 from pomp_det.class_matrix import read_class_matrix
 from pomp_det.classifier import check_learned_clip
-from pomp_det.data.registration import dataset_vocabulary, register_dataset, register_datasets
+from pomp_det.data.annotation_files import read_scored_annotations
+from pomp_det.data.registration import (
+    dataset_vocabulary,
+    register_dataset,
+    register_datasets,
+    registered_metadata,
+)
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from prompt_core.classifier import TextClassifier
 from prompt_core.errors import UserError, nearest
@@ -64,7 +70,18 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
         classifier = classifier_of_test(cfg, number)
         check_names(dataset, names if classifier is None else classifier.names, cfg.MODEL.DYNAMIC_CLASSIFIER)
         if training:
-            DatasetCatalog.get(dataset)  # reads the annotations, and raises for any fault in them
+            DatasetCatalog.get(dataset)  # reads the annotations and looks for the photos
+            check_ground_truth(dataset)
+
+
+def check_ground_truth(dataset: str) -> None:
+    """Check that a test set can be scored against, before any training or inference.
+
+    Raises:
+        UserError: as :func:`pomp_det.data.annotation_files.read_scored_annotations`.
+    """
+    metadata = registered_metadata(dataset)
+    read_scored_annotations(metadata.json_file, federated=metadata.evaluator_type == "lvis")
 
 
 def check_class_counts(model: nn.Module) -> None:

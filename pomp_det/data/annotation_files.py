@@ -1,8 +1,9 @@
 """Reading COCO and LVIS annotation files, checked before any training.
 
-What makes a file unusable (a missing key, an unknown category, a repeated id) raises an error that names the file, the
-place and what to do. What training can do without (a box outside the image, a box of no size) is dropped and listed by
-:mod:`pomp_det.data.usable_boxes`.
+The schema is :mod:`pomp_det.data.annotation_schema`. What makes a file unusable (a missing key, an unknown category, a
+repeated id) raises an error that names the file, the place and what to do. What training can do without (a box outside
+the image, a box of no size) is dropped and listed by :mod:`pomp_det.data.usable_boxes`; of what is scored against,
+every box has to be usable.
 """
 
 from __future__ import annotations
@@ -13,8 +14,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pomp_det.data.annotation_schema import (
+    Annotation,
+    Category,
+    FederatedCategory,
+    FederatedImage,
+    Image,
+    ScoredAnnotation,
+)
+from pomp_det.data.masks import is_polygon, mask_fault
+from prompt_core.data.photo_files import inside
+from prompt_core.documents.json_files import read_json
+from prompt_core.documents.schema import check_each
 from prompt_core.errors import UserError
-from prompt_core.files import read_json
 from prompt_core.vocabulary import plain_name
 
 
@@ -41,23 +53,52 @@ def read_annotation_file(path: str | Path, federated: bool = False, image_labels
         raise UserError(f"{path} lists no images")
     if not document["categories"]:
         raise UserError(f"{path} lists no categories")
-    lists: tuple[str, ...] = ("neg_category_ids", "not_exhaustive_category_ids") if federated else ()
-    _require(path, "image", document["images"], ("id", "width", "height", *lists))
-    _require(path, "category", document["categories"], ("id", "name", *(("frequency",) if federated else ())))
-    _require(path, "annotation", document["annotations"], ("id", "image_id", "category_id", "bbox"))
+    check_each(document["images"], FederatedImage if federated else Image, path, "images")
+    check_each(document["categories"], FederatedCategory if federated else Category, path, "categories")
+    check_each(document["annotations"], Annotation, path, "annotations")
     images = _unique(path, "image", document["images"])
     categories = _unique(path, "category", document["categories"])
     _unique(path, "annotation", document["annotations"])
-    _check_sizes(path, document["images"])
+    _check_places(path, document["images"])
     _check_references(path, document["annotations"], images, categories)
+    lists: tuple[str, ...] = ()
     if federated:
         _check_frequencies(path, document["categories"])
+        lists = ("neg_category_ids", "not_exhaustive_category_ids")
     if image_labels:
         lists = ("pos_category_ids",)
-        without_captions = [image for image in document["images"] if "captions" not in image]
-        _require(path, "image", without_captions, lists)
+        for number, image in enumerate(document["images"]):
+            if "captions" not in image and "pos_category_ids" not in image:
+                raise UserError(f"{path}: images[{number}] has no 'pos_category_ids' and no 'captions'; add one")
     for key in lists:
         _check_category_lists(path, document["images"], key, categories)
+    return document
+
+
+def read_scored_annotations(path: str | Path, federated: bool = False) -> dict[str, Any]:
+    """Read a COCO or LVIS file that predictions are scored against; every box and mask has to be usable.
+
+    Training drops a few boxes that it cannot use; a scorer counts them, or stops after the inference.
+
+    Raises:
+        UserError: as :func:`read_annotation_file`; also for a box that is not four finite numbers of no negative size,
+            polygons of fewer than three points, or run lengths that do not fill their image.
+    """
+    document = read_annotation_file(path, federated)
+    check_each(document["annotations"], ScoredAnnotation, path, "annotations")
+    sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+    for number, annotation in enumerate(document["annotations"]):
+        segmentation = annotation.get("segmentation")
+        if not segmentation:
+            continue
+        fault = mask_fault(segmentation, *sizes[annotation["image_id"]])
+        if fault is None and isinstance(segmentation, list) and not all(map(is_polygon, segmentation)):
+            fault = "polygon of fewer than three points or of an odd number of coordinates"
+        if fault is not None:
+            raise UserError(
+                f"{path}: annotations[{number}].segmentation (id {annotation['id']}) cannot be used: {fault}; "
+                "polygons x, y, x, y, … or run lengths of the whole image are expected"
+            )
     return document
 
 
@@ -71,12 +112,14 @@ def read_categories(path: str | Path) -> list[dict[str, Any]]:
     if not isinstance(document, dict) or not isinstance(document.get("categories"), list) or not document["categories"]:
         raise UserError(f"{path} lists no categories; expected a COCO or LVIS annotation file")
     categories: list[dict[str, Any]] = document["categories"]
-    _require(path, "category", categories, ("id", "name"))
+    check_each(categories, Category, path, "categories")
     _unique(path, "category", categories)
     return categories
 
 
-def photo_path(root: str | Path, image: Mapping[str, Any], federated: bool = False) -> str:
+def photo_path(
+    root: str | Path, image: Mapping[str, Any], federated: bool = False, listed_in: str | Path = "", above: str = ""
+) -> str:
     """Path of the photo of an image entry; for a photo inside an archive, path of the archive.
 
     Joined without ``..``: the photos may be next to a folder that does not exist.
@@ -84,6 +127,11 @@ def photo_path(root: str | Path, image: Mapping[str, Any], federated: bool = Fal
     Args:
         root: folder of the photos.
         federated: take the last two parts of ``coco_url`` first, which LVIS v1 has in place of ``file_name``.
+        listed_in: the file that lists it, for messages.
+        above: a folder, relative to ``root``, that names may begin with although it is not below ``root``.
+
+    Raises:
+        UserError: when the name leads out of these folders.
     """
     if "tar" in image:
         name = str(image["tar"])
@@ -91,30 +139,12 @@ def photo_path(root: str | Path, image: Mapping[str, Any], federated: bool = Fal
         name = "/".join(str(image["coco_url"]).split("/")[-2:])
     else:
         name = str(image.get("file_name") or str(image["coco_url"]).rsplit("/", 1)[-1])
+    below = name.removeprefix(f"{above}/") if above else name
+    inside(below, f"{listed_in}: the photo of image id {image['id']}")
     return os.path.normpath(Path(root) / name)
 
 
-def _require(path: str | Path, what: str, items: Sequence[Any], keys: tuple[str, ...]) -> None:
-    for position, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise UserError(f"{path}: {what} number {position + 1} is not an object but {str(item)[:40]!r}")
-        for key in keys:
-            if key not in item:
-                shown = f"id {item['id']}" if "id" in item else f"number {position + 1}"
-                raise UserError(f"{path}: {what} {shown} has no {key!r}; add it, or download the file again")
-
-
-def _check_ids(path: str | Path, what: str, items: Sequence[Mapping[str, Any]]) -> None:
-    """Scorers index by whole numbers; texts would fail there, after the inference."""
-    keys = ("id", "image_id", "category_id") if what == "annotation" else ("id",)
-    for item in items:
-        for key in keys:
-            if not isinstance(item[key], int):
-                raise UserError(f"{path}: {what} id {item['id']!r} has {key} {item[key]!r}; expected a whole number")
-
-
 def _unique(path: str | Path, what: str, items: Sequence[Mapping[str, Any]]) -> set[Any]:
-    _check_ids(path, what, items)
     ids = {item["id"] for item in items}
     if len(ids) != len(items):
         repeated = next(value for value, count in Counter(item["id"] for item in items).items() if count > 1)
@@ -122,15 +152,10 @@ def _unique(path: str | Path, what: str, items: Sequence[Mapping[str, Any]]) -> 
     return ids
 
 
-def _check_sizes(path: str | Path, images: Sequence[Mapping[str, Any]]) -> None:
-    for image in images:
-        if not all(isinstance(image[side], int) and image[side] > 0 for side in ("width", "height")):
-            raise UserError(
-                f"{path}: image id {image['id']} has width {image['width']!r} and height {image['height']!r}; "
-                "expected whole numbers of pixels above 0"
-            )
-        if "tar_index" not in image and not isinstance(image.get("file_name") or image.get("coco_url"), str):
-            raise UserError(f"{path}: image id {image['id']} has neither 'file_name' nor 'coco_url'")
+def _check_places(path: str | Path, images: Sequence[Mapping[str, Any]]) -> None:
+    for number, image in enumerate(images):
+        if "tar_index" not in image and not (image.get("file_name") or image.get("coco_url")):
+            raise UserError(f"{path}: images[{number}] (id {image['id']}) has neither 'file_name' nor 'coco_url'")
 
 
 def _check_references(
@@ -159,11 +184,8 @@ def _check_frequencies(path: str | Path, categories: Sequence[Mapping[str, Any]]
 
 def _check_category_lists(path: str | Path, images: Iterable[Mapping[str, Any]], key: str, known: set[Any]) -> None:
     for image in images:
-        values = image.get(key, [])
-        if not isinstance(values, list):
-            raise UserError(f"{path}: image id {image['id']}: {key!r} is not a list")
-        for value in values:
-            if not isinstance(value, int) or value not in known:
+        for value in image.get(key) or ():
+            if value not in known:
                 raise UserError(
                     f"{path}: image id {image['id']} lists category {value} in {key!r}, "
                     "which is not among the categories"

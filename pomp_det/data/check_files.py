@@ -9,8 +9,9 @@ from typing import Any
 from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_annotation_file
 from pomp_det.data.catalog import CATALOG, DatasetEntry
 from pomp_det.data.usable_boxes import usable_annotations
-from pomp_engine.data.derived_files import source_record, state_of
+from pomp_engine.data.derived_files import read_record, source_record, state_of
 from prompt_core.data.check import MISSING, PRESENT, WRONG, Finding
+from prompt_core.data.photo_files import refuse_link_outside
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_file
 from prompt_core.vocabulary import Vocabulary
@@ -64,7 +65,15 @@ def _photos(entry: DatasetEntry, root: Path, document: dict[str, Any]) -> Findin
     folder = root / entry.images
     # Photos of one archive share its path: it is looked for once.
     images = [image for image in document["images"] if "file_name" in image or "coco_url" in image]
-    paths = {photo_path(folder, image, entry.kind == "lvis") for image in images}
+    path = entry.annotation_file(root)
+    inputs = (read_record(path) or {}).get("inputs")
+    above = str(inputs.get("place", "")) if isinstance(inputs, dict) else ""
+    try:
+        paths = {photo_path(folder, image, entry.kind == "lvis", path, above) for image in images}
+        for photo in paths:
+            refuse_link_outside(folder, Path(photo), path)
+    except UserError as error:
+        return Finding(entry.name, folder, WRONG, str(error), entry.images_advice(root))
     missing = sorted(path for path in paths if not Path(path).is_file())
     count = len(images)
     if not missing:

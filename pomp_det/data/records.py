@@ -14,8 +14,12 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_annotation_file
-from pomp_det.data.usable_boxes import Problems, is_polygon, usable_annotations
+from pomp_det.data.masks import is_polygon
+from pomp_det.data.usable_boxes import Problems, usable_annotations
+from pomp_engine.data.derived_files import read_record
+from prompt_core.data.photo_files import is_file, refuse_link_outside
 from prompt_core.errors import UserError
+from prompt_core.visible import visible_path
 from prompt_core.vocabulary import Vocabulary
 
 Records = list[dict[str, Any]]
@@ -66,13 +70,13 @@ def load_boxes(
     by_image, problems = usable_annotations(json_file, document["images"], document["annotations"])
     records: Records = []
     for image in sorted(document["images"], key=lambda image: image["id"]):
-        record = _image_record(image, image_root, federated)
+        record = _image_record(image, json_file, image_root, federated)
         if federated:
             record["neg_category_ids"] = image["neg_category_ids"]
             record["not_exhaustive_category_ids"] = image["not_exhaustive_category_ids"]
         record["annotations"] = [_instance(annotation, index) for annotation in by_image[image["id"]]]
         records.append(record)
-    _check_photos(json_file, records)
+    _check_photos(json_file, image_root, records)
     _report(json_file, records, problems)
     return records, classes, problems
 
@@ -97,15 +101,18 @@ def load_image_labels(
     index = _class_indices(classes)
     problems = Problems()
     records: Records = []
+    # Lists that were prepared here may name photos in another folder than the registered one, and say which.
+    inputs = (read_record(Path(json_file)) or {}).get("inputs")
+    above = str(inputs.get("place", "")) if isinstance(inputs, dict) else ""
     for image in sorted(document["images"], key=lambda image: image["id"]):
-        labels = image.get("pos_category_ids", [])
+        labels = image.get("pos_category_ids") or []
         if not labels and not image.get("captions"):
             problems.add("photos dropped (no class)", f"image {image['id']}")
             continue
-        record = _image_record(image, image_root, False)
+        record = _image_record(image, json_file, image_root, False, above)
         record["pos_category_ids"] = [index[value] for value in labels]
         record["annotations"] = []
-        if "captions" in image:
+        if image.get("captions") is not None:
             record["captions"] = list(image["captions"])
         if "tar" in image:
             archive = record["file_name"]
@@ -114,7 +121,7 @@ def load_image_labels(
         records.append(record)
     if not records:
         raise UserError(f"{json_file}: no photo has a class in 'pos_category_ids'")
-    _check_photos(json_file, records)
+    _check_photos(json_file, image_root, records)
     _report(json_file, records, problems)
     return records, classes, problems
 
@@ -134,11 +141,13 @@ def _class_indices(classes: Vocabulary) -> dict[Any, int]:
     return {category: index for index, category in enumerate(classes.ids)}
 
 
-def _image_record(image: Mapping[str, Any], root: str | Path, federated: bool) -> dict[str, Any]:
+def _image_record(
+    image: Mapping[str, Any], json_file: str | Path, root: str | Path, federated: bool, above: str = ""
+) -> dict[str, Any]:
     if "tar_index" in image and "file_name" not in image:
         place = {"file_name": f"tar_index {image['tar_index']}", "tar_index": int(image["tar_index"])}
     else:
-        place = {"file_name": photo_path(root, image, federated)}
+        place = {"file_name": photo_path(root, image, federated, json_file, above)}
     return place | {
         "height": image["height"],
         "width": image["width"],
@@ -171,15 +180,16 @@ def _compressed(mask: dict[str, Any]) -> dict[str, Any]:
     return compressed
 
 
-def _check_photos(json_file: str | Path, records: Sequence[Mapping[str, Any]]) -> None:
+def _check_photos(json_file: str | Path, root: str | Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Look for a few photos across the list: a wrong folder shows at once, without asking for a million files."""
     step = max(1, len(records) // CHECKED_PHOTOS)
     for record in records[::step]:
         if "tar_index" in record:
             continue
         path = Path(record["tar"][0] if "tar" in record else record["file_name"])
-        if not path.is_file():
-            raise UserError(f"{json_file} lists the photo {path}, which does not exist; put the photos there")
+        if not is_file(path):
+            raise UserError(f"{json_file} lists the photo {visible_path(path)}, which does not exist; put it there")
+        refuse_link_outside(Path(root), path, json_file)
 
 
 def _report(json_file: str | Path, records: Records, problems: Problems) -> None:

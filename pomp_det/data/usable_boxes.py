@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pomp_det.data.annotation_schema import Shapes
+from pomp_det.data.masks import mask_fault
+from prompt_core.documents.schema import misfits
 from prompt_core.errors import UserError
+from prompt_core.visible import shortened
 
 # COCO's and LVIS's own boxes overshoot the image by less than this; more is worth a word.
 OVERSHOOT_PIXELS = 2.0
@@ -50,9 +54,9 @@ def usable_annotations(
 ) -> tuple[dict[Any, list[Mapping[str, Any]]], Problems]:
     """Annotations of each image that a detector can train on, and what was left out.
 
-    Left out are boxes that are not four finite numbers, have no size or lie outside the image, masks that are polygons
-    of fewer than three points or run lengths of another size than the image, and annotations without a mask in images
-    whose other annotations have one (Detectron2 reads either all masks of an image or none).
+    Left out are boxes that are not four finite numbers, have no size or lie outside the image, masks that are no
+    numbers, polygons of fewer than three points or run lengths that do not fill the image, and annotations without a
+    mask in images whose other annotations have one (Detectron2 reads either all masks of an image or none).
 
     Args:
         images: checked images with ``id``, ``width``, ``height``.
@@ -68,18 +72,20 @@ def usable_annotations(
     problems = Problems()
     by_image: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
     dropped = 0
-    for annotation in annotations:
-        problem = _box_problem(annotation["bbox"], *sizes[annotation["image_id"]])
-        place = f"annotation {annotation['id']} of image {annotation['image_id']}, box {annotation['bbox']}"
+    malformed = misfits(annotations, Shapes)
+    for number, annotation in enumerate(annotations):
+        box, size = annotation["bbox"], sizes[annotation["image_id"]]
+        problem = _box_problem(box, *size)
         if problem is not None:
-            problems.add(f"boxes dropped ({problem})", place)
+            problems.add(f"boxes dropped ({problem})", _place(annotation))
             dropped += 1
             continue
-        if _overshoot(annotation["bbox"], *sizes[annotation["image_id"]]) > OVERSHOOT_PIXELS:
-            problems.add("boxes cut at the image's edge", place)
-        problem = _mask_problem(annotation.get("segmentation"), *sizes[annotation["image_id"]])
+        if _overshoot(box, *size) > OVERSHOOT_PIXELS:
+            problems.add("boxes cut at the image's edge", _place(annotation))
+        segmentation = annotation.get("segmentation")
+        problem = "box or mask that is no numbers" if number in malformed else mask_fault(segmentation, *size)
         if problem is not None:
-            problems.add(f"annotations dropped ({problem})", place)
+            problems.add(f"annotations dropped ({problem})", _place(annotation))
             continue
         by_image[annotation["image_id"]].append(annotation)
     if dropped > MOST_DROPPED * len(annotations):
@@ -92,10 +98,14 @@ def usable_annotations(
     return by_image, problems
 
 
+def _place(annotation: Mapping[str, Any]) -> str:
+    return f"annotation {annotation['id']} of image {annotation['image_id']}, box {shortened(annotation['bbox'])}"
+
+
 def _box_problem(box: Any, width: int, height: int) -> str | None:
     if not isinstance(box, (list, tuple)) or len(box) != 4:
         return "not four numbers"
-    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in box):
+    if not all(isinstance(value, (int, float)) and abs(value) < math.inf for value in box):
         return "not four finite numbers"
     x, y, w, h = box
     if w <= 0 or h <= 0:
@@ -108,23 +118,6 @@ def _box_problem(box: Any, width: int, height: int) -> str | None:
 def _overshoot(box: Sequence[float], width: int, height: int) -> float:
     x, y, w, h = box
     return max(-x, -y, x + w - width, y + h - height)
-
-
-def is_polygon(polygon: Any) -> bool:
-    """Whether it is a list of x, y, x, y, … of three points or more."""
-    return isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-
-
-def _mask_problem(segmentation: Any, width: int, height: int) -> str | None:
-    """Polygons that enclose nothing, or run lengths that do not cover the image; an absent mask is not a problem."""
-    if not segmentation:
-        return None
-    if isinstance(segmentation, dict):
-        covers = segmentation.get("size") == [height, width] and "counts" in segmentation
-        return None if covers else "run-length mask of another size than the image"
-    if not isinstance(segmentation, list) or not any(is_polygon(polygon) for polygon in segmentation):
-        return "mask of fewer than three points"
-    return None
 
 
 def _all_masks_or_none(annotations: list[Mapping[str, Any]], problems: Problems) -> list[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from torch import nn
 
-from pomp_det.checks import check_classes, classifier_of_test
+from pomp_det.checks import check_classes, check_ground_truth, classifier_of_test
 from pomp_det.classifier import temporary_classes
 from pomp_det.data.evaluation_mapper import build_test_mapper
 from pomp_det.data.registration import registered_metadata
@@ -86,6 +86,7 @@ def _build_loader(cfg: CfgNode, dataset: str, with_ground_truth: bool) -> Any:
     """Every image once, resized as ``INPUT`` says, with ``instances`` for an oracle."""
     if registered_metadata(dataset).get("evaluator_type") == "image_labels":
         raise UserError(f"data set {dataset!r} has image labels and no boxes; it cannot be in DATASETS.TEST")
+    check_ground_truth(dataset)
     records = DatasetCatalog.get(dataset)
     if not records:
         raise UserError(f"data set {dataset!r} has no images to evaluate")

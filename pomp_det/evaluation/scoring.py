@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pomp_det.data.annotation_files import read_annotation_file
+from pomp_det.data.annotation_files import read_scored_annotations
 from pomp_det.evaluation.backends import complete_annotations, score, scorer_version
 from pomp_det.evaluation.metrics import class_average_precision, detection_metrics
 from pomp_det.evaluation.prediction_files import PredictionIndex, read_manifest, write_results
@@ -90,7 +90,7 @@ def score_predictions(
         masks_without_ground_truth,
         manifest.get("class_groups", {}),
     )
-    document = read_annotation_file(truth, federated=protocol.kind == "lvis")
+    document = read_scored_annotations(truth, federated=protocol.kind == "lvis")
     index = PredictionIndex(folder)
     _check_coverage(truth, document, index, allow_missing)
     without_mask = sum(not annotation.get("segmentation") for annotation in document["annotations"])

@@ -86,6 +86,26 @@ def check_each(items: Sequence[Any], expected: type, path: str | os.PathLike[str
                 raise
 
 
+def misfits(items: Sequence[Any], expected: type) -> set[int]:
+    """Positions of the items of a long list that do not fit a schema."""
+    parts = list[expected]  # type: ignore[valid-type]
+    wrong: set[int] = set()
+    with collector_paused():
+        for start in range(0, len(items), _CHUNK):
+            chunk = items[start : start + _CHUNK]
+            if not _fits(chunk, parts):
+                wrong |= {number for number, item in enumerate(chunk, start) if not _fits(item, expected)}
+    return wrong
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    try:
+        msgspec.convert(value, expected)
+    except (msgspec.ValidationError, RecursionError):
+        return False
+    return True
+
+
 def _sentence(value: Any, message: str, place: str) -> str:
     found = _PLACE.search(message)
     inner = found.group(1) if found else ""
@@ -93,7 +113,7 @@ def _sentence(value: Any, message: str, place: str) -> str:
     where = visible((place + inner).removeprefix(".")) or "the document"
     if missing := _MISSING.fullmatch(what):
         return f"{where} has no {missing.group(1)!r}; add it, or download the file again"
-    what = re.sub(r", got `\w+`$", "", what).replace("Expected ", "")
+    what = re.sub(r", got (`\w+`|\d+)$", "", what).replace("Expected ", "")
     for bound, words in _BOUNDS:
         what = bound.sub(words, what)
     wanted = re.sub(r"`([^`]+)`", _in_words, what)

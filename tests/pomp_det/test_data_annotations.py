@@ -55,17 +55,20 @@ def without(value: dict[str, Any], part: str, key: str) -> dict[str, Any]:
         (lambda d: d | {"images": []}, "lists no images"),
         (lambda d: d | {"categories": []}, "lists no categories"),
         (lambda d: [], "found a list"),
-        (lambda d: without(d, "annotations", "bbox"), "annotation id 1 has no 'bbox'"),
-        (lambda d: without(d, "annotations", "image_id"), "annotation id 1 has no 'image_id'"),
-        (lambda d: without(d, "annotations", "id"), "annotation number 1 has no 'id'"),
-        (lambda d: without(d, "images", "width"), "image id 2 has no 'width'"),
+        (lambda d: without(d, "annotations", "bbox"), r"annotations\[0\] has no 'bbox'"),
+        (lambda d: without(d, "annotations", "image_id"), r"annotations\[0\] has no 'image_id'"),
+        (lambda d: without(d, "annotations", "id"), r"annotations\[0\] has no 'id'"),
+        (lambda d: without(d, "images", "width"), r"images\[0\] has no 'width'"),
         (lambda d: without(d, "images", "file_name"), "neither 'file_name' nor 'coco_url'"),
-        (lambda d: without(d, "categories", "name"), "category id 7 has no 'name'"),
+        (lambda d: without(d, "categories", "name"), r"categories\[0\] has no 'name'"),
         (lambda d: d | {"annotations": [{**d["annotations"][0], "category_id": 5}]}, "category_id 5, which is not"),
         (lambda d: d | {"annotations": [{**d["annotations"][0], "image_id": 9}]}, "image_id 9, which is not"),
         (lambda d: d | {"annotations": d["annotations"] * 2}, "annotation id 1 occurs more than once"),
         (lambda d: d | {"images": d["images"] * 2}, "image id 2 occurs more than once"),
-        (lambda d: d | {"images": [{**d["images"][0], "height": 0}, d["images"][1]]}, "height 0"),
+        (
+            lambda d: d | {"images": [{**d["images"][0], "height": 0}, d["images"][1]]},
+            r"images\[0\].height is 0; a whole number of at least 1 is expected",
+        ),
     ],
 )
 def test_what_makes_a_file_unusable_is_named(tmp_path: Path, change: Any, message: str) -> None:
@@ -78,11 +81,11 @@ def test_what_makes_a_file_unusable_is_named(tmp_path: Path, change: Any, messag
 
 def test_a_federated_file_needs_its_lists_and_frequencies(tmp_path: Path) -> None:
     value = document()
-    with pytest.raises(UserError, match="image id 2 has no 'neg_category_ids'"):
+    with pytest.raises(UserError, match=r"images\[0\] has no 'neg_category_ids'"):
         read_annotation_file(written(tmp_path, value), federated=True)
     for image in value["images"]:
         image |= {"neg_category_ids": [4], "not_exhaustive_category_ids": []}
-    with pytest.raises(UserError, match="category id 7 has no 'frequency'"):
+    with pytest.raises(UserError, match=r"categories\[0\] has no 'frequency'"):
         read_annotation_file(written(tmp_path, value), federated=True)
     for category in value["categories"]:
         category["frequency"] = "r"
@@ -219,7 +222,7 @@ def test_image_labels(tmp_path: Path) -> None:
     assert problems.counts == {"photos dropped (no class)": 1}
     broken = copy.deepcopy(value)
     del broken["images"][0]["pos_category_ids"], broken["images"][0]["captions"]
-    with pytest.raises(UserError, match="image id 2 has no 'pos_category_ids'"):
+    with pytest.raises(UserError, match=r"images\[0\] has no 'pos_category_ids'"):
         load_image_labels(written(tmp_path, broken), tmp_path)
 
 
