@@ -10,8 +10,9 @@ the first; --fresh starts over. Trailing KEY VALUE pairs change the configuratio
 from pathlib import Path
 
 from pomp_lab.demo.make_demo import run_demo
-from pomp_lab.demo.scores import result_table
-from prompt_core.command_line import config_parser, parse_with_overrides, print_table
+from pomp_lab.demo.summary import score_table
+from pomp_lab.tables.show import Block, print_blocks
+from prompt_core.command_line import config_parser, parse_with_overrides
 from prompt_core.config import load_config
 from prompt_core.errors import run_command
 from prompt_core.visible import say
@@ -26,7 +27,8 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="delete what an earlier demo wrote and start over")
     arguments = parse_with_overrides(parser)
     result = run_demo(arguments.output, load_config(arguments.config, arguments.overrides), fresh=arguments.fresh)
-    print_table(result_table(result.columns, result.rows, result.metrics))
+    table = score_table(result)
+    print_blocks([Block(table.caption, (), table.headings, table.texts)])
     say(", ".join(f"{name}: {value:.0f} s" for name, value in result.seconds.items()))
     say(f"open {result.folder / 'index.html'}")
 

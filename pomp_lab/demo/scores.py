@@ -19,8 +19,6 @@ from prompt_core.files import read_json
 from prompt_core.prompt import SoftPrompt
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from prompt_core.clip import Clip
 
 BASELINE = "photo"
@@ -190,20 +188,3 @@ def protocols(columns: Sequence[Column], shapes: ShapesOptions) -> dict[str, Any
         }
         for column in columns
     }
-
-
-def result_table(columns: Sequence[Column], rows: Sequence[PromptRow], metrics: Mapping[str, float]) -> Table:
-    """Top-1 with top-5 in parentheses, one line per prompt, for a terminal."""
-    from rich.table import Table
-
-    table = Table(title="validation images right, in %: top-1 (top-5)", show_lines=False)
-    table.add_column("prompt")
-    for column in columns:
-        table.add_column(f"{column.group} images\n{column.among}", justify="right")
-    for key, label in (("chance", "chance"), *((row.key, row.label) for row in rows)):
-        cells = [f"{metrics[f'{c.key}/top1_{key}']:.1f} ({metrics[f'{c.key}/top5_{key}']:.1f})" for c in columns]
-        table.add_row(label, *cells, style="bold" if key == "learned" else None, end_section=key == "chance")
-    gains = [f"{metrics[f'{c.key}/top1_gain']:+.1f} ± {metrics[f'{c.key}/top1_gain_margin']:.1f}" for c in columns]
-    table.add_section()
-    table.add_row('learned minus "a photo of a {}.", top-1', *gains)
-    return table

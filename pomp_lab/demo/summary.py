@@ -73,7 +73,7 @@ def demo_page(result: DemoResult, run: Mapping[str, Any], protocol: Mapping[str,
     curve += f"{result.history[-1]['loss']:.2f} nats."
     sections = [
         Section("What came out", [*verdicts, doubt]),
-        Section("All numbers", [_scores(result, protocol), _picture(result, "accuracy.png", "Top-1 of this table")]),
+        Section("All numbers", [score_table(result), _picture(result, "accuracy.png", "Top-1 of this table")]),
         Section("Which part of the name is right?", [_attributes(result, names)]),
         Section("Before and after", _before_and_after(result, names)),
         Section("Learning", [_picture(result, "learning.png", "Training", curve)]),
@@ -102,11 +102,12 @@ def finding(column: Column, metrics: Mapping[str, float]) -> str:
     )
 
 
-def _scores(result: DemoResult, protocol: Mapping[str, Any]) -> Table:
+def score_table(result: DemoResult) -> Table:
+    """Top-1 with top-5 in parentheses of each prompt under each protocol, and the gain of the learned prompt."""
     headings = ["prompt"]
     for column in result.columns:
-        words = protocol[column.key]
-        headings.append(f"{column.group}: {words['images']:,} images, {words['candidates']:,} names")
+        images, names = len(column.test_set.labels), len(column.test_set.candidates)
+        headings.append(f"{column.group}: {images:,} images, {names:,} names")
     rows: list[list[Cell | str]] = []
     for key, label in result.lines:
         numbers = [[result.metrics[f"{c.key}/top{top}_{key}"] for top in (1, 5)] for c in result.columns]
@@ -114,8 +115,7 @@ def _scores(result: DemoResult, protocol: Mapping[str, Any]) -> Table:
     gains = [[result.metrics[f"{c.key}/top1_{key}"] for key in ("gain", "gain_margin")] for c in result.columns]
     cells = [Cell(f"{gain:+.1f} ± {margin:.1f}", gain) for gain, margin in gains]
     rows.append(["learned − “a photo of a {}.”, top-1", *cells])
-    caption = "Validation images right, in %: top-1 (top-5). The nearest name in cosine wins."
-    return Table(headings, rows, caption)
+    return Table(headings, rows, "Validation images right, in %: top-1 (top-5). The nearest name in cosine wins.")
 
 
 def _attributes(result: DemoResult, names: str) -> Table:

@@ -38,6 +38,12 @@ class Table:
     caption: str = ""
     numeric: bool = True
 
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """The cells as texts, for a terminal."""
+        rows = [[row] if isinstance(row, str) else row for row in self.rows]
+        return [tuple(cell.text if isinstance(cell, Cell) else cell for cell in row) for row in rows]
+
 
 @dataclass(frozen=True)
 class Figure:

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from pomp_lab.demo.make_demo import MARKER, claim_folder, run_demo
-from pomp_lab.demo.scores import ATTRIBUTES, predictions, result_table
-from pomp_lab.demo.summary import DemoResult, finding
+from pomp_lab.demo.scores import ATTRIBUTES, predictions
+from pomp_lab.demo.summary import DemoResult, finding, score_table
 from pomp_lab.shapes.options import ShapesOptions
 from prompt_core import SoftPrompt, TextClassifier, UserError
 from prompt_core.config import load_config
@@ -164,9 +164,9 @@ def test_page_shows_the_metrics_and_asks_nobody(demo: DemoResult) -> None:
 
 
 def test_table_has_every_prompt(demo: DemoResult) -> None:
-    table = result_table(demo.columns, demo.rows, demo.metrics)
-    assert table.row_count == len(demo.rows) + 2
-    assert len(table.columns) == len(demo.columns) + 1
+    texts = score_table(demo).texts
+    assert [row[0] for row in texts[:-1]] == ["chance", *(prompt.label for prompt in demo.rows)]
+    assert {len(row) for row in texts} == {len(demo.columns) + 1}
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(3.0, "better"), (-3.0, "worse"), (1.0, "not clearly different")])
