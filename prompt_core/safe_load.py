@@ -188,7 +188,7 @@ class _TorchScriptUnpickler(_RestrictedUnpickler):
 
     def persistent_load(self, description: Any) -> Tensor:
         """The storage that ``("storage", type, key, device, number of elements)`` describes, as a tensor (n,)."""
-        _, dtype, key, _, count = description
+        _, dtype, key, _, count, *_ = description
         if key not in self._storages:
             stored = bytearray(self._archive.read(f"{self._folder}data/{key}"))
             if len(stored) != count * dtype.itemsize:
