@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prompt_core.clip import Clip
     from prompt_core.methods.base import Method
     from prompt_core.prompt import SoftPrompt
+    from prompt_core.towers.origin import Origin
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -61,18 +62,14 @@ def resolve_subject(arguments: argparse.Namespace) -> tuple[CfgNode, SoftPrompt 
     """
     from prompt_core.config import load_config
     from prompt_core.prompt import SoftPrompt
+    from prompt_core.towers.origin import stated_origin
 
     if bool(arguments.prompt) == bool(arguments.template):
         raise UserError("give either --prompt FILE or one or more --template TEXT")
     cfg = load_config(arguments.config, arguments.overrides).clone()
     cfg.defrost()
-    learned_with = None
-    subject: SoftPrompt | list[str] = arguments.template
-    if arguments.prompt:
-        subject = SoftPrompt.load(arguments.prompt)
-        learned_with = None if arguments.config else subject.metadata.get("clip")
-    cfg.MODEL.NAME = arguments.clip or learned_with or cfg.MODEL.NAME
-    cfg.MODEL.PRETRAINED = arguments.pretrained or cfg.MODEL.PRETRAINED
+    subject = SoftPrompt.load(arguments.prompt) if arguments.prompt else arguments.template
+    _fill_clip_in(cfg, arguments, stated_origin(subject.metadata) if arguments.prompt else None)
     return cfg, subject
 
 
@@ -90,6 +87,7 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
     from prompt_core.methods.templates import TemplateMethod
     from prompt_core.prompt import SoftPrompt
     from prompt_core.text.encoder import PromptedTextEncoder
+    from prompt_core.towers.origin import origin_by_name, stated_origin
 
     if bool(arguments.prompt) + bool(arguments.template) + bool(arguments.ensemble) != 1:
         raise UserError("give one of --prompt FILE, --ensemble NAME, or one or more --template TEXT")
@@ -108,11 +106,8 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
         return cfg, lambda clip: TemplateMethod(clip, "ensemble", templates=subject)
     cfg = load_config(arguments.config, arguments.overrides).clone()
     cfg.defrost()
-    if metadata is not None and not arguments.config and not arguments.clip:
-        cfg.MODEL.NAME = metadata["clip"]
-        cfg.MODEL.PRETRAINED = cfg.MODEL.PRETRAINED or _known_tag(metadata["clip"], metadata["pretrained"])
-    cfg.MODEL.NAME = arguments.clip or cfg.MODEL.NAME
-    cfg.MODEL.PRETRAINED = arguments.pretrained or cfg.MODEL.PRETRAINED
+    learned_with = origin_by_name(Path(arguments.prompt)) if published is not None else stated_origin(metadata or {})
+    _fill_clip_in(cfg, arguments, learned_with)
     if published is not None:
         return cfg, lambda clip: method_of(published, Path(arguments.prompt), clip, cfg)
     if metadata is not None:
@@ -120,12 +115,20 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
     return cfg, lambda clip: TemplateMethod.ensemble(clip, arguments.ensemble)
 
 
-def _known_tag(name: str, pretrained: str | None) -> str:
-    """The tag of open_clip's weights that a file names; weights that were loaded from a file must be given."""
+def _fill_clip_in(cfg: CfgNode, arguments: argparse.Namespace, learned_with: Origin | None) -> None:
+    """``MODEL.NAME`` and ``MODEL.PRETRAINED`` by the options, else as the prompt or method was learned.
+
+    Weights that were loaded from a file then must be given again.
+    """
     import open_clip
 
-    known = open_clip.list_pretrained_tags_by_model(name) if name in open_clip.list_models() else []
-    return pretrained if pretrained is not None and pretrained in known else ""
+    if learned_with is not None and not arguments.config and not arguments.clip:
+        cfg.MODEL.NAME = learned_with.clip
+        tags = open_clip.list_pretrained_tags_by_model(learned_with.clip)
+        known = learned_with.pretrained if learned_with.pretrained in tags else ""
+        cfg.MODEL.PRETRAINED = cfg.MODEL.PRETRAINED or known
+    cfg.MODEL.NAME = arguments.clip or cfg.MODEL.NAME
+    cfg.MODEL.PRETRAINED = arguments.pretrained or cfg.MODEL.PRETRAINED
 
 
 def load_model(cfg: CfgNode) -> Clip:
