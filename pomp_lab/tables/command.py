@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
@@ -91,23 +91,28 @@ def reproduce(request: Request, dry_run: bool = False) -> None:
 
 
 def _scored_table(request: Request, table: Table, store: RunStore, dry_run: bool) -> list[Block]:
-    rows = table.chosen(request.rows)
-    seeds = list(table.seeds) if request.seeds is None else whole_numbers("--seeds", request.seeds)
+    rows, folders = table.chosen(request.rows), DataFolders(request.root)
+    seeds = table.seeds if request.seeds is None else whole_numbers("--seeds", request.seeds)
     check_overrides(table, rows, [key for key, _ in override_pairs(request.overrides)])
-    folders = DataFolders(request.root)
-    targets = _targets(request, table, rows, folders)
-    needed = dict.fromkeys([*(row.train for row in rows if row.train), *map(source_of, targets)])
+    names = _target_names(request, table, rows, folders)
+    needed = dict.fromkeys([*(row.train for row in rows if row.train), *map(source_of, names)])
     absent = {name: line for name in needed if (line := folders.missing(name)) is not None}
-    if dry_run:
-        blocks = [_listing(request, table, store, rows, seeds, targets, absent)]
-        return [*blocks, Block("Absent data sets", tuple(absent.values()))] if absent else blocks
-    if absent:
+    if absent and not dry_run:
         more = f" ({len(absent) - 1} more: --dry-run lists all)" if len(absent) > 1 else ""
         raise UserError(next(iter(absent.values())) + more)
-    make_output_folder(request.output)
-    jobs = make_jobs(rows, seeds, request.configs, request.overrides, Inputs(folders, request.output / "lists"))
+    targets = [open_target(name, folders) for name in names if source_of(name) not in absent]
     runner = Runner(store, request.output / "learned", table.most_texts)
-    documents = runner.run(jobs, [open_target(name, folders) for name in targets])
+
+    def make(lists: Path) -> list[Job]:
+        return make_jobs(rows, seeds, request.configs, request.overrides, Inputs(folders, lists), absent)
+
+    if dry_run:
+        # Missing weights are not downloaded: listing writes nothing.
+        with tempfile.TemporaryDirectory() as lists, patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+            blocks = [listing(table, _states(runner, make(Path(lists)), targets, len(names), absent))]
+        return [*blocks, Block("Absent data sets", tuple(absent.values()))] if absent else blocks
+    jobs = make(make_output_folder(request.output) / "lists")
+    documents = runner.run(jobs, targets)
     table = replace(table, note=note_of(table, request.overrides))
     store.write_results({"title": table.title, "note": table.note}, documents)
     of_rows: dict[Row, list[Document]] = {row: [] for row in rows}
@@ -117,50 +122,39 @@ def _scored_table(request: Request, table: Table, store: RunStore, dry_run: bool
     return table_blocks(table, of_rows, {job.row: job.impossible for job in jobs if job.impossible})
 
 
-def _targets(request: Request, table: Table, rows: Sequence[Row], folders: DataFolders) -> list[str]:
-    targets = list(table.targets)
+def _target_names(request: Request, table: Table, rows: Sequence[Row], folders: DataFolders) -> list[str]:
+    names = list(table.targets)
     if table.whatever_is_there:
         # The training images are not another data set.
-        targets += [name for name in folders.benchmarks([row.train for row in rows]) if name not in targets]
-    return chosen(request.datasets, targets, "data set", ",")
+        names += [name for name in folders.benchmarks([row.train for row in rows]) if name not in names]
+    return chosen(request.datasets, names, "data set", ",")
 
 
-def _listing(
-    request: Request,
-    table: Table,
-    store: RunStore,
-    rows: Sequence[Row],
-    seeds: Sequence[int],
-    targets: Sequence[str],
-    absent: Mapping[str, str],
-) -> Block:
-    """What is done and what is missing."""
-    folders, runner = DataFolders(request.root), Runner(store, request.output / "learned", table.most_texts)
-    present = [open_target(name, folders) for name in targets if source_of(name) not in absent]
-    # Missing weights are not downloaded: listing writes nothing.
-    with tempfile.TemporaryDirectory() as lists, patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
-        jobs = make_jobs(rows, seeds, request.configs, request.overrides, Inputs(folders, Path(lists)), absent)
-        check_selection([job for job in jobs if job.row.train not in absent], present)
-        states = {
-            job.label: f"data set {job.row.train} is absent"
-            if job.row.train in absent
-            else _state(runner, job, present, len(targets))
-            for job in jobs
-        }
-    return listing(table, states)
+def _states(
+    runner: Runner, jobs: Sequence[Job], targets: Sequence[Target], count: int, absent: Collection[str]
+) -> dict[str, str]:
+    """What is done and what is missing, for each job.
 
-
-def _state(runner: Runner, job: Job, present: Sequence[Target], count: int) -> str:
-    try:
-        if job.impossible:
-            return f"not possible: {job.impossible}"
-        done = len(present) - len(runner.missing(job, present))
-    except UserError as error:
-        return str(error)  # without the weights it is unknown which runs are done
-    if done == count:
-        return "done"
-    note = f", {count - len(present)} absent" if count > len(present) else ""
-    return f"missing: {done} of {count} image sets done{note}"
+    Args:
+        targets: those of all ``count`` whose images exist.
+    """
+    check_selection([job for job in jobs if job.row.train not in absent], targets)
+    states = {}
+    for job in jobs:
+        try:
+            if job.row.train in absent:
+                state = f"data set {job.row.train} is absent"
+            elif job.impossible:
+                state = f"not possible: {job.impossible}"
+            elif (done := len(targets) - len(runner.missing(job, targets))) == count:
+                state = "done"
+            else:
+                state = f"missing: {done} of {count} image sets done"
+                state += f", {count - len(targets)} absent" if count > len(targets) else ""
+        except UserError as error:
+            state = str(error)  # without the weights it is unknown which runs are done
+        states[job.label] = state
+    return states
 
 
 def note_of(table: Table, overrides: Sequence[str]) -> str:
