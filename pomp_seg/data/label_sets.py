@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pomp_seg.data.catalog import SegmentationEntry
+from prompt_core.documents.schema import check
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_json
 from prompt_core.vocabulary import PUBLISHED, Vocabulary, plain_name
@@ -176,8 +177,7 @@ def _from_document(document: dict[str, Any], unseen: Sequence[str] | None, sourc
 
 
 def _split(vocabulary: Vocabulary, unseen: Any, source: str) -> LabelSet:
-    if not isinstance(unseen, list) or not all(isinstance(name, str) for name in unseen):
-        raise UserError(f"{source}: 'unseen' is expected to be a list of class names")
+    check(unseen, list[str], source, "unseen")
     rows = set(_indices(unseen, vocabulary, f"unseen classes of {source}"))
     return LabelSet(vocabulary, tuple(index for index in range(len(vocabulary)) if index not in rows))
 

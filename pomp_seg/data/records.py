@@ -12,8 +12,10 @@ from typing import Any
 from pomp_engine.data.derived_files import source_record
 from pomp_seg.data.catalog import SegmentationEntry
 from prompt_core.data.photo_files import PHOTO_ENDINGS
+from prompt_core.documents.schema import check
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
+from prompt_core.visible import shortened
 
 Records = list[dict[str, Any]]
 LABEL_ENDINGS = (".png", ".tif", ".tiff")
@@ -131,15 +133,18 @@ def read_label_counts(path: Path, num_classes: int | None, advice: str) -> dict[
     if not path.is_file():
         raise UserError(f"{path} does not exist; {advice}")
     document = read_json(path)
-    if not isinstance(document, dict) or not all(isinstance(classes, list) for classes in document.values()):
-        raise UserError(f"{path}: expected an object {{label file: [classes]}}; {advice}")
+    try:
+        check(document, dict[str, list[Any]], path)
+    except UserError as error:
+        raise UserError(f"{error}; expected an object {{label file: [classes]}}; {advice}") from error
     expected = "whole numbers from 0" if num_classes is None else f"0..{num_classes - 1}"
     for file, classes in document.items():
         wrong = next((value for value in classes if not _is_class(value, num_classes)), None)
         if wrong is not None:
             # Counts of all classes with labels of the base classes: a mistake in a published recipe.
             raise UserError(
-                f"{path} gives {file} the class {wrong!r}; expected {expected}; count the labels of this data set again"
+                f"{path} gives {file} the class {shortened(wrong)}; expected {expected}; count the labels of this "
+                "data set again"
             )
     return {Path(file).stem: sorted(set(classes)) for file, classes in document.items()}
 

@@ -15,8 +15,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from pomp_engine.evaluation import flat_metrics
@@ -28,13 +29,27 @@ from pomp_seg.evaluation.metrics import (
     confusion_matrix,
     segmentation_metrics,
 )
+from prompt_core.data.photo_files import inside
+from prompt_core.documents.schema import Count, check
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import atomic_path, make_output_folder, read_json, sha256_of_file, sha256_of_json, write_json
 
 SUBFOLDER = "predictions"
 MANIFEST = "manifest.json"
-_KEYS = {"dataset", "complete", "classes", "ignore_label", "evaluation_set", "images"}
+
+
+class Manifest(msgspec.Struct):
+    """What scoring needs in addition to the label maps."""
+
+    dataset: str
+    complete: bool
+    classes: Annotated[list[str], msgspec.Meta(min_length=1, max_length=65_535)]
+    ignore_label: Count
+    evaluation_set: dict[str, list[Count]]
+    images: dict[str, str]
+    vocabulary_sha256: str | None = None
+
 
 _logger = logging.getLogger(__name__)
 
@@ -90,9 +105,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / SUBFOLDER / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder} holds no predictions: {path} does not exist; run the evaluation with inference")
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or not set(manifest) >= _KEYS:
-        raise UserError(f"{path} does not describe predictions; run the evaluation with inference")
+    manifest: dict[str, Any] = read_json(path)
+    try:
+        check(manifest, Manifest, path)
+    except UserError as error:
+        raise UserError(f"{error}; {path} does not describe predictions, run the evaluation with inference") from error
+    for key in manifest["images"]:
+        inside(key, str(path))
     if not manifest["complete"]:
         raise UserError(f"{folder / SUBFOLDER} is unfinished: the run was interrupted; run the inference again")
     return manifest

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from prompt_core.documents.bounds import SMALL_BYTES, read_text
+from prompt_core.documents.csv_tables import read_table
 from prompt_core.documents.json_files import read_json
 from prompt_core.documents.schema import Int64, check, check_each
-from prompt_core.documents.tables import read_table
 from prompt_core.errors import UserError
 
 Columns = dict[str, Any]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("detectron2")
 pytest.importorskip("hotcoco")
@@ -30,6 +32,8 @@ from pomp_lab.shapes.generate import build_shapes  # noqa: E402
 from pomp_lab.shapes.options import ShapesOptions  # noqa: E402
 from prompt_core.errors import UserError  # noqa: E402
 from prompt_core.vocabulary import Vocabulary  # noqa: E402
+
+from ..support import hostile  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -210,6 +214,38 @@ def test_unfinished_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="is damaged at byte"):
         PredictionIndex(tmp_path)
+
+
+LINE: dict[str, Any] = {"image_id": 1, "instances": [{"category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"score": "0.5"}, r"instances\[0\].score is '0.5'; a number is expected"),
+        ({"bbox": [0, 0, 1]}, r"instances\[0\].bbox is \[0, 0, 1\]; a list of length 4 is expected"),
+        ({"bbox": [0, 0, 1, float("inf")]}, r"instances\[0\].bbox\[3\] is inf; a finite number is expected"),
+        ({"category_id": 2**64}, r"category_id is 18446744073709551616; a whole number of 64 bits"),
+        ({"segmentation": {"size": [4, 4], "counts": [16]}}, r"segmentation.counts is \[16\]; a text is expected"),
+    ],
+)
+def test_a_prediction_that_does_not_fit_is_named(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    fill(tmp_path, [1])
+    path = tmp_path / "predictions/rank_00000.jsonl"
+    path.write_text(json.dumps({**LINE, "instances": [{**LINE["instances"][0], **keys}]}) + "\n")
+    with pytest.raises(UserError, match=rf"rank_00000.jsonl, the line at byte 0: .*{message}"):
+        list(PredictionIndex(tmp_path))
+
+
+@given(line=hostile.json_files(LINE), manifest=st.data())
+@settings(max_examples=50, deadline=None)
+def test_any_predictions_are_read_or_refused(line: bytes, manifest: Any, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.getbasetemp() / "hostile_predictions"
+    fill(folder, [1])
+    file = folder / "predictions/manifest.json"
+    file.write_bytes(manifest.draw(hostile.json_files(json.loads(file.read_text()))))
+    (folder / "predictions/rank_00000.jsonl").write_bytes(line.replace(b"\n", b" ") + b"\n")
+    hostile.success_or_one_line(lambda: list(PredictionIndex(folder)))
 
 
 def test_a_score_that_is_no_number_is_refused(tmp_path: Path) -> None:

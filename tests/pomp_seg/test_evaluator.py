@@ -191,9 +191,17 @@ def test_what_is_wrong_when_scoring_again(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match=r"predictions/2.png does not exist"):
         score_predictions(tmp_path / "run")
-    (tmp_path / "run/predictions/manifest.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(UserError, match=r"does not describe predictions"):
-        score_predictions(tmp_path / "run")
+    file = tmp_path / "run/predictions/manifest.json"
+    manifest = read_json(file)
+    for change, message in (
+        ([], r"does not describe predictions"),
+        ({**manifest, "classes": [1]}, r"manifest.json: classes\[0\] is 1; a text is expected"),
+        ({**manifest, "ignore_label": "255"}, r"ignore_label is '255'; a whole number is expected"),
+        ({**manifest, "images": {"../../outside": "a.png"}}, r"'../../outside' leads out of the data set's folder"),
+    ):
+        file.write_text(json.dumps(change), encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            score_predictions(tmp_path / "run")
 
 
 def test_a_new_run_removes_the_old_one(tmp_path: Path) -> None:

@@ -142,5 +142,5 @@ def test_wrong_classes_are_one_line(tmp_path: Path) -> None:
         LabelSet(Vocabulary(["tree", "road"]), (0, 2))
     split = tmp_path / "split.json"
     split.write_text(json.dumps({"names": ["tree", "road"], "unseen": "road"}), encoding="utf-8")
-    with pytest.raises(UserError, match=r"'unseen' is expected to be a list"):
+    with pytest.raises(UserError, match=r"split.json: unseen is 'road'; a list is expected"):
         read_label_set(split)

@@ -9,7 +9,7 @@ import numpy as np
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import inside, require_file, require_photos
 from prompt_core.data.readers.folder import wordnet_names
-from prompt_core.documents.tables import read_table
+from prompt_core.documents.csv_tables import read_table
 from prompt_core.errors import UserError, nearest
 
 
