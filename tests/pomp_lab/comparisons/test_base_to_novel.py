@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from pomp_lab.comparisons.base_to_novel import METHODS
-
 CallTool = Callable[..., tuple[int, str, str]]
+CONFIG = Path(__file__).resolve().parents[3] / "configs/prompt/mini_tiny_imagenet.yaml"
 
 
 @pytest.fixture
@@ -23,9 +22,11 @@ def compare(call_tool: CallTool, tiny_root: Path, tiny_model: tuple[Path, Path])
         options = ["--output", "out", "--shots", "2", "--seeds", "0,1", "--methods", methods, "--updates", "2", *more]
         model = ["MODEL.NAME", tiny_model[0], "MODEL.PRETRAINED", tiny_model[1], "PROMPT.N_CTX", "2"]
         budget = ["DATA.CACHE", "cache", "OPTIM.EPOCHS", "1"]
-        code, _, error = call_tool("compare_prompts", *data, *options, *model, *budget)
+        code, _, error = call_tool("compare_prompts", "--config", CONFIG, *data, *options, *model, *budget)
         assert code == 0, error
-        return json.loads(Path("out/table.json").read_text())["runs"]
+        text = Path("out/table.json").read_text()
+        assert str(CONFIG.parent) not in text, "folders of the machine are private"
+        return json.loads(text)["runs"]
 
     return run
 
@@ -46,6 +47,7 @@ def test_rows_are_means_over_seeds_of_runs_with_the_same_settings(
     runs = compare()
     # Four base classes, two photos of each, two steps.
     assert learned == [4, 4, 4, 4]
+    assert {run["_run"]["config"] for run in runs.values()} == {CONFIG.name}
     names = [f"{method}, 2 shots" for method in ("POMP K=100", "full softmax")]
     hand = ['"{}"', '"a photo of a {}."', "80 templates"]
     assert set(runs) == {*hand, *(f"{name}/seed {seed}" for name in names for seed in (0, 1))}
@@ -74,7 +76,14 @@ def test_rows_are_means_over_seeds_of_runs_with_the_same_settings(
         assert {words["half"] for words in protocol.values()} == {half}
 
 
-def test_unknown_rows(call_tool: CallTool) -> None:
-    code, _, error = call_tool("compare_prompts", "--tiny-imagenet", "x", "--methods", "POMP K=10")
-    assert (code, "nearest: 'POMP K=100'" in error) == (2, True)
-    assert len(METHODS) == 9
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--methods", "POMP K=10"], "unknown row 'POMP K=10'; nearest: 'POMP K=100'"),
+        (["--shots", "many"], "--shots is 'many'; expected whole numbers"),
+        (["--seeds", "0;1"], "--seeds is '0;1'; expected whole numbers"),
+    ],
+)
+def test_bad_requests_write_nothing(call_tool: CallTool, tmp_path: Path, given: list[str], message: str) -> None:
+    code, _, error = call_tool("compare_prompts", "--tiny-imagenet", "x", *given)
+    assert (code, message in error, list(tmp_path.iterdir())) == (2, True, [])
