@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pomp_lab.benchmarks.harness import spread
+from pomp_lab.benchmarks.harness import spread, timed
 from pomp_seg.regions.crops import distinct_masks
 from pomp_seg.regions.encode import RegionEncoder
 from pomp_seg.regions.single_pass import SinglePassEncoder
@@ -102,12 +101,13 @@ def _largest(features: Tensor, expected: Tensor) -> float:
 
 
 def _seconds(way: Callable[[Tensor, Tensor], Any], regions: Sequence[Regions]) -> float:
-    start = time.perf_counter()
-    for image in regions:
-        way(image.image, image.masks)
-    if regions and regions[0].masks.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    def work() -> None:
+        for image in regions:
+            way(image.image, image.masks)
+        if regions and regions[0].masks.is_cuda:
+            torch.cuda.synchronize()
+
+    return timed(work)[1]
 
 
 def _counts(regions: Regions, threshold: float) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ HAND, POMP = "a {}", "POMP"
 
 
 @dataclass(frozen=True)
-class Row:
+class DetectorRow:
     """One detector of the table.
 
     Attributes:
@@ -47,12 +47,12 @@ _LEARNED = (
 _NEGATIVES = (("MODEL.ROI_BOX_HEAD.HELD_OUT_FREQUENCIES", ""),)
 
 ROWS = {
-    "boxes, learned classifier": Row("scenes_boxes.yaml", None, overrides=_LEARNED),
-    'boxes, "a {name}"': Row("scenes_boxes.yaml", HAND),
-    "boxes, POMP": Row("scenes_boxes.yaml", POMP),
-    "boxes, POMP, novel names as negatives": Row("scenes_boxes.yaml", POMP, overrides=_NEGATIVES),
-    'boxes and image labels, "a {name}"': Row("scenes_images.yaml", HAND, start='boxes, "a {name}"'),
-    "boxes and image labels, POMP": Row("scenes_images.yaml", POMP, start="boxes, POMP"),
+    "boxes, learned classifier": DetectorRow("scenes_boxes.yaml", None, overrides=_LEARNED),
+    'boxes, "a {name}"': DetectorRow("scenes_boxes.yaml", HAND),
+    "boxes, POMP": DetectorRow("scenes_boxes.yaml", POMP),
+    "boxes, POMP, novel names as negatives": DetectorRow("scenes_boxes.yaml", POMP, overrides=_NEGATIVES),
+    'boxes and image labels, "a {name}"': DetectorRow("scenes_images.yaml", HAND, start='boxes, "a {name}"'),
+    "boxes and image labels, POMP": DetectorRow("scenes_images.yaml", POMP, start="boxes, POMP"),
 }
 
 

@@ -14,7 +14,7 @@ from prompt_core.files import read_json, sha256_of_json
 
 
 @dataclass(frozen=True)
-class Row:
+class SegmenterRow:
     """One segmenter of the table.
 
     Attributes:
@@ -41,11 +41,11 @@ _PER_PIXEL = (
 )
 
 ROWS = {
-    "hand prompt": Row("predefined"),
-    "ZSSeg's own prompt, tuned": Row("learnable", "learnable"),
-    "POMP": Row("pomp"),
-    "POMP, tuned": Row("pomp_tuned", "pomp"),
-    "SPNet, hand prompt": Row("predefined", overrides=_PER_PIXEL),
+    "hand prompt": SegmenterRow("predefined"),
+    "ZSSeg's own prompt, tuned": SegmenterRow("learnable", "learnable"),
+    "POMP": SegmenterRow("pomp"),
+    "POMP, tuned": SegmenterRow("pomp_tuned", "pomp"),
+    "SPNet, hand prompt": SegmenterRow("predefined", overrides=_PER_PIXEL),
 }
 
 
