@@ -50,9 +50,9 @@ class Report:
         """The numbers of runs, rows and data sets, in a sentence."""
         datasets = {c.dataset for c in self.columns if c.task != "training" and "mean_of" not in c.protocol}
         runs, rows = _counted(len(self.runs), "run"), _counted(len(self.rows), "row")
-        text = f"{runs} in {rows} on {_counted(len(datasets), 'data set')}, each protocol in columns of its own."
+        text = f"{runs} in {rows} on {_counted(len(datasets), 'data set')}; each protocol has its own columns."
         if self.ignored:
-            text += f" Not read as results: {_counted(len(self.ignored), 'other JSON file')} there."
+            text += f" Not read as results: {_counted(len(self.ignored), 'other JSON file')}."
         return text
 
     @property
@@ -61,15 +61,15 @@ class Report:
         notes = []
         if chosen := [run.name for run in self.runs if run.selected_on_test]:
             notes.append(
-                f"The checkpoint of {few(chosen)} was chosen on the very images that are reported: those numbers are "
-                "optimistic, and have columns of their own."
+                f"Checkpoints chosen on the very images that are reported: {few(chosen)}. Their numbers are optimistic "
+                "and have their own columns."
             )
         if split := list(dict.fromkeys(c.dataset for c in self.columns if c.difference and c.task != "training")):
-            notes.append(f"There are several protocols on {few(split)}: each has columns of its own.")
+            notes.append(f"Several protocols were used on {few(split)}; each has its own columns.")
         if unstated := [run.name for run in self.runs if any("protocol" in c.protocol for c in run.numbers)]:
-            notes.append(f"No protocol is stated by {few(unstated)}: such numbers have columns of their own.")
+            notes.append(f"No protocol is stated by {few(unstated)}; their numbers have their own columns.")
         if damaged := [f"{file.path}: {file.reason}" for file in self.ignored if file.damaged]:
-            notes.append(f"Could not be read and was left out: {few(damaged)}.")
+            notes.append(f"Could not be read, and left out: {few(damaged)}.")
         if not self.tables:
             notes.append("The runs have no numbers to compare; learning curves, if any, are below.")
         return [visible(" ".join(note.split())) for note in notes]
@@ -116,7 +116,7 @@ def report_page(report: Report) -> Page:
     tables = list(zip(report.tables, report.comparisons, strict=True))
     main = [_table_section(table, comparisons) for table, comparisons in tables if table.main]
     other = [_table_section(table, comparisons) for table, comparisons in tables if not table.main]
-    none = [] if any(report.comparisons) else ["None of these data sets and metrics is in a published table."]
+    none = [] if any(report.comparisons) else ["No published table has these data sets and metrics."]
     sections = [Section("Numbers", none), *main] if main else []
     sections += [Section(title, figures) for title, figures in report.plots.items()]
     sections += [Section("More metrics", []), *other] if other else []
@@ -129,8 +129,8 @@ def report_page(report: Report) -> Page:
         table = PageTable(("file", "reason"), [(str(file.path), file.reason) for file in report.ignored], numeric=False)
         sections.append(Section("JSON files that were not read as results", [table], level=3, folded=True))
     about = (
-        "The complete published tables, for reference. Below our own tables are only the numbers of the same images, "
-        "candidates, metric and model. In percent unless a column says otherwise."
+        "The published tables in full, for reference; our own tables list only those numbers that were measured on the "
+        "same images with the same candidates, metric and model. Percent, unless a column says otherwise."
     )
     sections.append(Section("Published numbers", [about]))
     for published in load_published():
@@ -166,7 +166,7 @@ def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
             rows.append([f"{row.marked} − {reference}", "", *_cells(table, gaps, signed=True)])
         if comparison.refused:
             reasons = "; ".join(comparison.refused)
-            paragraphs.append(f"Not compared with “{published.name}” (complete below): {reasons}.")
+            paragraphs.append(f"Not comparable with “{published.name}” (in full below): {reasons}.")
     if any(row.marked != row.label for row in table.rows):
         paragraphs.append(f"{CHOSEN} checkpoint chosen on the reported images.")
     page_table = PageTable(("row", "seeds", *table.headings), rows, _caption(table, any(best.values())))
@@ -185,7 +185,7 @@ def _caption(table: Table, any_best: bool) -> str:
     several = any(mean.count > 1 for row in table.rows for column in table.columns if (mean := row.defined(column)))
     text = "Percent; " if percent else "Lower is better; "
     text += "mean over seeds ± half the range." if several else "one run each."
-    text += " Bold: the best mean of a column, regardless of the spread." if any_best else ""
+    text += " Bold: the best mean of a column, whatever its spread." if any_best else ""
     return f"{text} Protocol: {table.common_protocol}." if table.common_protocol else text
 
 

@@ -84,7 +84,7 @@ def _member_reasons(average: str, runs: Sequence[Run]) -> Iterator[str]:
     for column in (column for run in runs for column in run.numbers):
         for member in (member for member in members if member.measures(column)):
             for reason in _image_reasons((column.dataset, *member.datasets), column):
-                yield f"a member is another ({column.dataset}: {reason})"
+                yield f"one of its data sets differs ({column.dataset}: {reason})"
 
 
 def _image_reasons(names: Sequence[str], column: Column) -> Iterator[str]:
@@ -103,9 +103,9 @@ def _image_reasons(names: Sequence[str], column: Column) -> Iterator[str]:
         return
     # Where the set has no val split, val means the test images.
     if protocol.get("split") not in (("test",) if "val" in entry.splits else ("test", "val")):
-        yield f"its split is {protocol.get('split', 'not stated')}, published is test"
+        yield f"its split is {protocol.get('split', 'not stated')}, the published one is test"
     for part in filter(None, (protocol.get("images_of"), protocol.get("half"))):
-        yield f"it is of a part of the images ({part})"
+        yield f"it covers only part of the images ({part})"
     yield from _division_reasons(entry, str(protocol.get("source")))
     unreadable = protocol.get("unreadable")
     left_out = len(unreadable) if isinstance(unreadable, list) else 0
@@ -113,7 +113,7 @@ def _image_reasons(names: Sequence[str], column: Column) -> Iterator[str]:
     yield from _count_reasons(protocol, "candidates", 0, entry.classes.number, "classes")
     # The ten sets of the transfer table have no two classes of one name.
     if protocol.get("namesakes") == "merged" and entry.name.startswith("imagenet"):
-        yield "classes of one name count as one, published are separate ones (EVAL.NAMESAKES separate)"
+        yield "classes with the same name count as one, the published ones are separate (EVAL.NAMESAKES separate)"
 
 
 def _division_reasons(entry: ClassificationEntry, source: str) -> Iterator[str]:
@@ -123,7 +123,7 @@ def _division_reasons(entry: ClassificationEntry, source: str) -> Iterator[str]:
             if f"{division} split" in source:
                 yield f"its {division} split has other test images than the published one"
         if "published split" not in source:
-            yield "which division into splits it is of is not stated"
+            yield "its division into splits is not stated"
 
 
 def _count_reasons(protocol: Mapping[str, Any], key: str, more: int, expected: int, things: str) -> Iterator[str]:
@@ -131,7 +131,7 @@ def _count_reasons(protocol: Mapping[str, Any], key: str, more: int, expected: i
     if isinstance(number, bool) or not isinstance(number, int):
         yield f"its number of {things} is not stated"
     elif number + more != expected:
-        yield f"{number + more:,} {things}, published are {expected:,}"
+        yield f"{number + more:,} {things}, the published number has {expected:,}"
 
 
 def _dense_reasons(column: Column) -> Iterator[str]:
@@ -143,10 +143,10 @@ def _dense_reasons(column: Column) -> Iterator[str]:
         yield f"an oracle gives {protocol['oracle']}"
     detections = str(protocol.get("detections", "not stated"))
     if column.dataset.startswith("lvis") and not detections.startswith("300 of an image"):
-        yield f"its detections are {detections}, published are 300 of an image"
+        yield f"its detections are {detections}, the published ones are 300 of an image"
     if "IoU" in column.metric and column.metric != "fwIoU" and protocol.get("miou_denominator") != "union":
         stated = str(protocol.get("miou_denominator", "not stated")).replace("_", " ")
-        yield f"mIoU divides by classes with {stated}, published with ground truth or predictions"
+        yield f"its mIoU averages over classes with {stated}, the published one with ground truth or predictions"
 
 
 def _run_reasons(published: PublishedTable, models: Sequence[str], run: Run) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _run_reasons(published: PublishedTable, models: Sequence[str], run: Run) -> 
     if published.settings:
         for key, expected in published.settings.items():
             if (stated := _setting(run, key)) != expected:
-                yield f"its {key} is {'not stated' if stated is None else stated}, published is {expected}"
+                yield f"its {key} is {'not stated' if stated is None else stated}, the published one is {expected}"
         return
     architecture, weights = model_of(run)
     if weights != "openai" or architecture not in [ARCHITECTURES[model] for model in models if model]:
@@ -162,8 +162,9 @@ def _run_reasons(published: PublishedTable, models: Sequence[str], run: Run) -> 
         if architecture not in (None, "mini"):
             ours += f" with {'OpenAI' if weights == 'openai' else weights or 'unknown'} weights"
         known = " and ".join(", ".join(models).rsplit(", ", 1))
-        wanted = f"{'are' if len(models) > 1 else 'is'} {known} of OpenAI's" if known else "states no model"
-        yield f"its model is {ours}; published {wanted}"
+        published_ones = "the published ones are" if len(models) > 1 else "the published one is"
+        wanted = f"{published_ones} OpenAI's {known}" if known else "the published table names none"
+        yield f"its model is {ours}, {wanted}"
     if changed := budget_changes(run):
         yield f"it was run with {changed}, the published one was not"
 

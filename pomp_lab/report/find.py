@@ -59,8 +59,7 @@ def find_runs(arguments: Sequence[str | os.PathLike[str]]) -> FoundRuns:
                 run = _renamed(run, name if len(members) == 1 else f"{name}/{run.name}")
             if other := runs.get(run.name):
                 raise UserError(
-                    f"two runs are called {run.name!r}: {other.file} and {run.file}; give one of them as "
-                    f"NAME={run.file}"
+                    f"two runs are called {run.name!r}: {other.file} and {run.file}; rename one with NAME={run.file}"
                 )
             runs[run.name] = run
     return FoundRuns(_joined(runs.values()), ignored)
@@ -91,14 +90,14 @@ def _read(path: Path) -> FoundRuns:
         name = path.resolve().parent.name if path.name == METRICS else path.stem
         return FoundRuns(read_runs(path, read_document(path), name), [])
     if not path.is_dir():
-        raise UserError(f"no run at {path}: a folder or a file with results is expected")
+        raise UserError(f"no run at {path}; a folder or a file with results is expected")
     found = FoundRuns([], [])
     for file in _json_files(path):
         inside = file.relative_to(path)
         name = (inside.parent if file.name == METRICS else inside.with_suffix("")).as_posix()
         try:
             if file.name != METRICS and file.is_file() and file.stat().st_size > LARGEST_RESULT:
-                found.ignored.append(Ignored(file, "it is larger than results are"))
+                found.ignored.append(Ignored(file, "it is too large for results"))
             elif holds_runs(document := read_document(file)):
                 found.runs.extend(read_runs(file, document, name))
             else:
@@ -108,9 +107,7 @@ def _read(path: Path) -> FoundRuns:
             found.ignored.append(Ignored(file, reason, damaged=True))
     if not found.runs:
         damaged = next((f"; {file.path} {file.reason}" for file in found.ignored if file.damaged), "")
-        raise UserError(
-            f"no run in {path}: neither a metrics.json nor another file with results, there or below{damaged}"
-        )
+        raise UserError(f"no run in {path}: it holds neither a metrics.json nor another file with results{damaged}")
     return found
 
 

@@ -89,8 +89,8 @@ def draw_curves(runs: Sequence[Run], title: str, axis: str) -> Figure:
         if name == "loss" and min(losses) > 0 and max(losses) / min(losses) > 30:
             panel.set_yscale("log")
     caption = (
-        f"Over the training batches of each {axis}. Losses of runs with different numbers of classes, losses or data "
-        "are not on the same scale."
+        f"Over the training batches of each {axis}. Losses of runs that differ in classes, loss function or data are "
+        "not on the same scale."
     )
     return _figure(canvas, f"{title}: learning curves", caption)
 
@@ -115,8 +115,8 @@ def draw_sweeps(swept: Sequence[Sweep], setting: str) -> list[Figure]:
         panel.set_ylabel(f"{sweep.column.label}, %")
         panel.set_title(_wrapped(sweep.column.dataset, sweep.column.difference))
     caption = (
-        f"Runs that differ only in {quantity} and the seed; whiskers are half the range over seeds, the dashed line "
-        "is the hand prompt. The steps of the axis are not to scale, and no axis starts at zero."
+        f"Runs that differ only in {quantity} and the seed. Whiskers: half the range over seeds; dashed line: the hand "
+        "prompt. The horizontal axis is not to scale, and no axis starts at zero."
     )
     return [_figure(canvas, f"Accuracy against {quantity}", caption)]
 
@@ -142,9 +142,9 @@ def draw_pairs(pairs: Sequence[Pair]) -> list[Figure]:
         shared = [text for text in pair.base.difference.split(", ") if text in pair.novel.difference.split(", ")]
         panel.set_title(_wrapped(pair.base.dataset.replace("base", "base / novel"), ", ".join(shared)))
     caption = (
-        "One point for each row, by its number in the tables where there is room. Means over seeds; hollow squares are "
-        "hand prompts. Up is better on classes that were not learned from, right on those that were. No axis starts at "
-        "zero."
+        "One point per row, numbered as in the tables where there is room. Means over seeds; hollow squares are hand "
+        "prompts. Higher is better on classes that were not learned, further right on those that were. No axis starts "
+        "at zero."
     )
     return [_figure(canvas, "Base against novel classes", caption)]
 
@@ -174,8 +174,8 @@ def _draw_gain(gain: Gain) -> Figure:
     caption = f"{metric} of each class: {better} of {len(gain.classes)} classes better, {worse} worse, on average "
     caption += f"{mean:+.1f}."
     if not whole:
-        caption += f" Drawn are the {SHOWN_CLASSES} that gain most and the {SHOWN_CLASSES} that lose most."
-    caption += " Single classes have few images: most such differences are noise."
+        caption += f" Drawn: the {SHOWN_CLASSES} that gain most and the {SHOWN_CLASSES} that lose most."
+    caption += " A class has few images, so most of these differences are noise."
     return _figure(canvas, f"{gain.row.label} over {gain.baseline.label}, {gain.dataset}", caption)
 
 

@@ -29,7 +29,7 @@ def run_folder(tmp_path: Path) -> Path:
 def test_both_files_are_written(run_folder: Path, call_tool: CallTool, tmp_path: Path) -> None:
     code, out, error = call_tool("report", "runs", "--output", "out")
     assert (code, error) == (0, "")
-    assert out == "1 run in 1 row on 1 data set, each protocol in columns of its own.\nopen out/report.html\n"
+    assert out == "1 run in 1 row on 1 data set; each protocol has its own columns.\nopen out/report.html\n"
     assert "| one − POMP |  | −0.5 |" in (tmp_path / "out/report.md").read_text(encoding="utf-8")
     assert "−0.5" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
@@ -38,7 +38,7 @@ def test_the_committed_results(call_tool: CallTool, tmp_path: Path) -> None:
     files = [ROOT / f"docs/results/{name}.json" for name in ("base_novel_tune", "scenes", "coco_small", "base_novel")]
     code, out, error = call_tool("report", *files, "--output", tmp_path / "out")
     assert (code, error) == (0, "")
-    assert "several protocols" in out
+    assert "Several protocols" in out
     text = (tmp_path / "out/report.md").read_text(encoding="utf-8")
     for part in ("POMP K=1000, ln, 16 shots", 'boxes, "a {name}"', "coco_small", "report half", "tune half"):
         assert part in text
@@ -47,8 +47,8 @@ def test_the_committed_results(call_tool: CallTool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [
-        (None, ["absent"], "no run at absent"),
-        (None, ["empty"], "no run in empty: neither a metrics.json"),
+        (None, ["absent"], "no run at absent; "),
+        (None, ["empty"], "no run in empty: it holds neither a metrics.json"),
         ("{", ["bad"], "is not valid JSON"),
         ("{}x", ["runs/one", "bad"], "is not valid JSON"),
         ('{"a": 1}', ["bad"], "holds no results"),

@@ -41,19 +41,19 @@ def classification(name: str, **words: Any) -> dict[str, Any]:
         ("imagenet_a", {}, None),
         # These sets have no val of their own, FGVCAircraft has one of as many images.
         ("imagenet_a", {"split": "val"}, None),
-        ("fgvc_aircraft", {"split": "val"}, "its split is val, published is test"),
+        ("fgvc_aircraft", {"split": "val"}, "its split is val, the published one is test"),
         ("imagenet_a", {"images": 7_400, "unreadable": ["x"] * 100}, None),
-        ("imagenet_a", {"images": 7_400}, "7,400 test images, published are 7,500"),
+        ("imagenet_a", {"images": 7_400}, "7,400 test images, the published number has 7,500"),
         ("imagenet_a", {"images": None}, "its number of test images is not stated"),
         ("imagenet_a", {"images": "7,500"}, "its number of test images is not stated"),
-        ("imagenet_a", {"candidates": 1_000}, "1,000 classes, published are 200"),
-        ("imagenet_a", {"namesakes": "merged"}, "classes of one name count as one"),
+        ("imagenet_a", {"candidates": 1_000}, "1,000 classes, the published number has 200"),
+        ("imagenet_a", {"namesakes": "merged"}, "classes with the same name count as one"),
         ("imagenet_a", {"namesakes": "none"}, None),
         ("dtd", {"namesakes": "merged"}, None),
         ("dtd", {"source": "dtd, official split"}, "its official split has other test images"),
         # CoOp keeps the official test photos of these.
         ("oxford_pets", {"source": "oxford_pets, official split"}, None),
-        ("oxford_pets", {"half": "report"}, "it is of a part of the images (report)"),
+        ("oxford_pets", {"half": "report"}, "it covers only part of the images (report)"),
         ("dtd", {"metric": None}, "its metric is not stated"),
     ],
 )
@@ -82,7 +82,7 @@ def test_models(about: dict[str, Any], reason: str) -> None:
 
 def test_a_table_without_a_model_is_not_compared_with() -> None:
     refused = refusal("Cost of tuning on ImageNet-1K", "imagenet", "top1", classification("imagenet"), OPENAI)
-    assert refused == "its model is ViT-B-16-quickgelu with OpenAI weights; published states no model"
+    assert refused == "its model is ViT-B-16-quickgelu with OpenAI weights, the published table names none"
 
 
 def test_the_model_in_a_configuration() -> None:
@@ -105,10 +105,10 @@ def test_budgets_are_read_from_commands_of_tables_alone() -> None:
     ("words", "about", "reason"),
     [
         ({}, RESNET, None),
-        ({"images": 100}, RESNET, "100 images, published are 19,809"),
-        ({"detections": "100 of an image, over all classes"}, RESNET, "published are 300 of an image"),
+        ({"images": 100}, RESNET, "100 images, the published number has 19,809"),
+        ({"detections": "100 of an image, over all classes"}, RESNET, "the published ones are 300 of an image"),
         ({"oracle": "box"}, RESNET, "an oracle gives box"),
-        ({}, {}, "its MODEL.TIMM.BASE_NAME is not stated, published is resnet50_in21k"),
+        ({}, {}, "its MODEL.TIMM.BASE_NAME is not stated, the published one is resnet50_in21k"),
         ({}, {"config": RESNET["config"].replace("50", "18")}, "its MODEL.TIMM.BASE_NAME is resnet18_in21k"),
     ],
 )
@@ -121,7 +121,7 @@ def test_detectors(words: dict[str, Any], about: dict[str, Any], reason: str | N
     ("metric", "words", "about", "reason"),
     [
         ("mIoU", {}, MASKS, None),
-        ("mIoU", {"miou_denominator": "ground_truth"}, MASKS, "mIoU divides by classes with ground truth"),
+        ("mIoU", {"miou_denominator": "ground_truth"}, MASKS, "its mIoU averages over classes with ground truth"),
         ("pACC", {"miou_denominator": "ground_truth"}, MASKS, None),
         ("mIoU", {}, {"config": MASKS["config"].replace("ViT-B/16", "mini")}, "CLIP_MODEL_NAME is mini"),
     ],

@@ -46,7 +46,9 @@ def report_of(folder: Path, content: bytes) -> Report:
 
 
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(json_files({"about": {"command": "reproduce.py"}, "runs": {"one": run(1), "two": run(2)}}))
 def test_anything_is_reported_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     success_or_one_line(lambda: report_of(tmp_path, content))

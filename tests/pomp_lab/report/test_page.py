@@ -144,7 +144,7 @@ def test_one_run(write_run: Write, tmp_path: Path) -> None:
     report = write_report([folder], tmp_path / "out")
     assert (len(report.tables), report.plots, report.comparisons) == (1, {}, [[]])
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert "None of these data sets and metrics is in a" in text
+    assert "No published table has these data sets" in text
     Parsed(text)
     check_markdown((tmp_path / "out/report.md").read_text(encoding="utf-8"))
 
@@ -202,7 +202,7 @@ def test_a_choice_on_the_reported_images_is_marked(write_run: Write, tmp_path: P
     ]
     for name in ("report.html", "report.md"):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
-        assert "The checkpoint of chosen was chosen on the very images that are reported" in text
+        assert "Checkpoints chosen on the very images that are reported: chosen." in text
         assert "†" in text
 
 
@@ -219,7 +219,7 @@ def test_files_that_were_not_read_are_reported(write_run: Write, tmp_path: Path)
     write_run("many/ours", {"set/top1": 1.0}, {"set": {"split": "val"}})
     (tmp_path / "many/x.json").write_text('{"a": ')
     report = write_report([tmp_path / "many"], tmp_path / "out")
-    assert any("Could not be read and was left out" in note and "x.json" in note for note in report.notes)
+    assert any("Could not be read, and left out" in note and "x.json" in note for note in report.notes)
     for name in ("report.html", "report.md"):
         assert "x.json" in (tmp_path / "out" / name).read_text(encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pomp_lab.report.columns import Column, columns_of, ordered_columns
@@ -35,7 +35,7 @@ def columns_of_runs(runs: list[Run]) -> list[Column]:
     return ordered_columns(column for run in runs for column in run.numbers)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PROTOCOLS, WORDS, VALUES | st.just(ABSENT))
 def test_one_other_word_is_another_column(protocol: dict[str, Any], word: str, value: Any) -> None:
     other = {key: entry for key, entry in protocol.items() if key != word} | ({} if value is ABSENT else {word: value})
@@ -55,7 +55,7 @@ def test_one_other_word_is_another_column(protocol: dict[str, Any], word: str, v
         assert not any(set(table.columns) <= row.means.keys() for row in table.rows)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(PROTOCOLS, min_size=1, max_size=5))
 def test_headings_differ_where_protocols_do(protocols: list[dict[str, Any]]) -> None:
     texts = differences(protocols)

@@ -167,7 +167,7 @@ def test_several_backbones_share_a_column_with_a_reference_each(write_run: Write
     ]
     assert "POMP, ViT-B/32" not in dict(block.rows)
     assert block.refused == [
-        "imagenet21k (row 3): its model is mini; published are RN50, ViT-B/32 and ViT-B/16 of OpenAI's"
+        "imagenet21k (row 3): its model is mini, the published ones are OpenAI's RN50, ViT-B/32 and ViT-B/16"
     ]
 
 
@@ -179,14 +179,14 @@ def test_what_cannot_be_compared_stands_in_no_column(write_run: Write, tmp_path:
     block = comparisons_of(tmp_path)["Cross-dataset and cross-domain transfer"]
     assert (block.rows, block.gaps) == ([], [])
     assert block.refused == [
-        "eurosat (row 1): its split is val, published is test",
-        "eurosat (row 2): its model is mini; published is ViT-B/16 of OpenAI's",
+        "eurosat (row 1): its split is val, the published one is test",
+        "eurosat (row 2): its model is mini, the published one is OpenAI's ViT-B/16",
     ]
     report = build_report(find_runs([tmp_path]))
     page = report_page(report)
     for text in (render_markdown(page, "report.html"), html.unescape(render_html(page))):
-        assert "Not compared with “Cross-dataset and cross-domain transfer”" in text
-        assert "its split is val, published is test" in text
+        assert "Not comparable with “Cross-dataset and cross-domain transfer”" in text
+        assert "its split is val, the published one is test" in text
         assert "− POMP" not in text
 
 
@@ -233,7 +233,9 @@ def test_the_published_number_stands_under_its_own_protocol_alone(write_run: Wri
     assert math.isnan(values[1 - union])
     assert [[math.isfinite(gap) for gap in gaps].count(True) for _, _, gaps in block.gaps] == [1]
     (reason,) = block.refused
-    assert reason.endswith("mIoU divides by classes with ground truth, published with ground truth or predictions")
+    assert reason.endswith(
+        "its mIoU averages over classes with ground truth, the published one with ground truth or predictions"
+    )
 
 
 def test_averages_of_runs_with_every_data_set(write_run: Write, tmp_path: Path) -> None:
@@ -261,7 +263,7 @@ def test_averages_of_runs_with_every_data_set(write_run: Write, tmp_path: Path) 
     ]
     assert sorted(map(math.isnan, shown)) == [False, True]
     assert 67.0 in shown
-    reason = "a member is another (EuroSAT: 50 test images, published are 8,100)"
+    reason = "one of its data sets differs (EuroSAT: 50 test images, the published number has 8,100)"
     assert any(text.startswith("Avg10 (row ") and text.endswith(reason) for text in block.refused)
     assert "Number of classes K" in {
         comparison.published.name for blocks in report.comparisons for comparison in blocks

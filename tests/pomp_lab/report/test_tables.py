@@ -145,7 +145,9 @@ def test_halves_of_the_photos_are_two_columns_of_one_table(write_run: Write) -> 
     table = report.tables[0]
     assert [column.difference for column in table.columns] == ["report half", "tune half"] * 2
     assert len(report.rows) == 1
-    assert any("several protocols on base of own classes, base of base and novel" in note for note in report.notes)
+    assert any(
+        "Several protocols were used on base of own classes, base of base and novel" in note for note in report.notes
+    )
 
 
 def test_the_best_mean_is_the_highest_but_for_losses() -> None:

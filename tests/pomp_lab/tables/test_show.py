@@ -102,7 +102,8 @@ def test_sets_that_an_average_is_not_of_do_not_matter_to_it() -> None:
     block = blocks_of("ablation_k", "K = 500", changed)["Beside the published numbers"]
     assert block.rows == ()
     assert block.notes == (
-        "Avg10 (K = 500): not compared, a member is another (ucf101: 50 test images, published are 3,783)",
+        "Avg10 (K = 500): not compared, one of its data sets differs (ucf101: 50 test images, "
+        "the published number has 3,783)",
     )
 
 
@@ -119,15 +120,18 @@ def test_averages_come_of_all_ten_sets() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"images": 100}, "100 test images, published are 8,100"),
-        ({"candidates": 21_843}, "21,843 classes, published are 10"),
+        ({"images": 100}, "100 test images, the published number has 8,100"),
+        ({"candidates": 21_843}, "21,843 classes, the published number has 10"),
         ({"source": "eurosat, generated split"}, "its generated split has other test images"),
-        ({"source": "eurosat"}, "which division into splits it is of is not stated"),
-        ({"split": "val"}, "its split is val, published is test"),
-        ({"images_of": "base classes"}, "it is of a part of the images (base classes)"),
+        ({"source": "eurosat"}, "its division into splits is not stated"),
+        ({"split": "val"}, "its split is val, the published one is test"),
+        ({"images_of": "base classes"}, "it covers only part of the images (base classes)"),
         ({"metric": "mean of classes"}, "its metric is mean of classes"),
-        ({"pretrained": "my.pt"}, f"its model is {VIT} with my.pt weights; published is ViT-B/16 of OpenAI's"),
-        ({"clip": "mini", "pretrained": "mini.safetensors"}, "its model is mini; published is ViT-B/16 of OpenAI's"),
+        ({"pretrained": "my.pt"}, f"its model is {VIT} with my.pt weights, the published one is OpenAI's ViT-B/16"),
+        (
+            {"clip": "mini", "pretrained": "mini.safetensors"},
+            "its model is mini, the published one is OpenAI's ViT-B/16",
+        ),
         ({"clip": "RN50-quickgelu"}, "its model is RN50-quickgelu with OpenAI weights"),
         (
             {"command": "reproduce.py cross_dataset --rows POMP OPTIM.EPOCHS 1 DATA.SHOTS=1 DATA.CACHE cache"},
