@@ -136,8 +136,8 @@ def _sampled_logits(
             return torch.cat([logits(draw, x, features, place, drawn, y) for x, features, place, y in of_each])
         return local_contrast_logits(
             images,
-            classes[own],
-            classes[drawn],
+            classes.index_select(0, own),  # its gradient, unlike that of an index, is added in one order
+            classes.index_select(0, drawn),
             labels,
             draw.ids,
             len(vocabulary),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prompt_core import HardSampler, PromptedTextEncoder, SoftPrompt, UniformSampler, UserError, Vocabulary
+from prompt_core.clip import Clip
 from prompt_core.config import load_config
 from prompt_core.methods.base import Method
 from prompt_core.methods.soft_prompt import SoftPromptMethod
@@ -132,6 +133,25 @@ def test_draws_per_group_are_the_mean_of_batches_with_a_draw_each(
         torch.testing.assert_close(gradient, reference, atol=1e-11, rtol=1e-9)
     shared, _ = step(torch.arange(24), torch.Generator().manual_seed(7), draws="batch")
     assert abs(float((shared - whole).detach())) > 1e-6, "one draw for all is another loss"
+
+
+def test_many_images_of_a_class_give_the_same_gradient_on_several_threads(
+    clip: Clip, make_method: Make, batches_for: Make, vocabulary: Vocabulary
+) -> None:
+    method = make_method("linear_probe", clip)
+    inputs, labels = batches_for(method).batch(torch.arange(4000).numpy() % 20, 0, torch.Generator())
+    settings, learned = LearningSettings(num_classes=4), list(method.parameters())
+    inputs = inputs + 0.1 * torch.randn(inputs.shape, generator=torch.Generator().manual_seed(2))
+    threads, gradients = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        for _ in range(10):
+            generator = torch.Generator().manual_seed(1)
+            loss, _ = method_step(method, vocabulary, inputs, labels, settings, UniformSampler(6), generator)
+            gradients.append(torch.cat([part.flatten() for part in torch.autograd.grad(loss, learned)]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
 
 
 def test_groups_must_divide_the_batch() -> None:
