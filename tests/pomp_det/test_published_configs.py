@@ -71,7 +71,8 @@ def every_file(shared: Path) -> Path:
 @pytest.fixture
 def _no_initial_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing the weights of full-size models takes most of the time, and building tests do not look at them."""
-    for place, name in ((torch.Tensor, "uniform_"), (torch.Tensor, "normal_"), (torch.nn.init, "trunc_normal_")):
+    drawn = ((torch.Tensor, "uniform_"), (torch.Tensor, "normal_"), (torch.nn.init, "trunc_normal_"))
+    for place, name in (*drawn, (torch.Tensor, "erfinv_")):  # the last one is what timm makes a normal one of
         monkeypatch.setattr(place, name, lambda tensor, *arguments, **options: tensor)
 
 
