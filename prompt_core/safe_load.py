@@ -20,6 +20,8 @@ from prompt_core.errors import UserError
 # Integers that OpenAI's exported archives store with the weights; their presence identifies such a file.
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
+# How much larger than the archive its members may be.
+EXPANSION = 50
 # What a checkpoint of tensors needs to be rebuilt; any other global becomes an inert placeholder.
 _ALLOWED = {
     ("collections", "OrderedDict"),
@@ -81,6 +83,7 @@ def load_restricted(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f"no checkpoint file at {path}")
     try:
+        _check_expansion(path)
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
@@ -106,6 +109,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise UserError(f"no weights file at {file}")
     try:
+        _check_expansion(file)
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -126,6 +130,20 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{file} holds no state dict: a mapping of names to tensors is expected")
     return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _check_expansion(file: Path) -> None:
+    """Refuse an archive that unpacks to far more than it has: weights hardly compress, and torch stores them plainly.
+
+    Raises:
+        ValueError: for such an archive.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+    if claimed > EXPANSION * file.stat().st_size:
+        raise ValueError(f"it unpacks to {claimed:,} bytes")
 
 
 def _is_torchscript(file: Path) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pomp_det.data.annotation_masks import is_polygon, mask_fault
 from pomp_det.data.annotation_schema import (
     Annotation,
     Category,
@@ -23,6 +22,7 @@ from pomp_det.data.annotation_schema import (
     Image,
     ScoredAnnotation,
 )
+from pomp_engine.data.annotation_masks import is_polygon, mask_fault
 from prompt_core.data.photo_files import inside
 from prompt_core.documents.json_files import read_json
 from prompt_core.documents.schema import check_each

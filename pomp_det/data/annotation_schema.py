@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from pomp_engine.data.annotation_masks import RunLengths, Side
 from prompt_core.documents.schema import Count, Int64
 
-# Pixels of an image's side, and coordinates, which may lie a little outside.
-Side = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+# Coordinates in pixels, which may lie a little outside.
 Coordinate = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 Extent = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Area = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]
@@ -62,13 +62,6 @@ class Annotation(msgspec.Struct, gc=False):
     image_id: Int64
     category_id: Int64
     bbox: Any
-
-
-class RunLengths(msgspec.Struct, gc=False):
-    """A mask as lengths of runs by columns, as a list or compressed."""
-
-    size: tuple[Side, Side]
-    counts: str | list[Count]
 
 
 class Shapes(msgspec.Struct, gc=False):

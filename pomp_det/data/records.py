@@ -14,8 +14,8 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_annotation_file
-from pomp_det.data.annotation_masks import is_polygon
 from pomp_det.data.usable_boxes import Problems, usable_annotations
+from pomp_engine.data.annotation_masks import is_polygon
 from pomp_engine.data.derived_files import read_record
 from prompt_core.data.photo_files import is_file, refuse_link_outside
 from prompt_core.errors import UserError

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pomp_det.data.annotation_masks import mask_fault
 from pomp_det.data.annotation_schema import Shapes
+from pomp_engine.data.annotation_masks import mask_fault
 from prompt_core.documents.schema import misfits
 from prompt_core.errors import UserError
 from prompt_core.visible import shortened

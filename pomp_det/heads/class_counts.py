@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
+from prompt_core.documents.schema import Count, Int64, check_each
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
@@ -90,17 +92,23 @@ class ClassCounts:
         return self.held_out
 
 
+class CategoryCount(msgspec.Struct):
+    """Training images of a class, and LVIS's letter of its frequency."""
+
+    id: Int64
+    image_count: Count
+    frequency: str | None = None
+
+
 def _read(path: str | Path, num_classes: int, more_classes: bool) -> tuple[Tensor, list[str]]:
     """Training images (C,) and frequency letters of the classes, in order of their ids."""
     categories: Any = read_json(path)
-    if not isinstance(categories, list) or any(not isinstance(category, dict) for category in categories):
+    if not isinstance(categories, list):
         raise UserError(f"class counts {path}: a JSON list of category objects is expected")
-    for category in categories:
-        if "id" not in category or "image_count" not in category:
-            raise UserError(f"class counts {path}: category {category.get('name', '?')!r} has no id or image_count")
+    check_each(categories, CategoryCount, f"class counts {path}", "")
     more = max(num_classes - len(categories), 0) if more_classes else 0
     if len(categories) + more != num_classes:
         raise UserError(f"class counts {path} are of {len(categories)} classes; the detector has {num_classes}")
     categories = sorted(categories, key=lambda category: category["id"])
     counts = torch.tensor([float(category["image_count"]) for category in categories] + [0.0] * more)
-    return counts, [str(category.get("frequency", "")) for category in categories] + [""] * more
+    return counts, [str(category.get("frequency") or "") for category in categories] + [""] * more

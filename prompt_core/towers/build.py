@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prompt_core.documents.bounds import SMALL_BYTES
+from prompt_core.documents.json_files import read_json
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import write_json
 from prompt_core.safe_load import OPENAI_EXTRAS, first_sentence, read_state_dict
@@ -122,10 +123,7 @@ def _described(model: nn.Module, name: str, pretrained: str | None, notes: list[
 
 def _from_json(config: Path, weights: Path | None) -> BuiltModel:
     """Build from an open_clip JSON configuration; an extra key ``preprocess_cfg`` sets the normalisation."""
-    try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the open_clip configuration {config}: {error}") from error
+    settings = read_json(config, SMALL_BYTES)
     if not isinstance(settings, dict):
         raise UserError(f"{config} is not an open_clip configuration: a JSON object is expected")
     preprocess = settings.pop("preprocess_cfg", {})

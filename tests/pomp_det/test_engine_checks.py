@@ -55,7 +55,7 @@ def edit(folder: Path, change: Any) -> None:
 
 def test_a_missing_key_of_the_annotations(folder: Path) -> None:
     edit(folder, lambda document: document["annotations"][2].pop("bbox"))
-    refused(folder, r"annotation id 3 has no 'bbox'")
+    refused(folder, r"annotations\[2\] has no 'bbox'")
 
 
 def test_boxes_outside_the_image_and_of_no_size(folder: Path) -> None:

@@ -210,7 +210,7 @@ def test_configuration_files(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot read the open_clip configuration"),
+        ("{", "a.json is not valid JSON"),
         ("[1]", "a JSON object is expected"),
         ('{"embed_dim": 3}', "embed_dim, vision_cfg and text_cfg are expected"),
         (json.dumps(CONFIG | {"depth": 3}), "unexpected keyword argument 'depth'"),
@@ -223,7 +223,7 @@ def test_bad_configurations(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_clip(str(tmp_path / "a.json"))
     assert str(tmp_path / "a.json") in str(caught.value)
-    with pytest.raises(UserError, match=r"cannot read the open_clip configuration .*b\.json"):
+    with pytest.raises(UserError, match=r"cannot read .*b\.json: No such file"):
         load_clip(str(tmp_path / "b.json"))
 
 

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pomp_det.data.coco_lvis import lvis_classes_of_coco
 from pomp_det.data.prepare.photo_lists import categories_of, with_sizes
 from pomp_det.data.usable_boxes import Problems
 from pomp_engine.data.derived_files import Outcome, derive_json, file_inputs
+from prompt_core.documents.schema import Int64, check_each
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
 from prompt_core.vocabulary import Vocabulary
@@ -83,15 +86,26 @@ def coco_caption_tags(captions: Path, categories: Sequence[Mapping[str, Any]]) -
     return tagged(with_captions(_read_captions(captions)), with_lvis_synonyms(categories), all_captions=True)
 
 
+class CaptionedImage(msgspec.Struct, gc=False):
+    """A photo of COCO's captions file."""
+
+    id: Int64
+
+
+class Caption(msgspec.Struct, gc=False):
+    """A sentence on a photo."""
+
+    image_id: Int64
+    caption: str
+
+
 def _read_captions(path: Path) -> dict[str, Any]:
     document = read_json(path)
-    needed = {"annotations": ("caption", "image_id"), "images": ("id",)}
+    needed = {"images": CaptionedImage, "annotations": Caption}
     if not isinstance(document, dict) or not all(isinstance(document.get(part), list) for part in needed):
         raise UserError(f"{path}: COCO's captions file is expected, with 'images' and 'annotations'")
-    for part, keys in needed.items():
-        for key in keys:
-            if any(key not in item for item in document[part]):
-                raise UserError(f"{path}: an entry has no {key!r}; COCO's captions file is expected")
+    for part, expected in needed.items():
+        check_each(document[part], expected, path, part)
     return document
 
 

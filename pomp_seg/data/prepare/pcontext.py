@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from pomp_engine.data.annotation_masks import RunLengths, mask_fault
 from pomp_seg.data.label_sets import IGNORE_LABEL, label_set
 from pomp_seg.data.prepare.label_folders import Made, convert_labels
+from prompt_core.documents.schema import check
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
 
@@ -69,7 +71,7 @@ def read_photos(path: Path) -> dict[str, dict[str, Any]]:
             if image["phase"] in splits:
                 size = {"height": int(image["height"]), "width": int(image["width"])}
                 splits[image["phase"]][Path(image["file_name"]).stem] = {**size, "masks": masks.get(number, [])}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: {FILE} of PASCAL in Detail is expected, with 'images' and 'annos_segmentation' (missing: {error})"
         ) from error
@@ -89,10 +91,11 @@ def paint(photo: Mapping[str, Any], index_of: Mapping[int, int]) -> np.ndarray:
     size = (photo["height"], photo["width"])
     labels = np.full(size, IGNORE_LABEL, dtype=np.int32)
     for category, run_lengths in photo["masks"]:
+        # pycocotools writes as many pixels as the run lengths say, wherever that is.
+        check(run_lengths, RunLengths, FILE, "a mask in 'annos_segmentation'")
+        fault = mask_fault(run_lengths, size[1], size[0])
+        if fault is not None:
+            raise UserError(f"a mask of category {category} in a photo of size {size}: {fault}; download {FILE} again")
         mask = mask_utils.decode(run_lengths).astype(bool)
-        if mask.shape != size:
-            raise UserError(
-                f"a mask of category {category} has size {mask.shape}, its photo {size}; download {FILE} again"
-            )
         labels[mask] = index_of.get(category, IGNORE_LABEL)
     return labels

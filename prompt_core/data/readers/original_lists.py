@@ -15,6 +15,7 @@ import numpy as np
 from prompt_core.data.photo_files import is_folder, is_photo_name, list_folders, read_lines, require_file
 from prompt_core.data.readers.original_folders import Listed
 from prompt_core.data.splits import Row
+from prompt_core.documents.mat_files import check_expansion
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
@@ -142,6 +143,7 @@ def read_mat(path: Path, variable: str) -> Any:
         from scipy.io import loadmat
     except ImportError as error:
         raise UserError(f"reading {path} needs scipy: pip install scipy") from error
+    check_expansion(path)
     try:
         return loadmat(str(path), squeeze_me=True, variable_names=[variable])[variable]
     except KeyError as error:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+
+from prompt_core.documents.schema import Count
+
+# Pixels of an image's side.
+Side = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class RunLengths(msgspec.Struct, gc=False):
+    """A mask as lengths of runs by columns, as a list or compressed; ``size`` is height and width in pixels."""
+
+    size: tuple[Side, Side]
+    counts: str | list[Count]
 
 
 def mask_fault(segmentation: Any, width: int, height: int) -> str | None:
     """What is wrong with polygons or run lengths; None where nothing is, or there is no mask.
 
     Args:
-        segmentation: of an annotation whose numbers are numbers (:class:`pomp_det.data.annotation_schema.Shapes`).
+        segmentation: of an annotation whose numbers are numbers (``Shapes`` in pomp_det.data.annotation_schema).
         width, height: of the image in pixels.
     """
     if not segmentation:
