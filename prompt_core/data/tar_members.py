@@ -34,7 +34,7 @@ class Header(tarfile.TarInfo):
             tarfile.HeaderError: when they are no header.
             tarfile.ReadError: for a negative size, which sends a reader back, or a name of more than a megabyte.
         """
-        header: Header = super().frombuf(buf, encoding, errors)  # type: ignore[assignment]
+        header: Header = super().frombuf(buf, encoding, errors)
         if header.size < 0:
             raise tarfile.ReadError(f"a member claims {header.size} bytes")
         if header.type in BEFORE_HEADER and header.size > HEADER_BYTES:

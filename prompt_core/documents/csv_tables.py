@@ -27,7 +27,7 @@ def read_table(path: Path, limit: int = TABLE_BYTES) -> tuple[list[str], list[di
     except csv.Error as error:  # an open quote, a cell of more than 131,072 characters
         raise UserError(f"cannot read {path} as a CSV table, near line {reader.line_num}: {error}") from error
     for number, row in enumerate(rows, start=2):
-        more = row.pop(None, [])  # type: ignore[call-overload]
+        more = row.pop(None, [])
         if any(cell.strip() for cell in more):
             raise UserError(
                 f"{visible(str(path))}: row {number} has more cells than the {len(columns)} columns, from "
