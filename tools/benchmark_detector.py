@@ -11,7 +11,7 @@ matrix, and random ones beyond it; --vocabularies encodes real class names. The 
 
 import argparse
 
-from pomp_lab.benchmarks.harness import machine_description, positive, positives
+from pomp_lab.benchmarks.harness import add_option, machine_description, positives
 from prompt_core.command_line import config_parser, parse_with_overrides
 from prompt_core.errors import UserError, run_command
 from prompt_core.evaluation.protocol import run_description
@@ -70,23 +70,14 @@ def parse() -> argparse.Namespace:
     parser = config_parser(__doc__, output="JSON for the results")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: random weights)")
     parser.add_argument("--photos", nargs="+", default=[], metavar="PATH", help="photos and folders of photos")
-    parser.add_argument(
-        "--images", type=positive, default=2, metavar="N", help="random images without --photos (default: 2)"
-    )
+    add_option(parser, "--images", 2, "random images without --photos")
     parser.add_argument("--classes", type=positives, metavar="N,N,…", help=f"numbers of classes (default: {CLASSES})")
     parser.add_argument("--vocabularies", metavar="NAME,…", help="vocabularies to encode, or files with a class matrix")
-    parser.add_argument(
-        "--prompt",
-        default="a photo of a {}.",
-        metavar="TEXT",
-        help="template for --vocabularies (default: a photo of a {}.)",
-    )
-    parser.add_argument("--clip", default="mini", metavar="NAME", help="CLIP for --vocabularies (default: mini)")
+    add_option(parser, "--prompt", "a photo of a {}.", "template for --vocabularies", str, "TEXT")
+    add_option(parser, "--clip", "mini", "CLIP for --vocabularies", str, "NAME")
     parser.add_argument("--pretrained", metavar="TAG", help="weights of --clip: a tag or a file")
-    parser.add_argument(
-        "--repeats", type=positive, default=5, metavar="N", help="turns of each number of classes (default: 5)"
-    )
-    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="torch threads (default: 2)")
+    add_option(parser, "--repeats", 5, "turns of each number of classes")
+    add_option(parser, "--threads", 2, "torch threads")
     options = parse_with_overrides(parser)
     if options.classes and options.vocabularies:
         raise UserError("give --classes or --vocabularies, not both")

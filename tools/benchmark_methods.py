@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from pomp_lab.arguments import chosen
-from pomp_lab.benchmarks.harness import positive
+from pomp_lab.benchmarks.harness import add_option
 from pomp_lab.benchmarks.method_rows import ROWS, make_steps, print_rows, scale_times
 from pomp_lab.benchmarks.methods import MethodStep, load_names, measure_rows
 from prompt_core.command_line import ArgumentParser
@@ -65,34 +65,12 @@ def parse() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", metavar="ROW,ROW", help=f"some of {','.join(ROWS)} (default: all)")
     parser.add_argument("--output", metavar="FILE", help="JSON for the results (default: they are only printed)")
-    parser.add_argument(
-        "--clip",
-        default="ViT-B-16-quickgelu",
-        metavar="NAME",
-        help="architecture or its JSON file (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--vocabularies",
-        default="imagenet1k,imagenet21k",
-        metavar="NAME,…",
-        help="lists of names (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--names", type=positive, metavar="N", help="take the first N names of each list (default: all)"
-    )
-    parser.add_argument(
-        "--reference-names", type=positive, default=1000, metavar="N", help="names for slow rows (default: 1000)"
-    )
-    parser.add_argument(
-        "--repeats", type=positive, default=3, metavar="N", help="measurements of each row (default: 3)"
-    )
-    parser.add_argument(
-        "--threads",
-        type=positive,
-        default=torch.get_num_threads(),
-        metavar="N",
-        help="torch threads (default: %(default)s)",
-    )
+    add_option(parser, "--clip", "ViT-B-16-quickgelu", "architecture or its JSON file", str, "NAME")
+    add_option(parser, "--vocabularies", "imagenet1k,imagenet21k", "lists of names", str, "NAME,…")
+    add_option(parser, "--names", None, "take the first N names of each list")
+    add_option(parser, "--reference-names", 1000, "names that slow rows are measured on")
+    add_option(parser, "--repeats", 3, "measurements of each row")
+    add_option(parser, "--threads", torch.get_num_threads(), "torch threads")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--smoke", action="store_true", help="measure the embedded model on a dozen names, once")
     return parser.parse_args()

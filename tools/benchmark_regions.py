@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pomp_lab.benchmarks.harness import positive
+from pomp_lab.benchmarks.harness import add_option
 from prompt_core.command_line import config_parser, parse_with_overrides, print_table
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import check_writable, write_json
@@ -71,13 +71,11 @@ def parse() -> argparse.Namespace:
     parser = config_parser(__doc__, output="JSON for the results")
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of the segmenter")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="registered data set to take photos from")
-    parser.add_argument("--images", type=positive, default=20, metavar="N", help="photos (default: 20)")
-    parser.add_argument("--clip", default="mini", metavar="NAME,…", help="architectures (default: mini)")
-    parser.add_argument(
-        "--repeats", type=positive, default=3, metavar="N", help="measurements of each way (default: 3)"
-    )
-    parser.add_argument("--batch", type=positive, default=32, metavar="N", help="crops per pass (default: 32)")
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="torch threads (default: 1)")
+    add_option(parser, "--images", 20, "photos")
+    add_option(parser, "--clip", "mini", "architectures", str, "NAME,…")
+    add_option(parser, "--repeats", 3, "measurements of each way")
+    add_option(parser, "--batch", 32, "crops per pass")
+    add_option(parser, "--threads", 1, "torch threads")
     options = parse_with_overrides(parser)
     if not options.config or not options.output:
         raise UserError("--config and --output are needed; see benchmark_regions.py --help")

@@ -8,7 +8,7 @@ numbers differ by more than 1e-9.
 
 import argparse
 
-from pomp_lab.benchmarks.harness import machine_description, positive
+from pomp_lab.benchmarks.harness import add_option, machine_description
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, run_command
 from prompt_core.evaluation.protocol import run_description
@@ -39,16 +39,12 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=positive, default=2000, metavar="N", help="synthetic images (default: 2000)")
-    parser.add_argument("--classes", type=positive, default=1203, metavar="N", help="classes (default: 1203)")
-    parser.add_argument(
-        "--detections", type=positive, default=300, metavar="N", help="detections per image (default: 300)"
-    )
-    parser.add_argument("--tasks", default="bbox", metavar="TASK,…", help="bbox, segm or bbox,segm (default: bbox)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the synthetic files (default: 0)")
-    parser.add_argument(
-        "--repeats", type=positive, default=1, metavar="N", help="measurements of each scorer (default: 1)"
-    )
+    add_option(parser, "--images", 2000, "synthetic images")
+    add_option(parser, "--classes", 1203, "classes")
+    add_option(parser, "--detections", 300, "detections per image")
+    add_option(parser, "--tasks", "bbox", "bbox, segm or bbox,segm", str, "TASK,…")
+    add_option(parser, "--seed", 0, "seed of the synthetic files", int)
+    add_option(parser, "--repeats", 1, "measurements of each scorer")
     parser.add_argument("--output", metavar="FILE", help="JSON for the results (default: they are only printed)")
     options: argparse.Namespace = parser.parse_args()
     if options.seed < 0:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pomp_lab.arguments import chosen
-from pomp_lab.benchmarks.harness import positive
+from pomp_lab.benchmarks.harness import add_option
 from pomp_lab.benchmarks.text import TextWork
 from pomp_lab.benchmarks.text_parts import PARTS, Options, check_targets, load_parts, print_report, set_up
 from prompt_core.command_line import ArgumentParser
@@ -51,31 +51,12 @@ def parse() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", metavar="PART,PART", help=f"some of {','.join(PARTS)} (default: all)")
     parser.add_argument("--output", metavar="FILE", help="JSON for the results (default: they are only printed)")
-    parser.add_argument(
-        "--repeats", type=positive, default=3, metavar="N", help="measurements of each side (default: 3)"
-    )
-    parser.add_argument(
-        "--threads",
-        type=positive,
-        default=torch.get_num_threads(),
-        metavar="N",
-        help="torch threads (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--classifier-names", type=positive, metavar="N", help="names to time open_clip's classifier on (default: all)"
-    )
-    parser.add_argument(
-        "--chunk-size", type=positive, default=256, metavar="N", help="names per pass of part full (default: 256)"
-    )
-    parser.add_argument(
-        "--clip",
-        default="ViT-B-16-quickgelu",
-        metavar="NAME",
-        help="architecture or its JSON file (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--vocabulary", default="imagenet21k", metavar="NAME", help="list of names (default: imagenet21k)"
-    )
+    add_option(parser, "--repeats", 3, "measurements of each side")
+    add_option(parser, "--threads", torch.get_num_threads(), "torch threads")
+    add_option(parser, "--classifier-names", None, "names to time open_clip's classifier on")
+    add_option(parser, "--chunk-size", 256, "names per pass of part full")
+    add_option(parser, "--clip", "ViT-B-16-quickgelu", "architecture or its JSON file", str, "NAME")
+    add_option(parser, "--vocabulary", "imagenet21k", "list of names", str, "NAME")
     return parser.parse_args()
 
 

@@ -174,6 +174,20 @@ def machine_description(*packages: str) -> dict[str, Any]:
     }
 
 
+def add_option(
+    parser: argparse.ArgumentParser,
+    name: str,
+    default: Any,
+    text: str,
+    kind: Callable[[str], Any] | None = None,
+    metavar: str = "N",
+) -> None:
+    """An option whose help ends with its default; None stands for all. By default it takes a whole number above 0."""
+    shown = "all" if default is None else default
+    help_text = f"{text} (default: {shown})"
+    parser.add_argument(name, type=kind or positive, default=default, metavar=metavar, help=help_text)
+
+
 def positive(text: str) -> int:
     """A whole number above 0, for argparse."""
     if not text.strip().isdecimal() or int(text) < 1:
