@@ -14,8 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from pomp_engine.task import Results
-from prompt_core.evaluation.protocol import run_description, write_metrics
-from prompt_core.files import read_json
+from prompt_core.evaluation.protocol import read_metrics, run_description, write_metrics
 
 
 def evaluate_sets(
@@ -107,7 +106,7 @@ def gather_metrics(cfg: CfgNode, variant: Mapping[str, str] | None = None) -> No
     numbers: dict[str, Any] = {}
     protocols: dict[str, Any] = {}
     for name in cfg.DATASETS.TEST:
-        document = read_json(inference_folder(cfg, name, variant) / "metrics.json")
+        document = read_metrics(inference_folder(cfg, name, variant) / "metrics.json")
         protocols |= {dataset: protocol | (variant or {}) for dataset, protocol in document["_protocol"].items()}
         numbers |= {name: value for name, value in document.items() if name not in ("_run", "_protocol")}
     write_metrics(Path(cfg.OUTPUT_DIR) / f"metrics{_ending(variant)}.json", numbers, run_entry(cfg), protocols)

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from pomp_engine.yaml_files import read_yaml
 from prompt_core.config import flatten
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_text
@@ -108,7 +109,7 @@ def begin_folder(cfg: CfgNode, resume: bool) -> list[str]:
         if not resume:
             raise UserError(f"{folder} already holds a run; add --resume to continue it, or choose another --output")
         if before.is_file():
-            changed = _differences(CfgNode.load_yaml_with_base(str(before)), cfg)
+            changed = _differences(CfgNode(read_yaml(before)), cfg)
     write_text(before, cfg.dump())
     return changed
 

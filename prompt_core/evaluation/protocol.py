@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from prompt_core.dassl.checkpoints import BEST
+from prompt_core.documents.bounds import SMALL_BYTES
+from prompt_core.documents.json_files import read_json
+from prompt_core.documents.schema import Finite, check
 from prompt_core.errors import UserError
 from prompt_core.files import read_safetensors, write_json
 from prompt_core.metrics import harmonic_mean
@@ -75,6 +80,27 @@ def write_metrics(
 ) -> None:
     """Write ``{"dataset/metric": number, …, "_run": …, "_protocol": {dataset: …}}``."""
     write_json(path, {**metrics, "_run": dict(run), "_protocol": dict(protocol)})
+
+
+class MetricsNotes(msgspec.Struct, rename={"run": "_run", "protocol": "_protocol"}):
+    """What stands in ``metrics.json`` beside the numbers."""
+
+    run: dict[str, Any]
+    protocol: dict[str, dict[str, Any]]
+
+
+def read_metrics(path: str | Path) -> dict[str, Any]:
+    """Read what :func:`write_metrics` wrote.
+
+    Raises:
+        UserError: when it is absent or no JSON, has no ``_run`` and ``_protocol``, or a value that is no finite number.
+    """
+    document: dict[str, Any] = read_json(path, SMALL_BYTES)
+    check(document, MetricsNotes, path)
+    for key, value in document.items():
+        if not key.startswith("_"):
+            check(value, Finite | None, path, key)
+    return document
 
 
 def class_parts(text: str) -> list[str]:

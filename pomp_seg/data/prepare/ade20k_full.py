@@ -8,7 +8,6 @@ numbers; MaskFormer has another order, so labels and models made with its list n
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,8 @@ from pomp_seg.data.label_sets import default_ignore_label
 from pomp_seg.data.prepare.label_folders import WORKERS, Made, convert_labels
 from pomp_seg.data.records import files_by_key
 from prompt_core.data.open_photo import UnreadableImage, opened_image
+from prompt_core.documents.bounds import SMALL_BYTES, read_bytes
+from prompt_core.documents.json_files import decode_json
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
@@ -146,9 +147,11 @@ def _numbers_and_names(path: Path) -> tuple[set[int], dict[int, str]]:
     if description.is_file():
         try:
             # Some of the published files are Latin-1.
-            text = description.read_bytes().decode("utf-8", errors="replace")
-            for part in json.loads(text)["annotation"]["object"]:
+            text = read_bytes(description, SMALL_BYTES).decode("utf-8", errors="replace")
+            for part in decode_json(text.encode(), str(description))["annotation"]["object"]:
                 names[int(part["name_ndx"])] = str(part["name"])
+        except UserError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{description} does not describe an ADE20K photo ({error}); download it again") from error
     return present, names
