@@ -18,7 +18,7 @@ from pomp_lab.report.published import load_published, with_averages
 from pomp_lab.report.results import Run
 from pomp_lab.report.rows import CHOSEN, Row, group_rows, number_text
 from pomp_lab.report.sweeps import base_novel_pairs, class_gains, find_baselines, sweeps
-from pomp_lab.report.tables import Comparison, Table, build_tables, compare, few
+from pomp_lab.report.tables import Table, build_tables, few
 from prompt_core.files import make_output_folder, write_text
 from prompt_core.visible import visible
 
@@ -31,7 +31,6 @@ class Report:
 
     Attributes:
         runs, ignored: the runs that were read, and the JSON files that hold none.
-        comparisons: for each table, the published numbers below it, and those that cannot be compared.
         plots: title of a section → its figures.
         baselines: rows that others are compared with; the first that fits is taken.
     """
@@ -41,7 +40,6 @@ class Report:
     rows: list[Row]
     columns: list[Column]
     tables: list[Table]
-    comparisons: list[list[Comparison]]
     plots: dict[str, list[Figure]]
     baselines: list[Row]
 
@@ -106,17 +104,16 @@ def build_report(files: FoundRuns, baseline: str | None = None) -> Report:
     runs = [with_averages(run) for run in files.runs]
     rows, columns = group_rows(runs), ordered_columns(column for run in runs for column in run.numbers)
     tables, baselines = build_tables(rows, columns), find_baselines(rows, baseline)
-    comparisons = [compare(table) for table in tables]
     plots = _plots(rows, columns, baselines)
-    return Report(files.runs, files.ignored, rows, columns, tables, comparisons, plots, baselines)
+    return Report(files.runs, files.ignored, rows, columns, tables, plots, baselines)
 
 
 def report_page(report: Report) -> Page:
     """All sections: tables with published numbers, plots, other metrics, protocols, runs, the published tables."""
-    tables = list(zip(report.tables, report.comparisons, strict=True))
-    main = [_table_section(table, comparisons) for table, comparisons in tables if table.main]
-    other = [_table_section(table, comparisons) for table, comparisons in tables if not table.main]
-    none = [] if any(report.comparisons) else ["No published table has these data sets and metrics."]
+    main = [_table_section(table) for table in report.tables if table.main]
+    other = [_table_section(table) for table in report.tables if not table.main]
+    compared = any(table.comparisons for table in report.tables)
+    none = [] if compared else ["No published table has these data sets and metrics."]
     sections = [Section("Numbers", none), *main] if main else []
     sections += [Section(title, figures) for title, figures in report.plots.items()]
     sections += [Section("More metrics", []), *other] if other else []
@@ -146,7 +143,7 @@ def _texts(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) 
     return Section(title, [PageTable(headings, lines, numeric=False)], folded=len(lines) > 4)
 
 
-def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
+def _table_section(table: Table) -> Section:
     """Our rows, and below them the published ones and the differences to them; then what cannot be compared."""
     best = {column: table.best(column) for column in table.columns}
     rows: list[Sequence[Cell | str] | str] = []
@@ -158,7 +155,7 @@ def _table_section(table: Table, comparisons: Sequence[Comparison]) -> Section:
             cells.append(Cell(mean.text(column.metric, row.seeds), mean.value, bold) if mean else "")
         rows.append([f"{row.number}. {row.marked}", str(row.seeds), *cells])
     paragraphs = []
-    for comparison in comparisons:
+    for comparison in table.comparisons:
         published = comparison.published
         rows += [f"Published: {published.name}. {published.about}"] if comparison.rows else []
         rows += [[label, "", *_cells(table, numbers)] for label, numbers in comparison.rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pomp_lab.report.columns import LOWER_IS_BETTER, Column, with_differences
 from pomp_lab.report.comparable import why_not
@@ -53,6 +54,15 @@ class Table:
             names = [column.dataset] * several + [column.label] * metrics
             texts.append(": ".join([", ".join(names), *([column.difference] if column.difference else [])]))
         return texts
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Published tables with numbers of these data sets and metrics.
+
+        A published number appears in a column when at least one row of ours can be compared with it there.
+        """
+        comparisons = [_compare(self, published) for published in load_published()]
+        return [comparison for comparison in comparisons if comparison.rows or comparison.refused]
 
     def best(self, column: Column) -> str | None:
         """The best mean of a column as text; None where fewer than two different means can be compared."""
@@ -140,15 +150,6 @@ def _by_data_set(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
             if group := [column for column in members if column.metric.startswith(prefix)]:
                 tables.append((dataset + kind, group))
     return tables
-
-
-def compare(table: Table) -> list[Comparison]:
-    """Published tables with numbers of the table's data sets and metrics.
-
-    A published number appears in a column when at least one row of ours can be compared with it there.
-    """
-    comparisons = [_compare(table, published) for published in load_published()]
-    return [comparison for comparison in comparisons if comparison.rows or comparison.refused]
 
 
 def _compare(table: Table, published: PublishedTable) -> Comparison:

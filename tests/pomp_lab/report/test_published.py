@@ -124,7 +124,7 @@ def test_some_figures_by_hand() -> None:
 
 def comparisons_of(folder: Path) -> dict[str, Any]:
     report = build_report(find_runs([folder]))
-    return {block.published.name: block for blocks in report.comparisons for block in blocks}
+    return {block.published.name: block for table in report.tables for block in table.comparisons}
 
 
 @pytest.mark.parametrize("name", ["caltech101", "Caltech101", "caltech-101"])
@@ -226,7 +226,7 @@ def test_the_published_number_stands_under_its_own_protocol_alone(write_run: Wri
         protocol = {"ade20k_sem_seg_val": {**words, "miou_denominator": denominator}}
         write_run(denominator, {"ade20k_sem_seg_val/mIoU": 20.0}, protocol, config=config)
     report = build_report(find_runs([tmp_path]))
-    (block,) = [block for blocks in report.comparisons for block in blocks]
+    (block,) = [block for table in report.tables for block in table.comparisons]
     union = [column.protocol["miou_denominator"] for column in report.tables[0].columns].index("union")
     values = dict(block.rows)["POMP"]
     assert values[union] == 20.7
@@ -255,7 +255,7 @@ def test_averages_of_runs_with_every_data_set(write_run: Write, tmp_path: Path) 
     assert len(averages) == len({column.difference for column in averages}) == 2
     held = [[row.means[averages[0]].value] if averages[0] in row.means else [] for row in report.rows]
     assert sorted(held) == [[], [], [pytest.approx(67.01)]]
-    block = next(comparison for blocks in report.comparisons for comparison in blocks if comparison.published is table)
+    block = next(comparison for comparison in report.tables[0].comparisons if comparison.published is table)
     shown = [
         values
         for values, column in zip(dict(block.rows)["POMP"], report.tables[0].columns, strict=True)
@@ -266,7 +266,7 @@ def test_averages_of_runs_with_every_data_set(write_run: Write, tmp_path: Path) 
     reason = "one of its data sets differs (EuroSAT: 50 test images, the published number has 8,100)"
     assert any(text.startswith("Avg10 (row ") and text.endswith(reason) for text in block.refused)
     assert "Number of classes K" in {
-        comparison.published.name for blocks in report.comparisons for comparison in blocks
+        comparison.published.name for ours in report.tables for comparison in ours.comparisons
     }
     assert report.tables[0].title == "top-1, 11 data sets"
 

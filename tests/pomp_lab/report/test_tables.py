@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pomp_lab.report.build import Report, build_report
+from pomp_lab.report.build import Report, build_report, report_page
 from pomp_lab.report.columns import columns_of, ordered_columns
-from pomp_lab.report.find import find_runs
+from pomp_lab.report.find import FoundRuns, find_runs
 from pomp_lab.report.results import Run
 from pomp_lab.report.rows import group_rows, number_text
 from pomp_lab.report.tables import build_tables
@@ -210,3 +211,22 @@ def test_headings_say_what_varies_only() -> None:
         *("box AP: split val", "box APr: split val"),
         *("box AP: split test", "box APr: split test"),
     ]
+
+
+def test_ten_times_the_runs_take_about_ten_times_as_long() -> None:
+    """Of one protocol each, so that every run has a table of its own: what looks through all others takes 100 times."""
+
+    def seconds(count: int) -> float:
+        runs = []
+        for number in range(count):
+            numbers = {"top1": float(number), "top5": 1.0, "per_class": 2.0}
+            runs.append(Run(f"r{number}", Path("f"), f"r{number}", columns_of("base", {"split": number}, numbers)))
+        started = time.process_time()
+        report = build_report(FoundRuns(runs, []))
+        page = report_page(report)
+        assert len(report.tables) == 3 * count
+        assert len(page.sections) > count
+        return time.process_time() - started
+
+    seconds(20)
+    assert seconds(600) < 40 * seconds(60)
