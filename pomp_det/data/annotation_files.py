@@ -23,6 +23,7 @@ from pomp_det.data.annotation_schema import (
     ScoredAnnotation,
 )
 from pomp_engine.data.annotation_masks import is_polygon, mask_fault
+from pomp_engine.data.derived_files import read_record
 from prompt_core.data.photo_files import inside
 from prompt_core.documents.json_files import read_json
 from prompt_core.documents.schema import check_each
@@ -115,6 +116,15 @@ def read_categories(path: str | Path) -> list[dict[str, Any]]:
     check_each(categories, Category, path, "categories")
     _unique(path, "category", categories)
     return categories
+
+
+def second_folder(path: str | Path) -> str:
+    """Another folder of photos, relative to the registered one, that a list that was prepared here names.
+
+    Its record says it (:mod:`pomp_engine.data.derived_files`); an empty text for none.
+    """
+    inputs = (read_record(Path(path)) or {}).get("inputs")
+    return str(inputs.get("place", "")) if isinstance(inputs, dict) else ""
 
 
 def photo_path(

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_annotation_file
+from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_annotation_file, second_folder
 from pomp_det.data.catalog import CATALOG, DatasetEntry
 from pomp_det.data.usable_boxes import usable_annotations
-from pomp_engine.data.derived_files import read_record, source_record, state_of
+from pomp_engine.data.derived_files import source_record, state_of
 from prompt_core.data.check import MISSING, PRESENT, WRONG, Finding
 from prompt_core.data.photo_files import refuse_link_outside
 from prompt_core.errors import UserError
@@ -66,9 +66,8 @@ def _photos(entry: DatasetEntry, root: Path, document: dict[str, Any]) -> Findin
     # Photos of one archive share its path: it is looked for once.
     images = [image for image in document["images"] if "file_name" in image or "coco_url" in image]
     path = entry.annotation_file(root)
-    inputs = (read_record(path) or {}).get("inputs")
-    above = str(inputs.get("place", "")) if isinstance(inputs, dict) else ""
     try:
+        above = second_folder(path)
         paths = {photo_path(folder, image, entry.kind == "lvis", path, above) for image in images}
         for photo in paths:
             refuse_link_outside(folder, Path(photo), path)

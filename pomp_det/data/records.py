@@ -13,10 +13,9 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_annotation_file
+from pomp_det.data.annotation_files import check_vocabulary, photo_path, read_annotation_file, second_folder
 from pomp_det.data.usable_boxes import Problems, usable_annotations
 from pomp_engine.data.annotation_masks import is_polygon
-from pomp_engine.data.derived_files import read_record
 from prompt_core.data.photo_files import is_file, refuse_link_outside
 from prompt_core.errors import UserError
 from prompt_core.visible import visible_path
@@ -69,8 +68,9 @@ def load_boxes(
     index = _class_indices(classes)
     by_image, problems = usable_annotations(json_file, document["images"], document["annotations"])
     records: Records = []
+    above = second_folder(json_file)
     for image in sorted(document["images"], key=lambda image: image["id"]):
-        record = _image_record(image, json_file, image_root, federated)
+        record = _image_record(image, json_file, image_root, federated, above)
         if federated:
             record["neg_category_ids"] = image["neg_category_ids"]
             record["not_exhaustive_category_ids"] = image["not_exhaustive_category_ids"]
@@ -101,9 +101,7 @@ def load_image_labels(
     index = _class_indices(classes)
     problems = Problems()
     records: Records = []
-    # Lists that were prepared here may name photos in another folder than the registered one, and say which.
-    inputs = (read_record(Path(json_file)) or {}).get("inputs")
-    above = str(inputs.get("place", "")) if isinstance(inputs, dict) else ""
+    above = second_folder(json_file)
     for image in sorted(document["images"], key=lambda image: image["id"]):
         labels = image.get("pos_category_ids") or []
         if not labels and not image.get("captions"):
@@ -142,7 +140,7 @@ def _class_indices(classes: Vocabulary) -> dict[Any, int]:
 
 
 def _image_record(
-    image: Mapping[str, Any], json_file: str | Path, root: str | Path, federated: bool, above: str = ""
+    image: Mapping[str, Any], json_file: str | Path, root: str | Path, federated: bool, above: str
 ) -> dict[str, Any]:
     if "tar_index" in image and "file_name" not in image:
         place = {"file_name": f"tar_index {image['tar_index']}", "tar_index": int(image["tar_index"])}

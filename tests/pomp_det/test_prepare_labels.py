@@ -84,7 +84,7 @@ def test_caption_tags_are_those_of_the_published_tool(tmp_path: Path) -> None:
     assert first["images"][0]["pos_category_ids"] == [1, 2]
     records, _, _ = load_image_labels_of(tmp_path, tags)
     assert [record["pos_category_ids"] for record in records] == [[0, 1, 57], [16], [64], [5, 27]]
-    with pytest.raises(UserError, match="an entry has no 'caption'"):
+    with pytest.raises(UserError, match=r"annotations\[0\] has no 'caption'"):
         coco_caption_tags(save(file, {"images": images, "annotations": [{"image_id": 1}]}), [])
 
 

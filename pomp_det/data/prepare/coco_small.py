@@ -69,6 +69,9 @@ def _from_coco(root: Path, split: str, coco: Path) -> tuple[dict[str, str], Buil
     file, folder = coco / "annotations" / f"instances_{split}2017.json", coco / f"{split}2017"
     chosen = chosen_photos(split)
     inputs = {**file_inputs(root, file), "photo ids": sha256_of_json([chosen.masks, chosen.boxes, chosen.more])}
+    place = os.path.relpath(folder, root)
+    if place.startswith(os.pardir):
+        inputs["place"] = place  # outside the data root, where only lists that say so may name photos
     missing = [name for name in map(_photo_name, chosen.all) if not (folder / name).is_file()]
     if missing:
         first = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
@@ -78,7 +81,7 @@ def _from_coco(root: Path, split: str, coco: Path) -> tuple[dict[str, str], Buil
     def build(masks_only: bool) -> dict[str, Any]:
         whole = document()
         try:
-            return join({os.path.relpath(folder, root): choose(whole, chosen, masks_only)})
+            return join({place: choose(whole, chosen, masks_only)})
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
 
