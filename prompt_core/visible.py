@@ -6,6 +6,7 @@ its escape sequence, and markup is plain text.
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import sys
@@ -88,6 +89,9 @@ def plain_console(**options: Any) -> Console:
     class PlainConsole(Console):
         def render_str(self, text: str, **styles: Any) -> Text:
             return super().render_str(visible(text, lines=True), **{**styles, "markup": False, "emoji": False})
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, "the reader of the output has gone")  # rich would end with exit code 1
 
     return PlainConsole(markup=False, emoji=False, highlight=False, **options)
 

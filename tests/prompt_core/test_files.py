@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_core.errors import UserError, nearest, run_command
+from prompt_core.errors import UserError
 from prompt_core.files import (
     atomic_path,
     make_output_folder,
@@ -149,36 +149,3 @@ def test_hashes(tmp_path: Path) -> None:
 def test_plain_values() -> None:
     given_values = {"a": np.float32(0.5), "b": torch.tensor(3), "c": Path("x") / "y", "d": np.int64(7)}
     assert json.loads(json.dumps(given_values, default=plain_value)) == {"a": 0.5, "b": 3, "c": "x/y", "d": 7}
-
-
-def test_nearest() -> None:
-    assert nearest("vit-b-16", ["ViT-B-16", "RN50"]) == "; nearest: 'ViT-B-16'"
-    assert nearest("zzz", ["ViT-B-16", "RN50"]) == ""
-    assert nearest("a", []) == ""
-
-
-def _fail(error: BaseException) -> int:
-    raise error
-
-
-@pytest.mark.parametrize(
-    ("outcome", "code", "output"),
-    [
-        (None, 0, ""),
-        (3, 3, ""),
-        (UserError("no file\n  at a.txt"), 2, "error: no file at a.txt\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
-    ],
-)
-def test_run_command_exit_codes(
-    capsys: pytest.CaptureFixture[str], outcome: int | BaseException | None, code: int, output: str
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run_command(lambda: _fail(outcome) if isinstance(outcome, BaseException) else outcome)
-    assert caught.value.code == code
-    assert capsys.readouterr().err == output
-
-
-def test_run_command_does_not_hide_defects() -> None:
-    with pytest.raises(ZeroDivisionError):
-        run_command(lambda: 1 // 0)
