@@ -15,6 +15,7 @@ from pomp_engine.weight_pickles import check_state_dict, read_pickle
 from prompt_core.errors import UserError, nearest
 from prompt_core.fetch.advice import where_from
 from prompt_core.files import atomic_path, write_text
+from prompt_core.runs.finite import refuse_not_finite
 from prompt_core.safe_load import first_sentence, load_restricted
 
 logger = logging.getLogger(__name__)
@@ -39,9 +40,16 @@ class ModelCheckpointer(DetectionCheckpointer):
     parts: tuple[str, ...] = ()
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``name.pth`` and point ``last_checkpoint`` at it; a killed process leaves neither half-written."""
+        """Write ``name.pth`` and point ``last_checkpoint`` at it; a killed process leaves neither half-written.
+
+        Raises:
+            UserError: when the parameters, or the optimiser's state, are not finite; earlier checkpoints stay.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
+        optimizer = self.checkpointables.get("optimizer")
+        values = dict(self.model.named_parameters()) | {"optimizer": optimizer.state_dict() if optimizer else None}
+        refuse_not_finite(values, "SOLVER.BASE_LR", "the last checkpoint" if self.has_checkpoint() else "")
         state = {"model": self.model.state_dict()} | {
             key: part.state_dict() for key, part in self.checkpointables.items()
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +24,11 @@ from pomp_engine.task import Task
 from prompt_core.command_line import asked_to_stop
 from prompt_core.errors import UserError
 from prompt_core.files import write_json
+from prompt_core.runs.finite import first_not_finite
 
 LOG_PERIOD = 20  # iterations; Detectron2's own, and the window over which it smooths numbers
+# How Detectron2 and SciPy complain about numbers that are not finite.
+_SAYS_DIVERGED = re.compile(r"\bNaN\b|\binfinite\b|invalid numeric entries")
 
 _logger = logging.getLogger(__name__)
 
@@ -96,7 +100,7 @@ def train(
                 storage.iter = iteration
                 seed_iteration(cfg.SEED, iteration)
                 waited = time.perf_counter() - began
-                losses: dict[str, Tensor] = parallel(batch)
+                losses = losses_of(parallel, batch)
                 stop_if_not_finite(losses, batch, iteration, cfg.OUTPUT_DIR)
                 total = torch.stack([*losses.values()]).sum()
                 optimizer.zero_grad(set_to_none=True)
@@ -183,6 +187,23 @@ def any_process(flag: bool, device: torch.device) -> bool:
     shared = torch.tensor([float(flag)], device=device)
     torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
     return bool(shared)
+
+
+def losses_of(model: nn.Module, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The losses of a batch; NaN under the name ``forward`` where the model itself notices that training diverged.
+
+    Detectron2 raises FloatingPointError for proposals and AssertionError for boxes that are not finite, SciPy's matcher
+    ValueError for such costs. As a loss, :func:`stop_if_not_finite` reports it, in all processes.
+    """
+    try:
+        losses: dict[str, Tensor] = model(batch)
+    except Exception as error:
+        parameters = dict(model.named_parameters())
+        says_so = isinstance(error, FloatingPointError) or _SAYS_DIVERGED.search(str(error))
+        if not says_so and first_not_finite(parameters) is None:
+            raise
+        return {"forward": next(iter(parameters.values())).new_full((), math.nan)}
+    return losses
 
 
 def stop_if_not_finite(

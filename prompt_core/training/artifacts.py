@@ -14,6 +14,7 @@ from prompt_core.evaluation.protocol import MOST_MARKS, image_marks, package_ver
 from prompt_core.files import atomic_path, read_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import method_file_metadata
+from prompt_core.runs.finite import refuse_not_finite
 from prompt_core.safe_load import load_restricted
 from prompt_core.training.data import TrainingData
 from prompt_core.training.loop import LearningState
@@ -40,7 +41,11 @@ def write_learned(
 
     Args:
         selection: the images that chose the epoch, if any did.
+
+    Raises:
+        UserError: when it is not finite.
     """
+    _refuse_diverged(folder / STATE_FILE, method.state_module.state_dict())
     last = state.history[-1] if state.history else {"loss": float("nan"), "accuracy": float("nan")}
     metrics = {"train/loss": last["loss"], "train/accuracy": last["accuracy"]}
     training = {**dataclasses.asdict(settings), "images": len(data.batches), "source": data.source}
@@ -71,7 +76,12 @@ def write_learned(
 
 
 def write_fitted(folder: Path, cfg: CfgNode, method: Method, data: TrainingData, result: dict[str, Any]) -> Path:
-    """Write a method that was fitted at once, with the result of :meth:`Method.fit`."""
+    """Write a method that was fitted at once, with the result of :meth:`Method.fit`.
+
+    Raises:
+        UserError: when it is not finite.
+    """
+    _refuse_diverged(folder / STATE_FILE, method.state_module.state_dict())
     numbers = {key: value for key, value in result.items() if isinstance(value, (int, float))}
     metrics = {"validation/accuracy": numbers.pop("validation_accuracy")}
     metrics |= {f"validation/{key}": value for key, value in numbers.items()}
@@ -143,10 +153,19 @@ def _write_metrics(
 
 
 def save_state(path: Path, state: LearningState, learned: nn.Module, settings: dict[str, Any]) -> None:
-    """Write everything that a resumed run needs, atomically. ``settings`` must not change in between."""
+    """Write everything that a resumed run needs, atomically. ``settings`` must not change in between.
+
+    Raises:
+        UserError: when what is learned, or the optimiser's state, is not finite; the earlier file stays.
+    """
+    _refuse_diverged(path, learned.state_dict() | {"optimizer": state.optimizer})
     values = {entry.name: getattr(state, entry.name) for entry in dataclasses.fields(state)}
     with atomic_path(path) as temporary:
         torch.save({"format": FORMAT, "state": values, "prompt": learned.state_dict(), "settings": settings}, temporary)
+
+
+def _refuse_diverged(state_file: Path, values: dict[str, Any]) -> None:
+    refuse_not_finite(values, "OPTIM.LR", f"the earlier {state_file}" if state_file.is_file() else "")
 
 
 def load_state(path: Path, learned: nn.Module, settings: dict[str, Any]) -> LearningState:

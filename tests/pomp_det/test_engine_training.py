@@ -257,3 +257,10 @@ def test_the_published_schedule() -> None:
     assert seen[5_000] == pytest.approx((2e-8 + end_of_warm_up) / 2, rel=1e-3)
     assert seen[50_000] == pytest.approx(1e-4 * (1 + torch.cos(torch.tensor(torch.pi * 5 / 9)).item()), rel=1e-4)
     assert seen[89_999] < 1e-9
+
+
+def test_a_rate_that_diverges_is_one_line(folder: Path) -> None:
+    message = "a loss is not finite at iteration|training diverged: .* holds NaN or infinity"
+    with pytest.raises(UserError, match=message):
+        train(folder, **{"SOLVER.BASE_LR": 1e9, "SOLVER.WARMUP_ITERS": 0, "SOLVER.RESUME_PERIOD": 1})
+    assert not (folder / "run/model_final.pth").exists()

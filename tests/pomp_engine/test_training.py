@@ -204,3 +204,33 @@ def test_a_loss_that_is_no_number_names_the_files(tmp_path: Path) -> None:
         run(settings(tmp_path), build_loader=broken)
     document = json.loads((tmp_path / "not_finite_rank0.json").read_text())
     assert [image["file_name"].endswith(".png") for image in document["images"]] == [True, True]
+
+
+def test_a_last_step_that_diverges_leaves_the_earlier_state(tmp_path: Path) -> None:
+    def diverging(cfg: CfgNode, model: Fit) -> Any:
+        optimizer = build_segmentation_optimizer(cfg, model)
+        done: list[int] = []
+
+        def diverge(*arguments: Any) -> None:
+            done.append(len(done))
+            if len(done) == 8:
+                model.head.bias.data.fill_(float("inf"))
+
+        optimizer.register_step_post_hook(diverge)
+        return optimizer
+
+    with pytest.raises(UserError, match=r"head.bias holds NaN or infinity.* the last checkpoint stands; lower SOLVER"):
+        run(settings(tmp_path), build_optimizer=diverging)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_last.pth"
+    assert torch.load(tmp_path / "model_last.pth", weights_only=True)["iteration"] == 5
+    assert not (tmp_path / "model_final.pth").exists()
+
+
+def test_a_model_that_notices_divergence_itself_is_one_line(tmp_path: Path) -> None:
+    class Proposals(Fit):
+        def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN. Training has diverged.")
+
+    with pytest.raises(UserError, match=r"a loss is not finite at iteration 0 \(forward nan\); the batch's files"):
+        train(TASK, settings(tmp_path), Proposals())
+    assert (tmp_path / "not_finite_rank0.json").is_file()

@@ -218,3 +218,10 @@ def test_memory_is_flat_over_500_steps(folder: Path, monkeypatch: pytest.MonkeyP
     train(folder, stage=stage, **{"SOLVER.MAX_ITER": 500, "SOLVER.RESUME_PERIOD": 100})
     assert len(seen) == 500
     assert max(seen[150:]) < 1.05 * max(seen[50:150])
+
+
+def test_a_rate_that_diverges_is_one_line(folder: Path) -> None:
+    message = "a loss is not finite at iteration|training diverged: .* holds NaN or infinity"
+    with pytest.raises(UserError, match=message):
+        train(folder, **{"SOLVER.BASE_LR": 1e9, "SOLVER.WARMUP_ITERS": 0, "SOLVER.RESUME_PERIOD": 1})
+    assert not (folder / "run/model_final.pth").exists()

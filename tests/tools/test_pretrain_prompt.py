@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from prompt_core import SoftPrompt
 
@@ -174,3 +175,22 @@ def test_unreadable_photos_are_listed_and_too_many_stop_the_run(
     assert "warning:" not in error
     assert code == 2
     assert "2 of 124" in error
+
+
+def test_a_last_step_that_diverges_writes_nothing(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    """The loss of the only step is finite, what it makes of the prompt is not."""
+
+    def diverge(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
+        optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
+
+    options = settings(tiny_model, picture_folder, **{"OPTIM.EPOCHS": 1, "OPTIM.BATCH": 24})
+    hook = register_optimizer_step_post_hook(diverge)
+    try:
+        code, _, error = call_tool("pretrain_prompt", "--output", "run", *options)
+    finally:
+        hook.remove()
+    assert code == 2, error
+    assert "training diverged: context holds NaN or infinity, so nothing was written; lower OPTIM.LR" in error
+    assert not {path.suffix for path in (tmp_path / "run").iterdir()} & {".safetensors", ".pt", ".json"}
