@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompt_core.documents.json_files import decode_json
 from prompt_core.documents.json_files import read_json as read_json
 from prompt_core.errors import UserError
 
@@ -127,7 +128,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     metadata: dict[str, Any] = {}
     for key, value in notes.items():
         try:
-            metadata[key] = json.loads(value)
+            metadata[key] = decode_json(value.encode(), key)
         except ValueError:
             metadata[key] = value
     return tensors, metadata

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
 import shutil
 import tempfile
@@ -21,6 +20,8 @@ import numpy as np
 
 from prompt_core.data.encode_photos import ImageTower, ViewTransform, write_features
 from prompt_core.data.images import ImageSet
+from prompt_core.documents.bounds import SMALL_BYTES
+from prompt_core.documents.json_files import read_json
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, sha256_of_json, write_json
 
@@ -149,7 +150,7 @@ def _normalise(views: int, transform: ViewTransform | None) -> tuple[int, ViewTr
 def _load(entry: Path, images: ImageSet, views: int, embedding: int) -> CachedFeatures | None:
     """The entry, or None when it is absent or damaged (it is then recomputed)."""
     try:
-        index = json.loads((entry / "index.json").read_text(encoding="utf-8"))
+        index = read_json(entry / "index.json", SMALL_BYTES)
         features = np.load(entry / "features.npy", mmap_mode="r", allow_pickle=False)
         unreadable = [int(position) for position in index["unreadable"]]
     except (OSError, ValueError, KeyError, TypeError):

@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
+import torch
 from hypothesis import given, settings
+from safetensors.torch import save_file
 
 from prompt_core.config import load_config
 from prompt_core.documents.bounds import read_bytes, read_text
@@ -20,6 +22,7 @@ from prompt_core.documents.json_files import decode_json, read_json
 from prompt_core.documents.schema import Finite, Int64, check, check_each
 from prompt_core.documents.yaml_with_bases import DEPTH, load_yaml, read_with_bases
 from prompt_core.errors import UserError
+from prompt_core.files import read_safetensors
 
 from ...support import hostile
 
@@ -175,3 +178,9 @@ def test_a_check_costs_less_than_reading() -> None:
         call()
         times.append(time.process_time() - start)
     assert times[1] < times[0]
+
+
+def test_metadata_of_a_file_of_tensors_may_be_anything(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    save_file({"weight": torch.zeros(1)}, tmp_path / "a.safetensors", {"deep": deep, "list": "[1]", "text": "a b"})
+    assert read_safetensors(tmp_path / "a.safetensors")[1] == {"deep": deep, "list": [1], "text": "a b"}
