@@ -24,7 +24,7 @@ _PHRASES = {
     "evaluation_set": "class sets {}",
     "class_groups": "class groups {}",
     "masks_without_ground_truth": "photos without true masks: {}",
-    "namesakes": "classes with the same name: {}",
+    "namesakes": "duplicate names {}",
     "images": "{} images",
     "images_of": "images of {}",
     "unreadable": "unreadable: {}",
