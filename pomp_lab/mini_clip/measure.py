@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from pomp_lab.mini_clip.text_templates import UNSEEN_TEMPLATES, training_templates
 from pomp_lab.runs import Document
 from pomp_lab.tables.data_folders import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes, photo_half
-from prompt_core.classifier import TextClassifier
+from pomp_lab.tables.scored_sets import Question, Target
+from pomp_lab.tables.scoring import score_target
 from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import counting
-from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.data.readers.imagenet import tiny_imagenet
 from prompt_core.data.readers.table import photo_list
 from prompt_core.errors import UserError
-from prompt_core.evaluation.evaluate import TestSet, score_classes
 from prompt_core.evaluation.protocol import run_description
 from prompt_core.files import sha256_of_file
+from prompt_core.methods.base import Method
+from prompt_core.methods.soft_prompt import SoftPromptMethod
+from prompt_core.methods.templates import TemplateMethod
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
 from prompt_core.vocabulary import Vocabulary
@@ -65,81 +67,65 @@ def held_out_classes(weights: Path) -> list[str]:
         raise UserError(f"{weights} does not say which classes were held out ({error}); build it again") from error
 
 
-def card_columns(
-    clip: Clip, tiny: ImageSet, photos: ImageSet | None, held_out: Sequence[str], cache: Path
-) -> tuple[Vocabulary, dict[str, TestSet]]:
-    """Columns of the table: Tiny-ImageNet among all, base and novel classes, and photos among the 1,000 of ImageNet.
+def card_targets(tiny: ImageSet, photos: ImageSet | None, held_out: Sequence[str]) -> list[Target]:
+    """What is scored: Tiny-ImageNet among all, base and novel classes, and photos among the 1,000 of ImageNet.
 
     Args:
         held_out: ids of the classes that the build did not see; they and the seen ones get separate columns.
-        cache: folder of image features.
-
-    Returns:
-        the names of both data sets, those of Tiny-ImageNet first, and the columns over them.
 
     Raises:
         UserError: when a photo's class is not in ImageNet-1K.
     """
-    count = len(tiny.names)
-    everything = np.arange(count)
-    base, novel = base_novel_classes(count, NOVEL_CLASSES, SPLIT_SEED)
+    everything = np.arange(len(tiny.names))
+    base, novel = base_novel_classes(len(everything), NOVEL_CLASSES, SPLIT_SEED)
     groups = {"tiny": everything, "base": base, "novel": novel}
-    if photos is None:
-        vocabulary = Vocabulary(tiny.names)
-        return vocabulary, _columns(clip, tiny, vocabulary, everything, groups, cache)
-    wide = Vocabulary.load("imagenet1k")
-    place = {identity: row for row, identity in enumerate(wide.ids or [])}
-    if unknown := [identity for identity in photos.ids if identity not in place]:
-        raise UserError(f"{photos.source}: class {unknown[0]!r} is not in ImageNet-1K; expected wnids of its classes")
-    vocabulary = Vocabulary([*tiny.names, *wide.names])
-    columns = _columns(clip, tiny, vocabulary, everything, groups, cache)
-    rows = count + np.array([place[identity] for identity in photos.ids])
-    every_row = count + np.arange(len(wide))
-    groups = {"photos": every_row}
-    if held_out:
-        out = count + np.array(sorted(place[identity] for identity in held_out))
-        groups |= {"held-out": out, "seen": np.setdiff1d(every_row, out)}
-    return vocabulary, columns | _columns(clip, photos, vocabulary, rows, groups, cache)
+    targets = [_target("tiny_imagenet", tiny, Vocabulary(tiny.names), everything, groups)]
+    if photos is not None:
+        wide = Vocabulary.load("imagenet1k")
+        place = {identity: row for row, identity in enumerate(wide.ids or [])}
+        if unknown := [identity for identity in photos.ids if identity not in place]:
+            message = f"{photos.source}: class {unknown[0]!r} is not in ImageNet-1K; expected wnids of its classes"
+            raise UserError(message)
+        groups = {"photos": np.arange(len(wide))}
+        if held_out:
+            out = np.array(sorted(place[identity] for identity in held_out))
+            groups |= {"held-out": out, "seen": np.setdiff1d(groups["photos"], out)}
+        rows = np.array([place[identity] for identity in photos.ids])
+        targets.append(_target("imagenet_samples", photos, Vocabulary(wide.names), rows, groups))
+    return targets
 
 
-def _columns(
-    clip: Clip,
-    images: ImageSet,
-    vocabulary: Vocabulary,
-    rows: np.ndarray,
-    groups: Mapping[str, np.ndarray],
-    cache: Path,
-) -> dict[str, TestSet]:
-    """A column for each group of vocabulary rows: the images of these classes among these classes.
-
-    Args:
-        rows: row of ``vocabulary`` for each class of ``images``.
-    """
-    with counting(f"encoding {images.source}") as progress:
-        cached = cached_features(clip, images, 0, None, 0, cache, progress=progress)
-    everything = TestSet.from_cache(cached, images, vocabulary, rows)
-    return {
-        f"{name} {len(classes)}": everything.among(classes, shown)
-        for name, classes in groups.items()
-        if (shown := np.isin(everything.labels, classes)).any()
-    }
+def _target(
+    name: str, images: ImageSet, names: Vocabulary, rows: np.ndarray, groups: Mapping[str, np.ndarray]
+) -> Target:
+    """A column for each group of rows of ``names`` that has images: the images of these classes among these classes."""
+    questions = []
+    for group, candidates in groups.items():
+        asked = np.flatnonzero(np.isin(rows, candidates))
+        if np.isin(images.labels, asked).any():
+            questions.append(Question(f"{group} {len(candidates)}", asked, candidates))
+    return Target(name, name, "val", images, names, rows, tuple(questions))
 
 
 def measure(
-    encoder: PromptedTextEncoder,
-    vocabulary: Vocabulary,
-    columns: Mapping[str, TestSet],
-    prompts: Mapping[str, Sequence[Subject]],
+    clip: Clip, targets: Sequence[Target], prompts: Mapping[str, Sequence[Subject]], cache: Path
 ) -> dict[str, dict[str, float]]:
     """Top-1 in percent of each row of ``prompts`` in each column; classes that share a name count as one."""
+    encoder = PromptedTextEncoder(clip)
     results: dict[str, dict[str, float]] = {}
     for label, subjects in prompts.items():
-        right: dict[str, list[float]] = {name: [] for name in columns}
-        for subject in subjects:
-            features = TextClassifier.build(encoder.clip, vocabulary, subject, encoder=encoder).weight
-            for name, column in columns.items():
-                right[name].append(100 * score_classes(column, features[torch.from_numpy(column.rows)]).top1)
-        results[label] = {name: float(np.mean(values)) for name, values in right.items()}
+        accuracies: dict[str, list[float]] = {}
+        for subject, target in itertools.product(subjects, targets):
+            method: Method = (
+                SoftPromptMethod.around(encoder, subject)
+                if isinstance(subject, SoftPrompt)
+                else TemplateMethod(clip, "ensemble", templates=subject)
+            )
+            with counting(f"encoding {target.name}") as progress:
+                numbers = score_target(method, target, True, cache, progress=progress).numbers
+            for question in target.questions:
+                accuracies.setdefault(question.dataset, []).append(numbers[f"{question.dataset}/top1"])
+        results[label] = {column: float(np.mean(values)) for column, values in accuracies.items()}
     return results
 
 
@@ -169,15 +155,20 @@ def evaluate(
     for name in built:
         weights = folder / f"{name}.safetensors"
         clip = load_clip(folder / f"{name}.json", weights)
-        encoder = PromptedTextEncoder(clip)
-        vocabulary, columns = card_columns(clip, tiny, photos, held_out_classes(weights), cache)
+        targets = card_targets(tiny, photos, held_out_classes(weights))
         protocol = {
-            key: {"images": len(column.labels), "candidates": len(column.rows), "half": half}
-            for key, column in columns.items()
+            question.dataset: {
+                "images": len(target.images_of(question)),
+                "candidates": len(question.candidates),
+                "half": half,
+            }
+            for target in targets
+            for question in target.questions
         }
         about = {**run_description(), "clip": name, "weights_sha256": sha256_of_file(weights)}
         documents[name] = {}
-        for prompt, top1 in measure(encoder, vocabulary, columns, card_prompts(encoder.tower.width)).items():
+        prompts = card_prompts(PromptedTextEncoder(clip).tower.width)
+        for prompt, top1 in measure(clip, targets, prompts, cache).items():
             hand = {} if "random vectors" in prompt else {"hand_prompt": True}
             run = {"row": f"{name}: {prompt}", **about, "prompt": prompt, **hand}
             numbers = {f"{column}/top1": value for column, value in top1.items()}

@@ -13,14 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pomp_lab.mini_clip.measure import card_columns, card_prompts, held_out_classes, measure
+from pomp_lab.mini_clip.measure import card_prompts, card_targets, held_out_classes, measure
 from pomp_lab.tables.data_folders import HALVES, photo_half
+from pomp_lab.tables.scored_sets import Question, Target
 from prompt_core import Clip, PromptedTextEncoder, SoftPrompt, UserError, Vocabulary, load_clip
-from prompt_core.classifier import TextClassifier
 from prompt_core.data.images import ImageSet
 from prompt_core.data.readers.imagenet import tiny_imagenet
 from prompt_core.data.readers.table import photo_list
-from prompt_core.evaluation.evaluate import TestSet
 from prompt_core.files import sha256_of_file
 
 CLASSES, PER_CLASS = 42, 4
@@ -74,48 +73,42 @@ def test_halves_are_fixed() -> None:
     assert report.keys == [keys[0], keys[1], keys[2], keys[4]]
 
 
-def test_columns(tiny_clip: Clip, tiny_root: Path, photos_root: Path, wnids: list[str], tmp_path: Path) -> None:
+def columns_of(targets: list[Target]) -> dict[str, tuple[Target, Question]]:
+    return {question.dataset: (target, question) for target in targets for question in target.questions}
+
+
+def test_columns(tiny_root: Path, photos_root: Path, wnids: list[str]) -> None:
     tiny, photos = tiny_imagenet(tiny_root, "val"), photo_list(photos_root)
-    vocabulary, columns = card_columns(tiny_clip, tiny, photos, wnids[:205], tmp_path)
+    columns = columns_of(card_targets(tiny, photos, wnids[:205]))
     expected = {"tiny 42": 168, "base 2": 8, "novel 40": 160, "photos 1000": 100, "held-out 205": 21, "seen 795": 79}
-    assert {name: len(column.labels) for name, column in columns.items()} == expected
-    assert [len(column.rows) for column in columns.values()] == [int(name.split()[-1]) for name in columns]
-    names = [*tiny.names, *Vocabulary.load("imagenet1k").names]
-    assert list(vocabulary.names) == names
-    for name, column in columns.items():
-        assert set(column.wide_labels) <= set(column.rows)
-        first = 0 if name.split()[0] in ("tiny", "base", "novel") else CLASSES
-        assert (column.rows >= first).all()
-    photo_names = {names[row] for row in columns["photos 1000"].wide_labels}
-    assert photo_names == set(photos.names)
-    assert set(columns["held-out 205"].rows) == {CLASSES + row for row in range(205)}
-    assert not set(columns["held-out 205"].rows) & set(columns["seen 795"].rows)
-    pixels = tiny_clip.preprocess(photos.read(3))[None]
-    np.testing.assert_allclose(columns["photos 1000"].features[3], tiny_clip.encode_image(pixels)[0], atol=2e-3)
+    assert {name: len(target.images_of(question)) for name, (target, question) in columns.items()} == expected
+    assert [len(question.candidates) for _, question in columns.values()] == [int(name.split()[-1]) for name in columns]
+    for target, question in columns.values():
+        shown = target.images_of(question)
+        assert set(target.rows[shown.labels]) <= set(question.candidates)
+        for label in np.unique(shown.labels):
+            assert target.names[int(target.rows[label])] == target.images.names[label]
+    held_out, seen = (columns[name][1].candidates for name in ("held-out 205", "seen 795"))
+    assert set(held_out) == set(range(205))
+    assert not set(held_out) & set(seen)
 
 
-def test_columns_without_photos_or_held_out_classes(tiny_clip: Clip, tiny_root: Path, tmp_path: Path) -> None:
+def test_columns_without_photos_or_held_out_classes(tiny_root: Path) -> None:
     tiny = tiny_imagenet(tiny_root, "val")
-    vocabulary, columns = card_columns(tiny_clip, tiny, None, ["n01440764"], tmp_path)
-    assert list(columns) == ["tiny 42", "base 2", "novel 40"]
-    assert list(vocabulary.names) == list(tiny.names)
+    assert list(columns_of(card_targets(tiny, None, ["n01440764"]))) == ["tiny 42", "base 2", "novel 40"]
     with pytest.raises(UserError, match="is not in ImageNet-1K"):
-        card_columns(tiny_clip, tiny, ImageSet(["a"], ["a"], np.zeros(1), ["a"], "csv:x", Path()), [], tmp_path)
+        card_targets(tiny, ImageSet(["a"], ["a"], np.zeros(1), ["a"], "csv:x", Path()), [])
 
 
-def test_rows_are_means_over_their_prompts(tiny_clip: Clip) -> None:
-    encoder, vocabulary = PromptedTextEncoder(tiny_clip), Vocabulary(["cat", "old oak", "red", "house", "bird"])
-    weight = TextClassifier.build(tiny_clip, vocabulary, "{}").weight.numpy()
-    columns = {
-        "all 5": TestSet(weight, np.arange(5), vocabulary),
-        "some 2": TestSet(weight[3:], np.arange(3, 5), vocabulary).among(np.arange(3, 5)),
-    }
+def test_rows_are_means_over_their_prompts(tiny_clip: Clip, tiny_root: Path, tmp_path: Path) -> None:
+    targets = card_targets(tiny_imagenet(tiny_root, "val"), None, [])
     subjects = [["this is one {} of many."], SoftPrompt.random(32, 4, std=2.0, seed=1), ["{}"]]
-    results = measure(encoder, vocabulary, columns, {"own": [["{}"]], "several": subjects})
-    assert results["own"] == {"all 5": 100.0, "some 2": 100.0}
-    alone = [measure(encoder, vocabulary, columns, {"one": [subject]})["one"]["all 5"] for subject in subjects]
-    assert len(set(alone)) > 1
-    assert results["several"]["all 5"] == pytest.approx(sum(alone) / 3)
+    together = measure(tiny_clip, targets, {"several": subjects, "own": [["{}"]]}, tmp_path)
+    alone = [measure(tiny_clip, targets, {"one": [subject]}, tmp_path)["one"] for subject in subjects]
+    assert together["own"] == alone[2]
+    assert len({tuple(accuracies.values()) for accuracies in alone}) > 1
+    for column, mean in together["several"].items():
+        assert mean == pytest.approx(sum(accuracies[column] for accuracies in alone) / 3)
 
 
 def test_random_prompts_have_their_spread() -> None:
