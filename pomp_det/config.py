@@ -14,6 +14,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from pomp_det.published_keys import add_published_keys
+from pomp_det.ranges import DETECTOR_RANGES
 from pomp_engine.backbones.efficientnet_lite import add_backbone_config
 from pomp_engine.config import add_engine_config, task_config
 
@@ -28,9 +29,9 @@ def load_config(file: str | Path | None = None, overrides: Sequence[Any] | Mappi
         overrides: ``KEY VALUE`` pairs in one flat sequence, ``KEY=VALUE`` texts, or a dictionary.
 
     Raises:
-        UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
+        UserError: an unknown key (with the nearest), a value of another type or range, an absent or malformed file.
     """
-    return task_config(add_detic_config, file, overrides)
+    return task_config(add_detic_config, file, overrides, DETECTOR_RANGES)
 
 
 def add_detic_config(cfg: CfgNode) -> None:

@@ -13,12 +13,14 @@ from detectron2.utils.registry import Registry
 from pomp_engine.yaml_files import read_yaml
 from prompt_core.config import flatten, merge_settings, override_pairs, read_settings
 from prompt_core.errors import UserError, nearest
+from prompt_core.ranges import Filled, Range, check_ranges
 
 
 def task_config(
     add_keys: Callable[[CfgNode], None],
     file: str | Path | None = None,
     overrides: Sequence[Any] | Mapping[str, Any] = (),
+    ranges: Mapping[str, Range | Filled] | None = None,
 ) -> CfgNode:
     """Detectron2's defaults with the keys of a task, then ``file`` and ``overrides``, see :func:`merge_config`.
 
@@ -26,15 +28,21 @@ def task_config(
 
     Args:
         add_keys: adds the task's keys with their defaults, in place.
+        ranges: of the task's settings, see :func:`prompt_core.ranges.check_ranges`; None checks nothing.
 
     Returns:
         the configuration, not frozen.
+
+    Raises:
+        UserError: as :func:`merge_config`, and for a setting that is out of its range.
     """
     cfg = get_cfg()
     add_keys(cfg)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    return merge_config(cfg, file, overrides)
+    merge_config(cfg, file, overrides)
+    check_ranges(cfg, ranges or {})
+    return cfg
 
 
 def merge_config(

@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from pomp_engine import unbuilt_keys
 from pomp_engine.backbones.efficientnet_lite import add_backbone_config
 from pomp_engine.config import add_engine_config, override_pairs, read_config, task_config
+from pomp_seg.ranges import SEGMENTER_RANGES
 from prompt_core.errors import UserError, nearest
 
 META_ARCHITECTURES = ("MaskFormer", "ZeroShotMaskFormer", "ProposalClipClassifier", "ZeroShotPerPixelModel")
@@ -71,9 +72,9 @@ def load_config(file: str | Path | None = None, overrides: Sequence[Any] | Mappi
         overrides: ``KEY VALUE`` pairs in one flat sequence, ``KEY=VALUE`` texts, or a dictionary.
 
     Raises:
-        UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
+        UserError: an unknown key (with the nearest), a value of another type or range, an absent or malformed file.
     """
-    return task_config(add_segmenter_config, file, overrides)
+    return task_config(add_segmenter_config, file, overrides, SEGMENTER_RANGES)
 
 
 def is_segmenter(file: str | Path, overrides: Sequence[Any] = ()) -> bool:

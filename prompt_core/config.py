@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from fvcore.common.config import CfgNode
 from prompt_core.dassl.settings import is_dassl, translate
 from prompt_core.documents.yaml_with_bases import read_with_bases
 from prompt_core.errors import UserError, nearest
+from prompt_core.ranges import PROMPT_RANGES, check_ranges
+from prompt_core.visible import shortened
 
 # The section of a method of another package: any keys are accepted here, the method itself refuses unknown ones.
 OPEN_SECTION = ["METHOD", "OPTIONS"]
@@ -151,7 +154,7 @@ def load_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -
             overrides may be of either.
 
     Raises:
-        UserError: an unknown key (with the nearest), a value of another type, an absent or malformed file.
+        UserError: an unknown key (with the nearest), a value of another type or range, an absent or malformed file.
     """
     cfg = default_config()
     given = [] if file is None else flatten(read_settings(file, read_with_bases))
@@ -160,9 +163,7 @@ def load_config(file: str | Path | None = None, overrides: Sequence[str] = ()) -
         given, more = translate([(key, decode(value)) for key, value in given] + more, str(file)), []
     merge_settings(cfg, given, str(file))
     merge_settings(cfg, more, "the command line")
-    scale = cfg.AUGMENT.SCALE
-    if len(scale) != 2 or any(not isinstance(value, (int, float)) for value in scale):
-        raise UserError(f"AUGMENT.SCALE is {scale!r}; 2 numbers are expected, as (0.08, 1.0)")
+    check_ranges(cfg, PROMPT_RANGES)
     cfg.freeze()
     return cfg
 
@@ -174,10 +175,10 @@ def correction_of(cfg: CfgNode) -> str | float | None:
         return str(text)
     if text.lower() in ("none", ""):
         return None
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(f"LOSS.CORRECTION is {text!r}; expected log10, ln, a number or none") from error
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise UserError(f"LOSS.CORRECTION is {shortened(text)}; expected log10, ln, a number or none")
 
 
 def one_of(cfg: CfgNode, key: str, allowed: Sequence[str]) -> str:
@@ -304,7 +305,7 @@ def decode(text: Any) -> Any:
         return text
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
@@ -323,7 +324,7 @@ def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
     if default is None:
         return value
     if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)
     if isinstance(default, (list, tuple)):
         if isinstance(value, str):
@@ -335,5 +336,5 @@ def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
     if type(value) is not type(default):
         kind = type(default).__name__
         article = "an" if kind[0] in "aeiou" else "a"
-        raise UserError(f"{key} is {value!r} in {origin}; {article} {kind} is expected, as {default!r}")
+        raise UserError(f"{key} is {shortened(value)} in {origin}; {article} {kind} is expected, as {default!r}")
     return value

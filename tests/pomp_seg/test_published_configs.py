@@ -97,7 +97,7 @@ def test_clip_weights_are_asked_for_when_they_are_needed(published: Path, monkey
         ({"MODEL.CLIP_ADAPTER.REGION_FEATURES": "crop"}, "nearest: 'crops'"),
         ({"MODEL.CLIP_ADAPTER.MASK_FILL": "median"}, "expected mean or zero"),
         ({"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": "pomp", "MODEL.CLIP_ADAPTER.PROMPT_DIM": 64}, "PROMPT_DIM is 64"),
-        ({"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": "pomp", "MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (4,)}, "two counts"),
+        ({"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": "pomp", "MODEL.CLIP_ADAPTER.PROMPT_SHAPE": (4,)}, "2 numbers"),
         ({"MODEL.SEM_SEG_HEAD.EMBEDDING_DIM": 512}, "have width 116"),
         ({"MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res2", "res6"]}, "no feature 'res6'"),
         ({"MODEL.META_ARCHITECTURE": "ZeroShotMaskFormr"}, "nearest: 'ZeroShotMaskFormer'"),
@@ -105,7 +105,7 @@ def test_clip_weights_are_asked_for_when_they_are_needed(published: Path, monkey
         ({"MODEL.CLIP_ADAPTER.PREDEFINED_PROMPT_TEMPLATES": ["a photo"]}, "has no {}"),
         ({"MODEL.VOCABULARY": "cat,cat"}, "cat"),
         ({"INPUT.FORMAT": "BGR"}, "takes RGB"),
-        ({"MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO": 0.0}, "a positive number"),
+        ({"MODEL.CLIP_ADAPTER.MASK_EXPAND_RATIO": 0.0}, "expected above 0"),
     ],
 )
 def test_mistakes_are_named(tiny, changed: dict[str, object], message: str) -> None:  # type: ignore[no-untyped-def]
