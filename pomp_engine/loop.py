@@ -18,13 +18,15 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 
-from pomp_engine.run_folder import FINAL, LOG, ROLLING, begin_folder, cut_log
+from pomp_engine.run_folder import FINAL, LOG, ROLLING, check_folder, cut_log, keep_config
 from pomp_engine.solver import build_scheduler, warm_up_warning
 from pomp_engine.task import Task
+from pomp_engine.training_content import training_content
 from prompt_core.command_line import asked_to_stop
 from prompt_core.errors import UserError
 from prompt_core.files import write_json
 from prompt_core.runs.finite import first_not_finite
+from prompt_core.runs.identity import refuse_other_run
 
 LOG_PERIOD = 20  # iterations; Detectron2's own, and the window over which it smooths numbers
 # How Detectron2 and SciPy complain about numbers that are not finite.
@@ -59,12 +61,9 @@ def train(
         UserError: a folder that holds another run, a loss that is not finite, or whatever the task's own parts raise.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once ``model_last.pth`` is written.
     """
-    changed: list[str] = []
     if comm.is_main_process():
-        changed = begin_folder(cfg, resume)
+        check_folder(cfg, resume)
     comm.synchronize()
-    for line in changed:
-        _logger.warning("this setting was different when the run began: %s", line)
     optimizer = task.build_optimizer(cfg, model)
     scheduler = build_scheduler(cfg, optimizer)
     scaler = torch.amp.GradScaler("cuda", enabled=cfg.FP16 and str(cfg.MODEL.DEVICE).startswith("cuda"))
@@ -73,6 +72,13 @@ def train(
     saved = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     resumed = resume and checkpointer.has_checkpoint()
     start = int(saved["iteration"]) + 1 if resumed else 0
+    extra: dict[str, Any] = {}
+    if comm.is_main_process():
+        extra["training_data"] = training_content(cfg.DATASETS.TRAIN)
+        if resumed:  # older checkpoints do not say
+            refuse_other_run(Path(cfg.OUTPUT_DIR), {key: saved[key] for key in extra if key in saved}, extra)
+        keep_config(cfg)
+    comm.synchronize()
     cfg = _with_seed(cfg, saved.get("seed") if resumed else None)
     if task.prepare is not None:
         task.prepare(cfg, model)
@@ -91,7 +97,7 @@ def train(
         model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=cfg.FIND_UNUSED_PARAM
     )
     writers = _writers(cfg) if comm.is_main_process() else []
-    extra = {"seed": int(cfg.SEED)}
+    extra["seed"] = int(cfg.SEED)
     iteration, began = start, time.perf_counter()
     _logger.info("training from iteration %d to %d", start, cfg.SOLVER.MAX_ITER)
     with EventStorage(start) as storage, asked_to_stop() as asked:

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from pomp_engine.yaml_files import read_yaml
-from prompt_core.config import flatten
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_text
+from prompt_core.runs.identity import identity_of, refuse_other_run
 from prompt_core.visible import show_record
 
 CONFIG, LOG, LAST = "config.yaml", "log.jsonl", "last_checkpoint"
 FINAL, ROLLING = "model_final", "model_last"  # checkpoints: of the finished run, and what an interrupted one resumes
 LEARNED = ("prompt.safetensors", "method.safetensors")  # of runs of tools/pretrain_prompt.py
-# Settings that a resumed run may change.
-_FREE = ("DATALOADER.NUM_WORKERS", "DATASETS.TEST", "OUTPUT_DIR", "TEST.", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.RESUME")
+# Settings that a resumed run may change: they change no weights, or the content of their files is compared. So may
+# whatever ends with _TEST. SOLVER.MAX_ITER may grow under a schedule whose earlier rates do not depend on it.
+MAY_CHANGE = (
+    "DATALOADER.NUM_WORKERS",
+    "DATASETS.TEST",
+    "DATASETS.FILES",
+    "EVAL_AP_FIX",
+    "MODEL.DEVICE",
+    "OUTPUT_DIR",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.RESUME_PERIOD",
+    "TEST.",
+)
+EXTENDABLE_SCHEDULES = ("WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
 
 _logger = logging.getLogger(__name__)
 
@@ -93,31 +107,31 @@ def model_files(model: str | Path, weights: str = "") -> tuple[Path, str]:
     raise UserError(f"{folder} is no run of a detector or segmenter: it has no {CONFIG}")
 
 
-def begin_folder(cfg: CfgNode, resume: bool) -> list[str]:
-    """Make the folder, refuse to train over another run, and write the configuration.
-
-    Returns:
-        with ``resume``, the settings that differ from those the run began with.
+def check_folder(cfg: CfgNode, resume: bool) -> None:
+    """Make the folder, and refuse to train over another run, or to go on with one of other settings.
 
     Raises:
-        UserError: when the folder holds a run and ``resume`` is False, or it cannot be written.
+        UserError: when the folder holds a run and ``resume`` is False, when a setting differs from those that the run
+            began with (but for :data:`MAY_CHANGE`), or when it cannot be written.
     """
     folder = make_output_folder(cfg.OUTPUT_DIR)
     before = folder / CONFIG
-    changed: list[str] = []
-    if (folder / LAST).is_file():
-        if not resume:
-            raise UserError(f"{folder} already holds a run; add --resume to continue it, or choose another --output")
-        if before.is_file():
-            changed = _differences(CfgNode(read_yaml(before)), cfg)
-    write_text(before, cfg.dump())
-    return changed
+    if not (folder / LAST).is_file():
+        return
+    if not resume:
+        raise UserError(f"{folder} already holds a run; add --resume to continue it, or choose another --output")
+    if before.is_file():
+        old, new = (identity_of(node, MAY_CHANGE) for node in (read_yaml(before), CfgNode.load_cfg(cfg.dump())))
+        refuse_other_run(before, old, new, partial(_goes, str(cfg.SOLVER.LR_SCHEDULER_NAME)))
 
 
-def _differences(old: CfgNode, new: CfgNode) -> list[str]:
-    was, now = dict(flatten(old)), dict(flatten(CfgNode.load_cfg(new.dump())))
-    changed = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
-    return [f"{key}: {was.get(key)!r} → {now.get(key)!r}" for key in changed if not key.startswith(_FREE)]
+def keep_config(cfg: CfgNode) -> None:
+    """Write the configuration into the folder."""
+    write_text(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
+
+
+def _goes(schedule: str, key: str, was: Any, now: Any) -> bool:
+    return key.endswith("_TEST") or (key == "SOLVER.MAX_ITER" and schedule in EXTENDABLE_SCHEDULES and now > was)
 
 
 def cut_log(folder: str | Path, iteration: int) -> None:

@@ -15,6 +15,7 @@ from prompt_core.files import atomic_path, read_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import method_file_metadata
 from prompt_core.runs.finite import refuse_not_finite
+from prompt_core.runs.identity import refuse_other_run
 from prompt_core.safe_load import load_restricted
 from prompt_core.training.data import TrainingData
 from prompt_core.training.loop import LearningState
@@ -152,24 +153,36 @@ def _write_metrics(
     write_metrics(folder / METRICS_FILE, metrics, run, protocols)
 
 
-def save_state(path: Path, state: LearningState, learned: nn.Module, settings: dict[str, Any]) -> None:
-    """Write everything that a resumed run needs, atomically. ``settings`` must not change in between.
+def save_state(
+    path: Path,
+    state: LearningState,
+    learned: nn.Module,
+    settings: dict[str, Any],
+    identity: dict[str, Any] | None = None,
+) -> None:
+    """Write everything that a resumed run needs, atomically. ``settings`` and ``identity`` must not change in between.
 
     Raises:
         UserError: when what is learned, or the optimiser's state, is not finite; the earlier file stays.
     """
     _refuse_diverged(path, learned.state_dict() | {"optimizer": state.optimizer})
     values = {entry.name: getattr(state, entry.name) for entry in dataclasses.fields(state)}
+    document = {"format": FORMAT, "state": values, "prompt": learned.state_dict(), "settings": settings}
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "state": values, "prompt": learned.state_dict(), "settings": settings}, temporary)
+        torch.save(document | {"identity": identity or {}}, temporary)
 
 
 def _refuse_diverged(state_file: Path, values: dict[str, Any]) -> None:
     refuse_not_finite(values, "OPTIM.LR", f"the earlier {state_file}" if state_file.is_file() else "")
 
 
-def load_state(path: Path, learned: nn.Module, settings: dict[str, Any]) -> LearningState:
+def load_state(
+    path: Path, learned: nn.Module, settings: dict[str, Any], identity: dict[str, Any] | None = None
+) -> LearningState:
     """Read a state into ``learned`` and return the counters.
+
+    Args:
+        identity: of the run, see :func:`prompt_core.runs.identity.identity_of`; older states hold none.
 
     Raises:
         UserError: a truncated file, or a run with other settings (the differing keys are named).
@@ -177,13 +190,9 @@ def load_state(path: Path, learned: nn.Module, settings: dict[str, Any]) -> Lear
     saved = load_restricted(path)
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise UserError(f"{path} is not a training state of this version; start again in another --output")
+    refuse_other_run(path, saved.get("identity") or {}, identity or {})
     old = saved["settings"]
-    changed = [key for key in {**old, **settings} if old.get(key) != settings.get(key)]
-    if changed:
-        first = changed[0]
-        raise UserError(
-            f"{path} belongs to a run with other settings ({', '.join(sorted(changed))}; {first} was "
-            f"{old.get(first)!r}, now {settings.get(first)!r}); give the same ones or another --output"
-        )
+    every = dict.fromkeys([*old, *settings])
+    refuse_other_run(path, every | old, every | settings)
     learned.load_state_dict(saved["prompt"])
     return LearningState(**saved["state"])

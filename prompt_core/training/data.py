@@ -36,6 +36,7 @@ class TrainingData:
         unreadable: keys of the images that could not be decoded.
         source: description of the images.
         stored_views: views of each image in the cache, or in a step where images are read.
+        content: sha256 over the images' names, sizes and labels; see :meth:`ImageSet.fingerprint`.
     """
 
     batches: Batches
@@ -44,6 +45,7 @@ class TrainingData:
     unreadable: list[str]
     source: str
     stored_views: int
+    content: str
 
 
 def load_training_data(
@@ -68,11 +70,12 @@ def load_training_data(
             clip.image_size, clip.image_mean, clip.image_std, cfg.AUGMENT.RAND_AUGMENT, tuple(cfg.AUGMENT.SCALE)
         )
     vocabulary, rows = vocabulary_of(images, cfg.DATA.VOCABULARY)
+    content = images.fingerprint()
     if reads == "images":
         images, unreadable = readable_images(images, workers, progress)
         labels = rows[images.labels]
         photos = ImageBatches(images, labels, transform, clip.preprocess, cfg.AUGMENT.VIEWS, cfg.SEED, workers)
-        return TrainingData(photos, labels, vocabulary, unreadable, images.source, photos.views)
+        return TrainingData(photos, labels, vocabulary, unreadable, images.source, photos.views, content)
     cached = cached_features(
         tower_for(reads, clip),
         images,
@@ -86,7 +89,8 @@ def load_training_data(
     )
     labels = rows[cached.labels]
     batches = FeatureBatches(cached.features, labels, cfg.AUGMENT.VIEWS, normalise=reads == "features")
-    return TrainingData(batches, labels, vocabulary, cached.unreadable, images.source, int(cached.features.shape[1]))
+    stored = int(cached.features.shape[1])
+    return TrainingData(batches, labels, vocabulary, cached.unreadable, images.source, stored, content)
 
 
 def training_images(cfg: CfgNode, split: str, shots: int) -> ImageSet:

@@ -25,6 +25,7 @@ from prompt_core.methods.base import LearnedBy, Method
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.methods.registry import build_method, method_class
 from prompt_core.negatives import ClassSampler, HardSampler, UniformSampler, WeightedSampler
+from prompt_core.runs.identity import identity_of
 from prompt_core.training.artifacts import (
     METHOD_FILE,
     STATE_FILE,
@@ -47,6 +48,22 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED = 130
+# Settings that a resumed run may change: they change no result, or their content is in the identity. More epochs are
+# not among them, since the cosine goes over all of them.
+MAY_CHANGE = (
+    "DEVICE",
+    "OUTPUT",
+    "MODEL.NAME",
+    "MODEL.PRETRAINED",
+    "DATA.TRAIN",
+    "DATA.CLASSES",
+    "DATA.VOCABULARY",
+    "DATA.CACHE",
+    "DATA.WORKERS",
+    "DATA.ENCODE_BATCH",
+    "LOG.",
+    "EVAL.",
+)
 
 
 def pretrain(cfg: CfgNode, output: str | Path, resume: bool = False) -> int:
@@ -126,7 +143,8 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
     decides = what_decides(settings, cfg, method, data)
     if selection is not None:
         decides["selection"] = selection.describe()
-    state = load_state(state_file, method.state_module, decides) if resume else LearningState()
+    identity = identity_of(cfg, MAY_CHANGE, training_data=data.content)
+    state = load_state(state_file, method.state_module, decides, identity) if resume else LearningState()
     saved_at = time.monotonic()
     with asked_to_stop() as asked, display(settings, state) as show, tensorboard(cfg, folder) as board:
         for report in learn(
@@ -148,12 +166,12 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
             if report.epoch_done and selection is not None:
                 keep_best(selection, method, state)
             if report.epoch_done or time.monotonic() - saved_at > 60 * cfg.LOG.CHECKPOINT_MINUTES:
-                save_state(state_file, state, method.state_module, decides)
+                save_state(state_file, state, method.state_module, decides, identity)
                 lines = [json.dumps({"epoch": epoch + 1, **entry}) for epoch, entry in enumerate(state.history)]
                 write_text(folder / "log.jsonl", "".join(line + "\n" for line in lines))
                 saved_at = time.monotonic()
     if state.epoch < settings.epochs:
-        save_state(state_file, state, method.state_module, decides)
+        save_state(state_file, state, method.state_module, decides, identity)
         say(f"stopped at epoch {state.epoch + 1}, step {state.step}; continue with --resume")
         return None
     if state.best is not None:

@@ -170,10 +170,18 @@ def test_a_folder_with_a_run_is_not_trained_over(finished: Path) -> None:
     assert (finished / "run/model_final.pth").read_bytes() == before
 
 
-def test_changed_settings_of_a_resumed_run_are_named(finished: Path, caplog: pytest.LogCaptureFixture) -> None:
-    train(finished, resume=True, **{"SOLVER.MAX_ITER": 7, "DATALOADER.NUM_WORKERS": 1})
-    assert "SOLVER.MAX_ITER: 6 → 7" in caplog.text
-    assert "NUM_WORKERS" not in caplog.text
+def test_a_resumed_run_is_the_same_run(finished: Path) -> None:
+    config = (finished / "run/config.yaml").read_text()
+    for key, was, now in (("SOLVER.BASE_LR", 0.001, 0.5), ("INPUT.TRAIN_SIZE", 64, 32), ("SOLVER.MAX_ITER", 6, 7)):
+        with pytest.raises(UserError, match=rf"other settings \({key}; {key} was {was}, now {now}\); give the same"):
+            train(finished, resume=True, **{key: now})
+    annotations = finished / "boxes.json"
+    annotations.write_text(annotations.read_text().replace("toy car", "old car"))
+    with pytest.raises(UserError, match=r"other settings \(training_data; training_data was '"):
+        train(finished, resume=True)
+    annotations.write_text(annotations.read_text().replace("old car", "toy car"))
+    assert (finished / "run/config.yaml").read_text() == config
+    train(finished, resume=True, **{"DATALOADER.NUM_WORKERS": 1, "INPUT.MIN_SIZE_TEST": 32, "DATASETS.TEST": ()})
 
 
 def test_a_run_without_a_seed_keeps_the_one_it_drew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

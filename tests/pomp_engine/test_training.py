@@ -234,3 +234,23 @@ def test_a_model_that_notices_divergence_itself_is_one_line(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"a loss is not finite at iteration 0 \(forward nan\); the batch's files"):
         train(TASK, settings(tmp_path), Proposals())
     assert (tmp_path / "not_finite_rank0.json").is_file()
+
+
+def test_more_iterations_under_a_schedule_that_allows_them(tmp_path: Path) -> None:
+    """Steps are at iterations of their own, a polynomial goes over all of them."""
+    steps = {"SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR", "SOLVER.STEPS": (4,)}
+    whole = run(settings(tmp_path / "whole", **steps))
+    run(settings(tmp_path / "run", **steps, **{"SOLVER.MAX_ITER": 5}))
+    assert same(whole, run(settings(tmp_path / "run", **steps), resume=True))
+    run(settings(tmp_path / "poly", **{"SOLVER.MAX_ITER": 5}))
+    with pytest.raises(UserError, match=r"SOLVER.MAX_ITER was 5, now 8"):
+        run(settings(tmp_path / "poly"), resume=True)
+
+
+def test_checkpoints_of_before_there_was_an_identity_resume(tmp_path: Path) -> None:
+    cfg = settings(tmp_path)
+    whole = run(cfg)
+    saved = {key: value for key, value in whole.items() if key != "training_data"}
+    assert saved.keys() != whole.keys()
+    torch.save(saved, tmp_path / "model_final.pth")
+    assert same(whole, run(cfg, resume=True))

@@ -16,6 +16,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from prompt_core import SoftPrompt
+from prompt_core.safe_load import load_restricted
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -175,6 +176,37 @@ def test_unreadable_photos_are_listed_and_too_many_stop_the_run(
     assert "warning:" not in error
     assert code == 2
     assert "2 of 124" in error
+
+
+def test_a_resumed_run_is_the_same_run(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    """Other pictures of the same names, another augmentation, rate or seed are refused; what changes no result goes."""
+    first = shutil.copytree(picture_folder, tmp_path / "first")
+    options = settings(tiny_model, first)
+    assert call_tool("pretrain_prompt", "--output", "run", *options)[0] == 0
+    state = tmp_path / "run/state.pt"
+    before = state.read_bytes()
+    other = shutil.copytree(picture_folder, tmp_path / "other")
+    picture = other / "train/old_oak/0.png"
+    picture.write_bytes(picture.read_bytes() + b" ")
+    for key, now, words in (
+        ("DATA.TRAIN", f"folder:{other}", "(training_data; training_data was "),
+        ("AUGMENT.SCALE", "(0.5,1.0)", "(AUGMENT.SCALE; AUGMENT.SCALE was [0.08, 1.0], now [0.5, 1.0])"),
+        ("OPTIM.LR", "0.5", "(OPTIM.LR; OPTIM.LR was 0.002, now 0.5)"),
+        ("SEED", "7", "(SEED; SEED was 42, now 7)"),
+    ):
+        code, _, error = call_tool("pretrain_prompt", "--output", "run", "--resume", *options, key, now)
+        assert code == 2
+        assert words in error
+    moved = shutil.copytree(picture_folder, tmp_path / "moved")
+    changed = ["DATA.TRAIN", f"folder:{moved}", "DATA.WORKERS", "1", "LOG.TENSORBOARD", "False"]
+    code, _, error = call_tool("pretrain_prompt", "--output", "run", "--resume", *options, *changed)
+    assert (code, state.read_bytes() == before) == (0, True), error
+    saved = load_restricted(state)
+    del saved["identity"]  # as states were before
+    torch.save(saved, state)
+    assert call_tool("pretrain_prompt", "--output", "run", "--resume", *options)[0] == 0
 
 
 def test_a_last_step_that_diverges_writes_nothing(

@@ -117,7 +117,7 @@ def test_what_is_kept_is_what_was_learned_by_then(
     code, _, error = call_tool(
         "pretrain_prompt", "--output", "whole", "--resume", *settings(tiny_model, splits, **{"OPTIM.EPOCHS": 4})
     )
-    assert (code, "belongs to a run with other settings (selection" in error) == (2, True)
+    assert (code, "belongs to a run with other settings (SELECT.ON; SELECT.ON was 'held_out'" in error) == (2, True)
 
 
 def test_numbers_of_a_prompt_that_was_chosen_on_the_reported_images_say_so(
