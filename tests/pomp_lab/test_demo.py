@@ -194,7 +194,7 @@ def test_other_settings_are_reported_and_fresh_starts_over(
     (folder / "mine.txt").write_text("kept", encoding="utf-8")
     (folder / "prompt" / "mine.txt").write_text("kept", encoding="utf-8")
     changed = settings(tiny_files, "OPTIM.LR", "0.5")
-    with pytest.raises(UserError, match=r"other settings .*learning_rate.*--fresh"):
+    with pytest.raises(UserError, match=r"other settings .*OPTIM.LR.*--fresh"):
         run_demo(folder, changed, SHAPES, workers=1)
     claim_folder(folder, fresh=True)
     # Shapes know for themselves what is theirs.
