@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
-import zlib
 from pathlib import Path
 
 from prompt_core.errors import UserError
+from prompt_core.visible import visible
 
 # Files of an archive (COCO's photos: 118,287), and how much larger they may be than the archive (JSON: about 10 times).
 MEMBERS, RATIO = 10_000_000, 200
@@ -56,10 +56,13 @@ def unpack_zip(archive: Path, folder: Path) -> int:
                 raise UserError(f"{folder} has {free:,} bytes free, {archive.name} unpacks to {needed:,}")
             folder.mkdir(parents=True, exist_ok=True)
             _move_out(opened, files, folder, folder / f".{archive.name}.unpacking")
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{archive} cannot be unpacked ({error}); delete it and fetch it again") from error
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{archive} cannot be unpacked into {folder}: {error.strerror or error}") from error
+    except Exception as error:  # of a damaged archive: BadZipFile, zlib.error, EOFError, UnicodeDecodeError, …
+        reason = visible(" ".join(str(error).split())[:200])
+        raise UserError(f"{archive} cannot be unpacked ({reason}); delete it and fetch it again") from error
     return len(files)
 
 
