@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from prompt_core.errors import UserError
-from prompt_core.visible import visible
+from prompt_core.visible import shortened, visible
 
 # Files of an archive (COCO's photos: 118,287), and how much larger they may be than the archive (JSON: about 10 times).
 MEMBERS, RATIO = 10_000_000, 200
@@ -25,7 +25,7 @@ def check_member(info: zipfile.ZipInfo) -> None:
     parts = name.split("/")
     symbolic_link = (info.external_attr >> 16) & 0o170000 == 0o120000
     if not name or name.startswith("/") or ".." in parts or re.search(r"[\\:\0]", name) or symbolic_link:
-        raise UserError(f"the archive holds {name!r}, which would be written outside its folder; it was refused")
+        raise UserError(f"the archive holds {shortened(name, 200)}, which would be written outside its folder; it was refused")
 
 
 def unpack_zip(archive: Path, folder: Path) -> int:
