@@ -154,14 +154,14 @@ def test_detics_matrix_is_built_by_its_own_rule(shared: Path) -> None:
     published rows that names with an underscore are not encoded with a space.
     """
     clip = load_clip("openai", shared / "golden/prompt_text/weights.safetensors")
-    vocabulary = Vocabulary.load("lvis")
+    vocabulary = Vocabulary.load("lvis")[::4]
     names = list(vocabulary.names)
     classifier = TextClassifier.build(clip, vocabulary, "a {}", keep_underscores=True)
     torch.testing.assert_close(classifier.weight, encode(clip, ["a " + name for name in names]), atol=2e-5, rtol=0)
     with_spaces = TextClassifier.build(clip, vocabulary, "a {}").weight
     cosines = (classifier.weight * with_spaces).sum(dim=1)
     underscored = torch.tensor(["_" in name for name in names])
-    assert int(underscored.sum()) > 300
+    assert int(underscored.sum()) > 75
     assert float(cosines[~underscored].min()) > 1 - 1e-5
     assert float(cosines[underscored].max()) < 1 - 1e-5
     published = {

@@ -351,10 +351,10 @@ def test_kept_underscores_travel_with_the_vocabulary(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"linear_probe", "logistic_regression"}))
 def test_methods_keep_underscores_where_the_vocabulary_does(
-    make_clip: Callable[..., Clip], make_method: Callable[..., Method], name: str
+    clip: Clip, make_method: Callable[..., Method], name: str
 ) -> None:
     learned = name not in ("zero_shot", "ensemble")
-    method = make_method(name, make_clip()) if learned else TemplateMethod(make_clip(), name)
+    method = make_method(name, clip) if learned else TemplateMethod(clip, name)
     names = ["cat", "hot_dog"] if method.bound_names is None else list(method.bound_names)
     underscored = ["_" in name for name in names]
     assert any(underscored)

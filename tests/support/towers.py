@@ -93,6 +93,10 @@ def shrunk_clip(architecture: str) -> Clip:
     return Clip(model, architecture, None, PREPROCESS, open_clip.SimpleTokenizer(context_length=length))
 
 
+# The same, each built once; nothing may change it.
+shared_clip = functools.lru_cache(shrunk_clip)
+
+
 @contextlib.contextmanager
 def one_tokenizer() -> Iterator[None]:
     """Inside, open_clip's tokenizer is built once for each context length: its table of merges takes a while."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from prompt_core import PromptedTextEncoder, SoftPrompt, TextClassifier, UserErr
 from prompt_core.clip import Clip
 from prompt_core.text.tower import learned_context_obstacle
 
-from ...support.towers import KINDS, PREPROCESS, WordTokenizer, one_tokenizer, shrunk_clip
+from ...support.towers import KINDS, PREPROCESS, WordTokenizer, one_tokenizer, shared_clip, shrunk_clip
 
 NAMES = ["cat", "red_fox", "cap (headwear)", "cat", "hare's-foot bristle fern"]
 TEMPLATES = ["a photo of a {}.", "itap of the {}"]
@@ -27,15 +26,9 @@ def _one_tokenizer() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def of_kind() -> Callable[[str], Clip]:
-    """:func:`shrunk_clip`, each built once."""
-    return functools.lru_cache(shrunk_clip)
-
-
 @pytest.mark.parametrize("architecture", KINDS)
-def test_templates_are_open_clips_own_features_averaged(of_kind: Callable[[str], Clip], architecture: str) -> None:
-    clip = of_kind(architecture)
+def test_templates_are_open_clips_own_features_averaged(architecture: str) -> None:
+    clip = shared_clip(architecture)
     expected = torch.zeros(len(NAMES), 24)
     for template in TEMPLATES:
         ids = clip.tokenizer([template.format(name.replace("_", " ")) for name in NAMES])
@@ -49,10 +42,8 @@ def test_templates_are_open_clips_own_features_averaged(of_kind: Callable[[str],
 
 
 @pytest.mark.parametrize("architecture", KINDS)
-def test_learned_contexts_work_or_are_refused_with_the_reason(
-    of_kind: Callable[[str], Clip], architecture: str
-) -> None:
-    clip = of_kind(architecture)
+def test_learned_contexts_work_or_are_refused_with_the_reason(architecture: str) -> None:
+    clip = shared_clip(architecture)
     encoder = PromptedTextEncoder(clip)
     if isinstance(clip.tokenizer, WordTokenizer):
         assert encoder.texts_only

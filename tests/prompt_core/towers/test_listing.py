@@ -13,7 +13,7 @@ import pytest
 from prompt_core import PromptedTextEncoder, UserError, doctor, load_clip
 from prompt_core.towers.listing import list_towers, render, summarise
 
-from ...support.towers import HUGGING_FACE_KINDS, KINDS, one_tokenizer, shrunk_clip, shrunk_settings
+from ...support.towers import HUGGING_FACE_KINDS, KINDS, one_tokenizer, shared_clip, shrunk_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encoded at full length")
 
@@ -26,7 +26,7 @@ def _one_tokenizer() -> Iterator[None]:
 
 @pytest.mark.parametrize("architecture", KINDS)
 def test_the_list_agrees_with_the_built_model(architecture: str) -> None:
-    clip = shrunk_clip(architecture)
+    clip = shared_clip(architecture)
     listed, encoder = summarise(architecture, shrunk_settings(architecture)), PromptedTextEncoder(clip)
     found = "no" if encoder.texts_only else "yes" if encoder.slow_because is None else "slow"
     assert (listed.learned_prompt, listed.width) == (found, clip.embed_dim)
