@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.modeling.postprocessing import detector_postprocess
 from torch import nn
 
+from pomp_det.box_masks import BOX_MASKS, paste_masks
 from pomp_det.build import build_detector
 from pomp_det.checkpoint import load_weights
 from pomp_det.class_matrix import RANDOM, classifier_of_names
@@ -94,14 +95,30 @@ class OpenVocabularyPredictor:
         Raises:
             UserError: when the file is not a photo.
         """
-        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+        detections = self.detect(photo if isinstance(photo, np.ndarray) else read_photo(photo))
+        if detections.has(BOX_MASKS):
+            detections.pred_masks = paste_masks(detections)
+            detections.remove(BOX_MASKS)
+        return detections
+
+    def detect(self, pixels: np.ndarray) -> Instances:
+        """The same for (H, W, 3) uint8 in RGB, with masks as the model gives them, for photos of any size.
+
+        Returns:
+            ``pred_boxes``, ``scores``, ``pred_classes`` and, where the model has masks, ``box_masks`` (n, M, M):
+            probabilities on a grid over each box; see :mod:`pomp_det.box_masks`.
+        """
         height, width = pixels.shape[:2]
         given = pixels if self.cfg.INPUT.FORMAT == "RGB" else pixels[:, :, ::-1]
         resized = self._resize.get_transform(given).apply_image(given)
         image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32))
+        example = {"image": image, "height": height, "width": width}
         with torch.inference_mode():
-            (output,) = self.model([{"image": image, "height": height, "width": width}])
-        detections: Instances = output["instances"].to("cpu")
+            (found,) = self.model.inference([example], do_postprocess=False)  # type: ignore[operator]
+            if found.has("pred_masks"):
+                found.set(BOX_MASKS, found.pred_masks[:, 0])  # (n, 1, M, M)
+                found.remove("pred_masks")
+            detections: Instances = detector_postprocess(found, height, width).to("cpu")
         return detections[detections.scores.argsort(descending=True, stable=True)]
 
 
@@ -112,30 +129,3 @@ def _without_classes(cfg: CfgNode) -> CfgNode:
     cfg.MODEL.VOCABULARY, cfg.MODEL.PROMPT = "", ""
     cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH = RANDOM
     return cfg
-
-
-def coco_results(photos: list[tuple[str, tuple[int, int], Instances]], class_names: list[str]) -> dict[str, Any]:
-    """Detections as one COCO document, whose ``annotations`` carry a ``score`` each.
-
-    Args:
-        photos: file name, (height, width) and detections of each photo.
-        class_names: C names; categories are numbered from 1.
-
-    Returns:
-        ``images``, ``categories`` and ``annotations``: boxes are x, y, width, height in pixels, masks compressed run
-        lengths.
-    """
-    annotations: list[dict[str, Any]] = []
-    for number, (_, _, detections) in enumerate(photos, start=1):
-        for row in instances_to_coco_json(detections, number):
-            box = row["bbox"]
-            extra = {"id": len(annotations) + 1, "category_id": row["category_id"] + 1, "iscrowd": 0}
-            annotations.append({**row, **extra, "area": box[2] * box[3]})
-    return {
-        "images": [
-            {"id": number, "file_name": name, "height": size[0], "width": size[1]}
-            for number, (name, size, _) in enumerate(photos, start=1)
-        ],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
-        "annotations": annotations,
-    }

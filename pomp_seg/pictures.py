@@ -16,6 +16,7 @@ from prompt_core.vocabulary import plain_name
 PAPER, INK, PLAIN = (255, 255, 255), (34, 34, 34), (235, 235, 235)
 OPACITY = 0.6  # of colours over a photo
 LEGEND_ROWS = 24
+BAND = 64  # rows of a photo that are mixed with colours at once
 
 
 def class_colour(name: str) -> tuple[int, int, int]:
@@ -65,8 +66,10 @@ def colour_labels(
         table[row] = class_colour(class_names[row])
     colours = table[rows]  # (H, W, 3)
     if photo is not None:
-        mixed = (OPACITY * colours + (1 - OPACITY) * photo).astype(np.uint8)
-        colours = np.where((rows == count)[..., None], photo, mixed)
+        for start in range(0, len(rows), BAND):  # mixing makes floats, 16 bytes for each byte of the photo
+            band = slice(start, start + BAND)
+            mixed = (OPACITY * colours[band] + (1 - OPACITY) * photo[band]).astype(np.uint8)
+            colours[band] = np.where((rows[band] == count)[..., None], photo[band], mixed)
     colours[_edges(rows)] = INK
     return colours
 

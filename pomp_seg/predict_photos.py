@@ -1,57 +1,80 @@
-"""The output of the predict tool for a segmenter: coloured photos, label maps and one JSON document."""
+"""What prediction with a segmenter does with each photo: classes in colour, a label map, and one JSON document."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from pomp_engine.data.photos import read_photo
+from pomp_engine.photo_list import NamedPhoto
+from pomp_engine.photo_loop import Records, model_identity
 from pomp_seg.data.label_maps import write_label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
-from prompt_core.files import atomic_path, write_json
+from prompt_core.files import atomic_path
 
-DOCUMENT, LABELS = "segmentation.json", "labels"
+LABELS = "labels"
 
 
-def segment_photos(
-    predictor: OpenVocabularySegmenter, photos: Sequence[Path], folder: Path, hide_photo: bool = False
-) -> str:
-    """Write ``0001_NAME.png`` and ``labels/0001_NAME.png`` for each photo, and ``segmentation.json``.
+class PhotoSegmentations:
+    """A :class:`pomp_engine.photo_loop.PhotoTask`.
 
-    A label map has the class index of each pixel, in the size of the photo: 8 bits for at most 255 classes, else 16.
+    It writes ``0001_NAME.png`` and ``labels/0001_NAME.png`` for each photo, and ``segmentation.json``. A label map has
+    the class index of each pixel, in the size of the photo: 8 bits for at most 255 classes, else 16.
 
     Args:
+        predictor: with its words set.
         hide_photo: draw plain colours, for photos that must not be shown.
 
-    Returns:
-        one line that says what was written.
-
     Raises:
-        UserError: a file that is not a photo; a folder that cannot be written.
+        UserError: when the segmenter has no classes.
     """
-    names = predictor.class_names
-    images: list[dict[str, Any]] = []
-    flags: tuple[bool, ...] = (False,) * len(names)
-    for number, photo in enumerate(photos, start=1):
-        pixels = read_photo(photo)
-        segmentation = predictor(pixels)
-        flags, file = segmentation.background, f"{number:04d}_{photo.stem}.png"
-        write_label_map(folder / LABELS / file, segmentation.labels, len(names))
-        drawn = draw_segmentation(segmentation.labels, names, None if hide_photo else pixels, flags)
-        with atomic_path(folder / file) as temporary:
+
+    document = "segmentation.json"
+
+    def __init__(self, predictor: OpenVocabularySegmenter, hide_photo: bool = False) -> None:
+        self._predictor = predictor
+        self._names = predictor.class_names
+        self._background = predictor.background
+        self._hide_photo = hide_photo
+
+    def identity(self) -> dict[str, Any]:
+        """Model, words and options."""
+        model = model_identity(self._predictor.model, self._predictor.cfg)
+        words = {"words": self._names, "background": list(self._background)}
+        return {**model, **words, "no-photo": self._hide_photo}
+
+    def predict(self, pixels: np.ndarray) -> Segmentation:
+        """The classes of a photo's pixels."""
+        return self._predictor(pixels)
+
+    def write(self, photo: NamedPhoto, pixels: np.ndarray, prediction: Segmentation, folder: Path) -> dict[str, Any]:
+        """Write label map and picture; the record is the photo's entry in the document."""
+        write_label_map(folder / LABELS / photo.picture, prediction.labels, len(self._names))
+        shown = None if self._hide_photo else pixels
+        drawn = draw_segmentation(prediction.labels, self._names, shown, self._background)
+        with atomic_path(folder / photo.picture) as temporary:
             Image.fromarray(drawn).save(temporary, format="PNG")
-        images.append({"file_name": str(photo), "picture": file, **_description(segmentation, f"{LABELS}/{file}")})
-    classes = [
-        {"index": index, "name": name, "color": list(class_colour(name)), "background": background}
-        for index, (name, background) in enumerate(zip(names, flags, strict=True))
-    ]
-    write_json(folder / DOCUMENT, {"classes": classes, "images": images})
-    occurring = {entry["index"] for image in images for entry in image["classes"]}
-    return f"{len(occurring)} of {len(names)} classes in {len(photos)} photos, written to {folder}"
+        files = {"file_name": photo.name, "picture": photo.picture}
+        return {**files, **_description(prediction, f"{LABELS}/{photo.picture}")}
+
+    def lists(self, records: Records) -> Mapping[str, Iterable[Any]]:
+        """``classes`` with their colours, and ``images``."""
+        return {
+            "classes": (
+                {"index": index, "name": name, "color": list(class_colour(name)), "background": background}
+                for index, (name, background) in enumerate(zip(self._names, self._background, strict=True))
+            ),
+            "images": (record for _, record in records()),
+        }
+
+    def summary(self, records: Records) -> str:
+        """How many classes occur."""
+        occurring = {entry["index"] for _, record in records() for entry in record["classes"]}
+        return f"{len(occurring)} of {len(self._names)} classes"
 
 
 def _description(segmentation: Segmentation, label_map: str) -> dict[str, Any]:

@@ -99,6 +99,12 @@ class OpenVocabularySegmenter:
         """C names, in the order of the label values."""
         return list(self._current().names)
 
+    @property
+    def background(self) -> tuple[bool, ...]:
+        """C flags of the classes that only stand for everything else."""
+        self._current()
+        return self._background
+
     def set_vocabulary(
         self, vocabulary: str | Sequence[str] | Vocabulary, background: str | Sequence[str] = ""
     ) -> None:

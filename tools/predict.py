@@ -7,92 +7,112 @@
 --model is the folder of a run, or a configuration of a detector or a segmenter, published files included. --vocabulary
 may be repeated: the model is loaded once, and the results for each list of words go to a folder 1, 2, … of their own.
 
+Photos that cannot be read are left out, listed at the end and counted. Results are written photo by photo: a run that
+was stopped goes on where it was when the same command is given again, and ends with the same files; photos that were
+added or changed since are predicted too. With another model, words or options it is refused as long as the earlier run
+is unfinished, which a file NAME.json.part in --output tells. The exit code is 0, with --strict 1 where a photo was left
+out, and 2 where none could be read.
+
 A detector without --prompt looks names up in the class matrix of its configuration. A segmenter encodes any name with
 its own prompt; each pixel gets one of the words, and --background adds words for everything else, left uncoloured.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import make_output_folder
 from prompt_core.visible import say
 
+if TYPE_CHECKING:
+    from pomp_engine.photo_loop import PhotoTask
+
 THRESHOLD = 0.3
 
-# Predicts with one list of words, or None for those of the configuration, into a folder; returns a line about it.
-Run = Callable[[str | None, Path], str]
 
-
-def main() -> None:
-    """Parse, load once, predict for each list of words."""
+def main() -> int:
+    """Parse, load once, predict for each list of words; returns the exit code."""
     arguments = parse()
     import pomp_det
     import pomp_seg
+    from pomp_engine.photo_list import list_photos_to_predict
+    from pomp_engine.photo_loop import predict_photos, remove_parts
     from pomp_engine.run_folder import model_files
-    from prompt_core.data.photo_files import find_photos
 
-    photos = find_photos(arguments.photos)
+    photos = list_photos_to_predict(arguments.photos, Path(arguments.output))
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise UserError(f"--threshold is {arguments.threshold}; a score between 0 and 1 is expected")
     config, weights = model_files(arguments.model, arguments.weights)
     output = make_output_folder(arguments.output)
     overrides = ([f"MODEL.WEIGHTS={weights}"] if weights else []) + arguments.set
     if pomp_seg.is_segmenter(config, overrides):
-        run = segmenter(pomp_seg.load_config(config, overrides), arguments, photos)
+        task_with = segmenter(pomp_seg.load_config(config, overrides), arguments)
     else:
-        run = detector(pomp_det.load_config(config, overrides), arguments, photos)
+        task_with = detector(pomp_det.load_config(config, overrides), arguments)
     lists = arguments.vocabulary or [None]
+    outcomes = []
     for number, words in enumerate(lists, start=1):
-        say(run(words, output if len(lists) == 1 else make_output_folder(output / str(number))))
+        folder = output if len(lists) == 1 else make_output_folder(output / str(number))
+        outcomes.append(predict_photos(task_with(words), photos, folder))
+        say(outcomes[-1].line)
+    remove_parts(outcomes)
+    skipped = {path: reason for outcome in outcomes for path, reason in outcome.skipped.items()}
+    for reason in skipped.values():
+        say(f"left out: {reason}", error=True)
+    if skipped:
+        say(f"{len(skipped)} of {len(photos)} photos were left out", error=True)
+    return 1 if skipped and arguments.strict else 0
 
 
-def detector(cfg: object, arguments: argparse.Namespace, photos: list[Path]) -> Run:
-    """Load a detector."""
+def detector(cfg: object, arguments: argparse.Namespace) -> Callable[[str | None], PhotoTask]:
+    """Load a detector; the function takes a list of words, or None for those of the configuration."""
     if arguments.background:
         raise UserError("--background is for segmenters; a detector has no background words")
     if arguments.prompt and not arguments.vocabulary:
         raise UserError("--prompt is given without --vocabulary; name the words that it encodes")
-    from pomp_det.pictures import detect_photos
+    from pomp_det.photo_detections import PhotoDetections
     from pomp_det.predictor import OpenVocabularyPredictor
 
     predictor = OpenVocabularyPredictor.load(cfg, (arguments.vocabulary or [""])[0], arguments.prompt)
     threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
 
-    def run(words: str | None, folder: Path) -> str:
+    def task_with(words: str | None) -> PhotoTask:
         if words is not None:
             predictor.set_vocabulary(words, arguments.prompt)
-        return detect_photos(predictor, photos, folder, threshold, arguments.no_photo)
+        return PhotoDetections(predictor, threshold, arguments.no_photo)
 
-    return run
+    return task_with
 
 
-def segmenter(cfg: object, arguments: argparse.Namespace, photos: list[Path]) -> Run:
-    """Load a segmenter."""
+def segmenter(cfg: object, arguments: argparse.Namespace) -> Callable[[str | None], PhotoTask]:
+    """Load a segmenter; the function takes a list of words, or None for those of the configuration."""
     if arguments.threshold is not None:
         raise UserError("--threshold is for detectors; a segmenter gives each pixel its best class, see --background")
     if arguments.background and not arguments.vocabulary:
         raise UserError("--background is given without --vocabulary; name the words to colour")
-    from pomp_seg.predict_photos import segment_photos
+    from pomp_seg.predict_photos import PhotoSegmentations
     from pomp_seg.predictor import OpenVocabularySegmenter
     from pomp_seg.prompts.build import use_prompt
 
     predictor = OpenVocabularySegmenter.load(use_prompt(cfg, arguments.prompt))
 
-    def run(words: str | None, folder: Path) -> str:
+    def task_with(words: str | None) -> PhotoTask:
         if words is not None:
             predictor.set_vocabulary(words, arguments.background)
-        return segment_photos(predictor, photos, folder, arguments.no_photo)
+        return PhotoSegmentations(predictor, arguments.no_photo)
 
-    return run
+    return task_with
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, or folders of photos")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders, or patterns like '*/*.jpg'")
     parser.add_argument("--model", "--config", required=True, metavar="RUN", help="folder of a run, or a configuration")
     parser.add_argument(
         "--weights", default="", metavar="FILE", help="checkpoint (default: the run's newest, else MODEL.WEIGHTS)"
@@ -109,6 +129,7 @@ def parse() -> argparse.Namespace:
         "--background", default="", metavar="WORDS", help="segmenters: names of what is left uncoloured"
     )
     parser.add_argument("--no-photo", action="store_true", help="draw without the photo, if it must not be shown")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 where a photo was left out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="configuration override")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="pictures, label maps and JSON")
     return parser.parse_args()
