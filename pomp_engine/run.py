@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pomp_engine.run_folder import FINAL, start_log, weights_to_evaluate
 from pomp_engine.task import Results, Task
 from pomp_engine.trained_weights import load_trained
 from prompt_core.errors import UserError
+from prompt_core.runs.lock import alone_in
 from prompt_core.visible import say
 
 
@@ -25,8 +27,13 @@ def train(task: Task, cfg: CfgNode, resume: bool = False) -> Results:
     """Build, check, train and, where ``DATASETS.TEST`` names sets, evaluate.
 
     Raises:
-        UserError: bad input, before any training; a loss that is not finite.
+        UserError: bad input, before any training; another run in the folder; a loss that is not finite.
     """
+    with _alone(cfg):
+        return _train(task, cfg, resume)
+
+
+def _train(task: Task, cfg: CfgNode, resume: bool) -> Results:
     model = _prepare(task, cfg)
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set")
@@ -44,29 +51,37 @@ def evaluate(task: Task, cfg: CfgNode, weights: str = "") -> Results:
         weights: the checkpoint; where left out, the newest of the run in ``OUTPUT_DIR``, else ``MODEL.WEIGHTS``.
 
     Raises:
-        UserError: bad input; neither weights nor a run, or weights that lack some of the model's.
+        UserError: bad input; neither weights nor a run, or weights that lack some of the model's; another run in the
+            folder.
     """
-    model = _prepare(task, cfg)
-    _check_test_sets(cfg)
-    cfg = _with_weights(cfg, weights or weights_to_evaluate(cfg))
-    task.check(cfg, model, False)
-    load_trained(model, cfg, task.load)
-    return _evaluate(task, cfg, model)
+    with _alone(cfg):
+        model = _prepare(task, cfg)
+        _check_test_sets(cfg)
+        cfg = _with_weights(cfg, weights or weights_to_evaluate(cfg))
+        task.check(cfg, model, False)
+        load_trained(model, cfg, task.load)
+        return _evaluate(task, cfg, model)
 
 
 def score(task: Task, cfg: CfgNode) -> Results:
     """Score the predictions of an earlier evaluation again, on the main process.
 
     Raises:
-        UserError: when there are none.
+        UserError: when there are none, or another run is in the folder.
     """
-    _set_up(task, cfg)
-    _check_test_sets(cfg)
-    if not comm.is_main_process():
-        return {}
-    results = task.score(cfg)
-    _print(task, results)
-    return results
+    with _alone(cfg):
+        _set_up(task, cfg)
+        _check_test_sets(cfg)
+        if not comm.is_main_process():
+            return {}
+        results = task.score(cfg)
+        _print(task, results)
+        return results
+
+
+def _alone(cfg: CfgNode) -> AbstractContextManager[None]:
+    """The folder of the run, held by the main process for all of its group."""
+    return alone_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
 
 
 def _numbers(task: Task, cfg: CfgNode, model: nn.Module) -> dict[str, float]:

@@ -26,6 +26,7 @@ from prompt_core.methods.image_towers import image_tower
 from prompt_core.methods.registry import build_method, method_class
 from prompt_core.negatives import ClassSampler, HardSampler, UniformSampler, WeightedSampler
 from prompt_core.runs.identity import identity_of
+from prompt_core.runs.lock import alone_in
 from prompt_core.training.artifacts import (
     METHOD_FILE,
     STATE_FILE,
@@ -70,17 +71,18 @@ def pretrain(cfg: CfgNode, output: str | Path, resume: bool = False) -> int:
     """Learn what ``cfg`` describes; returns the exit code (0, or 130 when Ctrl-C stopped it).
 
     Raises:
-        UserError: for bad input, and for a folder that already holds a run unless ``resume``.
+        UserError: for bad input, for a folder that already holds a run unless ``resume``, or where one is going on.
     """
     kind = method_class(cfg.METHOD.NAME)
     learning = LEARNING[kind.learned_by]
     folder = make_output_folder(output)
-    learning.check(cfg, folder, resume)
-    settings = learning_settings(cfg)
-    if learning is LEARNING["steps"] and (warning := warm_up_warning(settings)):
-        say(f"warning: {warning}", error=True)
-    clip = load_model(cfg)
-    return INTERRUPTED if learning.learn(cfg, clip, settings, folder, resume) is None else 0
+    with alone_in(folder):
+        learning.check(cfg, folder, resume)
+        settings = learning_settings(cfg)
+        if learning is LEARNING["steps"] and (warning := warm_up_warning(settings)):
+            say(f"warning: {warning}", error=True)
+        clip = load_model(cfg)
+        return INTERRUPTED if learning.learn(cfg, clip, settings, folder, resume) is None else 0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ pytest.importorskip("detectron2")
 from detectron2.config import CfgNode, get_cfg
 
 from pomp_engine import loop as training
+from pomp_engine import run as whole_run
 from pomp_engine.checkpoint import ModelCheckpointer
 from pomp_engine.config import add_engine_config, merge_config
 from pomp_engine.loader import images_per_rank, seed_of_run, seeded_loader
@@ -26,6 +27,8 @@ from pomp_engine.run_folder import weights_to_evaluate
 from pomp_engine.solver import build_segmentation_optimizer
 from pomp_engine.task import Task
 from prompt_core import UserError
+
+from ..support.held_folder import held
 
 RECORDS = [{"file_name": f"{number}.png", "target": number / 5} for number in range(6)]
 
@@ -254,3 +257,10 @@ def test_checkpoints_of_before_there_was_an_identity_resume(tmp_path: Path) -> N
     assert saved.keys() != whole.keys()
     torch.save(saved, tmp_path / "model_final.pth")
     assert same(whole, run(cfg, resume=True))
+
+
+def test_the_work_of_a_run_is_alone_in_its_folder(tmp_path: Path) -> None:
+    with held(tmp_path) as process:
+        for work in (whole_run.train, whole_run.evaluate, whole_run.score):
+            with pytest.raises(UserError, match=f"another run is in .* process {process.pid} on"):
+                work(TASK, settings(tmp_path))
