@@ -55,13 +55,13 @@ class ModelCheckpointer(DetectionCheckpointer):
         }
         target = Path(self.save_dir) / f"{name}.pth"
         logger.info("saving checkpoint %s", target)
-        with atomic_path(target) as temporary:
+        with atomic_path(target, durable=True) as temporary:
             torch.save(state | kwargs, temporary)
         self.tag_last_checkpoint(target.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the newest checkpoint."""
-        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename, durable=True)
 
     def load(self, path: str, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Load a file, or an address.

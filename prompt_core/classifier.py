@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from prompt_core.documents.npy_files import read_npy
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path, plain_value, read_json, read_safetensors, write_json
+from prompt_core.files import atomic_path, read_json, read_safetensors, write_json, write_safetensors
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
 from prompt_core.text.name_lists import keeps_underscores
@@ -121,16 +120,11 @@ class TextClassifier:
         """
         path = Path(path)
         if path.suffix == ".npy":
-            with atomic_path(path) as temporary:
+            with atomic_path(path, size=self.weight.nbytes) as temporary:
                 np.save(temporary, self.weight.numpy(), allow_pickle=False)
             write_json(path.with_suffix(".names.json"), {"names": self.names, "metadata": self.metadata})
             return
-        from safetensors.torch import save_file
-
-        notes = {"names": json.dumps(self.names)}
-        notes |= {key: json.dumps(value, default=plain_value) for key, value in self.metadata.items() if key != "names"}
-        with atomic_path(path) as temporary:
-            save_file({"weight": self.weight.contiguous()}, temporary, notes)
+        write_safetensors(path, {"weight": self.weight.contiguous()}, {**self.metadata, "names": self.names})
 
     @classmethod
     def load(cls, path: str | Path, names: Sequence[str] | None = None) -> TextClassifier:

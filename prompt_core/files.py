@@ -7,43 +7,72 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompt_core.documents.json_files import decode_json
 from prompt_core.documents.json_files import read_json as read_json
 from prompt_core.errors import UserError
+from prompt_core.temporary_files import failed_write, flush_folder, flush_to_disk, new_temporary, remove_abandoned
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+_swept: set[str] = set()  # folders in which this process has looked for files of killed runs
+
+
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], durable: bool = False, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary path next to ``path``; rename it into place on success, delete it on any error.
 
+    Temporary files that killed processes left in the folder are deleted.
+
+    Args:
+        durable: for what took long to make. The bytes are on the disk before the rename, and the rename before this
+            ends, so that a power failure leaves the earlier file or this one; about 20 ms on a disk.
+        size: bytes of the whole file, if known, to say how much space is missing.
+
     Raises:
-        UserError: when the folder cannot be created or written, or ``path`` is a folder.
+        UserError: when the folder cannot be created or written, ``path`` is a folder, or the disk is full.
     """
     target = Path(path)
     if target.is_dir():
         raise UserError(f"cannot write {target}: it is a folder, a file path was expected")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=f".tmp{target.suffix}", dir=target.parent)
-        os.close(handle)
+        temporary = new_temporary(target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; choose a writable output path") from error
-    temporary = Path(name)
     try:
+        _sweep_once(target.parent, temporary)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        if durable:
+            flush_to_disk(temporary)
         temporary.replace(target)
+    except UserError:
+        raise
+    except Exception as error:
+        failed = failed_write(target, temporary, error, size)
+        if failed is None:
+            raise
+        raise failed from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    if durable:
+        flush_folder(target.parent)
+
+
+def _sweep_once(folder: Path, new: Path) -> None:
+    place = str(folder.resolve())
+    if place not in _swept:
+        _swept.add(place)
+        remove_abandoned(folder, new.stat().st_mtime)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -61,28 +90,31 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 def make_output_folder(path: str | os.PathLike[str]) -> Path:
     """Create an output folder and prove that it can be written before any long work starts.
 
+    Temporary files that killed processes left there are deleted.
+
     Raises:
         UserError: when it cannot be created or written.
     """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as new:
+            remove_abandoned(folder, os.fstat(new.fileno()).st_mtime)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose a writable --output") from error
     return folder
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` as UTF-8, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def write_text(path: str | os.PathLike[str], text: str, durable: bool = False) -> None:
+    """Write ``text`` as UTF-8 through :func:`atomic_path`."""
+    content = text.encode("utf-8")
+    with atomic_path(path, durable, len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: str | os.PathLike[str], value: Any, durable: bool = False) -> None:
+    """Write ``value`` as indented JSON through :func:`atomic_path`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable)
 
 
 def plain_value(value: Any) -> Any:
@@ -109,6 +141,16 @@ def sha256_of_json(value: Any) -> str:
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder of all data sets: ``root``, else the environment variable ``POMP_DATA``, else ``datasets``."""
     return Path(root if root is not None else os.environ.get("POMP_DATA") or "datasets")
+
+
+def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
+    """Write tensors, each contiguous on the CPU, with ``notes`` as metadata in JSON; atomic and durable."""
+    from safetensors.torch import save
+
+    metadata = {key: json.dumps(value, default=plain_value) for key, value in notes.items()}
+    content = save(dict(tensors), metadata)  # its save_file writes to a file of its own, which a kill would leave
+    with atomic_path(path, durable=True, size=len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

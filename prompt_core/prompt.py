@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from prompt_core.dassl.checkpoints import Learned, checkpoint_file, read_checkpoint
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path, plain_value, read_safetensors
+from prompt_core.files import read_safetensors, write_safetensors
 from prompt_core.text.tokens import POSITIONS
 from prompt_core.towers.origin import origin_by_name
 
@@ -118,14 +117,11 @@ class SoftPrompt(nn.Module):
         Args:
             metadata: added to ``self.metadata``; numbers of NumPy and torch become plain ones, paths become text.
         """
-        from safetensors.torch import save_file
-
         tensors = {"context": self.context.detach().cpu().contiguous()}
         if self.deep_context is not None:
             tensors["deep_context"] = self.deep_context.detach().cpu().contiguous()
         notes = {**self.metadata, **metadata, "position": self.position, "suffix": "."}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {key: json.dumps(value, default=plain_value) for key, value in notes.items()})
+        write_safetensors(path, tensors, notes)
 
     @classmethod
     def load(cls, path: str | Path, position: str | None = None) -> SoftPrompt:

@@ -35,6 +35,7 @@ FRONT = {
     "prompt",
     "ranges",
     "safe_load",
+    "temporary_files",
     "visible",
     "vocabulary",
 }

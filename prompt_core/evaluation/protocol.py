@@ -79,7 +79,7 @@ def write_metrics(
     path: str | Path, metrics: Mapping[str, float], run: Mapping[str, Any], protocol: Mapping[str, Any]
 ) -> None:
     """Write ``{"dataset/metric": number, …, "_run": …, "_protocol": {dataset: …}}``."""
-    write_json(path, {**metrics, "_run": dict(run), "_protocol": dict(protocol)})
+    write_json(path, {**metrics, "_run": dict(run), "_protocol": dict(protocol)}, durable=True)
 
 
 class MetricsNotes(msgspec.Struct, rename={"run": "_run", "protocol": "_protocol"}):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from prompt_core.config import keyword_options
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path, plain_value
+from prompt_core.files import plain_value, write_safetensors
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
 
 if TYPE_CHECKING:
@@ -218,8 +218,6 @@ class Method(nn.Module):
         Args:
             metadata: added to the method's name, options and the CLIP that it was learned with.
         """
-        from safetensors.torch import save_file
-
         tensors = {key: value.detach().cpu().contiguous() for key, value in self.state_module.state_dict().items()}
         notes = {
             **metadata,
@@ -229,8 +227,7 @@ class Method(nn.Module):
             "pretrained": Path(self.clip.pretrained).name if self.clip.pretrained else None,
             "clip_sha256": self.clip.fingerprint,
         }
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {key: json.dumps(value, default=plain_value) for key, value in notes.items()})
+        write_safetensors(path, tensors, notes)
 
     def save_alone(self, folder: Path, **metadata: Any) -> Path | None:
         """Write what is learned as a file that is usable without the method, if there is one (a soft prompt)."""

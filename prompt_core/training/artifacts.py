@@ -168,7 +168,7 @@ def save_state(
     _refuse_diverged(path, learned.state_dict() | {"optimizer": state.optimizer})
     values = {entry.name: getattr(state, entry.name) for entry in dataclasses.fields(state)}
     document = {"format": FORMAT, "state": values, "prompt": learned.state_dict(), "settings": settings}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=True) as temporary:
         torch.save(document | {"identity": identity or {}}, temporary)
 
 
