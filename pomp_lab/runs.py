@@ -165,7 +165,7 @@ class RunStore:
             document = read_json(path)
             reason = damage(document)
         except (UserError, RecursionError):
-            reason = "no JSON"
+            reason = "not valid JSON"
         if not reason:
             return document
         self._report_damage(str(path), reason)
@@ -201,7 +201,7 @@ def run_missing(store: RunStore, runs: Sequence[Run], do: Callable[[Run], None])
 def damage(document: Any) -> str:
     """Why a ``metrics.json`` document cannot be used; empty where it can."""
     if not isinstance(document, dict):
-        return "no object"
+        return "not an object"
     for key in ("_run", "_protocol"):
         if not isinstance(document.get(key), dict):
             return f"{key} is not an object"

@@ -77,7 +77,7 @@ def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, messages:
     [
         (WHOLE, ""),
         ({"_run": {"skipped": {"a": "too long"}}, "_protocol": {}}, ""),
-        ([], "no object"),
+        ([], "not an object"),
         ({}, "_run is not an object"),
         (without("_protocol"), "_protocol is not an object"),
         (without("a/top1", "a/top5"), "a has no numbers"),
