@@ -200,6 +200,24 @@ def test_a_closed_port_as_the_hub(no_network: list[str], monkeypatch: pytest.Mon
     assert took < 10
 
 
+def test_a_model_of_the_hub_that_was_fetched_needs_no_request(no_network: list[str], tmp_path: Path) -> None:
+    repository = tmp_path / "models--somebody--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0" * 40)
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    save_model(snapshot, "ViT-B-16")
+    clip = load_clip("hf-hub:somebody/tiny")
+    assert clip.image_mean == (0.1, 0.2, 0.3)
+    assert clip.has_byte_pairs
+    ours = TextClassifier.build(clip, ["cat", "red fox"], "a {}.").weight
+    torch.testing.assert_close(ours, their_features(snapshot, ["a cat.", "a red fox."]), atol=1e-6, rtol=0)
+    assert no_network == []
+    (snapshot / "open_clip_model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"hf-hub:somebody/tiny needs files that are not on this machine"):
+        load_clip("hf-hub:somebody/tiny")
+
+
 def test_what_is_on_the_machine_needs_no_request(no_network: list[str]) -> None:
     assert offline.with_files(lambda: 3) == 3
     assert no_network == []
