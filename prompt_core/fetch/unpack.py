@@ -25,7 +25,8 @@ def check_member(info: zipfile.ZipInfo) -> None:
     parts = name.split("/")
     symbolic_link = (info.external_attr >> 16) & 0o170000 == 0o120000
     if not name or name.startswith("/") or ".." in parts or re.search(r"[\\:\0]", name) or symbolic_link:
-        raise UserError(f"the archive holds {shortened(name, 200)}, which would be written outside its folder; it was refused")
+        shown = shortened(name, 200)
+        raise UserError(f"the archive holds {shown}, which would be written outside its folder; it was refused")
 
 
 def unpack_zip(archive: Path, folder: Path) -> int:
