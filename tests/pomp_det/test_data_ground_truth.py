@@ -18,9 +18,9 @@ import pycocotools.mask as mask_utils
 
 from pomp_det.checks import check_ground_truth
 from pomp_det.data.annotation_files import read_annotation_file, read_scored_annotations
-from pomp_engine.data.annotation_masks import mask_fault, runs_total
 from pomp_det.data.records import load_boxes
 from pomp_det.data.registration import register_dataset
+from pomp_engine.data.annotation_masks import mask_fault, runs_total
 from prompt_core.errors import UserError
 
 from ..support import hostile
