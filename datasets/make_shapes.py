@@ -16,8 +16,9 @@ import time
 from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.options import MASKS, PARTS, ShapesOptions
 from pomp_lab.shapes.variants import VARIANTS
-from prompt_core.command_line import ArgumentParser
+from prompt_core.command_line import ArgumentParser, whole_number
 from prompt_core.errors import run_command
+from prompt_core.ranges import COUNT, NOT_NEGATIVE, SEED
 from prompt_core.visible import say
 
 
@@ -28,7 +29,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace shapes that were made with other options")
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes, which do not change the result (default: 1)"
+        "--workers",
+        type=whole_number(COUNT),
+        default=1,
+        metavar="N",
+        help="processes, which do not change the result (default: 1)",
     )
     for name, text in (
         ("seed", "seed of the random images and of the choice of rare classes"),
@@ -43,7 +48,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     ):
         value = None if name == "classification-classes" else getattr(default, name.replace("-", "_"))
         shown = text if value is None else f"{text} (default: {value})"
-        parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help=shown)
+        parser.add_argument(
+            f"--{name}",
+            type=whole_number(SEED if name == "seed" else NOT_NEGATIVE),
+            default=value,
+            metavar="N",
+            help=shown,
+        )
     parser.add_argument(
         "--parts", default=",".join(PARTS), metavar="PART,PART", help=f"some of {','.join(PARTS)} (default: both)"
     )

@@ -18,9 +18,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from prompt_core.command_line import ArgumentParser
+from prompt_core.command_line import ArgumentParser, whole_number
 from prompt_core.errors import UserError, nearest, run_command
 from prompt_core.files import data_root, read_json
+from prompt_core.ranges import COUNT
 from prompt_core.visible import say
 
 # Name: what is made, and the function of (root, overwrite) that makes it and returns what was done for each file. It is
@@ -107,7 +108,7 @@ def make_parser() -> ArgumentParser:
             )
         if name in ("imagenet_lvis", "imagenet_21k"):
             add("--photos", type=Path, metavar="DIR", help="folder with WNID/ or WNID.tar")
-            add("--workers", type=int, default=8, metavar="N", help="threads that read photo headers")
+            add("--workers", type=whole_number(COUNT), default=8, metavar="N", help="threads that read photo headers")
         if name == "imagenet_lvis":
             add("--wnids", help="take only the WordNet ids listed here, one per line")
             add("--wordnet", help="index.noun of WordNet 3.0 to derive the mapping from (default: packaged mapping)")

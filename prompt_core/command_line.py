@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from prompt_core.errors import UserError
 from prompt_core.files import write_text
-from prompt_core.visible import plain_console, visible
+from prompt_core.ranges import Range
+from prompt_core.visible import plain_console, shortened, visible
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -44,6 +45,26 @@ def config_parser(description: str | None, output: str = "folder for what the ru
 def parse_with_overrides(parser: ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse options and overrides in any order; an unknown option is an error, not an override."""
     return parser.parse_intermixed_args(arguments)
+
+
+def whole_number(allowed: Range) -> Callable[[str], int]:
+    """A type of :mod:`argparse`: whole numbers of a range."""
+    return lambda text: _number_within(text, int, "a whole number", allowed)
+
+
+def real_number(allowed: Range) -> Callable[[str], float]:
+    """A type of :mod:`argparse`: numbers of a range, which are finite."""
+    return lambda text: _number_within(text, float, "a number", allowed)
+
+
+def _number_within(text: str, kind: Callable[[str], Any], name: str, allowed: Range) -> Any:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if not allowed.holds(number):
+        raise argparse.ArgumentTypeError(f"{name}, {allowed}, is expected, given {shortened(text)}")
+    return number
 
 
 def add_subject_arguments(parser: ArgumentParser) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
-
-from fvcore.common.config import CfgNode
+from typing import TYPE_CHECKING, Any
 
 from prompt_core.errors import UserError
 from prompt_core.visible import shortened
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
 
 LARGEST = 2**31 - 1  # of counts and sizes: what compiled code keeps in 32 bits
 LARGEST_SEED = 2**32 - 1  # NumPy's
@@ -108,7 +109,7 @@ def check_ranges(cfg: CfgNode, ranges: Mapping[str, Range | Filled]) -> None:
     for key, allowed in ranges.items():
         value: Any = cfg
         for part in key.split("."):
-            value = value.get(part) if isinstance(value, CfgNode) else None
+            value = value.get(part) if isinstance(value, dict) else None
         if value is not None and not allowed.holds(value):
             raise UserError(f"{key} is {_shown(value)}; expected {allowed}")
 

@@ -9,10 +9,11 @@ numbers differ by more than 1e-9.
 import argparse
 
 from pomp_lab.benchmarks.harness import add_option, machine_description
-from prompt_core.command_line import ArgumentParser
-from prompt_core.errors import UserError, run_command
+from prompt_core.command_line import ArgumentParser, whole_number
+from prompt_core.errors import run_command
 from prompt_core.evaluation.protocol import run_description
 from prompt_core.files import check_writable, write_json
+from prompt_core.ranges import SEED
 
 
 def main() -> int:
@@ -43,12 +44,10 @@ def parse() -> argparse.Namespace:
     add_option(parser, "--classes", 1203, "classes")
     add_option(parser, "--detections", 300, "detections per image")
     add_option(parser, "--tasks", "bbox", "bbox, segm or bbox,segm", str, "TASK,…")
-    add_option(parser, "--seed", 0, "seed of the synthetic files", int)
+    add_option(parser, "--seed", 0, "seed of the synthetic files", whole_number(SEED))
     add_option(parser, "--repeats", 1, "measurements of each scorer")
     parser.add_argument("--output", metavar="FILE", help="JSON for the results (default: they are only printed)")
     options: argparse.Namespace = parser.parse_args()
-    if options.seed < 0:
-        raise UserError(f"--seed is {options.seed}; a number from 0 is expected")
     return options
 
 

@@ -22,9 +22,10 @@ from pomp_lab.mini_clip.build import build
 from pomp_lab.mini_clip.measure import evaluate, result_tables
 from pomp_lab.runs import write_results
 from pomp_lab.tables.data_folders import HALVES
-from prompt_core.command_line import ArgumentParser, print_table
+from prompt_core.command_line import ArgumentParser, print_table, whole_number
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import check_writable
+from prompt_core.ranges import COUNT, SEED
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "prompt_core" / "assets"
 
@@ -42,10 +43,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, metavar="DIR", help="where the model is written")
     parser.add_argument("--holdout", action="store_true", help="keep 200 ImageNet-1K classes out of every step")
     parser.add_argument(
-        "--steps", type=int, default=1300, metavar="N", help="training steps of the text tower (default: 1300)"
+        "--steps",
+        type=whole_number(COUNT),
+        default=1300,
+        metavar="N",
+        help="training steps of the text tower (default: 1300)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="torch threads (default: 2)")
+    parser.add_argument("--seed", type=whole_number(SEED), default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--threads", type=whole_number(COUNT), default=2, metavar="N", help="torch threads (default: 2)"
+    )
     parser.add_argument("--adapt", type=Path, metavar="FOLDER", help="fit the mini there to photos of Tiny-ImageNet")
     parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="build nothing, measure the models there")
     parser.add_argument("--tiny-imagenet", type=Path, metavar="DIR", help="Tiny-ImageNet in its standard layout")
@@ -55,8 +62,6 @@ def main() -> None:
     parser.add_argument("--half", choices=HALVES, default="report", help="photos to score (default: report)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measured numbers there too")
     arguments = parser.parse_args()
-    if min(arguments.steps, arguments.threads) < 1:
-        raise UserError(f"--steps {arguments.steps} --threads {arguments.threads}: both must be at least 1")
     torch.set_num_threads(arguments.threads)
     if arguments.adapt is None and arguments.evaluate is None:
         build(arguments.cache, arguments.output, holdout=arguments.holdout, steps=arguments.steps, seed=arguments.seed)

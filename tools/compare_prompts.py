@@ -13,9 +13,10 @@ from pathlib import Path
 from pomp_lab.arguments import chosen, whole_numbers
 from pomp_lab.comparisons.base_to_novel import METHODS, BaseToNovel
 from pomp_lab.tables.data_folders import HALVES
-from prompt_core.command_line import config_parser, parse_with_overrides, show_results
+from prompt_core.command_line import config_parser, parse_with_overrides, show_results, whole_number
 from prompt_core.errors import run_command
 from prompt_core.files import make_output_folder
+from prompt_core.ranges import COUNT
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--name", default="table", help="name of the two files of results (default: table)")
     parser.add_argument(
         "--updates",
-        type=int,
+        type=whole_number(COUNT),
         default=100,
         metavar="N",
         help="steps of each run, which set its batch size (default: 100)",

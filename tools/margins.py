@@ -10,15 +10,18 @@ import argparse
 from rich.table import Table
 
 from pomp_lab.arguments import whole_numbers
-from prompt_core.command_line import ArgumentParser, print_table
+from prompt_core.command_line import ArgumentParser, print_table, whole_number
 from prompt_core.errors import UserError, run_command
 from prompt_core.losses import correction_margin
+from prompt_core.ranges import COUNT
 
 
 def main() -> None:
     """Print one row per base of the logarithm, one column per K."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=int, default=10450, metavar="N", help="training classes (default: 10450)")
+    parser.add_argument(
+        "--classes", type=whole_number(COUNT), default=10450, metavar="N", help="training classes (default: 10450)"
+    )
     parser.add_argument(
         "--sampled", metavar="K,K,…", default="100,319,500,1000", help="sampled classes (default: 100,319,500,1000)"
     )

@@ -24,9 +24,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prompt_core.command_line import ArgumentParser
+from prompt_core.command_line import ArgumentParser, real_number
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import make_output_folder
+from prompt_core.ranges import SHARE
 from prompt_core.visible import say
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ def main() -> int:
     from pomp_engine.run_folder import model_files
 
     photos = list_photos_to_predict(arguments.photos, Path(arguments.output))
-    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
-        raise UserError(f"--threshold is {arguments.threshold}; a score between 0 and 1 is expected")
     config, weights = model_files(arguments.model, arguments.weights)
     output = make_output_folder(arguments.output)
     overrides = ([f"MODEL.WEIGHTS={weights}"] if weights else []) + arguments.set
@@ -124,7 +123,9 @@ def parse() -> argparse.Namespace:
         help="names joined by commas, a file, or a published vocabulary",
     )
     parser.add_argument("--prompt", default="", help="a prompt file, or templates with {} separated by |")
-    parser.add_argument("--threshold", type=float, help=f"lowest score of a detection (default: {THRESHOLD})")
+    parser.add_argument(
+        "--threshold", type=real_number(SHARE), help=f"lowest score of a detection (default: {THRESHOLD})"
+    )
     parser.add_argument(
         "--background", default="", metavar="WORDS", help="segmenters: names of what is left uncoloured"
     )

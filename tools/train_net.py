@@ -15,8 +15,9 @@ AP. For several machines, start it with torchrun.
 import argparse
 from typing import Any
 
-from prompt_core.command_line import config_parser, parse_with_overrides
+from prompt_core.command_line import config_parser, parse_with_overrides, whole_number
 from prompt_core.errors import UserError, run_command
+from prompt_core.ranges import COUNT, NOT_NEGATIVE
 
 BACKENDS = ("hotcoco", "reference")
 ORACLES = ("boxes", "classes", "vocabulary")
@@ -74,8 +75,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--score-only", action="store_true", help="score the predictions in --output, no inference")
     parser.add_argument("--oracle", choices=ORACLES, default="", help="evaluate with ground truth for one part")
     parser.add_argument("--eval-backend", choices=BACKENDS, default=BACKENDS[0], help="scorer")
-    parser.add_argument("--num-gpus", type=int, metavar="N", help="processes with one GPU each; 0 for the CPU")
-    parser.add_argument("--num-processes", type=int, default=1, metavar="N", help="processes on the CPU")
+    parser.add_argument(
+        "--num-gpus", type=whole_number(NOT_NEGATIVE), metavar="N", help="processes with one GPU each; 0 for the CPU"
+    )
+    parser.add_argument(
+        "--num-processes", type=whole_number(COUNT), default=1, metavar="N", help="processes on the CPU"
+    )
     arguments = parse_with_overrides(parser)
     if not arguments.config:
         raise UserError("no configuration; give --config FILE")

@@ -23,7 +23,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from prompt_core.command_line import whole_number
 from prompt_core.errors import UserError
+from prompt_core.ranges import COUNT
 from prompt_core.visible import say
 
 PAGE = 4096  # bytes; less memory than this cannot be distinguished from none
@@ -188,11 +190,7 @@ def add_option(
     parser.add_argument(name, type=kind or positive, default=default, metavar=metavar, help=help_text)
 
 
-def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number above 0 is expected, given {text!r}")
-    return int(text)
+positive = whole_number(COUNT)
 
 
 def positives(text: str) -> list[int]:

@@ -53,7 +53,7 @@ def test_overwrite_never_deletes_what_the_tool_did_not_make(run: Run, tmp_path: 
         (["--classes", "100000"], "expected a number from 2 to 1440"),
         (["--classes", "20", "--classification-classes", "30"], "expected a number from 2 to 20"),
         (["--scenes", "0"], "--scenes is 0"),
-        (["--seed", "-1"], "--seed is -1"),
+        (["--seed", "-1"], "argument --seed: a whole number, 0 to"),
         (["--seeds", "1"], "unrecognized arguments: --seeds 1"),
     ],
 )

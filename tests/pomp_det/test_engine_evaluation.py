@@ -244,7 +244,7 @@ def test_torchrun_starts_the_processes(folder: Path) -> None:
         (["--output", "x"], "no configuration; give --config FILE"),
         (["--config", "tiny.yaml", "--resume", "--eval-only"], "--resume is for training"),
         (["--config", "tiny.yaml", "--num-gpus", "9"], "--num-gpus is 9"),
-        (["--config", "tiny.yaml", "--num-processes", "0"], "--num-processes 0"),
+        (["--config", "tiny.yaml", "--num-processes", "0"], "--num-processes: a whole number, 1 or more"),
         (["--config", "tiny.yaml", "--score-only"], "predictions"),
         (["--config", "tiny.yaml", "SOLVER.MAXITER", "3"], "unknown key 'SOLVER.MAXITER'"),
         (["--config", "tiny.yaml", "--oracle", "box"], "invalid choice: 'box'"),

@@ -127,7 +127,7 @@ def test_predictor_is_the_model_on_the_resized_photo(folder: Path) -> None:
         (["empty"], "folder empty holds no photo; endings .jpg"),
         (["broken.jpg"], "photo broken.jpg cannot be read"),
         (["a.png", "--vocabulary", "cats"], "no class 'cats'; nearest: 'cat'"),
-        (["a.png", "--threshold", "7"], "--threshold is 7.0; a score between 0 and 1"),
+        (["a.png", "--threshold", "7"], "--threshold: a number, 0 to 1, is expected, given '7'"),
         (["a.png", "--weights", "none.pth"], "weights none.pth do not exist"),
         (["a.png", "--weights", "backbone.pth"], "lack 49 of 224 learned weights, the first is proposal_generator."),
         (["a.png", "--prompt", "a {}."], "--prompt is given without --vocabulary"),

@@ -1,8 +1,9 @@
-"""Which CLIP a command uses: the one given, else the one that the prompt or method was learned with."""
+"""Which CLIP a command uses: the one given, else that of the prompt or method; and numbers on a command line."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from prompt_core import SoftPrompt
-from prompt_core.command_line import resolve_method, resolve_subject
+from prompt_core.command_line import ArgumentParser, real_number, resolve_method, resolve_subject, whole_number
+from prompt_core.errors import UserError
+from prompt_core.ranges import COUNT, COUNT_OR_ALL, SEED, SHARE
 
 DEFAULT = ("ViT-B-16-quickgelu", "")
 
@@ -50,3 +53,46 @@ def test_the_clip_of_a_prompt(
 ) -> None:
     cfg, _ = resolve(options(prompts / file if file else None, **given))
     assert expected == (cfg.MODEL.NAME, cfg.MODEL.PRETRAINED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        (whole_number(COUNT), "3", 3),
+        (
+            whole_number(COUNT),
+            "0",
+            "a whole number, 1 or more, at most 2147483647, is expected, given '0'",
+        ),
+        (whole_number(COUNT), "1.5", "given '1.5'"),
+        (whole_number(COUNT), "", "given ''"),
+        (whole_number(COUNT), "9" * 5000, "given '999"),
+        (whole_number(COUNT_OR_ALL), "-1", -1),
+        (whole_number(SEED), "1" + "0" * 22, "a whole number, 0 to 4294967295, is expected"),
+        (real_number(SHARE), "0.5", 0.5),
+        (real_number(SHARE), "nan", "a number, 0 to 1, is expected, given 'nan'"),
+        (real_number(SHARE), "-0.1", "given '-0.1'"),
+    ],
+)
+def test_numbers_of_a_command_line_have_ranges(kind: Any, text: str, expected: float | str) -> None:
+    parser = ArgumentParser(prog="tool")
+    parser.add_argument("--n", type=kind)
+    if not isinstance(expected, str):
+        assert parser.parse_args([f"--n={text}"]).n == expected
+        return
+    with pytest.raises(UserError) as caught:
+        parser.parse_args([f"--n={text}"])
+    assert expected in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_no_command_takes_any_number() -> None:
+    root = Path(__file__).resolve().parent.parent.parent
+    files = [*root.glob("tools/*.py"), *root.glob("datasets/*.py"), *root.glob("p*_*/**/*.py")]
+    assert len(files) > 100
+    texts = {file: file.read_text(encoding="utf-8") for file in files}
+    for file, text in texts.items():
+        for call in ast.walk(ast.parse(text)) if "add_argument(" in text or "add_option(" in text else ():
+            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(("add_argument", "add_option", "add")):
+                values = {ast.unparse(value) for value in [*call.args, *(word.value for word in call.keywords)]}
+                assert not values & {"int", "float"}, f"{file}, line {call.lineno}: a number without a range"

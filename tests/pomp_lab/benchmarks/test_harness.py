@@ -82,5 +82,5 @@ def test_bounds_belong_to_what_meets_them() -> None:
 def test_numbers_of_the_command_line() -> None:
     assert positives("80,1203") == [80, 1203]
     for text in ("80,0", "80,many", ""):
-        with pytest.raises(argparse.ArgumentTypeError, match="a whole number above 0 is expected"):
+        with pytest.raises(argparse.ArgumentTypeError, match="a whole number, 1 or more"):
             positives(text)

@@ -166,7 +166,7 @@ def test_tool_refuses_in_one_line(
     for arguments, expected in (
         (["--evaluate", "empty", "--tiny-imagenet", tiny_root], "no mini.safetensors or mini_holdout.safetensors"),
         (["--evaluate", "empty"], "need --tiny-imagenet DIR"),
-        (["--steps", "0"], "must be at least 1"),
+        (["--steps", "0"], "a whole number, 1 or more"),
         (["--half", "both"], "invalid choice"),
     ):
         code, _, error = call_tool("build_mini_clip", *arguments, "--threads", "1")
