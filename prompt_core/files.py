@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prompt_core.documents.json_files import decode_json
 from prompt_core.documents.json_files import read_json as read_json
+from prompt_core.documents.sealed_tensors import SEAL, is_damaged, sealed
 from prompt_core.errors import UserError
 from prompt_core.temporary_files import failed_write, flush_folder, flush_to_disk, new_temporary, remove_abandoned
 
@@ -144,11 +145,13 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
-    """Write tensors, each contiguous on the CPU, with ``notes`` as metadata in JSON; atomic and durable."""
+    """Write tensors, each contiguous on the CPU, with ``notes`` as metadata in JSON; atomic, durable and sealed."""
     from safetensors.torch import save
 
     metadata = {key: json.dumps(value, default=plain_value) for key, value in notes.items()}
-    content = save(dict(tensors), metadata)  # its save_file writes to a file of its own, which a kill would leave
+    content = sealed(
+        save(dict(tensors), metadata)
+    )  # its save_file writes to a file of its own, which a kill would leave
     with atomic_path(path, durable=True, size=len(content)) as temporary:
         temporary.write_bytes(content)
 
@@ -157,17 +160,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file; values of the metadata that are JSON are decoded.
 
     Raises:
-        UserError: when it is absent, truncated or of another format.
+        UserError: when it is absent, truncated, of another format, or not what its seal says.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
+        if is_damaged(path):
+            raise ValueError("its content does not fit its checksum")
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             notes = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} could not be read ({error}); it may be truncated") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} could not be read ({error}); it may be truncated or damaged") from error
     metadata: dict[str, Any] = {}
+    notes.pop(SEAL, None)
     for key, value in notes.items():
         try:
             metadata[key] = decode_json(value.encode(), key)

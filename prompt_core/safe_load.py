@@ -83,7 +83,7 @@ def load_restricted(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f"no checkpoint file at {path}")
     try:
-        _check_expansion(path)
+        _check_archive(path)
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
@@ -96,7 +96,7 @@ def load_restricted(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", pickle_module=module, weights_only=False)
     except Exception as error:  # damaged archives raise whatever their bytes happen to trigger
         raise UserError(
-            f"{path} could not be read as a checkpoint ({type(error).__name__}); it may be truncated"
+            f"{path} could not be read as a checkpoint ({first_sentence(error)}); it may be truncated or damaged"
         ) from error
 
 
@@ -109,7 +109,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise UserError(f"no weights file at {file}")
     try:
-        _check_expansion(file)
+        _check_archive(file)
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -132,8 +132,10 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-def _check_expansion(file: Path) -> None:
-    """Refuse an archive that unpacks to far more than it has: weights hardly compress, and torch stores them plainly.
+def _check_archive(file: Path) -> None:
+    """Refuse an archive that unpacks to far more than it has, or whose members do not fit their checksums.
+
+    Weights hardly compress, and torch stores them plainly. It writes a CRC-32 of each member, which it does not check.
 
     Raises:
         ValueError: for such an archive.
@@ -142,8 +144,11 @@ def _check_expansion(file: Path) -> None:
         return
     with zipfile.ZipFile(file) as archive:
         claimed = sum(member.file_size for member in archive.infolist())
-    if claimed > EXPANSION * file.stat().st_size:
-        raise ValueError(f"it unpacks to {claimed:,} bytes")
+        if claimed > EXPANSION * file.stat().st_size:
+            raise ValueError(f"it unpacks to {claimed:,} bytes")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} does not fit its checksum")
 
 
 def _is_torchscript(file: Path) -> bool:

@@ -1,7 +1,8 @@
 """Image features of a frozen tower, computed once per (image, view) and cached under a hash of all their inputs.
 
 ``folder/<key>/features.npy`` is float16 (images, views, embedding) with unit-norm rows; ``index.json`` records what was
-left out and where the numbers come from. An entry is written in a temporary folder and published by one rename.
+left out, where the numbers come from, and hashes of the numbers and of itself. An entry is written in a temporary
+folder and published by one rename. A damaged one is made anew.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +27,15 @@ from prompt_core.documents.bounds import SMALL_BYTES
 from prompt_core.documents.json_files import read_json
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, sha256_of_json, write_json
+from prompt_core.visible import say
 
 FORMAT_VERSION = 2  # 2: photos are turned as their Exif orientation says, 16 bits are scaled
 # Temporary folders not written to for this long were left by killed runs.
 _STALE_SECONDS = 24 * 3600
+_HASHED_BYTES = 1 << 24  # at once
+_KEYS_WITHOUT_HASHES = frozenset(
+    ("format", "images", "views", "embedding", "unreadable", "source", "clip", "transform", "seed", "created")
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,6 +118,8 @@ def cached_features(
     cached = _load(entry, images, views, clip.embed_dim)
     if cached is not None:
         return cached
+    if entry.exists():
+        say(f"warning: the feature cache entry {entry} is damaged; it is made anew", error=True)
     make_output_folder(folder)
     _remove_stale(Path(folder), key)
 
@@ -122,18 +132,21 @@ def cached_features(
         )
         write_json(
             temporary / "index.json",
-            {
-                "format": FORMAT_VERSION,
-                "images": len(images),
-                "views": views,
-                "embedding": clip.embed_dim,
-                "unreadable": unreadable,
-                "source": images.source,
-                "clip": clip.image_fingerprint,
-                "transform": None if transform is None else transform.fingerprint,
-                "seed": None if transform is None else int(seed),
-                "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            },
+            _with_own_hash(
+                {
+                    "format": FORMAT_VERSION,
+                    "images": len(images),
+                    "views": views,
+                    "embedding": clip.embed_dim,
+                    "unreadable": unreadable,
+                    "source": images.source,
+                    "clip": clip.image_fingerprint,
+                    "transform": None if transform is None else transform.fingerprint,
+                    "seed": None if transform is None else int(seed),
+                    "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                    "features_sha256": _sha256_of_rows(np.load(temporary / "features.npy", mmap_mode="r")),
+                }
+            ),
         )
     cached = load()
     if cached is None:
@@ -155,6 +168,8 @@ def _load(entry: Path, images: ImageSet, views: int, embedding: int) -> CachedFe
         unreadable = [int(position) for position in index["unreadable"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if not _is_whole(index):
+        return None
     readable = np.ones(len(images), dtype=bool)
     if index.get("images") != len(images) or any(not 0 <= position < len(images) for position in unreadable):
         return None
@@ -162,10 +177,33 @@ def _load(entry: Path, images: ImageSet, views: int, embedding: int) -> CachedFe
     indices = np.flatnonzero(readable)
     if features.shape != (len(indices), views, embedding) or features.dtype != np.float16:
         return None
+    if "features_sha256" in index and index["features_sha256"] != _sha256_of_rows(features):
+        return None
     keys = images.keys if not unreadable else [images.keys[position] for position in indices]
     return CachedFeatures(
         features, images.labels[indices], list(keys), indices, [images.keys[position] for position in unreadable], entry
     )
+
+
+def _with_own_hash(index: dict[str, Any]) -> dict[str, Any]:
+    return {**index, "index_sha256": sha256_of_json(index)}
+
+
+def _is_whole(index: dict[str, Any]) -> bool:
+    """Whether an index is what was written; those of before there were hashes have exactly the keys of then."""
+    if index.keys() == _KEYS_WITHOUT_HASHES:
+        return True
+    stated = index.get("index_sha256")
+    return stated == sha256_of_json({key: value for key, value in index.items() if key != "index_sha256"})
+
+
+def _sha256_of_rows(features: np.ndarray) -> str:
+    """sha256 of the numbers (n, S, E), read in parts."""
+    digest = hashlib.sha256()
+    rows = max(1, _HASHED_BYTES // max(1, features[:1].nbytes))
+    for start in range(0, len(features), rows):
+        digest.update(np.ascontiguousarray(features[start : start + rows]).data)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

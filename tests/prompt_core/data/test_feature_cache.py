@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import resource
 import shutil
 import threading
@@ -245,6 +246,39 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
     np.testing.assert_array_equal(again.features, expected)
     assert leftovers(folder) == [first.folder.name]
     assert len(cached_features(FakeClip(), images, 0, None, 0, folder)) == 10
+
+
+@pytest.mark.parametrize("name", ["features.npy", "index.json"])
+def test_a_flipped_bit_is_never_another_feature(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    images, folder = make_set(tmp_path / "data"), tmp_path / "cache"
+    first = cached_features(FakeClip(), images, 2, TRANSFORM, 5, folder)
+    expected, file, places = np.array(first.features), first.folder / name, random.Random(name)
+    whole, anew = file.read_bytes(), 0
+    for _ in range(20):
+        damaged = bytearray(whole)
+        damaged[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+        file.unlink()  # the earlier map may still be open
+        file.write_bytes(damaged)
+        clip = FakeClip()
+        again = cached_features(clip, images, 2, TRANSFORM, 5, folder)
+        np.testing.assert_array_equal(again.features, expected)
+        assert again.unreadable == first.unreadable
+        warned = capsys.readouterr().err.count("is damaged; it is made anew")
+        assert warned == (1 if clip.calls else 0)
+        anew += warned
+    assert anew > 10
+
+
+def test_an_entry_of_before_there_were_hashes_is_read(tmp_path: Path) -> None:
+    images = make_set(tmp_path / "data")
+    first = cached_features(FakeClip(), images, 2, TRANSFORM, 5, tmp_path / "cache")
+    index = first.folder / "index.json"
+    document = json.loads(index.read_text())
+    del document["features_sha256"], document["index_sha256"]
+    index.write_text(json.dumps(document))
+    clip = FakeClip()
+    cached_features(clip, images, 2, TRANSFORM, 5, tmp_path / "cache")
+    assert clip.calls == []
 
 
 def test_two_runs_that_fill_one_entry_at_once_agree(tmp_path: Path) -> None:
