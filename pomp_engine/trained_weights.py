@@ -11,7 +11,9 @@ from torch import nn
 
 from pomp_engine.checkpoint import PACKAGE
 from prompt_core.errors import UserError
+from prompt_core.runs.finite import first_not_finite
 
+_MARK = 0x7FC0_5EED  # the bits of a quiet NaN
 _logger = logging.getLogger(__name__)
 
 
@@ -26,7 +28,7 @@ def load_trained(model: nn.Module, cfg: CfgNode, load: Callable[[nn.Module, str]
         what: ``detector`` or ``segmenter``, for messages.
 
     Raises:
-        UserError: no weights, some that are missing, or anything that ``load`` raises.
+        UserError: no weights, some that are missing or not finite, or anything that ``load`` raises.
     """
     weights = str(cfg.MODEL.WEIGHTS)
     wanted = f"give the checkpoint of a trained {what}"
@@ -38,19 +40,37 @@ def load_trained(model: nn.Module, cfg: CfgNode, load: Callable[[nn.Module, str]
     if not weights:
         raise UserError(f"MODEL.WEIGHTS is empty; {wanted}")
     learned = _learned(model)
-    with torch.no_grad():
-        for weight in learned.values():
-            weight.fill_(torch.nan)
+    for weight in learned.values():
+        _mark(weight)
     try:
         load(model, weights)
     except UserError as error:
         raise UserError(f"{error}; {wanted}") if weights.startswith(PACKAGE) else error from error
-    absent = [name for name, weight in learned.items() if bool(weight.isnan().any())]
+    absent = [name for name, weight in learned.items() if _is_marked(weight)]
     if absent:
         raise UserError(
             f"weights {weights} lack {len(absent)} of {len(learned)} learned weights, the first is {absent[0]}; "
             f"{wanted} of this configuration"
         )
+    if (found := first_not_finite(learned)) is not None:
+        raise UserError(
+            f"weights {weights} hold NaN or infinity, the first in {found}: their training diverged; {wanted}"
+        )
+
+
+def _mark(weight: nn.Parameter) -> None:
+    """Fill a weight with a NaN that no training makes, where it has one."""
+    with torch.no_grad():
+        weight.fill_(torch.nan)
+        if weight.dtype == torch.float32:
+            weight.view(torch.int32).fill_(_MARK)
+
+
+def _is_marked(weight: nn.Parameter) -> bool:
+    """Whether some of a weight was not loaded."""
+    if weight.dtype == torch.float32:
+        return bool((weight.detach().view(torch.int32) == _MARK).any())
+    return bool(weight.isnan().any())
 
 
 def _learned(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -73,6 +73,7 @@ def add_subject_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--template", action="append", default=[], help="hand-written template with {}; may repeat")
     parser.add_argument("--clip", help="architecture (default: what the prompt was learned with, else MODEL.NAME)")
     parser.add_argument("--pretrained", help="weights of --clip: a tag or a file")
+    parser.add_argument("--random-weights", action="store_true", help="go on without such weights, to try things out")
 
 
 def resolve_subject(arguments: argparse.Namespace) -> tuple[CfgNode, SoftPrompt | list[str]]:
@@ -152,8 +153,14 @@ def _fill_clip_in(cfg: CfgNode, arguments: argparse.Namespace, learned_with: Ori
     cfg.MODEL.PRETRAINED = arguments.pretrained or cfg.MODEL.PRETRAINED
 
 
-def load_model(cfg: CfgNode) -> Clip:
-    """The CLIP of ``cfg.MODEL`` on ``cfg.DEVICE``."""
+def load_model(cfg: CfgNode, random_weights: bool = True) -> Clip:
+    """The CLIP of ``cfg.MODEL`` on ``cfg.DEVICE``.
+
+    Raises:
+        UserError: anything that cannot be loaded; random weights, unless ``random_weights`` allows them.
+    """
+    import warnings
+
     import torch
 
     from prompt_core.clip import load_clip
@@ -167,7 +174,17 @@ def load_model(cfg: CfgNode) -> Clip:
         raise UserError(f"DEVICE is {device!r}; expected auto, cpu, cuda or cuda:N") from error
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"DEVICE is {device!r} but no GPU is usable here; use DEVICE cpu")
-    return load_clip(cfg.MODEL.NAME, cfg.MODEL.PRETRAINED or None, device)
+    if random_weights:
+        return load_clip(cfg.MODEL.NAME, cfg.MODEL.PRETRAINED or None, device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*the weights are random")
+        clip = load_clip(cfg.MODEL.NAME, cfg.MODEL.PRETRAINED or None, device)
+    if clip.pretrained is None:
+        raise UserError(
+            f"{clip.name} has no pretrained weights, and random ones know no classes; give --pretrained with a tag or "
+            "a file, or --random-weights to try things out"
+        )
+    return clip
 
 
 @contextlib.contextmanager

@@ -149,9 +149,8 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     from safetensors.torch import save
 
     metadata = {key: json.dumps(value, default=plain_value) for key, value in notes.items()}
-    content = sealed(
-        save(dict(tensors), metadata)
-    )  # its save_file writes to a file of its own, which a kill would leave
+    # save_file writes to a file of its own, which a kill would leave
+    content = sealed(save(dict(tensors), metadata))
     with atomic_path(path, durable=True, size=len(content)) as temporary:
         temporary.write_bytes(content)
 

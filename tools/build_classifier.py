@@ -45,7 +45,7 @@ def main() -> None:
     vocabulary = read_vocabulary(arguments.vocabulary)
     cfg, subject = resolve_subject(arguments)
     classifier = TextClassifier.build(
-        load_model(cfg),
+        load_model(cfg, arguments.random_weights),
         vocabulary,
         subject,
         arguments.synonyms,

@@ -57,7 +57,7 @@ def main() -> None:
     merge = one_of(cfg, "EVAL.NAMESAKES", ("merged", "separate")) == "merged"
     parts = class_parts(arguments.classes or cfg.EVAL.CLASSES)
     image_sets = {source: open_images(source, split) for source in sources}
-    clip = load_model(cfg)
+    clip = load_model(cfg, arguments.random_weights)
     method = make_method(clip)
 
     title = arguments.prompt or arguments.ensemble or "; ".join(arguments.template)

@@ -68,6 +68,21 @@ def test_every_weight_that_learns_has_to_come_from_the_file(tmp_path: Path) -> N
         load_trained(Model(), config(WEIGHTS="absent.pth"), load)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_or_match_nothing_are_refused(tmp_path: Path, value: float) -> None:
+    state = torch.load(saved(tmp_path / "diverged.pth", "frozen"), weights_only=True)
+    state["model"]["head.weight"][0, 1] = value
+    state["model"]["head.bias"].fill_(value)
+    torch.save(state, tmp_path / "diverged.pth")
+    with pytest.raises(
+        UserError, match=r"hold NaN or infinity, the first in head.weight: their training diverged; give"
+    ):
+        load_trained(Model(), config(WEIGHTS=str(tmp_path / "diverged.pth")), load)
+    torch.save({"model": {"other.weight": torch.ones(7)}}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other.pth lack 6 of 6 learned weights"):
+        load_trained(Model(), config(WEIGHTS=str(tmp_path / "other.pth")), load)
+
+
 def test_random_weights_on_purpose(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     part = saved(tmp_path / "part.pth", "head")
     model = Model()

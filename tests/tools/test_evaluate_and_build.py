@@ -200,3 +200,16 @@ def test_margins_table(call_tool: Call, tmp_path: Path) -> None:
     for margin in ("0.8958", "0.5930", "0.2911"):
         # The published values have four places.
         assert any(abs(float(word) - float(margin)) < 2e-4 for word in out.split() if word[:2] == margin[:2])
+
+
+def test_random_weights_only_on_purpose(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    subject = ["--template", "a {}", "--clip", tiny_model[0]]
+    build = ["build_classifier", *subject, "--vocabulary", "cat,dog", "--output", "two.npy"]
+    for arguments in (build, ["evaluate_prompt", *subject, "--datasets", f"folder:{picture_folder}"]):
+        code, _, error = call_tool(*map(str, arguments))
+        assert (code, error.count("\n")) == (2, 1)
+        assert "has no pretrained weights, and random ones know no classes; give --pretrained" in error
+    assert not (tmp_path / "two.npy").exists()
+    assert call_tool(*map(str, build), "--random-weights")[0] == 0
