@@ -35,16 +35,23 @@ def new_temporary(target: Path) -> Path:
     Raises:
         OSError: when there cannot be one.
     """
-    prefix = f"{temporary_prefix(target)}{os.getpid()}-"
     suffix = target.suffix if len(target.suffix) < _SUFFIX_LENGTH else ""
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=f".tmp{suffix}", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=f".tmp{suffix}", dir=target.parent)
     os.close(handle)
     return Path(name)
 
 
-def temporary_prefix(target: Path) -> str:
-    """How names of temporary files of ``target`` begin on this machine, up to the process."""
-    return f".{os.fsdecode(os.fsencode(target.name)[:_NAME_BYTES])}.{_machine()}-"
+def new_temporary_folder(target: Path) -> Path:
+    """A new empty folder next to ``target``.
+
+    Raises:
+        OSError: when there cannot be one.
+    """
+    return Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=".tmp", dir=target.parent))
+
+
+def _prefix(target: Path) -> str:
+    return f".{os.fsdecode(os.fsencode(target.name)[:_NAME_BYTES])}.{_machine()}-{os.getpid()}-"
 
 
 @functools.cache
@@ -62,7 +69,7 @@ def _machine() -> str:
 
 
 def remove_abandoned(folder: Path, now: float) -> list[Path]:
-    """Delete temporary files in ``folder`` whose process is dead, or that another machine left a week ago.
+    """Delete temporary files and folders in ``folder`` whose process is dead, or that another machine left a week ago.
 
     Args:
         now: by the clock of the file system, which may be another machine's: of a file just made there.
@@ -76,11 +83,22 @@ def remove_abandoned(folder: Path, now: float) -> list[Path]:
             match = _NAME.fullmatch(entry.name)
             if match is None:
                 continue
-            with contextlib.suppress(OSError):
-                if entry.is_file(follow_symlinks=False) and _is_abandoned(match, now - entry.stat().st_mtime):
-                    Path(entry.path).unlink()
-                    gone.append(Path(entry.path))
+            path = Path(entry.path)
+            with contextlib.suppress(OSError):  # gone meanwhile
+                if not _is_abandoned(match, now - _newest(path)):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                gone.append(path)
     return gone
+
+
+def _newest(path: Path) -> float:
+    """When a file, or something in a folder, was last written."""
+    inside = path.iterdir() if path.is_dir() and not path.is_symlink() else ()
+    return max(item.lstat().st_mtime for item in (path, *inside))
 
 
 def _is_abandoned(match: re.Match[str], age: float) -> bool:

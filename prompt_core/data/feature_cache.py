@@ -13,8 +13,6 @@ import datetime
 import hashlib
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,11 @@ from prompt_core.documents.bounds import SMALL_BYTES
 from prompt_core.documents.json_files import read_json
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, sha256_of_json, write_json
+from prompt_core.temporary_files import new_temporary_folder
 from prompt_core.visible import say
 
 FORMAT_VERSION = 2  # 2: photos are turned as their Exif orientation says, 16 bits are scaled
 # Temporary folders not written to for this long were left by killed runs.
-_STALE_SECONDS = 24 * 3600
 _HASHED_BYTES = 1 << 24  # at once
 _KEYS_WITHOUT_HASHES = frozenset(
     ("format", "images", "views", "embedding", "unreadable", "source", "clip", "transform", "seed", "created")
@@ -120,8 +118,7 @@ def cached_features(
         return cached
     if entry.exists():
         say(f"warning: the feature cache entry {entry} is damaged; it is made anew", error=True)
-    make_output_folder(folder)
-    _remove_stale(Path(folder), key)
+    make_output_folder(folder)  # which also deletes what killed runs left there
 
     def load() -> CachedFeatures | None:
         return _load(entry, images, views, clip.embed_dim)
@@ -215,7 +212,7 @@ def _new_entry(entry: Path, is_complete: Callable[[], bool]) -> Iterator[Path]:
     """
     temporary = None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".tmp", dir=entry.parent))
+        temporary = new_temporary_folder(entry)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
@@ -238,12 +235,3 @@ def _new_entry(entry: Path, is_complete: Callable[[], bool]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_stale(folder: Path, key: str) -> None:
-    """Delete temporary folders of this entry left by killed runs."""
-    for path in folder.glob(f".{key}.*.tmp"):
-        with contextlib.suppress(OSError):
-            newest = max(item.stat().st_mtime for item in (path, *path.iterdir()))
-            if time.time() - newest > _STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)

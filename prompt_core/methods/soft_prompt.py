@@ -127,14 +127,24 @@ class SoftPromptMethod(Method):
         )
 
 
+_AROUND = 4  # tokens beside the context: start, at least one of the name, full stop, end
+
+
 def start_prompt(
     clip: Clip, n_ctx: int, init: str = "", position: str = "end", num_classes: int | None = None, seed: int = 0
 ) -> SoftPrompt:
     """Random vectors, or the embeddings of words.
 
     Raises:
-        UserError: words of several tokens, or words together with class-specific contexts.
+        UserError: words of several tokens, words together with class-specific contexts, or more vectors than the text
+            tower has places for.
     """
+    length = TextTower(clip).context_length
+    if not init and not 1 <= n_ctx <= length - _AROUND:
+        raise UserError(
+            f"PROMPT.N_CTX is {n_ctx}; expected 1 to {length - _AROUND}: the text tower of {clip.name} takes {length} "
+            "tokens, with the class name"
+        )
     if init:
         if num_classes is not None:
             raise UserError("PROMPT.INIT goes with a shared context; leave it empty or PROMPT.CLASS_SPECIFIC False")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load as load_safetensors
+from torch.multiprocessing import ProcessRaisedException
 
 from prompt_core.config import correction_of
 from prompt_core.errors import UserError, nearest, run_command
@@ -117,6 +118,16 @@ def test_errors_of_libraries_and_of_the_toolkit(
     code, line = _code_and_line(lambda: correction_of(None), capsys)  # type: ignore[arg-type, func-returns-value]
     assert code == 1
     assert "failed in prompt_core/config.py, line " in line
+
+
+def test_errors_of_processes_that_were_started(capsys: pytest.CaptureFixture[str]) -> None:
+    report = (
+        "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n"
+        '  File "x.py", line 1, in f\nRuntimeError: shapes differ\n'
+    )
+    code, line = _code_and_line(lambda: _ends(ProcessRaisedException(report, 1, 2)), capsys)
+    assert code == 1
+    assert " failed in a process that it started: RuntimeError: shapes differ; POMP_DEBUG=1" in line
 
 
 def test_the_traceback_is_shown_on_request(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,12 +194,15 @@ def test_files_of_other_machines_are_left_alone_for_a_week(tmp_path: Path) -> No
     machine = own.name.split(".")[-3].split("-")[0]
     other = tmp_path / own.name.replace(machine, "0" * 8)
     other.write_text("x")
-    folder = tmp_path / other.name.replace("a.json", "folder.json")
+    folder = tmp_path / other.name.replace("a.json", "folder")
     folder.mkdir()
+    (folder / "features.npy").write_text("x")
     now = time.time()
     assert remove_abandoned(tmp_path, now) == []
     assert remove_abandoned(tmp_path, now + ABANDONED_SECONDS - 60) == []
-    assert remove_abandoned(tmp_path, now + ABANDONED_SECONDS + 60) == [other]
+    os.utime(folder, (now - 1e7, now - 1e7))
+    assert remove_abandoned(tmp_path, now) == [], "something in it is new"
+    assert sorted(remove_abandoned(tmp_path, now + ABANDONED_SECONDS + 60)) == sorted([other, folder])
     assert own.exists(), "its process lives, however old it is"
     assert remove_abandoned(tmp_path / "absent", now) == []
 

@@ -17,7 +17,7 @@ from prompt_core.losses import full_softmax_logits
 from prompt_core.methods.cocoop import CoCoOp
 from prompt_core.methods.lasp import LASP, lasp_templates
 from prompt_core.methods.maple import MaPLe
-from prompt_core.methods.soft_prompt import SoftPromptMethod
+from prompt_core.methods.soft_prompt import SoftPromptMethod, start_prompt
 from prompt_core.methods.vpt import VPT
 from prompt_core.vocabulary import Vocabulary
 
@@ -248,3 +248,10 @@ def test_class_specific_contexts_are_bound_to_their_classes(double: Clip, vocabu
         method.class_features(list(reversed(vocabulary.names)))
     with pytest.raises(UserError, match=r"PROMPT\.INIT goes with a shared context"):
         SoftPromptMethod(double, init="a photo", names=vocabulary.names)
+
+
+def test_a_context_has_to_leave_room_for_the_name(double: Clip) -> None:
+    assert start_prompt(double, 73).context.shape[-2] == 73
+    for count in (0, 74, 100):
+        with pytest.raises(UserError, match=rf"PROMPT.N_CTX is {count}; expected 1 to 73: .* takes 77 tokens"):
+            start_prompt(double, count)
