@@ -21,6 +21,7 @@ from pomp_engine.photo_list import NamedPhoto
 from prompt_core.documents.json_files import decode_json
 from prompt_core.documents.schema import check
 from prompt_core.errors import UserError
+from prompt_core.temporary_files import appending_to
 from prompt_core.visible import visible_path
 
 # Bytes of a line; thousands of detections with masks take a few megabytes.
@@ -86,8 +87,9 @@ class PartFile:
         if self._stream is None:
             self._stream = self._opened()
         place = self._stream.tell()
-        self._stream.write(text.encode("ascii"))
-        self._stream.flush()
+        with appending_to(self.path):
+            self._stream.write(text.encode("ascii"))
+            self._stream.flush()
         self._places[photo.number] = state, place
 
     def records(self, photos: Sequence[NamedPhoto]) -> Iterator[tuple[NamedPhoto, dict[str, Any]]]:

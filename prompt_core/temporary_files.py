@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from prompt_core.errors import UserError
@@ -130,6 +131,22 @@ def flush_folder(folder: Path) -> None:
     """Wait until names in a folder are on the disk, where the system can."""
     with contextlib.suppress(OSError):
         flush_to_disk(folder)
+
+
+@contextlib.contextmanager
+def appending_to(path: Path) -> Iterator[None]:
+    """Name ``path`` when the disk is full: a stream that is written bit by bit does not know where it goes.
+
+    Raises:
+        UserError: when it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        advice = "free some space and run again"
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
 
 
 def failed_write(target: Path, temporary: Path, error: Exception, size: int | None) -> UserError | None:

@@ -25,6 +25,7 @@ from prompt_core.documents.json_files import decode_json, read_json
 from prompt_core.documents.schema import Count, Finite, Int64, check
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, write_json
+from prompt_core.temporary_files import appending_to
 
 SUBFOLDER = "predictions"
 MANIFEST = "manifest.json"
@@ -121,15 +122,18 @@ class PredictionWriter:
         assert self._stream is not None, "the file is closed"
         line = {"image_id": int(image_id), "instances": list(instances)}
         try:
-            self._stream.write(json.dumps(line, allow_nan=False) + "\n")
+            text = json.dumps(line, allow_nan=False) + "\n"
         except ValueError as error:
             raise UserError(f"image {image_id} has a box or score that is not finite: {error}") from error
+        with appending_to(self._partial):
+            self._stream.write(text)
 
     def close(self) -> None:
         """Finish the file and give it its name."""
         if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+            stream, self._stream = self._stream, None
+            with appending_to(self._partial):
+                stream.close()
             self._partial.replace(self._target)
 
 

@@ -34,6 +34,7 @@ from prompt_core.errors import UserError  # noqa: E402
 from prompt_core.vocabulary import Vocabulary  # noqa: E402
 
 from ..support import hostile  # noqa: E402
+from ..support.full_disk import largest_file  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -290,3 +291,17 @@ def test_memory_does_not_grow_with_the_number_of_images(registered: dict[str, st
 
     few, many = peak(20), peak(200)
     assert many < 1.2 * few
+
+
+@pytest.mark.parametrize("images", [1, 2000])
+def test_predictions_that_fill_the_disk_stay_unfinished(tmp_path: Path, images: int) -> None:
+    writer = PredictionWriter(tmp_path, 0)
+
+    def write_all() -> None:
+        for image_id in range(images):
+            writer.write(image_id, [{"score": 0.5, "text": "x" * 5000}])
+        writer.close()
+
+    with largest_file(4096), pytest.raises(UserError, match=r"cannot write .*rank_00000\.jsonl\.part: File too large"):
+        write_all()
+    assert [path.name for path in tmp_path.rglob("rank_*")] == ["rank_00000.jsonl.part"]

@@ -26,19 +26,9 @@ from prompt_core.temporary_files import ABANDONED_SECONDS, new_temporary, remove
 from prompt_core.training.artifacts import save_state
 from prompt_core.training.loop import LearningState
 
+from ..support.full_disk import largest_file
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond ``size`` bytes meanwhile: a full disk, as a writer sees it."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _save_torch(path: Path) -> None:

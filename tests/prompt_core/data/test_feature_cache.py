@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
-import resource
 import shutil
 import threading
 import time
@@ -23,6 +22,8 @@ from prompt_core.data.feature_cache import cache_key, cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder
+
+from ...support.full_disk import largest_file
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -350,14 +351,8 @@ def test_too_little_space_is_found_before_any_work(tmp_path: Path, monkeypatch: 
 
 def test_a_disk_that_fills_up_is_a_user_error_and_keeps_nothing(tmp_path: Path) -> None:
     images, clip = make_set(tmp_path / "data", 40), FakeClip(embed_dim=512)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # the kernel refuses to let the file grow, as on a full disk
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(UserError, match=r"cannot write the feature cache .*File too large"):
-            cached_features(clip, images, 0, None, 0, tmp_path / "cache", batch_size=4, workers=0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with largest_file(20_000), pytest.raises(UserError, match=r"cannot write the feature cache .*File too large"):
+        cached_features(clip, images, 0, None, 0, tmp_path / "cache", batch_size=4, workers=0)
     assert leftovers(tmp_path / "cache") == []
 
 
