@@ -59,7 +59,7 @@ def train(
 
     Raises:
         UserError: a folder that holds another run, a loss that is not finite, or whatever the task's own parts raise.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, once ``model_last.pth`` is written.
+        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP, once ``model_last.pth`` is written.
     """
     if comm.is_main_process():
         check_folder(cfg, resume)
@@ -132,6 +132,7 @@ def train(
                     checkpointer.save(ROLLING, iteration=iteration, **extra)
                 if done < cfg.SOLVER.MAX_ITER and any_process(bool(asked), total.device):
                     checkpointer.save(ROLLING, iteration=iteration, **extra)
+                    comm.synchronize()  # the first process to end has the others stopped
                     raise KeyboardInterrupt
         finally:
             for writer in writers:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 
 from prompt_core.errors import UserError
+from prompt_core.runs.signals import ENDING, ending_like_ctrl_c, handling
 
 
 def run_processes(main: Callable[..., int], gpus: int | None, processes: int, arguments: tuple[Any, ...]) -> int:
@@ -27,11 +29,13 @@ def run_processes(main: Callable[..., int], gpus: int | None, processes: int, ar
         processes: number of processes on the CPU, which communicate by gloo.
 
     Raises:
-        UserError: more GPUs than there are, several processes without ``gpus=0``, or whatever ``main`` raises.
+        UserError: torchrun's variables that are incomplete, more GPUs than there are, several processes without
+            ``gpus=0``, a process that was killed, or whatever ``main`` raises.
     """
     if (gpus is not None and gpus < 0) or processes < 1:
         raise UserError(f"--num-gpus {gpus}, --num-processes {processes}: expected 0 or more, and 1 or more")
-    if "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ):
+    if {"TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"} & os.environ.keys():
+        check_torchrun(os.environ)
         return _join_torchrun(main, arguments)
     usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus is not None and gpus > usable:
@@ -48,16 +52,46 @@ def run_processes(main: Callable[..., int], gpus: int | None, processes: int, ar
     return _start(main, count, arguments)
 
 
+def check_torchrun(environment: Mapping[str, str]) -> None:
+    """Check the variables that torchrun sets for each process, for they may be left over or set by hand.
+
+    Raises:
+        UserError: naming one that is missing or no number.
+    """
+    advice = "start the processes with torchrun, or unset its variables"
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        value = environment.get(name)
+        if value is None and not name.startswith("LOCAL"):
+            raise UserError(f"the environment variable {name} of torchrun is missing; {advice}")
+        if value is not None and name != "MASTER_ADDR" and not (value.isascii() and value.isdigit()):
+            raise UserError(f"the environment variable {name} is {value!r}, a whole number is expected; {advice}")
+    if int(environment["RANK"]) >= int(environment["WORLD_SIZE"]):
+        raise UserError(f"RANK is {environment['RANK']} of WORLD_SIZE {environment['WORLD_SIZE']} processes; {advice}")
+
+
 def _start(main: Callable[..., int], count: int, arguments: tuple[Any, ...]) -> int:
+    asked: list[int] = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        asked.append(number)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
     with tempfile.TemporaryDirectory() as folder:
         try:
-            launch(_worker, count, dist_url="auto", args=(main, folder, arguments))
+            with handling(ENDING, pass_on):
+                launch(_worker, count, dist_url="auto", args=(main, folder, arguments))
         except torch.multiprocessing.ProcessExitedException as stopped:
+            if asked or stopped.exit_code == 130:
+                raise KeyboardInterrupt from None
             messages = sorted(Path(folder).iterdir(), key=lambda file: file.stat().st_mtime)
             if stopped.exit_code == 2 and messages:
                 raise UserError(messages[0].read_text(encoding="utf-8")) from None
-            if stopped.exit_code == 130:
-                raise KeyboardInterrupt from None
+            if stopped.signal_name:
+                raise UserError(
+                    f"process {stopped.error_index} of {count} was killed by {stopped.signal_name}, perhaps for its "
+                    "memory; the others were stopped; a training goes on with --resume"
+                ) from None
             raise
     return 0
 
@@ -67,7 +101,8 @@ def _worker(main: Callable[..., int], folder: str, arguments: tuple[Any, ...]) -
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.get_local_size()))
     try:
-        code = main(*arguments)
+        with ending_like_ctrl_c():
+            code = main(*arguments)
     except UserError as error:
         (Path(folder) / str(comm.get_rank())).write_text(str(error), encoding="utf-8")
         _leave(2)

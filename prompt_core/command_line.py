@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prompt_core.errors import UserError
 from prompt_core.files import write_text
 from prompt_core.ranges import Range
+from prompt_core.runs.signals import ENDING, handling
 from prompt_core.visible import plain_console, shortened, visible
 
 if TYPE_CHECKING:
@@ -202,24 +203,16 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
-    """A list that Ctrl-C (or SIGTERM) fills, so that no step is interrupted; a second Ctrl-C stops at once."""
+    """A list that Ctrl-C, SIGTERM and SIGHUP fill, so that no step is interrupted; a second Ctrl-C stops at once."""
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
 
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: the caller handles signals
+    with handling((signal.SIGINT, *ENDING), ask):
         yield asked
-        return
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def print_table(table: Table) -> None:

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from prompt_core.runs.signals import ending_like_ctrl_c
 from prompt_core.visible import say, show_warnings_and_logs, visible_path
 
 DEBUG = "POMP_DEBUG"  # the environment variable that shows where an error came from
@@ -48,13 +49,15 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Run a tool's ``main`` and exit, with one line on standard error whatever goes wrong.
 
     The exit code is 0 on success; 2 for what the user can mend (:class:`UserError`, files, disks, memory); 1 for an
-    error of a library or of this toolkit; 130 on Ctrl-C; 141, without a word, when the reader of the output has gone.
+    error of a library or of this toolkit; 130 on Ctrl-C, SIGTERM and SIGHUP; 141, without a word, when the reader of
+    the output has gone.
     With ``POMP_DEBUG=1`` in the environment the traceback comes before the line.
     """
     show_warnings_and_logs()
     try:
         try:
-            code = main() or 0
+            with ending_like_ctrl_c():
+                code = main() or 0
         except SystemExit:
             _flush()
             raise
