@@ -22,7 +22,7 @@ from pomp_det.data.annotation_schema import (
     Image,
     ScoredAnnotation,
 )
-from pomp_engine.data.annotation_masks import is_polygon, mask_fault
+from pomp_engine.data.annotation_masks import mask_fault
 from pomp_engine.data.derived_files import read_record
 from prompt_core.data.photo_files import inside
 from prompt_core.documents.json_files import read_json
@@ -83,7 +83,7 @@ def read_scored_annotations(path: str | Path, federated: bool = False) -> dict[s
 
     Raises:
         UserError: as :func:`read_annotation_file`; also for a box that is not four finite numbers of no negative size,
-            polygons of fewer than three points, or run lengths that do not fill their image.
+            masks without a polygon of three points, or run lengths that do not fill their image.
     """
     document = read_annotation_file(path, federated)
     check_each(document["annotations"], ScoredAnnotation, path, "annotations")
@@ -93,8 +93,9 @@ def read_scored_annotations(path: str | Path, federated: bool = False) -> dict[s
         if not segmentation:
             continue
         fault = mask_fault(segmentation, *sizes[annotation["image_id"]])
-        if fault is None and isinstance(segmentation, list) and not all(map(is_polygon, segmentation)):
-            fault = "polygon of fewer than three points or of an odd number of coordinates"
+        # Scorers draw nothing of a polygon of one or two points beside a whole one.
+        if fault is None and isinstance(segmentation, list) and any(len(polygon) % 2 for polygon in segmentation):
+            fault = "polygon of an odd number of coordinates"
         if fault is not None:
             raise UserError(
                 f"{path}: annotations[{number}].segmentation (id {annotation['id']}) cannot be used: {fault}; "

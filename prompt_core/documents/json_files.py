@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from prompt_core.documents.bounds import ANNOTATION_BYTES, read_bytes
+from prompt_core.documents.bounds import ANNOTATION_BYTES, DIGITS, read_bytes
 from prompt_core.errors import UserError
 
 # Below this the collector costs nothing worth a pause.
@@ -56,6 +56,8 @@ def decode_json(content: bytes, name: str) -> Any:
     except RecursionError as error:
         raise UserError(f"{name} is nested too deeply to be read; expected a few levels") from error
     except ValueError as error:
+        if "int_max_str_digits" in str(error):
+            raise UserError(f"{name} holds a number of more than {DIGITS:,} digits") from error
         raise UserError(f"{name} is not valid JSON ({error}); it may be truncated") from error
 
 

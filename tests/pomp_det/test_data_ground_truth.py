@@ -67,10 +67,7 @@ def masked(counts: Any, size: tuple[int, int] = (6, 8)) -> dict[str, Any]:
             {"segmentation": [[1, 2, 3, 4]]},
             "annotations[1].segmentation (id 2) cannot be used: mask of fewer than three points",
         ),
-        (
-            {"segmentation": [*SQUARE, [1, 2]]},
-            "segmentation (id 2) cannot be used: polygon of fewer than three",
-        ),
+        ({"segmentation": [*SQUARE, [1, 2, 3]]}, "segmentation (id 2) cannot be used: polygon of an odd number"),
         (
             {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
             "segmentation (id 2) cannot be used: mask of fewer than three",
@@ -103,7 +100,15 @@ def test_a_fault_of_the_ground_truth_is_one_line(tmp_path: Path, keys: dict[str,
 
 @pytest.mark.parametrize("federated", [False, True])
 def test_sound_ground_truth_is_read(tmp_path: Path, federated: bool) -> None:
-    for keys in ({}, {"segmentation": []}, {"bbox": [1, 1, 0, 0]}, masked([48]), {"iscrowd": True}, {"area": 0}):
+    for keys in (
+        {},
+        {"segmentation": []},
+        {"segmentation": [*SQUARE, [1, 2]]},
+        {"bbox": [1, 1, 0, 0]},
+        masked([48]),
+        {"iscrowd": True},
+        {"area": 0},
+    ):
         document = changed(**keys)
         assert read_scored_annotations(written(tmp_path, document), federated) == document
 

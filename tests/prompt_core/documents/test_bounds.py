@@ -55,7 +55,7 @@ def test_python_s_numbers_are_read() -> None:
     ("content", "message"),
     [
         (b"[" * 100_000, "f.json is nested too deeply"),
-        (b"[" + b"1" * 5000 + b"]", r"f.json is not valid JSON \(Exceeds the limit \(4300 digits\)"),
+        (b"[" + b"1" * 5000 + b"]", "f.json holds a number of more than 4,300 digits"),
         (b'["\\ud800"]', "f.json is not valid JSON .*surrogates"),
         (b'{"a":\n 1', r"f.json is not valid JSON \(Expecting ',' delimiter: line 2"),
     ],
