@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ..support.detector import make_tiny, photo
-from ..support.tools import call_tool, tiny_model
+from ..support.tools import call_tool, start_tool, tiny_model
 
-__all__ = ["call_tool", "make_tiny", "photo", "tiny_model"]
+__all__ = ["call_tool", "make_tiny", "photo", "start_tool", "tiny_model"]
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,3 +239,92 @@ def test_pictures_without_the_photo(folder: Path, run: Callable[..., int]) -> No
     drawn = np.asarray(Image.open(folder / "out/0001_a.png"))
     assert drawn.shape == (90, 120, 3)
     assert (drawn == 235).all()
+
+
+def test_bad_photos_among_good_ones(folder: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad").mkdir()
+    (folder / "bad/cut.png").write_bytes((folder / "a.png").read_bytes()[:999])
+    (folder / "bad/red\x1b[31m.jpg").write_text("no photo")
+    assert run("bad", "a.png", "photos", "a.png") == 0
+    document = json.loads((folder / "out/detections.json").read_text())
+    assert [(image["id"], image["file_name"]) for image in document["images"]] == [(3, "a.png"), (4, "photos/b.PNG")]
+    assert [row["id"] for row in document["annotations"]] == list(range(1, len(document["annotations"]) + 1))
+    for row in document["annotations"]:
+        assert row["area"] == run_lengths.area(row["segmentation"])
+    cut, red, count = capsys.readouterr().err.strip().splitlines()
+    assert cut.startswith("left out: photo bad/cut.png cannot be read: ")
+    assert red == "left out: photo bad/red\\x1b[31m.jpg cannot be read: no image of a known format"
+    assert count == "2 of 4 photos were left out"
+    assert {path.name for path in (folder / "out").iterdir()} == {"0003_a.png", "0004_b.png", "detections.json"}
+    assert run("bad", "a.png", "--strict") == 1
+    assert run("a.png", "--strict") == 0
+    assert run("bad") == 2
+
+
+def test_boxes_are_in_the_photo_as_exif_turns_it(folder: Path, run: Callable[..., int]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(folder / "a.png") as image:
+        image.save(folder / "turned.png", exif=exif)
+        image.transpose(Image.Transpose.ROTATE_270).save(folder / "upright.png")
+    assert run("turned.png", "upright.png") == 0
+    document = json.loads((folder / "out/detections.json").read_text())
+    assert [(image["height"], image["width"]) for image in document["images"]] == [(120, 90)] * 2
+    rows: dict[int, list[Any]] = {1: [], 2: []}
+    for row in document["annotations"]:
+        rows[row["image_id"]].append((row["bbox"], row["score"], row["segmentation"]))
+    assert rows[1] == rows[2] != []
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_files(
+    folder: Path,
+    start_tool: Callable[..., subprocess.Popen[str]],
+    run: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two lists of words: the second goes on, the first, which was done, is not predicted again."""
+    random = np.random.default_rng(2)
+    for number in range(12):
+        pixels = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"photos/{number:02d}.png")
+    words = ["photos", "--vocabulary", "cat", "--vocabulary", "cat,toy car"]
+    base = ["--model", "tiny.yaml", "--weights", "model_final.pth", "--output", "out", "--threshold", "0"]
+    process = start_tool("predict", *base, *words, cwd=folder)
+    part, lines = folder / "out/2/detections.json.part", 0
+    while lines < 4 and process.poll() is None:
+        lines = part.read_bytes().count(b"\n") if part.exists() else 0
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    done = part.read_bytes().count(b"\n") - 1
+    assert 3 <= done < 13
+    assert not (folder / "out/2/detections.json").exists()
+
+    predicted = []
+    detect = OpenVocabularyPredictor.detect
+    monkeypatch.setattr(OpenVocabularyPredictor, "detect", lambda self, p: predicted.append(1) or detect(self, p))
+    assert run(*words) == 0
+    assert len(predicted) == 13 - done
+    assert run(*words, "--output", "whole") == 0
+    files = sorted(path.relative_to(folder / "whole") for path in (folder / "whole").rglob("*") if path.is_file())
+    assert len(files) == 2 * 14
+    for name in files:
+        assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+def test_other_words_do_not_mix_with_an_unfinished_run(
+    folder: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detect = OpenVocabularyPredictor.detect
+
+    def stop_at_the_second(self: Any, pixels: np.ndarray) -> Any:
+        if pixels.shape[0] == 64:
+            raise KeyboardInterrupt
+        return detect(self, pixels)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OpenVocabularyPredictor, "detect", stop_at_the_second)
+        assert run("a.png", "photos") == 130
+    assert run("a.png", "photos", "--threshold", "0.1", "--vocabulary", "cat") == 2
+    assert "with other settings (threshold, weights, words)" in capsys.readouterr().err
+    assert run("a.png", "photos") == 0

@@ -348,3 +348,32 @@ def test_arrays_of_another_kind_are_refused(folder: Path) -> None:
     for wrong in (np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.float32)):
         with pytest.raises(UserError, match=r"shape \(H, W, 3\) in uint8"):
             predictor(wrong)
+
+
+def test_a_stopped_run_goes_on_past_bad_photos(
+    folder: Path, run_pixels: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "bad.jpg").write_bytes(b"no photo")
+    given = ["a.png", "bad.jpg", "photos", "--vocabulary", WORDS]
+    segment = OpenVocabularySegmenter.__call__
+    sizes = []
+
+    def stop_at_the_last(self: Any, pixels: np.ndarray) -> Any:
+        sizes.append(pixels.shape[0])
+        if pixels.shape[0] == 64 and len(sizes) == 2:
+            raise KeyboardInterrupt
+        return segment(self, pixels)
+
+    monkeypatch.setattr(OpenVocabularySegmenter, "__call__", stop_at_the_last)
+    assert run_pixels(*given) == (130, "interrupted")
+    assert (folder / "out/labels/0001_a.png").exists()
+    assert run_pixels(*given) == (0, "1 of 3 photos were left out")
+    assert sizes == [90, 64, 64]
+    assert run_pixels(*given, "--output", "whole", "--strict")[0] == 1
+    files = sorted(path.relative_to(folder / "whole") for path in (folder / "whole").rglob("*") if path.is_file())
+    names = ["0001_a.png", "0003_b.png", "labels/0001_a.png", "labels/0003_b.png", "segmentation.json"]
+    assert [str(name) for name in files] == names
+    for name in files:
+        assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+    document = json.loads((folder / "out/segmentation.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == ["a.png", "photos/b.PNG"]
