@@ -13,10 +13,15 @@ data_set stands for each data set's own template; ensembles are selected (7), se
 outside the ImageNet family) and imagenet (80).
 """
 
+import argparse
 import re
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 from rich.table import Table
 
+from prompt_core.clip import Clip
 from prompt_core.command_line import (
     add_subject_arguments,
     config_parser,
@@ -32,7 +37,9 @@ from prompt_core.errors import UserError, run_command
 from prompt_core.evaluation.evaluate import evaluate, merges_namesakes, metrics_of
 from prompt_core.evaluation.protocol import class_parts, run_description, write_metrics
 from prompt_core.files import make_output_folder, write_json
+from prompt_core.methods.base import Method
 from prompt_core.methods.templates import ENSEMBLES
+from prompt_core.runs.lock import alone_in
 from prompt_core.visible import say
 
 COLUMNS = ("data set", "split", "images", "candidates", "top-1 %", "top-5 %", "per class %")
@@ -53,6 +60,20 @@ def main() -> None:
     sources = arguments.datasets.split(",") if arguments.datasets else list(cfg.EVAL.DATASETS)
     if not sources:
         raise UserError("no data set; give --datasets KIND:PATH,KIND:PATH")
+    # numbers beside a prompt that is still learning would be those of another
+    with alone_in(arguments.output) if arguments.output else nullcontext():
+        score_all(arguments, cfg, make_method, sources, split, vocabulary)
+
+
+def score_all(
+    arguments: argparse.Namespace,
+    cfg: Any,
+    make_method: Callable[[Clip], Method],
+    sources: list[str],
+    split: str,
+    vocabulary: str,
+) -> None:
+    """Score on each image source, print, and write into the folder of ``--output``."""
     output = make_output_folder(arguments.output) if arguments.output else None
     merge = one_of(cfg, "EVAL.NAMESAKES", ("merged", "separate")) == "merged"
     parts = class_parts(arguments.classes or cfg.EVAL.CLASSES)
