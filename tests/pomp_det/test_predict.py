@@ -256,8 +256,7 @@ def test_bad_photos_among_good_ones(folder: Path, run: Callable[..., int], capsy
     assert red == "left out: photo bad/red\\x1b[31m.jpg cannot be read: no image of a known format"
     assert count == "2 of 4 photos were left out"
     assert {path.name for path in (folder / "out").iterdir()} == {"0003_a.png", "0004_b.png", "detections.json"}
-    assert run("bad", "a.png", "--strict") == 1
-    assert run("a.png", "--strict") == 0
+    assert run("bad", "photos", "--strict") == 1
     assert run("bad") == 2
 
 
@@ -284,30 +283,30 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(
 ) -> None:
     """Two lists of words: the second goes on, the first, which was done, is not predicted again."""
     random = np.random.default_rng(2)
-    for number in range(12):
+    for number in range(6):
         pixels = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"photos/{number:02d}.png")
     words = ["photos", "--vocabulary", "cat", "--vocabulary", "cat,toy car"]
     base = ["--model", "tiny.yaml", "--weights", "model_final.pth", "--output", "out", "--threshold", "0"]
     process = start_tool("predict", *base, *words, cwd=folder)
     part, lines = folder / "out/2/detections.json.part", 0
-    while lines < 4 and process.poll() is None:
+    while lines < 3 and process.poll() is None:
         lines = part.read_bytes().count(b"\n") if part.exists() else 0
         time.sleep(0.002)
     process.kill()
     process.communicate()
     done = part.read_bytes().count(b"\n") - 1
-    assert 3 <= done < 13
+    assert 2 <= done < 7
     assert not (folder / "out/2/detections.json").exists()
 
     predicted = []
     detect = OpenVocabularyPredictor.detect
     monkeypatch.setattr(OpenVocabularyPredictor, "detect", lambda self, p: predicted.append(1) or detect(self, p))
     assert run(*words) == 0
-    assert len(predicted) == 13 - done
+    assert len(predicted) == 7 - done
     assert run(*words, "--output", "whole") == 0
     files = sorted(path.relative_to(folder / "whole") for path in (folder / "whole").rglob("*") if path.is_file())
-    assert len(files) == 2 * 14
+    assert len(files) == 2 * 8
     for name in files:
         assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
 
