@@ -24,6 +24,7 @@ from pomp_engine.photo_list import NamedPhoto
 from prompt_core.config import flatten
 from prompt_core.errors import UserError, describe_failure
 from prompt_core.files import sha256_of_json
+from prompt_core.runs.lock import alone_in
 from prompt_core.visible import visible_path
 
 # A function that gives the records again and again, from the beginning.
@@ -72,11 +73,11 @@ def predict_photos(task: PhotoTask, photos: Sequence[NamedPhoto], folder: Path) 
     Photos that cannot be read, or for which memory is lacking, are left out.
 
     Raises:
-        UserError: when no photo can be read; when the folder holds an unfinished run of another identity, or cannot be
-            written.
+        UserError: when no photo can be read; when the folder holds an unfinished run of another identity, another
+            process writes to it, or it cannot be written.
     """
     skipped: dict[Path, str] = {}
-    with PartFile(folder / f"{task.document}.part", task.identity()) as part:
+    with alone_in(folder), PartFile(folder / f"{task.document}.part", task.identity()) as part:
         part.forget_others(photos)
         for photo in photos:
             if not part.holds(photo):
