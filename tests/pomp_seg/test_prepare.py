@@ -235,9 +235,7 @@ def test_a_damaged_label_is_named_and_rebuilt_on_demand(stuff: Path) -> None:
     good = (folder / "1.png").read_bytes()
     for damage in (good[: len(good) // 2], b"", (folder / "2.png").read_bytes()):
         (folder / "1.png").write_bytes(damage)
-        with pytest.raises(
-            UserError, match=r"1 of 3 labels in .* are not what .*, the first is .*train2017/1.png"
-        ):
+        with pytest.raises(UserError, match=r"1 of 3 labels in .* are not what .*, the first is .*train2017/1.png"):
             prepare_coco_stuff(stuff)
         states = {(finding.dataset, finding.state) for finding in check_group("coco_stuff", stuff)}
         assert ("coco_2017_train_stuff_sem_seg", WRONG) in states
