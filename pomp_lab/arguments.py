@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from prompt_core.errors import UserError, nearest
+from prompt_core.ranges import SEED, Range
 
 
 def chosen(text: str | None, known: Collection[str], what: str, separator: str = ";") -> list[str]:
@@ -24,13 +25,16 @@ def chosen(text: str | None, known: Collection[str], what: str, separator: str =
     return list(dict.fromkeys(names))
 
 
-def whole_numbers(option: str, text: str) -> list[int]:
+def whole_numbers(option: str, text: str, allowed: Range = SEED) -> list[int]:
     """``0,1,2`` as numbers, each once.
 
     Raises:
         UserError: for anything else.
     """
     try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError as error:
-        raise UserError(f"{option} is {text!r}; expected whole numbers separated by commas, such as 0,1,2") from error
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not allowed.holds(numbers):
+        raise UserError(f"{option} is {text!r}; expected whole numbers ({allowed}) separated by commas")
+    return list(dict.fromkeys(numbers))

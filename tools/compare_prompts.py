@@ -16,7 +16,7 @@ from pomp_lab.tables.data_folders import HALVES
 from prompt_core.command_line import config_parser, parse_with_overrides, show_results, whole_number
 from prompt_core.errors import run_command
 from prompt_core.files import make_output_folder
-from prompt_core.ranges import COUNT
+from prompt_core.ranges import COUNT, COUNT_OR_ALL
 
 
 def main() -> None:
@@ -43,7 +43,8 @@ def main() -> None:
     )
     arguments = parse_with_overrides(parser)
     methods = chosen(arguments.methods, METHODS, "row")
-    shots, seeds = whole_numbers("--shots", arguments.shots), whole_numbers("--seeds", arguments.seeds)
+    shots = whole_numbers("--shots", arguments.shots, COUNT_OR_ALL)
+    seeds = whole_numbers("--seeds", arguments.seeds)
     output = make_output_folder(arguments.output or "runs/comparison")
     results = make_output_folder(arguments.results or output) / f"{arguments.name}.json"
     comparison = BaseToNovel(

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from pomp_lab.arguments import whole_numbers
 from prompt_core.command_line import ArgumentParser, print_table, whole_number
-from prompt_core.errors import UserError, run_command
+from prompt_core.errors import run_command
 from prompt_core.losses import correction_margin
-from prompt_core.ranges import COUNT
+from prompt_core.ranges import COUNT, Range
 
 
 def main() -> None:
@@ -26,9 +26,7 @@ def main() -> None:
         "--sampled", metavar="K,K,…", default="100,319,500,1000", help="sampled classes (default: 100,319,500,1000)"
     )
     arguments = parser.parse_args()
-    sizes = whole_numbers("--sampled", arguments.sampled)
-    if min(sizes) < 2 or max(sizes) > arguments.classes:
-        raise UserError(f"--sampled {arguments.sampled}: each K must lie between 2 and N = {arguments.classes}")
+    sizes = whole_numbers("--sampled", arguments.sampled, Range(2, arguments.classes))
     table = Table(title=f"margin added to the K - 1 sampled logits, N = {arguments.classes}")
     table.add_column("correction")
     for size in sizes:

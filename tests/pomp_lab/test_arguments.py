@@ -6,6 +6,7 @@ import pytest
 
 from pomp_lab.arguments import chosen, whole_numbers
 from prompt_core.errors import UserError
+from prompt_core.ranges import COUNT_OR_ALL
 
 
 def test_names_are_known_ones() -> None:
@@ -19,5 +20,9 @@ def test_names_are_known_ones() -> None:
 
 def test_numbers() -> None:
     assert whole_numbers("--seeds", "3,1,3") == [3, 1]
-    with pytest.raises(UserError, match="--seeds is '1;2'; expected whole numbers separated by commas"):
-        whole_numbers("--seeds", "1;2")
+    assert whole_numbers("--shots", "16,-1", COUNT_OR_ALL) == [16, -1]
+    for text in ("1;2", "", "1,-1", "4294967296"):
+        with pytest.raises(
+            UserError, match=rf"--seeds is '{text}'; expected whole numbers \(0 to 4294967295\) separated"
+        ):
+            whole_numbers("--seeds", text)

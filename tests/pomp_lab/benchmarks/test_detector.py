@@ -215,8 +215,8 @@ def test_inputs_are_resized_as_in_evaluation(tiny_config: Path, photo_folder: Pa
     [
         (["--classes", "80,0"], "--classes: a whole number, 1 or more"),
         (["--classes", "80,many"], "given 'many'"),
-        (["--repeats", "0"], "--repeats: a whole number above 0"),
-        (["--threads", "two"], "--threads: a whole number above 0"),
+        (["--repeats", "0"], "--repeats: a whole number, 1 or more"),
+        (["--threads", "two"], "--threads: a whole number, 1 or more"),
         (["--classes", "80", "--vocabularies", "coco"], "not both"),
         (["--vocabularies", "coco"], "features of width 24, CLIP mini's are 116 wide"),
         (["--photos", "nowhere.jpg"], "photo nowhere.jpg does not exist"),

@@ -159,8 +159,8 @@ def test_synthetic_detections_have_ties_hits_and_false_alarms(detections: int) -
     [
         (["--tasks", "boxes"], "task 'boxes' is unknown"),
         (["--classes", "11"], "11 classes are too few"),
-        (["--images", "0"], "above 0"),
-        (["--seed", "-1"], "--seed is -1"),
+        (["--images", "0"], "1 or more"),
+        (["--seed", "-1"], "--seed: a whole number"),
         (["--backend", "x"], "--backend"),
     ],
 )

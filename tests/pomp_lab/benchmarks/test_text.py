@@ -161,7 +161,7 @@ def test_targets_of_the_parts() -> None:
     ("arguments", "message"),
     [
         (["--parts", "k12"], "unknown part 'k12'"),
-        (["--repeats", "0"], "above 0"),
+        (["--repeats", "0"], "1 or more"),
         (["--parts", "classifier", "--classifier-names", "81"], "open_clip could not be measured: 81 names were asked"),
     ],
 )
