@@ -33,9 +33,9 @@ def predicted_regions(model: Any, examples: Sequence[dict[str, Any]]) -> list[Re
     proposed: list[Regions] = []
     scores = model.scores
 
-    def keep(example: dict[str, Any], logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def keep(example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
         proposed.append(Regions(example["image"].to(masks.device), masks))
-        return logits[:, :-1], masks
+        return logits[:, :-1]
 
     model.eval().scores = keep
     try:
