@@ -25,12 +25,11 @@ def main() -> None:
     options = parse()
     check_writable(options.output)
     import torch
-    from detectron2.data import DatasetCatalog
 
     import pomp_seg
     from pomp_lab.benchmarks.regions import disjoint_regions, predicted_regions, region_costs
     from pomp_seg.data.loader import build_mapper
-    from pomp_seg.data.registration import register_configured
+    from pomp_seg.data.registration import check_labels, register_configured
     from prompt_core.clip import load_clip
     from prompt_core.evaluation.protocol import package_versions, processor_name
 
@@ -38,12 +37,13 @@ def main() -> None:
     torch.manual_seed(0)
     cfg = pomp_seg.load_config(options.config, options.overrides)
     register_configured(cfg)
+    records = check_labels(options.dataset)[: options.images]
     model = pomp_seg.build_segmenter(cfg)
     if cfg.MODEL.META_ARCHITECTURE != "ZeroShotMaskFormer":
         raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} proposes no regions; a ZeroShotMaskFormer is expected")
     pomp_seg.load_weights(model, options.weights)
     mapper = build_mapper(cfg, False, options.dataset)
-    examples = [mapper(record) for record in DatasetCatalog.get(options.dataset)[: options.images]]
+    examples = [mapper(record) for record in records]
     proposed = predicted_regions(model, examples)
     height, width = proposed[0].masks.shape[-2:]
     worst = disjoint_regions(height, width, len(proposed[0].masks), device=cfg.MODEL.DEVICE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,3 +52,12 @@ def test_regions_are_those_that_clip_sees(tiny: Callable[..., Any], monkeypatch:
     assert torch.equal(regions[0].image, example["image"])
     with torch.no_grad():
         assert torch.equal(model([example])[0]["sem_seg"], before)  # put back
+
+
+def test_an_unknown_data_set_is_one_line(call_tool: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    config = Path(__file__).resolve().parents[3] / "configs/mini/coco_seg.yaml"
+    options = ["--config", config, "--weights", "w.pth", "--output", "out.json", "--threads", "1"]
+    code, _, error = call_tool("benchmark_regions", *options, "--dataset", "coco_smal_sem_seg_val")
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert "data set 'coco_smal_sem_seg_val' is not registered" in error
+    assert not (tmp_path / "out.json").exists()
