@@ -176,11 +176,6 @@ def _region_embedder(cfg: CfgNode, roi_heads: nn.Module) -> RegionEmbedder | Non
     node, clip = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.DISTILLATION_CLIP
     if node.DISTILLATION_WEIGHT == 0:
         return None
-    if node.DISTILLATION_WEIGHT < 0 or node.DISTILLATION_PROPOSALS < 1:
-        raise UserError(
-            f"MODEL.ROI_BOX_HEAD.DISTILLATION_WEIGHT is {node.DISTILLATION_WEIGHT} and DISTILLATION_PROPOSALS is "
-            f"{node.DISTILLATION_PROPOSALS}; a weight from 0 and at least one proposal are expected"
-        )
     if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
         raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; regions are distilled from RGB or BGR photos")
     classifier = next((module for module in roi_heads.modules() if isinstance(module, ZeroShotClassifier)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -61,6 +62,15 @@ def make_tiny_clip() -> Callable[..., Any]:
 def tiny_clip(make_tiny_clip: Callable[..., Any]) -> Any:
     """One tiny random CLIP in float32."""
     return make_tiny_clip()
+
+
+@pytest.fixture(autouse=True)
+def _no_logs_to_closed_terminals() -> None:
+    """Tools that ran in this process before may have left handlers on the captured stream of their test."""
+    for logger in map(logging.getLogger, list(logging.root.manager.loggerDict)):
+        for handler in list(logger.handlers):
+            if getattr(getattr(handler, "stream", None), "closed", False):
+                logger.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)

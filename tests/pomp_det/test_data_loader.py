@@ -194,7 +194,10 @@ def test_a_photo_of_another_size_than_its_record_is_unreadable(data: Path) -> No
         (["DATALOADER.MULTI_DATASET_GROUPING", False], "cannot share a batch"),
         (["DATASETS.TRAIN", ("test_mix_boxes", "test_mix_label")], "nearest: 'test_mix_labels'"),
         (["INPUT.CUSTOM_AUG", "EfficientDetResize"], "nearest: 'EfficientDetResizeCrop'"),
-        (["DATALOADER.USE_DIFF_BS_SIZE", False, "SOLVER.IMS_PER_BATCH", 0], "cannot be shared out"),
+        (
+            ["DATALOADER.USE_DIFF_BS_SIZE", False, "SOLVER.IMS_PER_BATCH", 0],
+            "SOLVER.IMS_PER_BATCH is 0; expected 1 or more",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_named_before_training(data: Path, overrides: list[Any], message: str) -> None:

@@ -118,7 +118,7 @@ def test_class_counts_are_checked(tmp_path: Path) -> None:
     for path, classes, reason in (
         (counts_file(tmp_path, [1, 2, 3]), 4, "of 3 classes; the detector has 4"),
         (tmp_path / "wrong.json", 4, "a JSON list of category objects"),
-        (tmp_path / "bare.json", 1, "category 'cat' has no id or image_count"),
+        (tmp_path / "bare.json", 1, r"bare.json: \[0\] has no 'image_count'"),
     ):
         counts = ClassCounts.read(path, classes)
         with pytest.raises(UserError, match=reason):
