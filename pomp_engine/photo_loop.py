@@ -21,9 +21,9 @@ from pomp_engine.data.photos import read_photo
 from pomp_engine.json_lists import write_json_lists
 from pomp_engine.part_file import PartFile
 from pomp_engine.photo_list import NamedPhoto
-from prompt_core.config import flatten
 from prompt_core.errors import UserError, describe_failure
-from prompt_core.files import sha256_of_json
+from prompt_core.files import hash_tensors, sha256_of_json
+from prompt_core.runs.identity import identity_of
 from prompt_core.runs.lock import alone_in
 from prompt_core.visible import visible_path
 
@@ -120,9 +120,6 @@ def _predict_one(task: PhotoTask, photo: NamedPhoto, part: PartFile, folder: Pat
 def model_identity(model: nn.Module, cfg: CfgNode) -> dict[str, str]:
     """Digests of a model's weights and of its settings; where its weights lie does not matter."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if isinstance(value, torch.Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    settings = {key: str(value) for key, value in flatten(cfg) if key not in ("MODEL.WEIGHTS", "OUTPUT_DIR")}
+    hash_tensors(digest, {key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)})
+    settings = identity_of(cfg, free=("MODEL.WEIGHTS", "OUTPUT_DIR"))
     return {"weights": digest.hexdigest(), "configuration": sha256_of_json(settings)}

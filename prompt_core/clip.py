@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompt_core.errors import UserError
+from prompt_core.files import hash_tensors
 from prompt_core.safe_load import first_sentence
 from prompt_core.towers.build import build_model
 
@@ -132,10 +133,8 @@ class Clip:
 
     def _hash(self, prefix: str) -> str:
         digest = hashlib.sha256(json.dumps(self.preprocess_cfg, sort_keys=True, default=str).encode())
-        for key, value in sorted(self.model.state_dict().items()):
-            if key.startswith(prefix):
-                digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        state = self.model.state_dict()
+        hash_tensors(digest, {key: value for key, value in state.items() if key.startswith(prefix)})
         return digest.hexdigest()
 
     @torch.no_grad()

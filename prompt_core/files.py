@@ -139,6 +139,15 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def hash_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Add tensors to a digest: names in order, shapes, types and bytes of values."""
+    import torch
+
+    for key, value in sorted(tensors.items()):
+        digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder of all data sets: ``root``, else the environment variable ``POMP_DATA``, else ``datasets``."""
     return Path(root if root is not None else os.environ.get("POMP_DATA") or "datasets")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from prompt_core.config import keyword_options
 from prompt_core.errors import UserError
-from prompt_core.files import plain_value, write_safetensors
+from prompt_core.files import hash_tensors, plain_value, write_safetensors
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
 
 if TYPE_CHECKING:
@@ -207,9 +207,7 @@ class Method(nn.Module):
         """Hash of the method, its options and its tensors."""
         options = dataclasses.asdict(self.options)
         digest = hashlib.sha256(json.dumps([self.name, options], sort_keys=True, default=plain_value).encode())
-        for key, value in sorted(self.state_module.state_dict().items()):
-            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        hash_tensors(digest, self.state_module.state_dict())
         return digest.hexdigest()
 
     def save(self, path: str | Path, **metadata: Any) -> None:
