@@ -106,13 +106,18 @@ def _is_abandoned(match: re.Match[str], age: float) -> bool:
     machine, process = match.group(1), int(match.group(2))
     if machine != _machine() or os.name != "posix":
         return age > ABANDONED_SECONDS
+    return not process_lives(process)
+
+
+def process_lives(process: int) -> bool:
+    """Whether a process of this machine has this number; a number that no process can have counts as one that lives."""
     try:
         os.kill(process, 0)  # sends nothing
     except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):  # another user's; no number of a process
         return False
-    return False
+    except (PermissionError, OverflowError):  # another user's
+        return True
+    return True
 
 
 def flush_to_disk(file: Path) -> None:

@@ -21,10 +21,12 @@ from typing import Any
 
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder
+from prompt_core.temporary_files import process_lives
 from prompt_core.visible import say
 
 LOCK_FILE = ".running"
 TOUCHED_EVERY, WATCHED_FOR = 5.0, 20.0  # seconds
+LARGEST_NUMBER = 2**31 - 1  # of a process
 _held: set[Path] = set()  # a POSIX lock does not hold against its own process
 
 
@@ -125,15 +127,9 @@ def _is_alive(holder: dict[str, Any], path: Path, by_system: bool) -> bool:
 
 
 def _runs(process: Any) -> bool:
-    if not isinstance(process, int) or process <= 0 or process == os.getpid():
+    if not isinstance(process, int) or not 0 < process <= LARGEST_NUMBER or process == os.getpid():
         return False
-    try:
-        os.kill(process, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True
+    return process_lives(process)
 
 
 def _touch(path: Path, done: threading.Event) -> None:
