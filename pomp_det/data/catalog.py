@@ -124,6 +124,20 @@ def _shapes(name: str, kind: str, file: str, images: str) -> DatasetEntry:
     )
 
 
+def _imagenet(name: str, group: str, file: str, folder: str, vocabulary: str | None = None) -> DatasetEntry:
+    return DatasetEntry(
+        name=name,
+        group=group,
+        kind="image_labels",
+        annotations=(f"imagenet/annotations/{file}",),
+        images="imagenet/ImageNet-LVIS",  # of both, as in Detic: a list leads from there to another folder
+        how=f"python datasets/prepare.py {group}",
+        images_how="put the folders (WNID/*.JPEG) or archives (WNID.tar) of ImageNet-21K (image-net.org) into "
+        f"{{root}}/imagenet/{folder}",
+        vocabulary=vocabulary,
+    )
+
+
 def _conceptual_captions(name: str, file: str) -> DatasetEntry:
     return DatasetEntry(
         name=name,
@@ -184,27 +198,8 @@ _ENTRIES = (
     _coco_small("val_masks", 175),
     _objects365("train", "zhiyuan_objv2_train_fixname_fixmiss.json", None),
     _objects365("val", "zhiyuan_objv2_val_fixname.json", 80_000),
-    DatasetEntry(
-        name="imagenet_lvis_v1",
-        group="imagenet_lvis",
-        kind="image_labels",
-        annotations=("imagenet/annotations/imagenet_lvis_image_info.json",),
-        images="imagenet/ImageNet-LVIS",
-        how="python datasets/prepare.py imagenet_lvis",
-        images_how="put the folders (WNID/*.JPEG) or archives (WNID.tar) of ImageNet-21K (image-net.org) into "
-        "{root}/imagenet/ImageNet-LVIS",
-        vocabulary="lvis",
-    ),
-    DatasetEntry(
-        name="imagenet_lvis-22k",
-        group="imagenet_21k",
-        kind="image_labels",
-        annotations=("imagenet/annotations/imagenet-22k_image_info_lvis-22k.json",),
-        images="imagenet/ImageNet-LVIS",
-        how="python datasets/prepare.py imagenet_21k",
-        images_how="put the folders (WNID/*.JPEG) or archives (WNID.tar) of ImageNet-21K (image-net.org) into "
-        "{root}/imagenet/ImageNet-21K",
-    ),
+    _imagenet("imagenet_lvis_v1", "imagenet_lvis", "imagenet_lvis_image_info.json", "ImageNet-LVIS", "lvis"),
+    _imagenet("imagenet_lvis-22k", "imagenet_21k", "imagenet-22k_image_info_lvis-22k.json", "ImageNet-21K"),
     _conceptual_captions("cc3m_v1_train", "train_image_info.json"),
     _conceptual_captions("cc3m_v1_train_tags", "train_image_info_tags.json"),
     _shapes("shapes_train", "coco", "instances_train.json", "scenes/train"),
