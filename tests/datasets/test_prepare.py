@@ -6,11 +6,11 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+
+from ..support.data_files import save
 
 pytest.importorskip("detectron2")
 
@@ -19,15 +19,6 @@ NAMES = (
     *("ade20k", "ade20k_full", "cc3m", "coco", "coco_small", "coco_small_seg", "coco_stuff", "imagenet_21k"),
     *("imagenet_lvis", "lvis", "lvis_coco", "objects365", "pcontext", "semseg_samples", "shapes_seg", "voc_seg"),
 )
-
-
-def save(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(value, np.ndarray):
-        Image.fromarray(value).save(path)
-    else:
-        path.write_text(json.dumps(value), encoding="utf-8")
-    return path
 
 
 def test_help_lists_the_data_sets(run: Run) -> None:

@@ -8,9 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("detectron2")
 
@@ -27,17 +25,7 @@ from pomp_engine.data.derived_files import Outcome, derive_json, source_record, 
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
-
-def save(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
-
-
-def photo(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(path)
-    return path
+from ..support.data_files import photo, save
 
 
 def lvis_document(split: str = "train") -> dict[str, Any]:

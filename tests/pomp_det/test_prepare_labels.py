@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 pytest.importorskip("detectron2")
 
@@ -31,17 +30,7 @@ from prompt_core.data.images import UnreadableImage
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
-
-def save(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
-
-
-def photo(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(path)
-    return path
+from ..support.data_files import photo, save
 
 
 def coco_categories() -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from pomp_det.data.prepare.photo_lists import categories_of, image_label_documen
 from pomp_det.data.registration import register_datasets
 from prompt_core.vocabulary import Vocabulary
 
+from ..support.data_files import save
 from ..support.detector import TINY
 
 WIDTH, HEIGHT = 64, 48
@@ -72,11 +72,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_lvis(folder)
     make_archives(folder / "imagenet", [folder / f"archive/{number}.jpg" for number in (1, 2)])
     return folder
-
-
-def save(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def photos(**more: Any) -> list[dict[str, Any]]:

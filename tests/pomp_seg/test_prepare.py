@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,19 +32,10 @@ from pomp_seg.data.registration import check_labels, register_datasets, register
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
+from ..support.data_files import save
 from ..support.segmenter_run import check_pixels
 
 PHOTO = np.zeros((4, 6, 3), np.uint8)
-
-
-def save(path: Path, value: Any) -> Path:
-    """An image from an array, text, or JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(value, np.ndarray):
-        Image.fromarray(value).save(path)
-    else:
-        path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-    return path
 
 
 def label(*values: int) -> np.ndarray:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("detectron2")
 
@@ -26,17 +23,8 @@ from pomp_seg.data.registration import (
 )
 from prompt_core.errors import UserError
 
+from ..support.data_files import save
 from ..support.segmenter_run import check_pixels
-
-
-def save(path: Path, value: Any) -> Path:
-    """An image from an array, or JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(value, np.ndarray):
-        Image.fromarray(value).save(path)
-    else:
-        path.write_text(json.dumps(value), encoding="utf-8")
-    return path
 
 
 def label(*values: int, kind: type = np.uint8) -> np.ndarray:
