@@ -106,7 +106,6 @@ class ImageSet:
         if self.members is not None:
             return np.asarray(self.members[:, 2], dtype=np.int64)
         root = str(self.root)
-        # a table may list absolute paths, which join() keeps as they are
         return np.fromiter((_file_size(os.path.join(root, key)) for key in self.keys), np.int64, len(self.keys))  # noqa: PTH118
 
     def fingerprint(self) -> str:
