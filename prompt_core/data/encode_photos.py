@@ -1,24 +1,27 @@
-"""Photos through a frozen image tower into one .npy file: decoded by threads, encoded and written batch by batch.
+"""Photos through a frozen image tower into one .npy file: decoded by threads, encoded by batches, written by blocks.
 
-The numbers depend neither on threads nor on earlier work: each view has its own random generator, and batches are
-formed in the order of the image set.
+The numbers depend neither on threads nor on earlier work: each view has its own random generator, and the batches of a
+block are formed in the order of the image set. A run that was stopped goes on with the first block that it lacks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from prompt_core.data.augment import view_generator
+from prompt_core.data.feature_blocks import FeatureBlocks
 from prompt_core.data.images import ImageSet, UnreadableImage
 from prompt_core.errors import UserError
+from prompt_core.visible import say
 
 if TYPE_CHECKING:
     import random
@@ -27,6 +30,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_UNREADABLE_SHARE = 0.01
+# Views of a block, the most that an interruption loses: seconds of a large tower on a GPU, a minute or two on a CPU.
+# Batches do not span blocks, so that another number gives other last bits.
+BLOCK_VIEWS = 1024
+
+
+class InVain(UserError):
+    """Another run would end alike, so that nothing is kept for it."""
 
 
 class ImageTower(Protocol):
@@ -54,7 +64,7 @@ class ViewTransform(Protocol):
 
 
 def write_features(
-    path: Path,
+    folder: Path,
     clip: ImageTower,
     images: ImageSet,
     views: int,
@@ -64,23 +74,70 @@ def write_features(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[int]:
-    """Write the features of ``images`` to ``path``, (readable photos, views, embedding) float16.
+    """Write the features of ``images``, (readable photos, views, embedding) float16, by :class:`FeatureBlocks`.
 
-    The arguments are those of :func:`prompt_core.data.feature_cache.cached_features`.
+    Blocks that an earlier call left in ``folder`` are kept. The arguments are those of
+    :func:`prompt_core.data.feature_cache.cached_features`.
 
     Returns:
         the positions of the photos that could not be read.
 
     Raises:
-        UserError: when these are more than 1 %, the disk is too full, or the tower gives non-finite features.
+        UserError: when the disk is too full.
+        InVain: when more than 1 % of the photos cannot be read, or the tower gives non-finite features.
+        OSError: when the files cannot be written.
     """
-    import torch
-
     total = len(images)
     allowed = int(MAX_UNREADABLE_SHARE * total)
-    unreadable: list[int] = []
-    rows = 0
-    pending: list[torch.Tensor] = []
+    count = _Count(progress, total)
+    with FeatureBlocks(folder, total, max(1, BLOCK_VIEWS // views), views, clip.embed_dim) as blocks:
+        needed, free = blocks.bytes_missing, shutil.disk_usage(folder).free
+        if needed > free:
+            raise UserError(
+                f"the feature cache in {folder.parent} needs {needed:,} bytes, {free:,} are free on that disk"
+            )
+        if blocks.photos_done:
+            say(f"{blocks.photos_done:,} of {total:,} photos are encoded already; going on with the others", error=True)
+        decode = _decoder(clip, images, views, transform, seed)
+        while missing := blocks.missing():
+            count.done, bad = blocks.photos_done, blocks.unreadable
+            places = [position for number in missing for position in blocks.positions(number)]
+            with contextlib.closing(_ordered(decode, places, workers, batch_size // views + 1)) as tensors:
+                for number in missing:
+                    positions, left = blocks.positions(number), allowed - len(bad)
+                    features, unreadable = _encode_block(clip, images, positions, tensors, batch_size, left, count)
+                    bad += unreadable
+                    if len(bad) <= allowed and not blocks.put(
+                        number, features.reshape(-1, views, clip.embed_dim), unreadable
+                    ):
+                        break  # the rows of later blocks have moved
+            if len(bad) > allowed:
+                first = ", ".join(images.keys[position] for position in sorted(bad)[:3])
+                raise InVain(
+                    f"{len(bad)} of {total} images of {images.source} cannot be read, more than 1 %: {first}, …; "
+                    "replace or delete them"
+                )
+        blocks.finish()
+        return blocks.unreadable
+
+
+class _Count:
+    """Photos that are done, told to whoever wants to show them."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self.done, self._total, self._progress = 0, total, progress
+
+    def add(self) -> None:
+        self.done += 1
+        if self._progress is not None:
+            self._progress(self.done, self._total)
+
+
+def _decoder(
+    clip: ImageTower, images: ImageSet, views: int, transform: ViewTransform | None, seed: int
+) -> Callable[[int], torch.Tensor | None]:
+    """A function of a position that gives the views of its photo (views, 3, S, S), None where it cannot be read."""
+    import torch
 
     def decode(position: int) -> torch.Tensor | None:
         try:
@@ -92,43 +149,39 @@ def write_features(
         generators = [view_generator(seed, images.keys[position], view) for view in range(views)]
         return torch.stack([transform(image, generator) for generator in generators])
 
-    with open(path, "wb") as stream:
-        _write_header(stream, (0, views, clip.embed_dim))
-        needed, free = stream.tell() + total * views * clip.embed_dim * 2, shutil.disk_usage(path.parent).free
-        if needed > free:
-            cache = path.parent.parent
-            raise UserError(f"the feature cache in {cache} needs {needed:,} bytes, {free:,} are free on that disk")
-        for position, tensor in enumerate(_ordered(decode, total, workers, batch_size // views + 1)):
-            if tensor is None:
-                unreadable.append(position)
-            # past the limit nothing more is encoded; decoding continues to give the user the full count
-            elif len(unreadable) <= allowed:
-                pending.append(tensor)
-            if pending and ((len(pending) + 1) * views > batch_size or position == total - 1):
-                rows += _encode(clip, pending, stream, images.source)
-                pending = []
-            if progress is not None:
-                progress(position + 1, total)
-        if len(unreadable) > allowed:
-            first = ", ".join(images.keys[position] for position in unreadable[:3])
-            raise UserError(
-                f"{len(unreadable)} of {total} images of {images.source} cannot be read, more than 1 %: {first}, …; "
-                "replace or delete them"
-            )
-        stream.seek(0)
-        _write_header(stream, (rows, views, clip.embed_dim))
-        stream.flush()
-        os.fsync(stream.fileno())
-    return unreadable
+    return decode
 
 
-def _write_header(stream: IO[bytes], shape: tuple[int, int, int]) -> None:
-    """NumPy's header with room for a growing first axis: it is rewritten when the number of rows is known."""
-    np.lib.format.write_array_header_1_0(stream, {"descr": "<f2", "fortran_order": False, "shape": shape})
+def _encode_block(
+    clip: ImageTower,
+    images: ImageSet,
+    positions: Sequence[int],
+    tensors: Iterator[torch.Tensor | None],
+    batch_size: int,
+    allowed: int,
+    count: _Count,
+) -> tuple[np.ndarray, list[int]]:
+    """The features (views, embedding) of the next ``positions``, and those that could not be read.
+
+    Past ``allowed`` of these nothing more is encoded; decoding continues to give the user the full count.
+    """
+    parts, pending, unreadable = [np.empty((0, clip.embed_dim), dtype="<f2")], [], []
+    for position in positions:
+        tensor = next(tensors)
+        if tensor is None:
+            unreadable.append(position)
+        elif len(unreadable) <= allowed:
+            pending.append(tensor)
+        views = len(pending[0]) if pending else 0
+        if pending and ((len(pending) + 1) * views > batch_size or position == positions[-1]):
+            parts.append(_encode(clip, pending, images.source))
+            pending = []
+        count.add()
+    return np.concatenate(parts), unreadable
 
 
-def _encode(clip: ImageTower, pending: list[torch.Tensor], stream: IO[bytes], source: str) -> int:
-    """Append the float16 features of the photos in ``pending``; return how many photos that were."""
+def _encode(clip: ImageTower, pending: list[torch.Tensor], source: str) -> np.ndarray:
+    """The features (views, embedding) float16 of the photos in ``pending``."""
     import torch
 
     batch = torch.cat(pending)
@@ -136,27 +189,24 @@ def _encode(clip: ImageTower, pending: list[torch.Tensor], stream: IO[bytes], so
     with torch.inference_mode():
         features = clip.encode_image(batch if device is None else batch.to(device)).float().cpu().numpy()
     if features.shape != (len(batch), clip.embed_dim):
-        raise UserError(f"the image tower gave {features.shape} features, expected {(len(batch), clip.embed_dim)}")
+        raise InVain(f"the image tower gave {features.shape} features, expected {(len(batch), clip.embed_dim)}")
     if not np.isfinite(features).all():
-        raise UserError(
-            f"the image tower gave non-finite features for {source}; use a wider precision or other weights"
-        )
-    stream.write(np.ascontiguousarray(features, dtype="<f2").tobytes())
-    return len(pending)
+        raise InVain(f"the image tower gave non-finite features for {source}; use a wider precision or other weights")
+    return np.asarray(features, dtype="<f2")
 
 
 def _ordered(
-    work: Callable[[int], torch.Tensor | None], total: int, workers: int | None, ahead: int
-) -> Iterator[torch.Tensor | None]:
-    """``work(0) … work(total - 1)`` in order, computed by threads (Pillow releases the GIL while it decodes)."""
+    work: Callable[[int], torch.Tensor | None], positions: Iterable[int], workers: int | None, ahead: int
+) -> Generator[torch.Tensor | None, None, None]:
+    """``work`` of each position, in order, computed by threads (Pillow releases the GIL while it decodes)."""
     count = min(16, os.cpu_count() or 1) if workers is None else workers
     if count < 1:
-        yield from map(work, range(total))
+        yield from map(work, positions)
         return
     pool = ThreadPoolExecutor(count, thread_name_prefix="decode")
     waiting: deque[Future[torch.Tensor | None]] = deque()
     try:
-        for position in range(total):
+        for position in positions:
             waiting.append(pool.submit(work, position))
             if len(waiting) >= ahead + count:
                 yield waiting.popleft().result()

@@ -1,8 +1,11 @@
 """Image features of a frozen tower, computed once per (image, view) and cached under a hash of all their inputs.
 
 ``folder/<key>/features.npy`` is float16 (images, views, embedding) with unit-norm rows; ``index.json`` records what was
-left out, where the numbers come from, and hashes of the numbers and of itself. An entry is written in a temporary
-folder and published by one rename. A damaged one is made anew.
+left out, where the numbers come from, and hashes of the numbers and of itself. An entry is published by one rename; a
+damaged one is made anew.
+
+``folder/<key>.part`` is what a run that was stopped has encoded: the next one goes on with it. A run that finds another
+one at it encodes by itself, in a temporary folder, and the first to finish wins.
 """
 
 from __future__ import annotations
@@ -19,17 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from prompt_core.data.encode_photos import ImageTower, ViewTransform, write_features
+from prompt_core.data.encode_photos import ImageTower, InVain, ViewTransform, write_features
+from prompt_core.data.feature_blocks import FEATURES, JOURNAL
 from prompt_core.data.images import ImageSet
 from prompt_core.documents.bounds import SMALL_BYTES
 from prompt_core.documents.json_files import read_json
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, sha256_of_json, write_json
-from prompt_core.temporary_files import new_temporary_folder
+from prompt_core.runs.lock import alone_in
+from prompt_core.temporary_files import flush_folder, new_temporary_folder
 from prompt_core.visible import say
 
 FORMAT_VERSION = 2  # 2: photos are turned as their Exif orientation says, 16 bits are scaled
-# Temporary folders not written to for this long were left by killed runs.
 _HASHED_BYTES = 1 << 24  # at once
 _KEYS_WITHOUT_HASHES = frozenset(
     ("format", "images", "views", "embedding", "unreadable", "source", "clip", "transform", "seed", "created")
@@ -89,8 +93,8 @@ def cached_features(
     """Load the features of ``images`` from ``folder``, or run the frozen image tower once per view and cache them.
 
     The numbers do not depend on ``workers``: each view has its own random generator, and batches are formed in the
-    order of the image set. An interrupted run leaves nothing that looks complete; of two runs that fill the same entry
-    at once, the first to finish wins.
+    order of the image set. An interrupted run leaves nothing that looks complete, and the next one goes on with it; of
+    two runs that fill the same entry at once, the first to finish wins.
 
     Args:
         clip: ``encode_image`` maps (B, 3, S, S) to unit-norm (B, E).
@@ -113,39 +117,27 @@ def cached_features(
         raise UserError(f"batch_size = {batch_size}: expected at least 1")
     key = cache_key(clip, images, views, transform, seed)
     entry = Path(folder) / key
-    cached = _load(entry, images, views, clip.embed_dim)
-    if cached is not None:
-        return cached
-    if entry.exists():
-        say(f"warning: the feature cache entry {entry} is damaged; it is made anew", error=True)
-    make_output_folder(folder)  # which also deletes what killed runs left there
 
     def load() -> CachedFeatures | None:
         return _load(entry, images, views, clip.embed_dim)
 
-    with _new_entry(entry, lambda: load() is not None) as temporary:
-        unreadable = write_features(
-            temporary / "features.npy", clip, images, views, transform, seed, batch_size, workers, progress
-        )
-        write_json(
-            temporary / "index.json",
-            _with_own_hash(
-                {
-                    "format": FORMAT_VERSION,
-                    "images": len(images),
-                    "views": views,
-                    "embedding": clip.embed_dim,
-                    "unreadable": unreadable,
-                    "source": images.source,
-                    "clip": clip.image_fingerprint,
-                    "transform": None if transform is None else transform.fingerprint,
-                    "seed": None if transform is None else int(seed),
-                    "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                    "features_sha256": _sha256_of_rows(np.load(temporary / "features.npy", mmap_mode="r")),
-                }
-            ),
-        )
     cached = load()
+    if cached is None:
+        if entry.exists():
+            say(f"warning: the feature cache entry {entry} is damaged; it is made anew", error=True)
+        make_output_folder(folder)  # which also deletes what killed runs left there
+        with _workshop(entry) as workshop:
+            cached = load()  # a run that was at it may have finished
+            if cached is None:
+                unreadable = write_features(
+                    workshop, clip, images, views, transform, seed, batch_size, workers, progress
+                )
+                _write_index(workshop / "entry", clip, images, views, transform, seed, unreadable)
+                _publish(workshop / "entry", entry, lambda: load() is not None)
+    elif _part(entry).exists():  # its run was killed between its last steps
+        with _workshop(entry):
+            pass
+    cached = cached or load()
     if cached is None:
         raise UserError(f"the feature cache entry {entry} vanished while it was written; run again")
     return cached
@@ -203,35 +195,94 @@ def _sha256_of_rows(features: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def _write_index(
+    folder: Path,
+    clip: ImageTower,
+    images: ImageSet,
+    views: int,
+    transform: ViewTransform | None,
+    seed: int,
+    unreadable: list[int],
+) -> None:
+    index = {
+        "format": FORMAT_VERSION,
+        "images": len(images),
+        "views": views,
+        "embedding": clip.embed_dim,
+        "unreadable": unreadable,
+        "source": images.source,
+        "clip": clip.image_fingerprint,
+        "transform": None if transform is None else transform.fingerprint,
+        "seed": None if transform is None else int(seed),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "features_sha256": _sha256_of_rows(np.load(folder / FEATURES, mmap_mode="r")),
+    }
+    write_json(folder / "index.json", _with_own_hash(index), durable=True)
+
+
+def _part(entry: Path) -> Path:
+    return entry.with_name(f"{entry.name}.part")
+
+
 @contextlib.contextmanager
-def _new_entry(entry: Path, is_complete: Callable[[], bool]) -> Iterator[Path]:
-    """A temporary folder next to ``entry`` that replaces it at the end; deleted on any error.
+def _workshop(entry: Path) -> Iterator[Path]:
+    """A folder next to ``entry`` to make it in: what a stopped run left, or a temporary one while another run has that.
+
+    It is gone afterwards, but what is left by an error is kept for the next run, unless that would be in vain.
 
     Raises:
         UserError: when it cannot be written.
     """
-    temporary = None
-    try:
-        temporary = new_temporary_folder(entry)
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        for last in (False, True):
+    workshop, kept = _part(entry), False
+    with contextlib.ExitStack() as held:
+        try:
             try:
-                temporary.rename(entry)
-                break
-            except OSError:
-                if is_complete():  # a concurrent run was faster
-                    break
-                if last:
-                    raise
-                shutil.rmtree(entry, ignore_errors=True)  # a damaged entry is in the way
-    except OSError as error:
-        raise UserError(
-            f"cannot write the feature cache {entry.parent}: {error.strerror or error}; "
-            "free space or choose another folder"
-        ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+                held.enter_context(alone_in(workshop, again=False))
+            except UserError:  # which the next line says again where the folder cannot be written
+                workshop = new_temporary_folder(entry)
+            yield workshop
+        except InVain:
+            raise
+        except OSError as error:
+            kept = True
+            raise UserError(
+                f"cannot write the feature cache {entry.parent}: {error.strerror or error}; "
+                "free space or choose another folder"
+            ) from error
+        except BaseException:
+            kept = True
+            raise
+        finally:
+            if not (kept and workshop == _part(entry) and _has_blocks(workshop)):
+                for name in (JOURNAL, "entry"):
+                    _remove(workshop / name)
+                held.close()
+                _remove(workshop)
+
+
+def _has_blocks(workshop: Path) -> bool:
+    journal = workshop / JOURNAL
+    return journal.exists() and journal.stat().st_size > 0
+
+
+def _publish(made: Path, entry: Path, is_complete: Callable[[], bool]) -> None:
+    """Rename a whole entry to its place, unless another run was faster."""
+    for last in (False, True):
+        try:
+            made.rename(entry)
+        except OSError:
+            if is_complete():
+                return
+            if last:
+                raise
+            shutil.rmtree(entry, ignore_errors=True)  # a damaged entry is in the way
+        else:
+            flush_folder(entry.parent)
+            return
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -28,24 +28,34 @@ LOCK_FILE = ".running"
 TOUCHED_EVERY, WATCHED_FOR = 5.0, 20.0  # seconds
 LARGEST_NUMBER = 2**31 - 1  # of a process
 _held: set[Path] = set()  # a POSIX lock does not hold against its own process
+_taking = threading.Lock()
 
 
 @contextlib.contextmanager
-def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold an output folder, which is made where it is absent; within it the same process may take it again.
+def alone_in(folder: str | os.PathLike[str], again: bool = True) -> Iterator[None]:
+    """Hold an output folder, which is made where it is absent.
+
+    Args:
+        again: whether the same process may take it again within; False where several of its threads may want to.
 
     Raises:
         UserError: when another process holds it, saying which, or when it cannot be written.
     """
     path = make_output_folder(folder).resolve() / LOCK_FILE
-    if path in _held:
+    with _taking:
+        if path in _held:
+            if not again:
+                raise UserError(f"another run of this process is in {path.parent}")
+            handle = None
+        else:
+            handle = _take(path)
+            _held.add(path)
+    if handle is None:
         yield
         return
-    handle = _take(path)
     done = threading.Event()
-    threading.Thread(target=_touch, args=(path, done), name="lock of the output folder", daemon=True).start()
-    _held.add(path)
     try:
+        threading.Thread(target=_touch, args=(path, done), name="lock of the output folder", daemon=True).start()
         yield
     finally:
         _held.discard(path)

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ from prompt_core.data.augment import TrainTransform, view_generator
 from prompt_core.data.feature_cache import cache_key, cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
-from prompt_core.files import make_output_folder
 
 from ...support.full_disk import largest_file
+from ...support.held_folder import held
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -177,20 +178,98 @@ def test_nothing_is_encoded_past_the_limit_but_all_is_counted(tmp_path: Path) ->
     assert clip.calls == []
 
 
-def test_an_interrupted_run_leaves_nothing_and_the_next_one_is_whole(tmp_path: Path) -> None:
-    images = make_set(tmp_path / "data")
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 4 views."""
+    monkeypatch.setattr(encode_photos, "BLOCK_VIEWS", 4)
+
+
+def interrupted_at(photos: int) -> Callable[[int, int], None]:
+    """Progress that ends in Ctrl-C when so many photos are done."""
 
     def interrupt(done: int, total: int) -> None:
-        if done == 6:
+        if done == photos:
             raise KeyboardInterrupt
 
+    return interrupt
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The files of an entry, but for its date."""
+    index = json.loads((folder / "index.json").read_text())
+    del index["created"], index["index_sha256"]
+    return {"index": json.dumps(index).encode(), "features": (folder / "features.npy").read_bytes()}
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("photos", [1, 2, 3, 7, 39, 100, 101])
+def test_an_interrupted_run_goes_on_to_the_same_entry(
+    tmp_path: Path, photos: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = make_set(tmp_path / "data", 101, broken=(50,))
+    whole = cached_features(FakeClip(), images, 2, TRANSFORM, 0, tmp_path / "whole", batch_size=3)
+    options = {"batch_size": 3, "progress": interrupted_at(photos)}
     with pytest.raises(KeyboardInterrupt):
-        cached_features(FakeClip(), images, 2, TRANSFORM, 0, tmp_path / "cache", batch_size=2, progress=interrupt)
-    assert leftovers(tmp_path / "cache") == []
-    assert len(cached_features(FakeClip(), images, 2, TRANSFORM, 0, tmp_path / "cache")) == 10
+        cached_features(FakeClip(), images, 2, TRANSFORM, 0, tmp_path / "cache", **options)  # type: ignore[arg-type]
+    kept = 2 * ((photos - 1) // 2)  # whole blocks before the photo whose count was told
+    assert leftovers(tmp_path / "cache") == ([f"{whole.folder.name}.part"] if kept else [])
+    clip, seen = FakeClip(), []
+    cached = cached_features(
+        clip, images, 2, TRANSFORM, 0, tmp_path / "cache", batch_size=3, progress=lambda done, all_: seen.append(done)
+    )
+    assert sum(clip.calls) == 2 * (101 - kept - (kept <= 50))
+    assert seen == list(range(kept + 1, 102))
+    words = f"{kept} of 101 photos are encoded already; going on with the others"
+    assert (words in capsys.readouterr().err) == (kept > 0)
+    assert content(cached.folder) == content(whole.folder)
+    assert leftovers(tmp_path / "cache") == [whole.folder.name]
 
 
-def test_a_killed_run_leaves_nothing_that_looks_complete_and_is_tidied_by_the_next(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("name", ["entry/features.npy", "blocks.jsonl"])
+def test_a_damaged_block_is_encoded_anew_and_no_other(tmp_path: Path, name: str) -> None:
+    images, folder = make_set(tmp_path / "data", 101, broken=(7,)), tmp_path / "cache"
+    whole = cached_features(FakeClip(), images, 2, TRANSFORM, 0, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(FakeClip(), images, 2, TRANSFORM, 0, folder, progress=interrupted_at(101))
+    (part,) = folder.iterdir()
+    shutil.copytree(part, tmp_path / "part")
+    places, anew = random.Random(name), []
+    for _ in range(30):
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "part", part)
+        damaged = bytearray((part / name).read_bytes())
+        damaged[places.randrange(len(damaged))] ^= 1 << places.randrange(8)
+        (part / name).write_bytes(damaged)
+        clip = FakeClip()
+        cached = cached_features(clip, images, 2, TRANSFORM, 0, folder)
+        assert content(cached.folder) == content(whole.folder)
+        assert leftovers(folder) == [whole.folder.name]
+        anew.append(sum(clip.calls))
+    # one block of two photos, and the last, which was not finished; where a line's end was hit, also the next line's
+    assert {*anew} <= {2, 4, 6, 8, 10}
+    assert sum(calls > 2 for calls in anew) > 20
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_photo_that_can_be_read_again_moves_the_rows_of_later_blocks(tmp_path: Path) -> None:
+    images, folder = make_set(tmp_path / "data", 101), tmp_path / "cache"
+    whole = cached_features(FakeClip(), images, 2, TRANSFORM, 0, tmp_path / "whole")
+    photo = tmp_path / "data/004.png"
+    readable = photo.read_bytes()
+    photo.write_bytes(b" " * len(readable))
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(FakeClip(), images, 2, TRANSFORM, 0, folder, progress=interrupted_at(61))
+    photo.write_bytes(readable)
+    (part,) = folder.iterdir()
+    lines = (part / "blocks.jsonl").read_text().split("\n\n")
+    (part / "blocks.jsonl").write_text("\n\n".join(line for line in lines if not line.strip().startswith("[2,")))
+    cached = cached_features(FakeClip(), images, 2, TRANSFORM, 0, folder)
+    assert content(cached.folder) == content(whole.folder)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_killed_run_is_not_disturbed_before_and_gone_on_with_after(tmp_path: Path) -> None:
     images, folder = make_set(tmp_path / "data"), tmp_path / "cache"
     entry = folder / cache_key(FakeClip(), images, 0, None, 0)
     fork = multiprocessing.get_context("fork")
@@ -207,15 +286,31 @@ def test_a_killed_run_leaves_nothing_that_looks_complete_and_is_tidied_by_the_ne
     process = fork.Process(target=cached_features, args=arguments, kwargs={"batch_size": 4, "workers": 0})
     process.start()
     assert written.wait(60)
-    (left,) = leftovers(folder)
-    make_output_folder(folder)
-    assert leftovers(folder) == [left], "the other run still writes there"
+    part = f"{entry.name}.part"
+    assert leftovers(folder) == [part]
+    with pytest.raises(KeyboardInterrupt):  # another run encodes by itself, and leaves nothing
+        cached_features(FakeClip(), images, 0, None, 0, folder, progress=interrupted_at(9))
+    assert leftovers(folder) == [part], "the other run still writes there"
     process.kill()
     process.join()
     clip = FakeClip()
     cached = cached_features(clip, images, 0, None, 0, folder)
-    assert sum(clip.calls) == len(cached) == 10
+    assert (sum(clip.calls), len(cached)) == (6, 10)
     assert leftovers(folder) == [entry.name]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_run_that_was_killed_behind_its_last_step_is_tidied(tmp_path: Path) -> None:
+    images, folder = make_set(tmp_path / "data"), tmp_path / "cache"
+    first = cached_features(FakeClip(), images, 0, None, 0, folder)
+    left = folder / f"{first.folder.name}.part"
+    left.mkdir()
+    (left / "blocks.jsonl").touch()
+    with held(left):  # by a run that is slower and still at it
+        assert len(cached_features(FakeClip(), images, 0, None, 0, folder)) == 10
+        assert leftovers(folder) == [first.folder.name, left.name]
+    assert len(cached_features(FakeClip(), images, 0, None, 0, folder)) == 10
+    assert leftovers(folder) == [first.folder.name]
 
 
 @pytest.mark.parametrize("damage", ["no index", "half index", "cut features", "other shape", "no features", "position"])
@@ -343,17 +438,22 @@ def test_too_little_space_is_found_before_any_work(tmp_path: Path, monkeypatch: 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(encode_photos.shutil, "disk_usage", lambda path: usage(100, 0, 100))
     clip = FakeClip()
-    with pytest.raises(UserError, match="needs 248 bytes, 100 are free"):
+    with pytest.raises(UserError, match="needs 120 bytes, 100 are free"):
         cached_features(clip, make_set(tmp_path / "data"), 0, None, 0, tmp_path / "cache")
     assert clip.calls == []
     assert leftovers(tmp_path / "cache") == []
 
 
-def test_a_disk_that_fills_up_is_a_user_error_and_keeps_nothing(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_blocks")
+def test_a_disk_that_fills_up_is_a_user_error_and_the_next_run_goes_on(tmp_path: Path) -> None:
     images, clip = make_set(tmp_path / "data", 40), FakeClip(embed_dim=512)
     with largest_file(20_000), pytest.raises(UserError, match=r"cannot write the feature cache .*File too large"):
         cached_features(clip, images, 0, None, 0, tmp_path / "cache", batch_size=4, workers=0)
-    assert leftovers(tmp_path / "cache") == []
+    assert sum(clip.calls) == 20  # 16 of them fit
+    clip = FakeClip(embed_dim=512)
+    cached = cached_features(clip, images, 0, None, 0, tmp_path / "cache", batch_size=4, workers=0)
+    assert sum(clip.calls) == 24
+    assert leftovers(tmp_path / "cache") == [cached.folder.name]
 
 
 def test_an_entry_with_another_header_is_read(tmp_path: Path) -> None:
