@@ -72,7 +72,8 @@ def train(
     saved = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     resumed = resume and checkpointer.has_checkpoint()
     start = int(saved["iteration"]) + 1 if resumed else 0
-    extra: dict[str, Any] = {}
+    # Each process draws photos, augmentations and regions of its own, so that another number gives other weights.
+    extra: dict[str, Any] = {"processes": comm.get_world_size()}
     if comm.is_main_process():
         extra["training_data"] = training_content(cfg.DATASETS.TRAIN)
         if resumed:  # older checkpoints do not say

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import signal
@@ -253,10 +254,30 @@ def test_more_iterations_under_a_schedule_that_allows_them(tmp_path: Path) -> No
 def test_checkpoints_of_before_there_was_an_identity_resume(tmp_path: Path) -> None:
     cfg = settings(tmp_path)
     whole = run(cfg)
-    saved = {key: value for key, value in whole.items() if key != "training_data"}
-    assert saved.keys() != whole.keys()
+    saved = {key: value for key, value in whole.items() if key not in ("training_data", "processes")}
+    assert len(whole) - len(saved) == 2
     torch.save(saved, tmp_path / "model_final.pth")
     assert same(whole, run(cfg, resume=True))
+
+
+def test_a_run_goes_on_with_as_many_processes_as_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The photos that each process draws, and with them the weights, depend on their number."""
+    cfg = settings(tmp_path, **{"SOLVER.MAX_ITER": 5})
+
+    def first_photos() -> list[float]:
+        return [float(example["x"]) for batch in itertools.islice(loader(cfg, Fit(), 0), 8) for example in batch][:8]
+
+    alone = first_photos()
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    assert first_photos() != alone
+    monkeypatch.undo()
+    saved = run(cfg)
+    assert saved["processes"] == 1
+    torch.save({**saved, "processes": 2}, tmp_path / "model_final.pth")
+    before = (tmp_path / "model_final.pth").read_bytes()
+    with pytest.raises(UserError, match=r"other settings \(processes; processes was 2, now 1\)"):
+        run(cfg, resume=True)
+    assert (tmp_path / "model_final.pth").read_bytes() == before
 
 
 def test_the_work_of_a_run_is_alone_in_its_folder(tmp_path: Path) -> None:
