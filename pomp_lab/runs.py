@@ -147,6 +147,23 @@ class RunStore:
                 return
             yield True
 
+    def once(self, file: Path, make: Callable[[], object]) -> Path:
+        """Make a file that several runs start from, unless it is there; another process that makes it is waited for.
+
+        Args:
+            file: alone in its folder, or the last one written there; a run's folder is claimed as the run is.
+            make: writes it.
+        """
+        for wait in (False, True):
+            if file.is_file():
+                break
+            with self.claim(file.parent.name, wait) as mine:
+                if not mine:
+                    self.report(f"waiting for another process: {file.parent.name}/{file.name}")
+                elif not file.is_file():
+                    make()
+        return file
+
     @cached_property
     def _results(self) -> dict[str, Document]:
         """The valid documents of the results file."""

@@ -5,7 +5,8 @@
     python tools/compare_detectors.py --shapes datasets/shapes240 --output runs/scenes --results docs/results
 
 The table shows box and mask AP, APr (novel classes), APc and APf by LVIS's federated protocol, as means over seeds ±
-half the range. Finished runs are not repeated, and interrupted ones are resumed. KEY VALUE overrides apply to all runs.
+half the range. Finished runs are not repeated, interrupted ones are resumed, and several processes may share an
+--output. KEY VALUE overrides apply to all runs.
 """
 
 from pathlib import Path

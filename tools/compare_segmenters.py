@@ -6,9 +6,9 @@
     python tools/compare_segmenters.py --data scenes --output runs/scenes_seg --results docs/results
 
 The table shows mIoU of seen and of unseen classes, their harmonic mean and others on the test set, among all classes,
-as means over seeds ± half the range. Finished runs are not repeated, and interrupted ones are resumed. KEY VALUE
-overrides apply to all segmenters. --data coco takes the photos that datasets/prepare.py coco_small_seg prepares, and
-Tiny-ImageNet for the prompt.
+as means over seeds ± half the range. Finished runs are not repeated, interrupted ones are resumed, and several
+processes may share an --output. KEY VALUE overrides apply to all segmenters. --data coco takes the photos that
+datasets/prepare.py coco_small_seg prepares, and Tiny-ImageNet for the prompt.
 """
 
 from pathlib import Path

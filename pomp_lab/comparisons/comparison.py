@@ -101,10 +101,9 @@ class Comparison(ABC):
         """
         identity = sha256_of_json([self.read(f"prompt/{config}"), seed, train, vocabulary, self.facts])
         path = self.store.folder / f"prompt_{identity[:16]}" / "prompt.safetensors"
-        if not path.is_file():
-            settings = ["SEED", str(seed), "DATA.TRAIN", train, "DATA.VOCABULARY", vocabulary]
-            learn(load_config(self.configs / "prompt" / config, settings), path.parent)
-        return path
+        settings = ["SEED", str(seed), "DATA.TRAIN", train, "DATA.VOCABULARY", vocabulary]
+        cfg = load_config(self.configs / "prompt" / config, settings)
+        return self.store.once(path, lambda: learn(cfg, path.parent))
 
     def read(self, file: str) -> str:
         """The text of a configuration below ``configs``."""

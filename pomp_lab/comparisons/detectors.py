@@ -95,10 +95,10 @@ class DetectorComparison(Comparison):
         if plan.classifier is not None:
             settings["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"] = str(self._classifier(plan.classifier, seed))
         if plan.start is not None:
-            weights = self.store.folder_of(self.run_of(plan.start, seed)) / FINAL_WEIGHTS
-            if not weights.is_file():  # results may be moved without their weights
-                self.train(plan.start, seed)
-            settings["MODEL.WEIGHTS"] = str(weights)
+            start = plan.start
+            weights = self.store.folder_of(self.run_of(start, seed)) / FINAL_WEIGHTS
+            # results may be moved without their weights
+            settings["MODEL.WEIGHTS"] = str(self.store.once(weights, lambda: self.train(start, seed)))
         return settings
 
     def _counts(self) -> Path:

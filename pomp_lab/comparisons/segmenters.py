@@ -159,11 +159,10 @@ class SegmenterComparison(Comparison):
         texts = list(map(self.read, (config, "mini/segmentation_prompt.yaml", "mini/segmentation_base.yaml")))
         identity = sha256_of_json([texts, learner, seed, start, self.facts])
         path = self.store.folder / f"tuned_{identity[:16]}" / FINAL_WEIGHTS
-        if not path.is_file():
-            settings = {"SEED": seed, "OUTPUT_DIR": str(path.parent)} | self._shape(learner, seed)
-            settings |= {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": learner, "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": start}
-            train(self.configs / config, settings, f"the tuning of prompt {learner!r}, seed {seed},")
-        return path
+        settings = {"SEED": seed, "OUTPUT_DIR": str(path.parent)} | self._shape(learner, seed)
+        settings |= {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": learner, "MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT": start}
+        what = f"the tuning of prompt {learner!r}, seed {seed},"
+        return self.store.once(path, lambda: train(self.configs / config, settings, what))
 
     def _shape(self, learner: str, seed: int) -> dict[str, Any]:
         """ZSSeg's own prompt has its published length, POMP's the length that it was learned with."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from pomp_lab.runs import Run, RunStore, damage, mean_text, part_of, plain_command, run_missing, run_process
 from prompt_core.errors import UserError
+from prompt_core.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE: dict[str, Any] = {
@@ -132,6 +134,32 @@ def test_several_processes_may_share_a_folder(store: RunStore, messages: list[st
     assert messages == ["waiting for another process: POMP, seed 0"]
 
 
+def test_what_several_runs_start_from_is_made_once(store: RunStore, messages: list[str]) -> None:
+    """Another process that makes it is waited for; a run's own claim covers its folder."""
+    file, made = store.folder_of(RUN) / "model_final.pth", []
+    started, finish = threading.Event(), threading.Event()
+
+    def make() -> None:
+        made.append(1)
+        with RunStore(store.folder, store.results).claim(RUN.id) as mine:
+            assert not mine
+        started.set()
+        assert finish.wait(30)
+        write_text(file, "weights")
+
+    first = threading.Thread(target=store.once, args=(file, make))
+    first.start()
+    assert started.wait(30)
+    other = RunStore(store.folder, store.results, lambda line: (messages.append(line), finish.set()))  # type: ignore[func-returns-value]
+    assert other.once(file, make) == file
+    first.join()
+    assert (made, messages) == ([1], [f"waiting for another process: {RUN.id}/model_final.pth"])
+    with pytest.raises(KeyboardInterrupt), store.claim("x"):
+        raise KeyboardInterrupt
+    with other.claim("x") as mine:
+        assert mine, "a claim ends with its process or its error"
+
+
 def test_texts() -> None:
     assert [mean_text([1.0, 2.0]), mean_text([1.26]), mean_text([]), mean_text([0.1234], 3)] == [
         "1.5 ± 0.5",
@@ -153,6 +181,7 @@ import os, signal, sys, time
 from pathlib import Path
 from pomp_lab.runs import run_process
 from prompt_core.command_line import asked_to_stop
+from prompt_core.errors import run_command
 
 def train(file):
     with asked_to_stop() as asked:
@@ -163,19 +192,22 @@ def train(file):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
-    run_process(train, (sys.argv[1],), "a row")
+    run_command(lambda: run_process(train, (sys.argv[1],), "a row"))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_a_training_stops_with_the_comparison(tmp_path: Path, number: signal.Signals) -> None:
     file, script = tmp_path / "pid", tmp_path / "parent.py"
     script.write_text(PARENT)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    parent = subprocess.Popen([sys.executable, script, file], env=environment, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen([sys.executable, script, file], env=environment, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: file.is_file() and file.read_text() != "")
     parent.send_signal(number)
-    parent.wait(timeout=30)
+    _, error = parent.communicate(timeout=30)
+    polite = number != signal.SIGKILL
+    assert (parent.returncode, error) == ((130, "interrupted\n") if polite else (-signal.SIGKILL, ""))
+    assert not polite or file.with_suffix(".checkpoint").exists(), "the parent waits for the training"
     wait_for(file.with_suffix(".checkpoint").exists)
     wait_for(lambda: not Path(f"/proc/{file.read_text()}").exists())
 
