@@ -38,9 +38,7 @@ def atomic_path(path: str | os.PathLike[str], durable: bool = False, size: int |
     Raises:
         UserError: when the folder cannot be created or written, ``path`` is a folder, or the disk is full.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise UserError(f"cannot write {target}: it is a folder, a file path was expected")
+    target = _file_to_write(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = new_temporary(target)
@@ -82,10 +80,23 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         UserError: when it cannot.
     """
+    make_output_folder(_file_to_write(path).parent)
+
+
+def _file_to_write(path: str | os.PathLike[str]) -> Path:
+    """A path where nothing is, or a file.
+
+    A rename onto a device would put a file in its place, for all processes: root may do that to ``/dev/null``.
+
+    Raises:
+        UserError: for a folder, a pipe or a device.
+    """
     target = Path(path)
     if target.is_dir():
         raise UserError(f"cannot write {target}: it is a folder, a file path was expected")
-    make_output_folder(target.parent)
+    if target.exists() and not target.is_file():
+        raise UserError(f"cannot write {target}: it is a pipe or a device, a file path was expected")
+    return target
 
 
 def make_output_folder(path: str | os.PathLike[str]) -> Path:

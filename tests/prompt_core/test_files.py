@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from prompt_core.errors import UserError
 from prompt_core.files import (
     atomic_path,
+    check_writable,
     make_output_folder,
     plain_value,
     read_json,
@@ -81,6 +82,18 @@ def test_a_folder_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it is a folder, a file path was expected"), atomic_path(tmp_path / "out"):
         pytest.fail("the work must not start")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_no_device_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    for name in ("pipe", "device"):
+        for refuse in (check_writable, lambda path: write_text(path, "x")):
+            with pytest.raises(UserError, match=f"{name}: it is a pipe or a device, a file path was expected"):
+                refuse(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "device").readlink() == Path("/dev/null")
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
