@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from prompt_core.errors import UserError, nearest
 from prompt_core.ranges import SEED, Range
+from prompt_core.visible import shortened
 
 
 def chosen(text: str | None, known: Collection[str], what: str, separator: str = ";") -> list[str]:
@@ -36,5 +37,5 @@ def whole_numbers(option: str, text: str, allowed: Range = SEED) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or not allowed.holds(numbers):
-        raise UserError(f"{option} is {text!r}; expected whole numbers ({allowed}) separated by commas")
+        raise UserError(f"{option} is {shortened(text)}; expected whole numbers ({allowed}) separated by commas")
     return list(dict.fromkeys(numbers))

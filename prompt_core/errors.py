@@ -91,9 +91,17 @@ def describe_failure(error: Exception) -> tuple[str, int]:
     if isinstance(error, UnicodeEncodeError):
         sign = ascii(error.object[error.start])
         return f"{sign} cannot be written in {error.encoding}; set PYTHONUTF8=1 in the environment", 2
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from "):  # pathlib's, before Python 3.13
+        return (
+            f"{_one_line(str(error))[len('Symlink loop from ') :]}: {os.strerror(errno.ELOOP)}; choose another path",
+            2,
+        )
     shows = f"{DEBUG}=1 shows where"
     if isinstance(error, RecursionError):
-        return f"something is nested too deeply, in {_place(error)}; {shows}", 1
+        place = _place(error)
+        if place == "inside pathlib":
+            return "a path has too many folders below each other; choose a shorter one", 2
+        return f"something is nested too deeply, {place}; {shows}", 1
     return f"{Path(sys.argv[0]).name or 'the command'} failed {_place(error)}: {_first_sentence(error)}; {shows}", 1
 
 
@@ -147,8 +155,10 @@ def _last_of_worker(text: str) -> str:
     return text.strip().splitlines()[-1]
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _one_line(text: str, length: int = 2000) -> str:
+    """A text without line breaks; what was given may be endless, so that its middle is left out."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[3 - length // 2 :]}"
 
 
 def _flush() -> None:

@@ -145,7 +145,30 @@ def test_what_is_nested_too_deeply(capsys: pytest.CaptureFixture[str]) -> None:
 
     code, line = _code_and_line(deeper, capsys)
     assert (code, line.count("\n")) == (1, 1)
-    assert line.startswith("error: something is nested too deeply")
+    assert line.startswith("error: something is nested too deeply, inside tests; ")
+
+
+def test_a_path_of_too_many_folders(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, line = _code_and_line(lambda: Path(tmp_path, "a/" * 1800).mkdir(parents=True), capsys)
+    assert (code, line) == (2, "error: a path has too many folders below each other; choose a shorter one\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_links_in_a_circle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    code, line = _code_and_line(lambda: loop.resolve(strict=True), capsys)
+    assert code == 2
+    assert f"{loop}" in line
+    assert "Too many levels of symbolic links" in line
+
+
+def test_a_line_keeps_its_beginning_and_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = _code_and_line(lambda: _ends(UserError(f"--seeds is {'9' * 5000}; a number is expected")), capsys)
+    assert code == 2
+    assert len(line) < 2020
+    assert line.startswith("error: --seeds is 999")
+    assert line.endswith("999; a number is expected\n")
 
 
 @pytest.mark.parametrize(
