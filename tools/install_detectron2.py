@@ -34,6 +34,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, run_command
 from prompt_core.fetch.unpack import check_member
 from prompt_core.files import atomic_path, sha256_of_file
@@ -232,7 +233,7 @@ def plan(wheel: Path | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments, leave an existing detectron2 alone, else install it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", type=Path, help=f"file of {PACKAGE} that was already downloaded")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     options = parser.parse_args(arguments)
