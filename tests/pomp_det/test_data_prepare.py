@@ -26,51 +26,7 @@ from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
 from ..support.data_files import photo, save
-
-
-def lvis_document(split: str = "train") -> dict[str, Any]:
-    vocabulary = Vocabulary.load("lvis")
-    assert vocabulary.ids is not None
-    assert vocabulary.frequency is not None
-    categories = [
-        {"id": number, "name": name, "frequency": letter, "synset": "x.n.01"}
-        for number, name, letter in zip(vocabulary.ids, vocabulary.names, vocabulary.frequency, strict=True)
-    ]
-    lists: dict[str, Any] = {"neg_category_ids": [], "not_exhaustive_category_ids": [], "width": 50, "height": 40}
-    places = ["train2017", "val2017" if split == "val" else "train2017", "train2017"]
-    images = [
-        {"id": number, "coco_url": f"http://images.cocodataset.org/{place}/{number}.jpg", **lists}
-        for number, place in enumerate(places, start=1)
-    ]
-    rare = vocabulary.frequency.index("r") + 1
-    frequent = vocabulary.frequency.index("f") + 1
-    marked = [(1, frequent), (1, frequent), (2, frequent), (2, rare), (3, rare)]
-    annotations = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": [1, 1, 9, 9],
-            "area": 81,
-            "segmentation": [[1, 1, 9, 1, 9, 9]],
-        }
-        for number, (image, category) in enumerate(marked, start=1)
-    ]
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-
-
-def coco_document() -> dict[str, Any]:
-    vocabulary = Vocabulary.load("coco")
-    assert vocabulary.ids is not None
-    of_name = dict(zip(vocabulary.names, vocabulary.ids, strict=True))
-    images = [{"id": number, "width": 50, "height": 40, "file_name": f"{number}.jpg"} for number in range(1, 5)]
-    marked = [(1, "person"), (1, "dog"), (2, "dog"), (3, "wine glass"), (3, "person")]
-    annotations = [
-        {"id": number, "image_id": image, "category_id": of_name[name], "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
-        for number, (image, name) in enumerate(marked, start=1)
-    ]
-    categories = [{"id": number, "name": name} for name, number in of_name.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}
+from ..support.published_documents import coco_document, lvis_document, objects365_document
 
 
 class Built:
@@ -192,22 +148,6 @@ def test_objects365_names_are_those_of_the_published_correction(shared: Path) ->
     corrected = [category["name"] for category in correct_names(document)["categories"]]
     assert corrected == [new for _, _, new in rows]
     assert sum(old != new for _, old, new in rows) == len(CORRECTIONS) == 13
-
-
-def objects365_document() -> dict[str, Any]:
-    published = {new: old for old, new in CORRECTIONS.items()}
-    vocabulary = Vocabulary.load("objects365")
-    assert vocabulary.ids is not None
-    categories = [
-        {"id": number, "name": published.get(name, name)}
-        for number, name in zip(vocabulary.ids, vocabulary.names, strict=True)
-    ]
-    names = ("images/v1/patch0/a.jpg", "images/v1/patch0/b.jpg", "images/v2/patch16/c.jpg")
-    images = [{"id": n, "width": 20, "height": 10, "file_name": name} for n, name in enumerate(names)]
-    annotations = [
-        {"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0} for n in range(3)
-    ]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def test_objects365_training_drops_photos_that_do_not_exist(tmp_path: Path) -> None:

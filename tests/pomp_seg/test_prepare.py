@@ -33,6 +33,7 @@ from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
 from ..support.data_files import save
+from ..support.published_documents import run_lengths
 from ..support.segmenter_run import check_pixels
 
 PHOTO = np.zeros((4, 6, 3), np.uint8)
@@ -354,13 +355,6 @@ def test_ade20k_full_of_the_pack(shared: Path, tmp_path: Path) -> None:
     seen = read_json(pack / "classes_seen.json")
     assert len(listed["names"]) > 5
     assert [seen[str(number)] for number in listed["ids"]] == listed["names"]
-
-
-def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    import pycocotools.mask as mask_utils
-
-    encoded = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [int(length) for length in encoded["size"]], "counts": encoded["counts"].decode()}
 
 
 def test_pascal_context(tmp_path: Path) -> None:
