@@ -143,7 +143,12 @@ def calibrate(maps: Tensor, seen: Tensor | None, gamma: float) -> Tensor:
         seen: (C,) bool; None leaves the maps as they are.
         gamma: against the bias towards seen classes; 0 changes nothing.
     """
-    return maps if seen is None else maps - gamma * seen.to(maps)[:, None, None]
+    return maps if seen is None else maps - calibration(seen, gamma, maps)[:, None, None]
+
+
+def calibration(seen: Tensor, gamma: float, maps: Tensor) -> Tensor:
+    """What :func:`calibrate` takes from the scores of each class, (C,) like ``maps``."""
+    return gamma * seen.to(maps)
 
 
 def class_maps(classes: Tensor, masks: Tensor) -> Tensor:

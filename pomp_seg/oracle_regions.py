@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 
+from pomp_seg.best_classes import PixelScores
 from pomp_seg.ensemble import class_maps
 from pomp_seg.models.mask_former import ZeroShotMaskFormer
 from prompt_core.errors import UserError
@@ -39,13 +39,17 @@ class OracleSegmenter(nn.Module):
             )
         self.train(self.segmenter.training)
 
-    @torch.no_grad()
     def forward(self, batch: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
         """For each image ``{"sem_seg": (C, height, width)}``, class scores of each pixel, 0 outside all regions.
 
         Raises:
             UserError: when an image has no ground truth.
         """
+        return [{"sem_seg": scores.all()} for scores in self.pixel_scores(batch)]
+
+    @torch.no_grad()
+    def pixel_scores(self, batch: Sequence[dict[str, Any]]) -> list[PixelScores]:
+        """The same, for each image before it has the size of the output."""
         results = []
         for example in batch:
             if "instances" not in example:
@@ -55,5 +59,5 @@ class OracleSegmenter(nn.Module):
             maps = class_maps(regions[:, :-1].softmax(dim=1), masks[valid])  # (C, H, W)
             height, width = masks.shape[-2:]
             wanted = example.get("height", height), example.get("width", width)
-            results.append({"sem_seg": sem_seg_postprocess(maps, (height, width), *wanted)})
+            results.append(PixelScores(maps, wanted))
         return results

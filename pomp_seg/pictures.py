@@ -16,7 +16,7 @@ from prompt_core.vocabulary import plain_name
 PAPER, INK, PLAIN = (255, 255, 255), (34, 34, 34), (235, 235, 235)
 OPACITY = 0.6  # of colours over a photo
 LEGEND_ROWS = 24
-BAND = 64  # rows of a photo that are mixed with colours at once
+BAND = 64  # rows of a photo that are mixed with colours, or counted, at once
 
 
 def class_colour(name: str) -> tuple[int, int, int]:
@@ -131,7 +131,10 @@ def draw_labels(
 
 def class_shares(labels: np.ndarray, num_classes: int) -> list[tuple[int, float]]:
     """The classes of a label map with their shares of all pixels that have a class, most pixels first."""
-    counts = np.bincount(labels[(labels >= 0) & (labels < num_classes)].ravel(), minlength=num_classes)
+    counts = np.zeros(num_classes, dtype=np.int64)
+    for start in range(0, len(labels), BAND):  # counting makes 64 bits of each label
+        band = labels[start : start + BAND]
+        counts += np.bincount(band[(band >= 0) & (band < num_classes)], minlength=num_classes)
     order = np.argsort(-counts, kind="stable")
     return [(int(row), float(counts[row] / counts.sum())) for row in order if counts[row]]
 

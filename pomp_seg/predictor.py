@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pomp_engine.data.photos import read_photo
 from pomp_engine.trained_weights import load_trained
+from pomp_seg.best_classes import best_classes
 from pomp_seg.build import build_segmenter, set_classes
 from pomp_seg.checkpoint import load_weights
 from pomp_seg.checks import check_closed_classes
@@ -28,8 +28,8 @@ from prompt_core.vocabulary import Vocabulary, plain_name
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-# Scores that are resized to the photo's size at once: 128 MiB in float32.
-AT_ONCE = 2**25
+# Pixels whose scores are added up at once: 32 MiB of double precision.
+AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,9 @@ class OpenVocabularySegmenter:
         with torch.inference_mode():
             maps = self.model([example])[0]["sem_seg"]  # (C, h, w)
             labels, best = best_classes(maps, (height, width))
-        counts = torch.bincount(labels.flatten(), minlength=len(classes.names)).double()
-        sums = torch.zeros_like(counts).index_add_(0, labels.flatten(), best.flatten().double())
+        counts, sums = counts_and_sums(labels, best, len(classes.names))
         return Segmentation(
-            labels.to(torch.int32).numpy(),
+            labels.numpy(),
             classes.names,
             (counts / counts.sum()).numpy(),
             (sums / counts.clamp(min=1)).numpy(),
@@ -201,26 +200,15 @@ class OpenVocabularySegmenter:
         return self._classes
 
 
-def best_classes(maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The best class of each pixel at another size, with memory that does not grow with the number of classes.
-
-    The same as resizing all scores (bilinear) and taking the first of the greatest.
+def counts_and_sums(labels: Tensor, best: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Pixels of each class and the sum of their scores, (C,) float64 each, added pixel by pixel.
 
     Args:
-        maps: class scores (C, h, w).
-        size: H, W.
-
-    Returns:
-        Class indices (H, W) int64 and their scores (H, W), on the CPU.
+        labels: (H, W) class indices.
+        best: (H, W) scores.
     """
-    step = max(1, AT_ONCE // (size[0] * size[1]))
-    labels = best = torch.empty(0)
-    for start in range(0, len(maps), step):
-        part = F.interpolate(maps[None, start : start + step], size=size, mode="bilinear", align_corners=False)[0]
-        top, row = part.max(dim=0)  # (H, W)
-        if start == 0:
-            best, labels = top, row
-        else:
-            better = top > best
-            best, labels = torch.where(better, top, best), torch.where(better, row + start, labels)
-    return labels.cpu(), best.float().cpu()
+    counts, sums = torch.zeros(2, num_classes, dtype=torch.float64)
+    for indices, scores in zip(labels.flatten().split(AT_ONCE), best.flatten().split(AT_ONCE), strict=True):
+        counts += torch.bincount(indices, minlength=num_classes)
+        sums.index_add_(0, indices, scores.double())
+    return counts, sums

@@ -13,6 +13,7 @@ from torch import nn
 from pomp_engine.evaluation import evaluate_sets, inference_folder, run_entry, score_sets
 from pomp_engine.loader import evaluation_loader
 from pomp_engine.task import Results
+from pomp_seg.best_classes import BestClasses
 from pomp_seg.checks import REGIONS
 from pomp_seg.data.loader import build_mapper
 from pomp_seg.evaluation.classification import RegionClassificationEvaluator
@@ -48,6 +49,8 @@ def evaluate_segmenter(cfg: CfgNode, model: nn.Module) -> Results:
         return evaluation_loader(records, mapper, cfg.DATALOADER.NUM_WORKERS, images)
 
     segmenter = OracleSegmenter(model) if _variant(cfg) else model
+    if cfg.INPUT.DATASET_MAPPER_NAME != REGIONS:
+        segmenter = BestClasses(segmenter)
     return evaluate_sets(cfg, segmenter, build_evaluator, build_loader, variant=_variant(cfg))
 
 

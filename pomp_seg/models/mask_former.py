@@ -13,8 +13,9 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor
 
+from pomp_seg.best_classes import PixelScores
 from pomp_seg.clip import RegionClipAdapter
-from pomp_seg.ensemble import EnsembleOptions, calibrate, class_maps
+from pomp_seg.ensemble import EnsembleOptions, calibration, class_maps
 from pomp_seg.heads.predictor import Proposals
 from pomp_seg.losses import MaskProposalLoss, Targets
 from pomp_seg.models.segmenter import Segmenter, build_region_adapter
@@ -68,7 +69,7 @@ class MaskFormer(Segmenter):
             logits = self.class_logits(batch, [layer.classes for layer in proposals])
             targets = [self.targets(example["instances"], padded.tensor.shape[-2:]) for example in batch]
             return self.criterion(logits, [layer.masks for layer in proposals], targets)
-        return self._predict(batch, proposals[-1], padded)
+        return [{"sem_seg": scores.all()} for scores in self._pixel_scores(batch, proposals[-1], padded)]
 
     def class_logits(self, batch: Sequence[dict[str, Any]], classes: Sequence[Tensor]) -> list[Tensor]:
         """Class logits (B, Q, C + 1) from the outputs of the class head, for each supervised layer."""
@@ -83,9 +84,9 @@ class MaskFormer(Segmenter):
         """
         return logits.softmax(dim=-1)[:, :-1]
 
-    def calibrated(self, example: dict[str, Any], maps: Tensor) -> Tensor:
-        """Class scores (C, height, width) of the pixels of one image, corrected where the method does so."""
-        return maps
+    def calibration(self, example: dict[str, Any], maps: Tensor) -> Tensor | None:
+        """What is taken from the scores of each class of one image, (C,) like ``maps``; None for nothing."""
+        return None
 
     def targets(self, instances: Any, size: tuple[int, int]) -> Targets:
         """The regions of one image, whose masks are padded to the batch's ``size`` (height, width)."""
@@ -93,9 +94,14 @@ class MaskFormer(Segmenter):
         spare = (0, size[1] - masks.shape[-1], 0, size[0] - masks.shape[-2])
         return Targets(instances.gt_classes.to(self.device), F.pad(masks.bool(), spare))
 
-    def _predict(
+    def pixel_scores(self, batch: Sequence[dict[str, Any]]) -> list[PixelScores]:
+        """What :meth:`forward` gives in inference, for each image before it has the size of the output."""
+        features, padded = self.features(batch)
+        return self._pixel_scores(batch, self.sem_seg_head(features)[-1], padded)
+
+    def _pixel_scores(
         self, batch: Sequence[dict[str, Any]], proposals: Proposals, padded: ImageList
-    ) -> list[dict[str, Tensor]]:
+    ) -> list[PixelScores]:
         logits = self.class_logits(batch, [proposals.classes])[0]
         masks = F.interpolate(
             proposals.masks, size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False
@@ -107,10 +113,9 @@ class MaskFormer(Segmenter):
             inside = own_masks[:, : size[0], : size[1]].sigmoid()
             scores = self.scores(example, own_logits, inside)
             if self.resize_masks:
-                maps = class_maps(scores, sem_seg_postprocess(own_masks, size, *wanted).sigmoid())
-            else:
-                maps = sem_seg_postprocess(class_maps(scores, inside), size, *wanted)
-            results.append({"sem_seg": self.calibrated(example, maps)})
+                inside = sem_seg_postprocess(own_masks, size, *wanted).sigmoid()
+            maps = class_maps(scores, inside)
+            results.append(PixelScores(maps, wanted, self.calibration(example, maps)))
         return results
 
 
@@ -187,8 +192,9 @@ class ZeroShotMaskFormer(MaskFormer):
         region[valid] = self.ensemble.region_probabilities(regions, logits[valid])
         return self.ensemble.join(query, region, batch_classes([example], self.classes).seen_mask)
 
-    def calibrated(self, example: dict[str, Any], maps: Tensor) -> Tensor:
-        """See :meth:`MaskFormer.calibrated`; ZegFormer's, where its ensemble is configured."""
-        if self.ensemble.kind != "zegformer":
-            return maps
-        return calibrate(maps, batch_classes([example], self.classes).seen_mask, self.ensemble.zegformer_gamma)
+    def calibration(self, example: dict[str, Any], maps: Tensor) -> Tensor | None:
+        """See :meth:`MaskFormer.calibration`; ZegFormer's, where its ensemble is configured."""
+        seen = batch_classes([example], self.classes).seen_mask
+        if self.ensemble.kind != "zegformer" or seen is None:
+            return None
+        return calibration(seen, self.ensemble.zegformer_gamma, maps)

@@ -14,6 +14,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from pomp_seg.best_classes import PixelScores
 from pomp_seg.clip import ClipAdapter
 from pomp_seg.ensemble import geometric_ensemble
 from pomp_seg.heads.pixel_decoder import PixelDecoder, rename_old_keys
@@ -97,13 +98,25 @@ class ZeroShotPerPixelModel(Segmenter):
                 self.sem_seg_head.ignore_value,
             ).tensor
             return {"loss_sem_seg": self._loss(embeddings, labels, features)}
+        return [{"sem_seg": scores.all()} for scores in self._pixel_scores(batch, embeddings, padded, features)]
+
+    def pixel_scores(self, batch: Sequence[dict[str, Any]]) -> list[PixelScores]:
+        """What :meth:`forward` gives in inference; in the size of the output, to which embeddings are resized."""
+        maps, padded = self.features(batch)
+        features = self.clip_adapter.text_features(batch_classes(batch, self.classes).names)
+        return self._pixel_scores(batch, self.sem_seg_head(maps), padded, features)
+
+    def _pixel_scores(
+        self, batch: Sequence[dict[str, Any]], embeddings: Tensor, padded: ImageList, features: Tensor
+    ) -> list[PixelScores]:
+        classes = batch_classes(batch, self.classes)
         results = []
         for example, embedding, size in zip(batch, embeddings, padded.image_sizes, strict=True):
             wanted = example.get("height", size[0]), example.get("width", size[1])
             full = F.interpolate(embedding[None], size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False)
             full = sem_seg_postprocess(full[0], size, *wanted)  # (E, height, width)
             scores = _pixel_logits(full[None], features)[0].softmax(dim=0)
-            results.append({"sem_seg": self._with_clip(scores, example, classes)})
+            results.append(PixelScores(self._with_clip(scores, example, classes), wanted))
         return results
 
     def _loss(self, embeddings: Tensor, labels: Tensor, features: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from pomp_seg import load_config
 from pomp_seg.data.semantic_mapper import build_test_mapper
 from pomp_seg.evaluation.evaluator import label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
-from pomp_seg.predictor import OpenVocabularySegmenter, best_classes
+from pomp_seg.predictor import OpenVocabularySegmenter
 from pomp_seg.prompts.build import use_prompt
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
@@ -145,11 +145,7 @@ def test_words_change_on_the_loaded_model(
 
 
 @pytest.mark.parametrize("changed", [{}, PER_PIXEL], ids=["proposals", "per pixel"])
-def test_label_maps_are_those_of_an_evaluation(
-    folder: Path, tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
-) -> None:
-    import pomp_seg.predictor
-
+def test_label_maps_are_those_of_an_evaluation(folder: Path, tiny: Callable[..., Any], changed: dict[str, Any]) -> None:
     cfg = load_config(None, save_model(folder, tiny, changed, "other"))
     predictor = OpenVocabularySegmenter.load(cfg)
     predictor.set_vocabulary(["cat", "sky", "tree", "traffic light", "road"])
@@ -160,21 +156,12 @@ def test_label_maps_are_those_of_an_evaluation(
     expected = label_map(scores)
     assert expected.shape == (90, 120)
     assert len(np.unique(expected)) > 1
-    for at_once in (pomp_seg.predictor.AT_ONCE, 2 * expected.size):  # all classes together, two at a time
-        monkeypatch.setattr(pomp_seg.predictor, "AT_ONCE", at_once)
-        prediction = predictor(folder / "a.png")
-        assert (prediction.labels == expected).all()
-        best = scores.max(dim=0).values.double().numpy()
-        for row in prediction.present:
-            assert prediction.scores[row] == pytest.approx(best[expected == row].mean(), rel=1e-5)
-        assert prediction.shares.sum() == pytest.approx(1)
-
-
-def test_best_classes_takes_the_first_of_equals() -> None:
-    maps = torch.randint(0, 3, (7, 5, 6), generator=torch.Generator().manual_seed(0)).float()
-    labels, best = best_classes(maps, (5, 6))
-    assert torch.equal(labels, maps.argmax(dim=0))
-    assert torch.equal(best, maps.max(dim=0).values)
+    prediction = predictor(folder / "a.png")
+    assert (prediction.labels == expected).all()
+    best = scores.max(dim=0).values.double().numpy()
+    for row in prediction.present:
+        assert prediction.scores[row] == pytest.approx(best[expected == row].mean(), rel=1e-5)
+    assert prediction.shares.sum() == pytest.approx(1)
 
 
 def test_many_words_give_a_map_of_16_bits(folder: Path, run_pixels: Callable[..., tuple[int, str]]) -> None:
