@@ -69,13 +69,10 @@ def check_group(group: str, root: Path, models: Path = Path("models")) -> list[F
 def show(findings: list[Finding]) -> None:
     """One row for each file or folder; then how to get what is absent, each instruction once."""
     from rich.table import Table
-    from rich.text import Text
 
     table = Table("data set", "state", "path", "what", box=None)
     for finding in findings:
-        # as Text, since brackets in paths are no markup and :train: is no picture
-        cells = (finding.dataset, finding.state, str(finding.path), finding.detail)
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(finding.dataset, finding.state, str(finding.path), finding.detail)
     print_table(table)
     for advice, optional in {
         finding.advice: finding.state == OPTIONAL for finding in findings if finding.advice

@@ -1,7 +1,7 @@
 """OxfordPets, StanfordCars, OxfordFlowers and UCF101 as their authors release them: photos, and files of labels.
 
 Each function takes the data set's folder, in CoOp's layout or in the one that torchvision's download makes (they differ
-only in the folder's name). MATLAB files need scipy.
+only in the folder's name).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from prompt_core.data.photo_files import is_folder, is_photo_name, list_folders, read_lines, require_file
 from prompt_core.data.readers.original_folders import Listed
 from prompt_core.data.splits import Row
-from prompt_core.documents.mat_files import check_expansion
+from prompt_core.documents.mat_files import read_variable
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
@@ -136,20 +136,10 @@ def read_mat(path: Path, variable: str) -> Any:
     """A variable of a MATLAB file, without axes of length 1.
 
     Raises:
-        UserError: when the file or the variable is absent, the file is damaged, or scipy is not installed.
+        UserError: when the file or the variable is absent, or the file is damaged.
     """
     require_file(path, "a MATLAB file")
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise UserError(f"reading {path} needs scipy: pip install scipy") from error
-    check_expansion(path)
-    try:
-        return loadmat(str(path), squeeze_me=True, variable_names=[variable])[variable]
-    except KeyError as error:
-        raise UserError(f"{path} has no variable {variable!r}: expected the published file") from error
-    except Exception as error:  # a damaged file raises nearly anything
-        raise UserError(f"cannot read {path} ({error}); download it again") from error
+    return read_variable(path, variable)
 
 
 def whole_number(value: Any, where: str) -> int:
