@@ -8,14 +8,47 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from detectron2.layers import paste_masks_in_image
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from pycocotools import mask as run_lengths
-from torch import Tensor
+from torch import Tensor, nn
 
 BOX_MASKS = "box_masks"  # field of Instances: (n, M, M) probabilities
 THRESHOLD = 0.5
 # Pixels that are interpolated at once: 16 MiB with their coordinates.
 AT_ONCE = 1 << 20
+
+
+class BoxMaskDetector(nn.Module):
+    """A detector in inference whose masks stay on their boxes, as ``box_masks``.
+
+    Args:
+        detector: with the ``inference`` of Detectron2's GeneralizedRCNN, also inside DistributedDataParallel.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector: Any = getattr(detector, "module", detector)
+        self.train(self.detector.training)
+
+    @torch.no_grad()
+    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """Detections of each image, in the size that ``height`` and ``width`` ask for."""
+        results = []
+        for example, found in zip(batch, self.detector.inference(batch, do_postprocess=False), strict=True):
+            height, width = found.image_size
+            size = example.get("height", height), example.get("width", width)
+            results.append({"instances": in_photo(found, *size)})
+        return results
+
+
+def in_photo(found: Instances, height: int, width: int) -> Instances:
+    """Detections of a resized image in the photo's own pixels; masks (n, 1, M, M) become ``box_masks`` (n, M, M)."""
+    if found.has("pred_masks"):
+        found.set(BOX_MASKS, found.pred_masks[:, 0])
+        found.remove("pred_masks")
+    return detector_postprocess(found, height, width)
 
 
 def paste_masks(detections: Instances) -> Tensor:
@@ -30,8 +63,12 @@ def paste_masks(detections: Instances) -> Tensor:
 
 
 def encode_masks(detections: Instances) -> list[dict[str, Any]]:
-    """Compressed run lengths of all masks in the photo; memory holds one byte for each of its pixels."""
+    """Compressed run lengths of all masks in the photo; memory holds one mask, of one byte for each of its pixels."""
     height, width = detections.image_size
+    if detections.pred_boxes.device.type != "cpu":  # Detectron2 rounds otherwise there
+        pairs = zip(detections.get(BOX_MASKS).split(1), detections.pred_boxes.tensor.split(1), strict=True)
+        pasted = (paste_masks_in_image(mask, box, (height, width), THRESHOLD) for mask, box in pairs)
+        return [_encoded(np.asfortranarray(mask[0].cpu().numpy(), dtype=np.uint8)) for mask in pasted]
     canvas = np.zeros((height, width), dtype=np.uint8, order="F")  # as pycocotools reads it
     encoded = []
     for box_mask, box in zip(detections.get(BOX_MASKS), detections.pred_boxes.tensor, strict=True):
@@ -39,11 +76,15 @@ def encode_masks(detections: Instances) -> list[dict[str, Any]]:
         for place, inside in _pasted(box_mask, box, height, width):
             canvas[place] = inside.numpy()
             written.append(place)
-        rle = run_lengths.encode(canvas[:, :, None])[0]
-        encoded.append({"size": rle["size"], "counts": rle["counts"].decode("ascii")})
+        encoded.append(_encoded(canvas))
         for place in written:
             canvas[place] = 0
     return encoded
+
+
+def _encoded(mask: np.ndarray) -> dict[str, Any]:
+    rle = run_lengths.encode(mask[:, :, None])[0]
+    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
 
 
 def _pasted(mask: Tensor, box: Tensor, height: int, width: int) -> Iterator[tuple[tuple[slice, slice], Tensor]]:

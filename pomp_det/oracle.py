@@ -72,7 +72,6 @@ class OracleDetector(nn.Module):
         self.oracle = oracle
         self.train(self.detector.training)
 
-    @torch.no_grad()
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
         """Detections of each image, in the size that ``height`` and ``width`` ask for.
 
@@ -80,6 +79,12 @@ class OracleDetector(nn.Module):
             UserError: when an image has no ground truth, or one in other coordinates or of more classes than the
                 detector's.
         """
+        results: list[dict[str, Instances]] = self.inference(batched_inputs)
+        return results
+
+    @torch.no_grad()
+    def inference(self, batched_inputs: list[dict[str, Any]], do_postprocess: bool = True) -> Any:
+        """The same; without ``do_postprocess`` in the size of the resized image, as Detectron2's detectors do."""
         assert not self.detector.training, "an oracle is for inference; call eval() first"
         detector, heads = self.detector, self.detector.roi_heads
         images = detector.preprocess_image(batched_inputs)
@@ -96,8 +101,9 @@ class OracleDetector(nn.Module):
             choose = _with_true_classes if self.oracle == "classes" else _with_true_vocabulary
             detections = choose(heads, features, proposals, truth)
         detections = heads.forward_with_given_boxes(features, detections)
-        results: list[dict[str, Instances]] = detector._postprocess(detections, batched_inputs, images.image_sizes)
-        return results
+        if not do_postprocess:
+            return detections
+        return detector._postprocess(detections, batched_inputs, images.image_sizes)
 
 
 def matched_classes(boxes: Tensor, gt_boxes: Tensor, gt_classes: Tensor, min_iou: float = 0.5) -> Tensor:

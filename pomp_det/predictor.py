@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from detectron2.modeling.postprocessing import detector_postprocess
 from torch import nn
 
-from pomp_det.box_masks import BOX_MASKS, paste_masks
+from pomp_det.box_masks import BOX_MASKS, in_photo, paste_masks
 from pomp_det.build import build_detector
 from pomp_det.checkpoint import load_weights
 from pomp_det.class_matrix import RANDOM, classifier_of_names
@@ -115,10 +114,7 @@ class OpenVocabularyPredictor:
         example = {"image": image, "height": height, "width": width}
         with torch.inference_mode():
             (found,) = self.model.inference([example], do_postprocess=False)  # type: ignore[operator]
-            if found.has("pred_masks"):
-                found.set(BOX_MASKS, found.pred_masks[:, 0])  # (n, 1, M, M)
-                found.remove("pred_masks")
-            detections: Instances = detector_postprocess(found, height, width).to("cpu")
+            detections = in_photo(found, height, width).to("cpu")
         return detections[detections.scores.argsort(descending=True, stable=True)]
 
 

@@ -10,6 +10,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
+from pomp_det.box_masks import BOX_MASKS, encode_masks
 from pomp_det.data.registration import dataset_vocabulary, registered_metadata
 from pomp_det.evaluation.prediction_files import PredictionWriter, clear_predictions, write_manifest
 from pomp_det.evaluation.protocol import Protocol, check_backend
@@ -98,18 +99,22 @@ class DetectionEvaluator(DatasetEvaluator):
         Args:
             inputs: dictionaries with ``image_id``.
             outputs: dictionaries with ``instances``: ``pred_boxes``, ``scores``, ``pred_classes`` and, if the model has
-                them, ``pred_masks`` (n, H, W) in the size of the photo.
+                them, ``box_masks`` (n, M, M) on the boxes, of which one at a time is pasted into the photo, or all of
+                them there as ``pred_masks`` (n, H, W).
 
         Raises:
             UserError: when a class index is beyond the data set's classes.
         """
         assert self._writer is not None, "reset() comes first"
         for source, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to("cpu")
-            self._with_masks = self._with_masks or instances.has("pred_masks")
+            instances = output["instances"]
+            self._with_masks = self._with_masks or instances.has("pred_masks") or instances.has(BOX_MASKS)
             if self._more_classes:
                 instances = instances[instances.pred_classes < len(self._category_ids)]
-            rows = instances_to_coco_json(instances, source["image_id"])
+            rows = instances_to_coco_json(instances.to("cpu"), source["image_id"])
+            if instances.has(BOX_MASKS):
+                for row, mask in zip(rows, encode_masks(instances), strict=True):
+                    row["segmentation"] = mask
             self._writer.write(source["image_id"], [self._row(row) for row in rows])
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("detectron2")
 
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as run_lengths
 
 import pomp_det.box_masks
-from pomp_det.box_masks import encode_masks, paste_masks
+from pomp_det.box_masks import BoxMaskDetector, encode_masks, paste_masks
+from pomp_det.oracle import ORACLES, OracleDetector
 from pomp_det.photo_detections import coco_rows
 from pomp_det.pictures import draw_detections
+
+from ..support.tensor_memory import LiveTensors
 
 SIZE = (90, 120)
 
@@ -73,3 +80,44 @@ def test_pictures_are_those_of_all_masks_at_once(detections: Instances) -> None:
     scene = sv.LabelAnnotator(text_scale=0.4, text_padding=3).annotate(scene, found, labels)
     drawn = draw_detections(photo, coco_rows(detections), "abc")
     assert np.abs(drawn.astype(int) - scene[:, :, ::-1]).max() <= 1
+
+
+def examples(height: int, width: int) -> list[dict[str, Any]]:
+    """Two photos with ground truth; the first is asked for in the given size."""
+    generator = torch.Generator().manual_seed(7)
+    photos = [torch.randint(0, 256, (3, *size), generator=generator).float() for size in ((96, 128), (64, 96))]
+    corners = torch.cartesian_prod(torch.arange(0.0, 64, 8), torch.arange(0.0, 64, 8))
+    boxes = torch.cat([torch.cat([corners, corners + side], dim=1) for side in (16, 32)])
+    truth = [Instances(photo.shape[1:], gt_boxes=Boxes(boxes.clone())) for photo in photos]
+    for instances in truth:
+        instances.gt_classes = torch.arange(len(boxes)) % 5
+    inputs = [{"image": photo, "instances": instances} for photo, instances in zip(photos, truth, strict=True)]
+    inputs[0] |= {"height": height, "width": width}
+    return inputs
+
+
+@pytest.mark.parametrize("oracle", ["", *ORACLES])
+def test_masks_on_boxes_give_what_masks_in_photos_give(make_tiny: Callable[..., Any], oracle: str) -> None:
+    model = make_tiny().eval()
+    detector = OracleDetector(model, oracle) if oracle else model
+    with torch.no_grad():
+        expected = [instances_to_coco_json(found["instances"], 1) for found in detector(examples(180, 251))]
+    assert sum(map(len, expected)) > 0
+    for found, rows in zip(BoxMaskDetector(detector)(examples(180, 251)), expected, strict=True):
+        own = instances_to_coco_json(found["instances"], 1)
+        for row, mask in zip(own, encode_masks(found["instances"]), strict=True):
+            row["segmentation"] = mask
+        assert str(own) == str(rows)
+
+
+def test_memory_for_many_masks_of_a_large_photo_is_one_mask(make_tiny: Callable[..., Any]) -> None:
+    model = BoxMaskDetector(make_tiny().eval())
+    model(examples(96, 128))
+    peaks = []
+    for side in (96, 2400):
+        with LiveTensors() as live:
+            found = model(examples(side, side))[0]["instances"]
+            encode_masks(found)
+        peaks.append(live.peak)
+    assert len(found) >= 10
+    assert peaks[1] - peaks[0] < 6 * 2400 * 2400  # the run lengths are made outside torch
