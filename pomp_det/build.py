@@ -8,7 +8,6 @@ from detectron2.modeling import (
     META_ARCH_REGISTRY,
     PROPOSAL_GENERATOR_REGISTRY,
     ROI_HEADS_REGISTRY,
-    build_model,
 )
 from torch import nn
 
@@ -23,7 +22,7 @@ from pomp_det.published_keys import UNBUILT, refuse_detr
 # Imported for the names that they register with Detectron2.
 from pomp_engine.backbones import efficientnet_lite, pyramid, swin, timm_backbones  # noqa: F401
 from pomp_engine.backbones.outside import register_outside_backbone
-from pomp_engine.config import check_parts, refuse_unsupported
+from pomp_engine.config import build_configured, check_parts, refuse_unsupported
 from prompt_core.classifier import TextClassifier
 
 
@@ -63,7 +62,7 @@ def build_detector(cfg: CfgNode, classifier: TextClassifier | None = None) -> nn
         # The stages start with random rows and get the classifier's afterwards, so that it is made once.
         cfg.MODEL.VOCABULARY, cfg.MODEL.PROMPT = "", ""
         cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH = RANDOM
-    model = build_model(cfg)
+    model = build_configured(cfg)
     model.classes_from_checkpoint = cfg.MODEL.ROI_BOX_HEAD.CLASSIFIER_FROM_CHECKPOINT
     if hasattr(model, "roi_heads"):
         model.roi_heads.class_names = [f"class {row}" for row in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)]

@@ -14,6 +14,7 @@ from pomp_engine.yaml_files import read_yaml
 from prompt_core.config import flatten, merge_settings, override_pairs, read_settings
 from prompt_core.errors import UserError, nearest
 from prompt_core.ranges import Filled, Range, check_ranges
+from prompt_core.visible import shortened
 
 
 def task_config(
@@ -96,6 +97,29 @@ def check_parts(cfg: CfgNode, parts: Sequence[tuple[str, Registry]]) -> None:
         name = value_of(cfg, key)
         if name not in registry:
             raise UserError(f"{key} is {name!r}, which is not known{nearest(name, [known for known, _ in registry])}")
+
+
+def build_configured(cfg: CfgNode) -> torch.nn.Module:
+    """Detectron2's model of a configuration.
+
+    Raises:
+        UserError: for settings that do not go together, which Detectron2 stumbles over when it builds.
+    """
+    from detectron2.modeling import build_model
+
+    try:
+        return build_model(cfg)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "memory" in reason:
+            raise
+        reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        raise UserError(
+            f"no model can be built from this configuration ({shortened(reason, 300)[1:-1]}); compare it with those in "
+            "configs/"
+        ) from error
 
 
 def refuse_unsupported(cfg: CfgNode, add_keys: Callable[[CfgNode], None], reasons: Mapping[str, str]) -> None:

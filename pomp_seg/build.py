@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, build_model
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 # Imported for the names that they register with Detectron2.
 from detectron2.projects.deeplab import build_resnet_deeplab_backbone  # noqa: F401
@@ -14,7 +14,7 @@ from torch import nn
 
 from pomp_engine.backbones import efficientnet_lite  # noqa: F401
 from pomp_engine.backbones.outside import register_outside_backbone
-from pomp_engine.config import check_parts, refuse_unsupported
+from pomp_engine.config import build_configured, check_parts, refuse_unsupported
 from pomp_seg.config import META_ARCHITECTURES, UNBUILT, add_segmenter_config
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.models import mask_former, per_pixel, region_classifier  # noqa: F401
@@ -36,7 +36,7 @@ def build_segmenter(cfg: CfgNode) -> nn.Module:
     cfg = register_outside_backbone(cfg)
     _check_names(cfg)
     refuse_unsupported(cfg, add_segmenter_config, UNBUILT)
-    model = build_model(cfg)
+    model = build_configured(cfg)
     if cfg.MODEL.VOCABULARY:
         set_classes(model, read_class_names(cfg.MODEL.VOCABULARY))
     return model

@@ -9,8 +9,10 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from pomp_det import load_config
+from pomp_det import build_detector, load_config
 from prompt_core import UserError
+
+from ..support.detector import TINY
 
 
 def test_defaults_without_a_file() -> None:
@@ -111,3 +113,18 @@ def test_a_file_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         load_config(file)
     assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"MODEL.RESNETS.NORM": "9" * 5000}, "KeyError: '999"),
+        ({"MODEL.RESNETS.OUT_FEATURES": ["res3"]}, "KeyError: 'res4'"),
+    ],
+)
+def test_what_detectron2_cannot_build_is_one_line(changed: dict[str, Any], reason: str) -> None:
+    cfg = load_config(None, TINY | {"MODEL.DEVICE": "cpu"} | changed)
+    with pytest.raises(UserError, match="no model can be built from this configuration") as error:
+        build_detector(cfg)
+    assert reason in str(error.value)
+    assert len(str(error.value)) < 500
