@@ -57,6 +57,19 @@ def run_tool(start_tool: Callable[..., subprocess.Popen[str]]) -> Callable[..., 
     return run
 
 
+def tool_main(name: str) -> Callable[[], int | None]:
+    """The ``main`` of a script such as ``tools/predict``, loaded as a module of its own."""
+    path = ROOT / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"tool_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    main: Callable[[], int | None] = module.main
+    return main
+
+
 @pytest.fixture
 def call_tool(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -64,16 +77,11 @@ def call_tool(
     """Run a tool in this process, in ``tmp_path``: its exit code, output and errors; quicker than a new process."""
 
     def call(name: str, *arguments: str | Path) -> tuple[int, str, str]:
-        path = ROOT / "tools" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"tool_{name}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        main = tool_main(f"tools/{name}")
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [path.name, *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            run_command(module.main)
+            run_command(main)
         out, error = capsys.readouterr()
         return int(stop.value.code or 0), out, error
 
