@@ -115,16 +115,8 @@ def test_a_file_cannot_run_code(tmp_path: Path) -> None:
     assert not proof.exists()
 
 
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"MODEL.RESNETS.NORM": "9" * 5000}, "KeyError: '999"),
-        ({"MODEL.RESNETS.OUT_FEATURES": ["res3"]}, "KeyError: 'res4'"),
-    ],
-)
-def test_what_detectron2_cannot_build_is_one_line(changed: dict[str, Any], reason: str) -> None:
-    cfg = load_config(None, TINY | {"MODEL.DEVICE": "cpu"} | changed)
-    with pytest.raises(UserError, match="no model can be built from this configuration") as error:
+def test_what_detectron2_cannot_build_is_one_line() -> None:
+    cfg = load_config(None, TINY | {"MODEL.DEVICE": "cpu", "MODEL.RESNETS.NORM": "9" * 5000})
+    with pytest.raises(UserError, match=r"no model can be built from this configuration \(KeyError: '999") as error:
         build_detector(cfg)
-    assert reason in str(error.value)
     assert len(str(error.value)) < 500

@@ -107,8 +107,8 @@ def _in_child(
         for number, stream in enumerate(streams, start=1):
             os.dup2(stream, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdin = open(0)
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        sys.stdin = open(0)  # noqa: SIM115 - the process ends with them
+        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8") for number in (1, 2))  # noqa: SIM115
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
         sys.argv = list(arguments)
         os.environ.update(environment)

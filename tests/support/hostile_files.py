@@ -1,4 +1,4 @@
-"""What a file of a run may be replaced by, by its suffix: hypothesis strategies of bytes, and things that are no file."""
+"""What a file of a run may be replaced by: strategies of bytes by its suffix, and things that are no file."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ class Arena:
         self._made = 0
 
     def load_everything(self) -> None:
-        """Import all that any run needs: each would otherwise do it again, and a file that changes would be half new."""
+        """Import what any run needs: each would do it again otherwise, and sources that change would be half new."""
         for package in ("prompt_core", "pomp_engine", "pomp_det", "pomp_seg", "pomp_lab"):
             for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
                 importlib.import_module(module.name)

@@ -1,4 +1,4 @@
-"""The folders that :mod:`tests.support.plain_runs` runs in: tiny inputs of every kind, each made once, when asked for."""
+"""The folders of :mod:`tests.support.plain_runs`: tiny inputs of every kind, each made once, when asked for."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Trees:
         prepare_shapes_seg(folder / "data")
         tiny, names = folder / "data/tiny-imagenet-200", ("cat", "dog", "oak", "car", "hare")
         lines = []
-        for number, name in enumerate(names):
+        for number in range(len(names)):
             _photo(tiny / f"train/n0000000{number}/images/n0000000{number}_0.JPEG", number)
             for index in range(8):
                 _photo(tiny / f"val/images/val_{number}{index}.JPEG", number)
@@ -237,11 +237,13 @@ class Trees:
 
     def _make_packages(self, folder: Path) -> None:
         lvis = [{"id": n, "name": n, "synset": "a.n.01", "synonyms": ["a"], "frequency": "f"} for n in ("1", "2")]
+        coco = [{"id": 1, "name": "person", "isthing": 1}]
+        classes = {"classes": ("Moniter/TV", "Table Tennis ")}
         sources = {
             "detectron2/data/datasets/lvis_v1_categories.py": f"LVIS_CATEGORIES = {lvis!r}\n",
-            "detectron2/data/datasets/builtin_meta.py": 'COCO_CATEGORIES = [{"id": 1, "name": "person", "isthing": 1}]\n'
+            "detectron2/data/datasets/builtin_meta.py": f"COCO_CATEGORIES = {coco!r}\n"
             'ADE20K_SEM_SEG_CATEGORIES = ["window ", "road, route"]\n',
-            "mmdet/datasets/objects365.py": 'class Objects365V2Dataset:\n    METAINFO = {"classes": ("Moniter/TV", "b")}\n',
+            "mmdet/datasets/objects365.py": f"class Objects365V2Dataset:\n    METAINFO = {classes!r}\n",
         }
         for name, text in sources.items():
             (folder / "packages" / name).parent.mkdir(parents=True, exist_ok=True)
