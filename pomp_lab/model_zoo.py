@@ -23,10 +23,10 @@ from pomp_lab.report.columns import ordered_columns
 from pomp_lab.report.published import load_published
 from pomp_lab.report.results import Run, read_runs
 from pomp_lab.report.rows import Row
-from prompt_core.documents.json_files import read_json
 from prompt_core.documents.yaml_with_bases import load_yaml
 from prompt_core.errors import UserError, nearest
 from prompt_core.evaluation.protocol import ON_REPORTED
+from prompt_core.files import read_sealed_json
 
 TASKS = ("classification", "detection", "segmentation")
 RESULTS = "docs/results"
@@ -159,7 +159,7 @@ def measured(root: Path, files: Mapping[str, Configuration]) -> dict[str, list[s
     """
     rows: dict[tuple[str, str], list[Run]] = {}
     for path in sorted((root / RESULTS).glob("*.json")):
-        document = read_json(path)
+        document = read_sealed_json(path)
         # Benchmarks of costs are not results of configurations.
         for run in read_runs(path, document, path.stem) if isinstance(document.get("runs"), dict) else ():
             rows.setdefault((path.relative_to(root).as_posix(), run.label), []).append(run)

@@ -27,14 +27,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prompt_core.documents.sealed_json import fits_seal, sealed, without_seal
 from prompt_core.errors import UserError
-from prompt_core.files import read_json, sha256_of_json, write_json, write_text
+from prompt_core.files import read_json, sha256_of_json, write_sealed_json, write_text
 from prompt_core.visible import say
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
 METRICS_FILE = "metrics.json"
+DAMAGED = "its content does not fit its checksum"
 Document = dict[str, Any]
 
 
@@ -104,7 +106,7 @@ class RunStore:
         finite = {key: None if value is None or not math.isfinite(value) else value for key, value in numbers.items()}
         described = {"row": run.row, **document["_run"], "seed": run.seed, "id": run.id, **about}
         stored = {**finite, "_run": described, "_protocol": document["_protocol"]}
-        write_json(self.folder_of(run) / METRICS_FILE, stored)
+        write_sealed_json(self.folder_of(run) / METRICS_FILE, stored)
         return stored
 
     def write_results(self, about: Mapping[str, Any], documents: Mapping[str, Document]) -> None:
@@ -169,10 +171,11 @@ class RunStore:
         """The valid documents of the results file."""
         file = self._load(self.results, lambda file: "" if isinstance(_runs(file), dict) else "it holds no runs")
         documents = _runs(file) or {}
-        damaged = {key: reason for key, document in documents.items() if (reason := damage(document))}
+        reasons = {key: damage(one) if fits_seal(one, key) else DAMAGED for key, one in documents.items()}
+        damaged = {key: reason for key, reason in reasons.items() if reason}
         for key, reason in damaged.items():
             self._report_damage(f"{self.results}: {key}", reason)
-        return {key: document for key, document in documents.items() if key not in damaged}
+        return {key: without_seal(document) for key, document in documents.items() if key not in damaged}
 
     def _load(self, path: Path, damage: Callable[[Any], str]) -> Any:
         """The JSON of a file, None where it is absent or damaged; damage is reported."""
@@ -180,11 +183,11 @@ class RunStore:
             return None
         try:
             document = read_json(path)
-            reason = damage(document)
+            reason = damage(document) if fits_seal(document) else DAMAGED
         except (UserError, RecursionError):
             reason = "not valid JSON"
         if not reason:
-            return document
+            return without_seal(document)
         self._report_damage(str(path), reason)
         return None
 
@@ -305,12 +308,17 @@ def _with_parent(target: Callable[..., None], arguments: tuple[Any, ...]) -> Non
     target(*arguments)
 
 
+def key_of_about(runs: Iterable[str]) -> str:
+    """What the object about a results file is sealed with: two runs cannot become one."""
+    return json.dumps(["about", *runs])
+
+
 def write_results(path: Path, about: Mapping[str, Any], runs: Mapping[str, Document]) -> None:
-    """Write a results file, one run per line, with the command of this process."""
+    """Write a results file, one run per line, with the command of this process; each part with its seal."""
 
     def compact(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
 
-    lines = ",\n".join(f"    {compact(key)}: {compact(document)}" for key, document in runs.items())
-    about = {"command": plain_command(), **about}
+    lines = ",\n".join(f"    {compact(key)}: {compact(sealed(document, key))}" for key, document in runs.items())
+    about = sealed({"command": plain_command(), **about}, key_of_about(runs))
     write_text(path, f'{{\n  "about": {compact(about)},\n  "runs": {{\n{lines}\n  }}\n}}\n')

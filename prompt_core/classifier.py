@@ -14,7 +14,14 @@ from torch import Tensor
 
 from prompt_core.documents.npy_files import read_npy
 from prompt_core.errors import UserError
-from prompt_core.files import atomic_path, read_json, read_safetensors, write_json, write_safetensors
+from prompt_core.files import (
+    atomic_path,
+    read_safetensors,
+    read_sealed_json,
+    sha256_of_file,
+    write_safetensors,
+    write_sealed_json,
+)
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
 from prompt_core.text.name_lists import keeps_underscores
@@ -116,13 +123,15 @@ class TextClassifier:
     def save(self, path: str | Path) -> None:
         """Write ``classifier.safetensors`` (names and provenance inside) or, by its ending, a ``.npy`` matrix.
 
-        The ``.npy`` is (N, E) float32, as Detic and POMP read it; names go to ``PATH.names.json`` next to it.
+        The ``.npy`` is (N, E) float32, as Detic and POMP read it; names and its sha256 go to ``PATH.names.json`` next
+        to it.
         """
         path = Path(path)
         if path.suffix == ".npy":
             with atomic_path(path, size=self.weight.nbytes) as temporary:
                 np.save(temporary, self.weight.numpy(), allow_pickle=False)
-            write_json(path.with_suffix(".names.json"), {"names": self.names, "metadata": self.metadata})
+            notes = {"names": self.names, "metadata": self.metadata, "matrix_sha256": sha256_of_file(path)}
+            write_sealed_json(path.with_suffix(".names.json"), notes)
             return
         write_safetensors(path, {"weight": self.weight.contiguous()}, {**self.metadata, "names": self.names})
 
@@ -226,7 +235,7 @@ def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
     their towers (:func:`prompt_core.towers.origin.recognise`).
 
     Raises:
-        UserError: when the file is truncated or of another shape, or its ``.names.json`` is damaged.
+        UserError: when the file is truncated or of another shape, or it or its ``.names.json`` is damaged.
     """
     matrix = read_npy(path)
     if matrix.ndim != 2 or matrix.dtype.kind != "f":
@@ -240,8 +249,10 @@ def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
     metadata: dict[str, Any] = {}
     names_file = path.with_suffix(".names.json")
     if names_file.is_file():
-        notes = read_json(names_file)
+        notes = read_sealed_json(names_file)
         if not isinstance(notes, dict) or not isinstance(notes.get("names"), list):
             raise UserError(f"{names_file}: an object with a list 'names' is expected; mend or remove it")
+        if notes.get("matrix_sha256", sha256_of_file(path)) != sha256_of_file(path):
+            raise UserError(f"{path} is damaged: {names_file.name} is of a matrix of other bytes; build both again")
         names, metadata = notes["names"], dict(notes.get("metadata") or {})
     return rows, names, content_metadata(rows, metadata) | {"source": path.name}

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompt_core.documents.bounds import ANNOTATION_BYTES
 from prompt_core.documents.json_files import decode_json
 from prompt_core.documents.json_files import read_json as read_json
-from prompt_core.documents.sealed_tensors import SEAL, is_damaged, sealed
+from prompt_core.documents.sealed_json import opened, sealed
+from prompt_core.documents.sealed_tensors import SEAL, is_damaged, sealed_tensors
 from prompt_core.errors import UserError
 from prompt_core.temporary_files import failed_write, flush_folder, flush_to_disk, new_temporary, remove_abandoned
 
@@ -129,6 +131,20 @@ def write_json(path: str | os.PathLike[str], value: Any, durable: bool = False) 
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable)
 
 
+def write_sealed_json(path: str | os.PathLike[str], document: Mapping[str, Any], durable: bool = False) -> None:
+    """Write what will be read back: :func:`write_json` with a seal (:mod:`prompt_core.documents.sealed_json`)."""
+    write_json(path, sealed(document), durable)
+
+
+def read_sealed_json(path: str | os.PathLike[str], limit: int = ANNOTATION_BYTES) -> Any:
+    """Read what :func:`write_sealed_json` wrote, or any other JSON; without the seal.
+
+    Raises:
+        UserError: as :func:`read_json`, and when a document is not what its seal says.
+    """
+    return opened(read_json(path, limit), path)
+
+
 def plain_value(value: Any) -> Any:
     """For ``json.dumps(default=...)``: numbers of NumPy and torch as plain ones, anything else as text."""
     item = getattr(value, "item", None)
@@ -170,7 +186,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
 
     metadata = {key: json.dumps(value, default=plain_value) for key, value in notes.items()}
     # save_file writes to a file of its own, which a kill would leave
-    content = sealed(save(dict(tensors), metadata))
+    content = sealed_tensors(save(dict(tensors), metadata))
     with atomic_path(path, durable=True, size=len(content)) as temporary:
         temporary.write_bytes(content)
 

@@ -36,7 +36,7 @@ from prompt_core.data.sources import open_images
 from prompt_core.errors import UserError, run_command
 from prompt_core.evaluation.evaluate import evaluate, merges_namesakes, metrics_of
 from prompt_core.evaluation.protocol import class_parts, run_description, write_metrics
-from prompt_core.files import make_output_folder, write_json
+from prompt_core.files import make_output_folder, write_sealed_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.templates import ENSEMBLES
 from prompt_core.runs.lock import alone_in
@@ -107,7 +107,9 @@ def score_all(
         run = run_description(cfg.dump(), cfg.SEED, str(clip.device), prompt=title, **more)
         for score in scores:
             folder = make_output_folder(output / f"inference_{re.sub(r'[^A-Za-z0-9_.-]', '_', score.name)}")
-            write_json(folder / "per_class.json", {"dataset": score.name, "metric": "top1", "classes": score.classes})
+            write_sealed_json(
+                folder / "per_class.json", {"dataset": score.name, "metric": "top1", "classes": score.classes}
+            )
         write_metrics(output / "metrics.json", metrics, run, protocol)
         say(f"numbers written to {output / 'metrics.json'}")
 

@@ -21,10 +21,10 @@ import msgspec
 import numpy as np
 
 from prompt_core.documents.bounds import SMALL_BYTES
-from prompt_core.documents.json_files import decode_json, read_json
+from prompt_core.documents.json_files import decode_json
 from prompt_core.documents.schema import Count, Finite, Int64, check
 from prompt_core.errors import UserError
-from prompt_core.files import make_output_folder, write_json
+from prompt_core.files import make_output_folder, read_sealed_json, write_sealed_json
 from prompt_core.temporary_files import appending_to
 
 SUBFOLDER = "predictions"
@@ -83,7 +83,7 @@ def clear_predictions(folder: Path) -> None:
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write what scoring needs in addition to the detections."""
-    write_json(folder / SUBFOLDER / MANIFEST, manifest)
+    write_sealed_json(folder / SUBFOLDER / MANIFEST, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / SUBFOLDER / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder} holds no predictions: {path} does not exist; run the evaluation with inference")
-    manifest: dict[str, Any] = read_json(path, SMALL_BYTES)
+    manifest: dict[str, Any] = read_sealed_json(path, SMALL_BYTES)
     try:
         check(manifest, Manifest, path)
     except UserError as error:

@@ -22,7 +22,7 @@ from pomp_engine.data.derived_files import write_compact_json
 from pomp_engine.evaluation import flat_metrics
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, write_metrics
-from prompt_core.files import atomic_path, sha256_of_file, write_json
+from prompt_core.files import atomic_path, sha256_of_file, write_sealed_json
 
 TASKS = {"bbox": "box", "segm": "mask"}
 
@@ -243,7 +243,7 @@ def _write_classes(folder: Path, scores: Scores, categories: Sequence[Mapping[st
         for task, values in scores.classes.items():
             row[f"{TASKS[task]}_AP"] = float(values[place]) if math.isfinite(values[place]) else None
         rows.append(row)
-    write_json(
+    write_sealed_json(
         folder / "per_class.json", {"dataset": scores.dataset, "metric": scores.protocol["metric"], "classes": rows}
     )
 

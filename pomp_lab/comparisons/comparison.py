@@ -13,7 +13,7 @@ from pomp_lab.arguments import chosen, whole_numbers
 from pomp_lab.runs import METRICS_FILE, Document, Run, RunStore, learn, mean_text, part_of, run_missing, run_process
 from prompt_core.command_line import ArgumentParser, show_results
 from prompt_core.config import load_config, override_pairs
-from prompt_core.files import make_output_folder, read_json, sha256_of_json
+from prompt_core.files import make_output_folder, read_sealed_json, sha256_of_json
 
 FINAL_WEIGHTS = "model_final.pth"
 
@@ -85,7 +85,7 @@ class Comparison(ABC):
         settings = {"SEED": seed, "OUTPUT_DIR": str(folder), **self.training(row, seed), **dict(plan.overrides)}
         settings |= dict(override_pairs(self.overrides))
         train(self.configs / self.config_file(row), settings, f"row {row!r}, seed {seed},")
-        document = part_of(read_json(folder / METRICS_FILE), [self.dataset])
+        document = part_of(read_sealed_json(folder / METRICS_FILE), [self.dataset])
         about = {"config_file": f"configs/{self.config_file(row)}", **({"hand_prompt": True} if plan.hand else {})}
         decided = {key: value for key, value in run.identity.items() if key not in ("row", "seed")}
         return self.store.keep(run, document, settings=decided, **about)

@@ -33,7 +33,7 @@ from prompt_core.classifier import TextClassifier
 from prompt_core.command_line import counting, load_model
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, write_metrics
-from prompt_core.files import make_output_folder, read_json, write_json, write_text
+from prompt_core.files import make_output_folder, read_json, read_sealed_json, write_json, write_text
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
 
@@ -92,7 +92,7 @@ def run_demo(
     with _phase("encode the training images, learn the prompt", seconds):
         learn(cfg, folder / "prompt")
     prompt = SoftPrompt.load(folder / "prompt" / "prompt.safetensors")
-    learning = read_json(folder / "prompt" / "metrics.json")
+    learning = read_sealed_json(folder / "prompt" / "metrics.json")
 
     with _phase("encode the validation images", seconds):
         clip = load_model(cfg)

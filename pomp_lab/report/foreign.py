@@ -6,9 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from prompt_core.documents.json_files import read_json
 from prompt_core.documents.yaml_with_bases import load_yaml
 from prompt_core.errors import UserError
+from prompt_core.files import read_sealed_json
 
 DEEPEST = 50  # objects and lists within each other
 # Beyond it a number is an accident: neither tables nor axes have room for it.
@@ -19,9 +19,9 @@ def read_document(path: Path) -> Any:
     """A file's JSON.
 
     Raises:
-        UserError: when it is not JSON, or nested deeper than any results are.
+        UserError: when it is damaged or not JSON, or nested deeper than any results are.
     """
-    document = read_json(path)
+    document = read_sealed_json(path)
     if _is_deeper(document, DEEPEST):
         raise UserError(f"{path} holds no results: it is nested more than {DEEPEST} levels deep")
     return document

@@ -13,6 +13,8 @@ from typing import Any
 from pomp_lab.report.columns import Column, columns_of
 from pomp_lab.report.foreign import LARGEST_NUMBER
 from pomp_lab.report.run_details import ClassNumbers, prompt_settings, read_classes, read_history
+from pomp_lab.runs import DAMAGED, key_of_about
+from prompt_core.documents.sealed_json import SEAL, fits_seal, without_seal
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.visible import shortened
@@ -75,7 +77,7 @@ def read_runs(path: Path, document: Any, name: str) -> list[Run]:
     """The runs of a JSON document: a ``metrics.json``, or a results file with many of them.
 
     Raises:
-        UserError: when it holds no results, or a value is not a number.
+        UserError: when it holds no results, is not what its seals say, or a value is not a number.
     """
     if _is_metrics(document):
         run = _read_metrics(path, document, name)
@@ -86,12 +88,22 @@ def read_runs(path: Path, document: Any, name: str) -> list[Run]:
             f"{path} holds no results; expected numbers under 'dataset/metric' with '_run' or '_protocol', or many "
             "such objects under 'runs'"
         )
-    shared = _object(document, "about", path)
+    _check_seals(path, document, entries)
+    shared = without_seal(_object(document, "about", path))
     runs = []
     for key, entry in entries.items():
         about = {**shared, "row": re.sub(r"/seed [^/]*$", "", key), **_object(entry, "_run", path)}
         runs.append(_read_metrics(path, {**entry, "_run": about}, f"{name}/{key}"))
     return runs
+
+
+def _check_seals(path: Path, document: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+    damaged = [key for key, entry in entries.items() if not fits_seal(entry, key)]
+    about = document.get("about", {SEAL: ""} if any(SEAL in entry for entry in entries.values()) else {})
+    if not fits_seal(about, key_of_about(entries)):
+        damaged.append("about")
+    if damaged:
+        raise UserError(f"{path}: {damaged[0]} is damaged ({DAMAGED}); make it again")
 
 
 def _read_metrics(path: Path, document: Mapping[str, Any], name: str) -> Run:

@@ -15,7 +15,7 @@ from pomp_lab.tables.scoring import score_target
 from prompt_core.command_line import counting
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, selection_text
-from prompt_core.files import read_json, sha256_of_file, sha256_of_json
+from prompt_core.files import read_sealed_json, sha256_of_file, sha256_of_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import load_method, method_class
 from prompt_core.training.artifacts import METHOD_FILE, METRICS_FILE, STATE_FILE, unusable
@@ -146,7 +146,7 @@ class Runner:
         run["settings"] = {**settings, "negatives": "wide vocabulary" if job.row.wide else "own classes"}
         folder = self.learned / job.run.id
         run["learned_sha256"] = sha256_of_file(folder / METHOD_FILE)
-        metrics = read_json(folder / METRICS_FILE)
+        metrics = read_sealed_json(folder / METRICS_FILE)
         run["training"] = {key: value for key, value in metrics.items() if not key.startswith("_")}
         run["training"]["images"] = metrics["_run"].get("images")
         return {**run, "history": metrics["_run"].get("history") or []}

@@ -33,7 +33,14 @@ from prompt_core.data.photo_files import inside
 from prompt_core.documents.schema import Count, check
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, write_metrics
-from prompt_core.files import atomic_path, make_output_folder, read_json, sha256_of_file, sha256_of_json, write_json
+from prompt_core.files import (
+    atomic_path,
+    make_output_folder,
+    read_sealed_json,
+    sha256_of_file,
+    sha256_of_json,
+    write_sealed_json,
+)
 
 SUBFOLDER = "predictions"
 MANIFEST = "manifest.json"
@@ -93,7 +100,7 @@ def clear_predictions(folder: Path) -> None:
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write what scoring needs in addition to the label maps."""
-    write_json(folder / SUBFOLDER / MANIFEST, manifest)
+    write_sealed_json(folder / SUBFOLDER / MANIFEST, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / SUBFOLDER / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder} holds no predictions: {path} does not exist; run the evaluation with inference")
-    manifest: dict[str, Any] = read_json(path)
+    manifest: dict[str, Any] = read_sealed_json(path)
     try:
         check(manifest, Manifest, path)
     except UserError as error:
@@ -240,7 +247,7 @@ def _write_classes(folder: Path, scores: Scores, manifest: Mapping[str, Any]) ->
             row[key] = 100.0 * float(values[index]) if math.isfinite(values[index]) else None
         row["pixels"], row["predicted_pixels"] = int(numbers.ground_truth[index]), int(numbers.predicted[index])
         rows.append(row)
-    write_json(folder / "per_class.json", {"dataset": scores.dataset, "metric": "IoU", "classes": rows})
+    write_sealed_json(folder / "per_class.json", {"dataset": scores.dataset, "metric": "IoU", "classes": rows})
 
 
 def _log(scores: Scores, denominator: str) -> None:

@@ -16,7 +16,7 @@ SEAL, KIND = "content_sha256", "sha256:"
 _PART = 1 << 20  # bytes
 
 
-def sealed(content: bytes) -> bytes:
+def sealed_tensors(content: bytes) -> bytes:
     """A safetensors file (as bytes) with the seal in its metadata, and with its header in one order."""
     header, rest = _header(content[:8], content[8:])
     metadata = header.setdefault("__metadata__", {})
@@ -24,7 +24,7 @@ def sealed(content: bytes) -> bytes:
     digest = _digest(header)
     digest.update(rest)
     metadata[SEAL] = _stated(digest)
-    text = _canonical(header)
+    text = canonical(header)
     text += b" " * (-len(text) % 8)  # tensors stay aligned
     return struct.pack("<Q", len(text)) + text + rest
 
@@ -73,7 +73,8 @@ def _length(stored: bytes) -> int:
     return size
 
 
-def _canonical(header: dict[str, Any]) -> bytes:
+def canonical(header: Any) -> bytes:
+    """JSON in one form, whatever the order of keys."""
     return json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -82,4 +83,4 @@ def _stated(digest: Any) -> str:
 
 
 def _digest(header: dict[str, Any]) -> Any:
-    return hashlib.sha256(_canonical(header))
+    return hashlib.sha256(canonical(header))

@@ -15,10 +15,9 @@ import msgspec
 
 from prompt_core.dassl.checkpoints import BEST
 from prompt_core.documents.bounds import SMALL_BYTES
-from prompt_core.documents.json_files import read_json
 from prompt_core.documents.schema import Finite, check
 from prompt_core.errors import UserError
-from prompt_core.files import read_safetensors, write_json
+from prompt_core.files import read_safetensors, read_sealed_json, write_sealed_json
 from prompt_core.metrics import harmonic_mean
 
 if TYPE_CHECKING:
@@ -78,8 +77,8 @@ def run_description(
 def write_metrics(
     path: str | Path, metrics: Mapping[str, float], run: Mapping[str, Any], protocol: Mapping[str, Any]
 ) -> None:
-    """Write ``{"dataset/metric": number, …, "_run": …, "_protocol": {dataset: …}}``."""
-    write_json(path, {**metrics, "_run": dict(run), "_protocol": dict(protocol)}, durable=True)
+    """Write ``{"dataset/metric": number, …, "_run": …, "_protocol": {dataset: …}, "_sha256": …}``."""
+    write_sealed_json(path, {**metrics, "_run": dict(run), "_protocol": dict(protocol)}, durable=True)
 
 
 class MetricsNotes(msgspec.Struct, rename={"run": "_run", "protocol": "_protocol"}):
@@ -93,9 +92,10 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     """Read what :func:`write_metrics` wrote.
 
     Raises:
-        UserError: when it is absent or no JSON, has no ``_run`` and ``_protocol``, or a value that is no finite number.
+        UserError: when it is absent, damaged or no JSON, has no ``_run`` and ``_protocol``, or a value that is no
+            finite number.
     """
-    document: dict[str, Any] = read_json(path, SMALL_BYTES)
+    document: dict[str, Any] = read_sealed_json(path, SMALL_BYTES)
     check(document, MetricsNotes, path)
     for key, value in document.items():
         if not key.startswith("_"):

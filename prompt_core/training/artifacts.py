@@ -11,7 +11,7 @@ from torch import nn
 
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import MOST_MARKS, image_marks, package_versions, run_description, write_metrics
-from prompt_core.files import atomic_path, read_json
+from prompt_core.files import atomic_path, read_sealed_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import method_file_metadata
 from prompt_core.runs.finite import refuse_not_finite
@@ -119,7 +119,7 @@ def unusable(folder: Path, name: str) -> str | None:
                 and {"state", "prompt", "settings"} <= {*state}
             )
             return None if whole else "no training state of this version"
-        document = read_json(path)
+        document = read_sealed_json(path)
     except UserError:
         return "damaged"
     # The numbers of a run and its protocol; both are read for its results.

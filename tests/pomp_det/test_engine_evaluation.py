@@ -25,6 +25,7 @@ from pomp_det.evaluation.evaluate import evaluate_detector
 from pomp_det.task import detection_task
 from pomp_engine import run
 from prompt_core import TextClassifier, UserError
+from prompt_core.evaluation.protocol import read_metrics
 
 from ..support.detector_run import CATEGORIES, make_config, make_data, tiny_settings
 
@@ -81,6 +82,19 @@ def test_train_evaluate_and_score_again(folder: Path) -> None:
     by_reference = run.score(detection_task("reference"), cfg)
     np.testing.assert_allclose(by_reference["tiny"]["bbox"]["AP"], results["tiny"]["bbox"]["AP"], atol=1e-9)
     assert "pycocotools" in json.loads((folder / "run/metrics.json").read_text())["_protocol"]["tiny"]["scorer"]
+
+
+def test_masks_are_never_pasted_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = configured(folder, **with_classes(folder), **{"MODEL.WEIGHTS": str(save_detector(folder))})
+    model = build_detector(cfg).eval()
+    with monkeypatch.context() as together:
+        together.setattr("pomp_det.evaluation.evaluate.BoxMaskDetector", lambda model: model)
+        evaluate_detector(cfg, model)
+    expected = detections(folder)
+    monkeypatch.setattr("detectron2.structures.masks.ROIMasks.to_bitmasks", None)
+    evaluate_detector(cfg, model)
+    assert detections(folder) == expected
+    assert "'counts'" in str(expected)
 
 
 def test_an_evaluation_amid_the_training_changes_nothing_in_it(folder: Path) -> None:
@@ -219,7 +233,7 @@ def test_two_processes_train_and_evaluate_as_one_does(
     assert (folder / "one" / results).read_bytes() == (folder / "two" / results).read_bytes()
     ranks = sorted(path.name for path in (folder / "two/inference_tiny/predictions").glob("rank*"))
     assert ranks == ["rank_00000.jsonl", "rank_00001.jsonl"]
-    numbers = [json.loads((folder / name / "metrics.json").read_text()) for name in ("one", "two")]
+    numbers = [read_metrics(folder / name / "metrics.json") for name in ("one", "two")]
     assert {key: value for key, value in numbers[0].items() if key != "_run"} == {
         key: value for key, value in numbers[1].items() if key != "_run"
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ pytest.importorskip("hotcoco")
 
 from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.options import ShapesOptions
+from prompt_core.evaluation.protocol import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,7 +75,7 @@ def test_two_processes_score_as_one(tmp_path: Path) -> None:
     assert files == ["manifest.json", "rank_00000.jsonl", "rank_00001.jsonl"]
     results = "lvis_instances_results.json"
     assert (tmp_path / "one" / results).read_bytes() == (tmp_path / "two" / results).read_bytes()
-    numbers = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    numbers = [read_metrics(tmp_path / name / "metrics.json") for name in ("one", "two")]
     assert 0 < numbers[0]["shapes_lvis_val/box_AP"] < 100
     assert {key: value for key, value in numbers[0].items() if key != "_run"} == {
         key: value for key, value in numbers[1].items() if key != "_run"

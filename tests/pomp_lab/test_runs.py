@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +16,10 @@ from typing import Any
 
 import pytest
 
+from pomp_lab.report.foreign import read_document
+from pomp_lab.report.results import read_runs
 from pomp_lab.runs import Run, RunStore, damage, mean_text, part_of, plain_command, run_missing, run_process
+from prompt_core.documents.sealed_json import without_seal
 from prompt_core.errors import UserError
 from prompt_core.files import write_text
 
@@ -61,17 +66,52 @@ def test_a_results_file_travels_alone(store: RunStore, tmp_path: Path, messages:
     store.write_results({"command": "y"}, {other.key: documents[other.key]})
     text = store.results.read_text(encoding="utf-8")
     assert len(text.splitlines()) == 7, "one run a line"
-    assert json.loads(text) == {"about": {"command": "y"}, "runs": documents}
+    written = json.loads(text)
+    assert without_seal(written["about"]) == {"command": "y"}
+    assert {key: without_seal(document) for key, document in written["runs"].items()} == documents
     alone = RunStore(tmp_path / "elsewhere", store.results, messages.append)
     assert alone.document(RUN) == documents[RUN.key]
     # Other settings under the same name are another run.
     assert alone.document(Run("POMP", 0, {"lr": 0.2})) is None
     damaged = json.loads(text)
-    del damaged["runs"][RUN.key]["_protocol"]
+    damaged["runs"][RUN.key] = {"_run": documents[RUN.key]["_run"]}
     store.results.write_text(json.dumps(damaged))
     alone = RunStore(tmp_path / "elsewhere", store.results, messages.append)
     assert (alone.document(RUN), alone.document(other)) == (None, documents[other.key])
     assert messages == [f"{store.results}: POMP/seed 0 is damaged (_protocol is not an object) and is ignored"]
+
+
+@pytest.mark.parametrize("flips", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_flipped_bit_is_never_another_number(store: RunStore, messages: list[str], flips: int) -> None:
+    runs = [Run("POMP", seed, {"row": "POMP", "seed": seed}) for seed in (0, 1)]
+    documents = {run.key: store.keep(run, {**WHOLE, "a/top1": 3.1 + (run.seed or 0)}) for run in runs}
+    store.write_results({"title": "a table"}, documents)
+    own, shared, places = store.folder_of(runs[0]) / "metrics.json", store.results, random.Random(0)
+    expected = {path: shown(path) for path in (own, shared)}
+    refused = 0
+    for path in (own, shared):
+        whole = path.read_bytes()
+        for _ in range(flips):
+            damaged = bytearray(whole)
+            damaged[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+            path.write_bytes(damaged)
+            alone = RunStore(store.folder if path is own else store.folder / "elsewhere", shared, messages.append)
+            found = [alone.document(run) for run in runs]
+            assert all(one in (None, documents[run.key]) for one, run in zip(found, runs, strict=True))
+            with contextlib.suppress(UserError):
+                assert shown(path) == expected[path]
+                continue
+            refused += 1
+        path.write_bytes(whole)
+    assert refused > flips / 2
+    assert shown(shared) == expected[shared]
+
+
+def shown(path: Path) -> list[Any]:
+    """What a report reads."""
+    return [
+        (run.name, run.label, run.about, *run.numbers.values()) for run in read_runs(path, read_document(path), "x")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from pomp_engine import run
 from pomp_seg import load_config
 from pomp_seg.task import segmentation_task
 from prompt_core import UserError
+from prompt_core.evaluation.protocol import read_metrics
 
 from ..support.segmenter_run import (
     NAMES,
@@ -63,7 +64,7 @@ def predicted(run: Path) -> dict[str, bytes]:
 
 def numbers(run: Path) -> dict[str, Any]:
     """What ``metrics.json`` says but for the command."""
-    return {key: value for key, value in json.loads((run / "metrics.json").read_text()).items() if key != "_run"}
+    return {key: value for key, value in read_metrics(run / "metrics.json").items() if key != "_run"}
 
 
 def test_train_evaluate_and_score_again(folder: Path) -> None:
