@@ -3,14 +3,16 @@
 ::
 
     {"identity": {…}}                                                     what found it
-    {"number": 1, "file_name": …, "bytes": …, "modified": …, "record": {…}}   one line for each photo
+    {"number": 1, "file_name": …, "bytes": …, "modified": …, "record": {…}, "_sha256": …}   one line for each photo
 
-A run that was killed leaves at most one incomplete line, which is dropped.
+A run that was killed leaves at most one incomplete line, which is dropped. Lines are on the disk after five seconds at
+the latest, so that a power failure costs little more; what it leaves behind the first damaged line is dropped too.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,12 +22,15 @@ import msgspec
 from pomp_engine.photo_list import NamedPhoto
 from prompt_core.documents.json_files import decode_json
 from prompt_core.documents.schema import check
+from prompt_core.documents.sealed_json import opened, sealed
 from prompt_core.errors import UserError
-from prompt_core.temporary_files import appending_to
+from prompt_core.temporary_files import appending_to, flush_folder, flush_to_disk
 from prompt_core.visible import visible_path
 
 # Bytes of a line; thousands of detections with masks take a few megabytes.
 LINE_BYTES = 256 << 20
+# Between waits for the disk, which take about 20 ms each.
+FLUSH_SECONDS = 5.0
 
 
 class Line(msgspec.Struct, gc=False):
@@ -58,13 +63,16 @@ class PartFile:
             with open(path, "rb") as stream:
                 self._index(stream)
         self._stream: BinaryIO | None = None
+        self._flushed = 0.0
 
     def __enter__(self) -> PartFile:
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with appending_to(self.path):
+                self._stream.close()
+                flush_to_disk(self.path)
             self._stream = None
 
     def holds(self, photo: NamedPhoto) -> bool:
@@ -81,7 +89,7 @@ class PartFile:
         state = _state(photo)
         line = {"number": photo.number, "file_name": state[0], "bytes": state[1], "modified": state[2]}
         try:
-            text = json.dumps({**line, "record": record}, allow_nan=False) + "\n"
+            text = json.dumps(sealed({**line, "record": record}), allow_nan=False) + "\n"
         except ValueError as error:
             raise UserError(f"photo {visible_path(photo.path)} got a number that is not finite ({error})") from error
         if self._stream is None:
@@ -90,6 +98,9 @@ class PartFile:
         with appending_to(self.path):
             self._stream.write(text.encode("ascii"))
             self._stream.flush()
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                flush_to_disk(self.path)
+                self._flushed = time.monotonic()
         self._places[photo.number] = state, place
 
     def records(self, photos: Sequence[NamedPhoto]) -> Iterator[tuple[NamedPhoto, dict[str, Any]]]:
@@ -117,6 +128,7 @@ class PartFile:
         stream.seek(self._end)
         if not self._end:
             stream.write(json.dumps({"identity": self._identity}).encode("ascii") + b"\n")
+            flush_folder(self.path.parent)
         return stream
 
     def _index(self, stream: BinaryIO) -> None:
@@ -150,7 +162,7 @@ class PartFile:
         where = f"{visible_path(self.path)}, the line at byte {place}"
         if not text.endswith(b"\n"):
             raise UserError(f"{where} is incomplete")
-        return check(decode_json(text, where), Line, where)
+        return check(opened(decode_json(text, where), where), Line, where)
 
 
 def _state(photo: NamedPhoto) -> tuple[str, int, int]:

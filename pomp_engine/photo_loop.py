@@ -21,7 +21,7 @@ from pomp_engine.data.photos import read_photo
 from pomp_engine.json_lists import write_json_lists
 from pomp_engine.part_file import PartFile
 from pomp_engine.photo_list import NamedPhoto
-from prompt_core.errors import UserError, describe_failure
+from prompt_core.errors import UserError, describe_failure, is_out_of_memory
 from prompt_core.files import hash_tensors, sha256_of_json
 from prompt_core.runs.identity import identity_of
 from prompt_core.runs.lock import alone_in
@@ -106,14 +106,20 @@ def remove_parts(outcomes: Iterable[Outcome]) -> None:
 def _predict_one(task: PhotoTask, photo: NamedPhoto, part: PartFile, folder: Path) -> str:
     """Predict and write one photo; returns why it cannot be predicted, else an empty text."""
     try:
-        pixels = read_photo(photo.path)
-    except UserError as error:
-        return str(error)
-    try:
-        prediction = task.predict(pixels)
-    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+        try:
+            pixels = read_photo(photo.path)
+        except UserError as error:
+            return str(error)
+        try:
+            prediction = task.predict(pixels)
+        except UserError as error:
+            return f"photo {visible_path(photo.path)}: {describe_failure(error)[0]}"
+        record = task.write(photo, pixels, prediction, folder)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         return f"photo {visible_path(photo.path)}: {describe_failure(error)[0]}"
-    part.append(photo, task.write(photo, pixels, prediction, folder))
+    part.append(photo, record)
     return ""
 
 

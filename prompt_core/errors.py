@@ -81,7 +81,7 @@ def describe_failure(error: Exception) -> tuple[str, int]:
     """What went wrong in one line, and the exit code: 2 for what the user can mend, else 1."""
     if isinstance(error, UserError):
         return _one_line(_last_of_worker(str(error)).removeprefix(f"{UserError.__module__}.UserError: ")), 2
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return f"out of memory ({_first_sentence(error)}); use smaller batches, fewer workers or a larger machine", 2
     if isinstance(error, OSError) and error.errno is not None:
         return _refused_by_the_system(error), 2
@@ -112,7 +112,8 @@ def _refused_by_the_system(error: OSError) -> str:
     return _one_line(f"{files or 'the system refused'}: {reason}" + (f"; {advice}" if advice else ""))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was lacking, of the machine or of a GPU; torch says so by several kinds of errors."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY_TEXTS)

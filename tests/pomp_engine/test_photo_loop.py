@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("detectron2")
 
@@ -20,6 +22,17 @@ from pomp_engine.photo_list import NamedPhoto, list_photos_to_predict
 from pomp_engine.photo_loop import Outcome, Records, predict_photos, remove_parts
 from prompt_core.errors import UserError
 from prompt_core.files import write_json
+
+# As Python, torch on the CPU, torch on a GPU and CUDA's libraries say it, by the height of a photo.
+OUT_OF_MEMORY = {
+    14: MemoryError(),
+    15: RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 48000000000 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    16: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 44.70 GiB."),
+    17: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+}
 
 
 class Brightness:
@@ -41,8 +54,8 @@ class Brightness:
             raise KeyboardInterrupt
         if pixels.shape[0] == 13:
             raise UserError("13 rows bring bad luck")
-        if pixels.shape[0] == 14:
-            raise MemoryError
+        if pixels.shape[0] in OUT_OF_MEMORY:
+            raise OUT_OF_MEMORY[pixels.shape[0]]
         self.living.append(sum(seen() is not None for seen in self._seen))
         self._seen.append(weakref.ref(pixels))
         self.left -= 1
@@ -50,6 +63,8 @@ class Brightness:
         return self.scale * float(pixels.mean())
 
     def write(self, photo: NamedPhoto, pixels: np.ndarray, prediction: float, folder: Path) -> dict[str, Any]:
+        if pixels.shape[0] == 18:
+            raise MemoryError
         return {"mean": prediction, "size": list(pixels.shape[:2])}
 
     def lists(self, records: Records) -> Mapping[str, Iterable[Any]]:
@@ -93,6 +108,64 @@ def test_bad_photos_are_left_out_and_told(here: Path) -> None:
     assert all(len(reason.splitlines()) == 1 for reason in reasons)
     assert [entry["id"] for entry in json.loads(content("out"))["photos"]] == [1, 6]
     assert outcome.line == "2 means in 2 photos, written to out"
+
+
+def test_photos_for_which_memory_is_lacking_are_left_out(here: Path) -> None:
+    for number, height in enumerate((*OUT_OF_MEMORY, 18)):
+        Image.new("RGB", (9, height)).save(f"photos/{number}.png")
+    outcome = loop(Brightness())
+    assert len(outcome.skipped) == 5
+    for path, reason in outcome.skipped.items():
+        assert reason.startswith(f"photo {path}: out of memory (")
+        assert len(reason.splitlines()) == 1
+    assert outcome.line == "1 means in 1 photos, written to out"
+
+
+def test_other_errors_of_a_library_are_no_fault_of_a_photo(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OUT_OF_MEMORY, 8, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1"):
+        loop(Brightness())
+
+
+def test_lines_are_on_the_disk_now_and_then_and_at_the_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    flushed: list[int] = []
+    part = Path("out/brightness.json.part")
+    monkeypatch.setattr("pomp_engine.part_file.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        "pomp_engine.part_file.flush_to_disk", lambda path: flushed.append(path.read_bytes().count(b"\n"))
+    )
+
+    class Slow(Brightness):
+        def predict(self, pixels: np.ndarray) -> float:
+            clock[0] += 2.0
+            return super().predict(pixels)
+
+    loop(Slow())
+    assert flushed == [2, 5, 7]  # lines with the header, at 2, 8 and 12 seconds
+    assert part.read_bytes().count(b"\n") == 7
+
+
+@pytest.mark.parametrize("flips", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_flipped_bit_in_a_stopped_run_is_never_another_result(here: Path, flips: int) -> None:
+    loop(Brightness(), "whole")
+    with pytest.raises(KeyboardInterrupt):
+        loop(Brightness(stop_after=4))
+    part, places, anew = Path("out/brightness.json.part"), random.Random(0), 0
+    whole = part.read_bytes()
+    for _ in range(flips):
+        damaged = bytearray(whole)
+        damaged[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+        part.write_bytes(damaged)
+        task = Brightness()
+        try:
+            loop(task)
+        except UserError as error:
+            assert str(part) in str(error)  # noqa: PT017 - either of two ends
+            continue
+        assert content("out") == content("whole")
+        anew += task.predicted > 2
+    assert anew > flips / 2
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"number": 4, "file_na', b"\x00\xff\n"])

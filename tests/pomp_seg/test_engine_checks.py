@@ -203,6 +203,18 @@ def test_labels_that_do_not_fit_are_reported_where_they_are_read(
     assert not (folder / "run/model_final.pth").exists()
 
 
+def test_a_training_without_memory_ends_in_one_line(
+    folder: Path, last_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*arguments: Any, **more: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 480000 bytes. Code 12")
+
+    monkeypatch.setattr("pomp_seg.losses.MaskProposalLoss.forward", no_memory)
+    last = last_error("--config", str(make_config(folder)))
+    assert last.startswith("error: out of memory (RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried")
+    assert not list((folder / "run").glob("model_*"))
+
+
 @pytest.mark.parametrize(("mistake", "workers"), [("value", 2), ("size", 0), ("photo", 2), ("photo", 0)])
 def test_test_data_that_does_not_fit(folder: Path, last_error: Callable[..., str], workers: int, mistake: str) -> None:
     if mistake == "value":

@@ -79,6 +79,12 @@ def _in_a_worker() -> UserError:
             "error: out of memory (OutOfMemoryError: CUDA out of memory); use smaller batches, fewer workers or a "
             "larger machine\n",
         ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            2,
+            "error: out of memory (RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling "
+            "`cublasCreate(handle)`); use smaller batches, fewer workers or a larger machine\n",
+        ),
     ],
 )
 def test_endings(

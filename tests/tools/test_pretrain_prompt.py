@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -227,3 +228,32 @@ def test_a_last_step_that_diverges_writes_nothing(
     assert code == 2, error
     assert "training diverged: context holds NaN or infinity, so nothing was written; lower OPTIM.LR" in error
     assert not {path.suffix for path in (tmp_path / "run").iterdir()} & {".safetensors", ".pt", ".json"}
+
+
+def test_a_training_without_memory_ends_in_one_line_and_goes_on(
+    call_tool: Call,
+    tiny_model: tuple[Path, Path],
+    picture_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    one_thread: None,
+) -> None:
+    options = settings(tiny_model, picture_folder, **{"LOG.TENSORBOARD": False})
+    assert call_tool("pretrain_prompt", "--output", "whole", *options)[0] == 0
+    step, left = torch.optim.SGD.step, iter(range(8))
+
+    def no_memory(*arguments: Any, **more: Any) -> Any:
+        if next(left, None) is None:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 48000 bytes. Code 12")
+        return step(*arguments, **more)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(torch.optim.SGD, "step", no_memory)
+        code, _, error = call_tool("pretrain_prompt", "--output", "run", *options)
+    assert code == 2
+    assert error.strip().splitlines()[-1].startswith("error: out of memory (RuntimeError: DefaultCPUAllocator: can't")
+    assert "Traceback" not in error
+    assert not (tmp_path / "run/prompt.safetensors").exists()
+    assert call_tool("pretrain_prompt", "--output", "run", "--resume", *options)[0] == 0
+    prompts = [(tmp_path / name / "prompt.safetensors").read_bytes() for name in ("run", "whole")]
+    assert prompts[0] == prompts[1]
