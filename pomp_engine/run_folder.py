@@ -135,16 +135,18 @@ def _goes(schedule: str, key: str, was: Any, now: Any) -> bool:
 
 
 def cut_log(folder: str | Path, iteration: int) -> None:
-    """Drop what an interrupted run logged after its last checkpoint, and a line that it did not finish."""
+    """Drop what an interrupted run logged after its last checkpoint, and lines that are not whole; damage is named."""
     log = Path(folder) / LOG
     if not log.is_file():
         return
     earlier = []
-    for line in log.read_text(encoding="utf-8").splitlines():
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
         try:
             if json.loads(line)["iteration"] < iteration:
                 earlier.append(line)
-        except ValueError:
-            continue
+        except (ValueError, LookupError, TypeError, RecursionError):
+            if number < len(lines):  # the last one is that of a killed process
+                _logger.warning("line %d of %s is damaged and is left out", number, log)
     with atomic_path(log) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in earlier), encoding="utf-8")

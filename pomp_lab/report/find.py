@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pomp_lab.report.foreign import read_document
 from pomp_lab.report.results import METRICS, Run, holds_runs, read_runs
+from pomp_lab.report.run_details import damaged_line
 from prompt_core.errors import UserError
 
 # Other files in a run's folder may be anything, even predictions of a whole data set; results are small.
@@ -88,7 +89,7 @@ def _read(path: Path) -> FoundRuns:
     path = path / METRICS if (path / METRICS).is_file() else path
     if path.is_file():
         name = path.resolve().parent.name if path.name == METRICS else path.stem
-        return FoundRuns(read_runs(path, read_document(path), name), [])
+        return FoundRuns(read_runs(path, read_document(path), name), _damaged_log(path))
     if not path.is_dir():
         raise UserError(f"no run at {path}; a folder or a file with results is expected")
     found = FoundRuns([], [])
@@ -100,6 +101,7 @@ def _read(path: Path) -> FoundRuns:
                 found.ignored.append(Ignored(file, "it is too large for results"))
             elif holds_runs(document := read_document(file)):
                 found.runs.extend(read_runs(file, document, name))
+                found.ignored.extend(_damaged_log(file))
             else:
                 found.ignored.append(Ignored(file, "it holds no results"))
         except UserError as error:
@@ -109,6 +111,13 @@ def _read(path: Path) -> FoundRuns:
         damaged = next((f"; {file.path} {file.reason}" for file in found.ignored if file.damaged), "")
         raise UserError(f"no run in {path}: it holds neither a metrics.json nor another file with results{damaged}")
     return found
+
+
+def _damaged_log(file: Path) -> list[Ignored]:
+    """The log next to a ``metrics.json``, where a line of it is not whole."""
+    log = file.with_name("log.jsonl")
+    number = damaged_line(log) if file.name == METRICS and log.is_file() else None
+    return [] if number is None else [Ignored(log, f"line {number} is damaged and is left out", damaged=True)]
 
 
 def _json_files(folder: Path) -> Iterator[Path]:

@@ -28,17 +28,29 @@ def read_history(metrics: Path, about: Mapping[str, Any]) -> list[dict[str, floa
     if entries:
         entries = [{"epoch": number, **entry} for number, entry in enumerate(entries, 1) if isinstance(entry, dict)]
     elif metrics.name == "metrics.json" and log.is_file():
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except (ValueError, RecursionError):
-                continue  # the last line of a run that is going on or was killed
+        entries = [entry for entry in _lines(log) if entry is not None]
     curve = []
     for entry in filter(lambda entry: isinstance(entry, dict), entries):
         numbers = {name: float(entry[key]) for key, name in _CURVES.items() if is_number(entry.get(key))}
         if "loss" in numbers and ("epoch" in numbers or "iteration" in numbers):
             curve.append(numbers)
     return curve
+
+
+def damaged_line(log: Path) -> int | None:
+    """The number of the first line of a log that is not whole; the last one is that of a run that goes on."""
+    return next((number for number, entry in enumerate(_lines(log)[:-1], 1) if entry is None), None)
+
+
+def _lines(log: Path) -> list[Any]:
+    """The JSON of each line, None where it is not whole."""
+    entries: list[Any] = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except (ValueError, RecursionError):
+            entries.append(None)
+    return entries
 
 
 def read_classes(folder: Path) -> dict[str, ClassNumbers]:

@@ -24,7 +24,7 @@ from pomp_engine.checkpoint import ModelCheckpointer
 from pomp_engine.config import add_engine_config, merge_config
 from pomp_engine.loader import images_per_rank, seed_of_run, seeded_loader
 from pomp_engine.loop import train
-from pomp_engine.run_folder import weights_to_evaluate
+from pomp_engine.run_folder import cut_log, weights_to_evaluate
 from pomp_engine.solver import build_segmentation_optimizer
 from pomp_engine.task import Task
 from prompt_core import UserError
@@ -184,8 +184,10 @@ def test_the_task_is_asked_in_its_turn(tmp_path: Path) -> None:
     assert calls == ["weights", "prepare", "loader 0 3", "evaluate"]
     assert '"score": 1.5' in (tmp_path / "log.jsonl").read_text()
     calls.clear()
+    (tmp_path / "model_last.pth").touch()  # as after a kill in the last step
     run(cfg, resume=True, **parts)
     assert calls == ["weights", "prepare"]
+    assert not (tmp_path / "model_last.pth").exists()
 
 
 def test_a_run_that_may_not_start(tmp_path: Path) -> None:
@@ -285,3 +287,14 @@ def test_the_work_of_a_run_is_alone_in_its_folder(tmp_path: Path) -> None:
         for work in (whole_run.train, whole_run.evaluate, whole_run.score):
             with pytest.raises(UserError, match=f"another run is in .* process {process.pid} on"):
                 work(TASK, settings(tmp_path))
+
+
+def test_damaged_lines_of_a_log_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "log.jsonl"
+    whole = [json.dumps({"iteration": step, "loss": 1.0}) for step in range(6)]
+    log.write_bytes("\n".join([*whole[:2], "[]", '{"loss": 1}', *whole[2:], '{"iterat']).encode() + b"\xff")
+    with caplog.at_level(logging.WARNING, logger="pomp_engine"):
+        cut_log(tmp_path, 4)
+    assert log.read_text().splitlines() == whole[:4]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"line {number} of {log} is damaged and is left out" for number in (3, 4)]

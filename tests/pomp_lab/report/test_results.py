@@ -40,6 +40,21 @@ def test_a_folder_a_file_and_a_folder_of_folders(write_run: Write, tmp_path: Pat
     ]
 
 
+def test_a_damaged_line_of_a_log_is_named(write_run: Write) -> None:
+    folder = write_run("a", {"set/box_AP": 1.0})
+    lines = [json.dumps({"iteration": 20 * step, "total_loss": 5.0 - step}) for step in range(4)]
+    log = folder / "log.jsonl"
+    log.write_text("\n".join([*lines, '{"iteration": 80, "tot']))  # the last line of a run that goes on
+    found = find_runs([folder])
+    assert ([len(run.history) for run in found.runs], found.ignored) == ([4], [])
+    lines[1] = lines[1].replace(":", ";", 1)
+    log.write_text("\n".join(lines))
+    for given in (folder, folder.parent):
+        found = find_runs([given])
+        assert [len(run.history) for run in found.runs] == [3]
+        assert found.ignored == [(log, "line 2 is damaged and is left out", True)]
+
+
 def test_names_with_numbers_are_in_the_order_of_the_numbers(write_run: Write, tmp_path: Path) -> None:
     for name in ("k1000", "k100", "k500"):
         write_run(f"many/{name}", {"set/top1": 1.0})
