@@ -22,6 +22,7 @@ OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 # How much larger than the archive its members may be.
 EXPANSION = 50
+_FOLDER = 0x10  # an attribute of a member
 # What a checkpoint of tensors needs to be rebuilt; any other global becomes an inert placeholder.
 _ALLOWED = {
     ("collections", "OrderedDict"),
@@ -146,6 +147,10 @@ def _check_archive(file: Path) -> None:
         claimed = sum(member.file_size for member in archive.infolist())
         if claimed > EXPANSION * file.stat().st_size:
             raise ValueError(f"it unpacks to {claimed:,} bytes")
+        for member in archive.infolist():
+            # torch's reader gives memory as it was found for what is marked so.
+            if member.external_attr & _FOLDER and not member.is_dir():
+                raise ValueError(f"{member.filename} is marked as a folder")
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"{damaged} does not fit its checksum")

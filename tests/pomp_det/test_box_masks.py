@@ -61,6 +61,18 @@ def test_masks_are_those_of_detectron2(detections: Instances, monkeypatch: pytes
         assert (run_lengths.decode(rle) == mask.numpy()).all()
 
 
+def test_masks_on_a_gpu_are_pasted_there_by_detectron2(detections: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = encode_masks(detections)
+    monkeypatch.setattr(Boxes, "device", property(lambda boxes: torch.device("cuda")))
+    given = []
+    paste = pomp_det.box_masks.paste_masks_in_image
+    monkeypatch.setattr(
+        pomp_det.box_masks, "paste_masks_in_image", lambda *pasted: given.append(len(pasted[0])) or paste(*pasted)
+    )
+    assert encode_masks(detections) == encoded
+    assert given == [1] * len(detections)
+
+
 def test_area_is_that_of_the_mask_where_there_is_one(detections: Instances) -> None:
     masks = paste_masks(detections)
     assert [row["area"] for row in coco_rows(detections)] == masks.flatten(1).sum(dim=1).tolist()
