@@ -69,7 +69,16 @@ def _misspelt(kind: str) -> bool:
 
 
 def _open_outside(text: str, split: str, root: Path) -> ImageSet:
-    images = load_object(text, "the data set")(root, split)
+    reader = load_object(text, "the data set")
+    try:
+        images = reader(root, split)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a function of the user's own may fail in any way
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{text} of the data root and {split!r} failed ({type(error).__name__}: {reason}); POMP_DEBUG=1 shows where"
+        ) from error
     if not isinstance(images, ImageSet):
         raise UserError(f"{text} returned {type(images).__name__} for {split}; expected a prompt_core ImageSet")
     return images

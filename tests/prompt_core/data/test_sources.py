@@ -340,3 +340,10 @@ def test_real_imagenet_samples(shared: Path, tmp_path: Path) -> None:
     write_table(root / "labels.csv", rows)
     with pytest.raises(UserError, match="960 of 1000 photos"):
         open_images(root)
+
+
+def test_a_function_that_fails_is_one_line() -> None:
+    with pytest.raises(
+        UserError, match=r"os:system of the data root and 'val' failed \(TypeError: .*; POMP_DEBUG=1 shows"
+    ):
+        open_images("os:system")
