@@ -253,8 +253,7 @@ class Arena:
         self.trees = Trees(root / "inputs")
         self.mains: dict[str, Callable[[], int | None]] = {}
         self.texts = root / "texts"
-        self._outside: dict[str, Any] | None = None
-        self._made = 0
+        self._outside: dict[str, Any] = {}
 
     def load_everything(self) -> None:
         """Import what any run needs: each would do it again otherwise, and sources that change would be half new."""
@@ -291,11 +290,7 @@ class Arena:
         Args:
             main: in the place of the command's own.
         """
-        main, case = main or self.main_of(run.plain.tool), self.root / "cases/case"
-        shutil.copytree(self.trees[run.plain.tree], case, symlinks=True)
-        (case / "loop").symlink_to("loop")
-        (case / "device").symlink_to("/dev/full")  # a link: no command may get to replace a device of the machine
-        os.mkfifo(case / "pipe")
+        main, case = main or self.main_of(run.plain.tool), self._copy(run.plain.tree)
         for path, content in run.files.items():
             place = case / path
             if isinstance(content, str):
@@ -303,18 +298,42 @@ class Arena:
             else:
                 place.unlink()  # it may be a link
                 place.write_bytes(content)
-        before = listing(case)
+        before, outside = listing(case), self._outside
         environment = self._environment() | run.environment
-        if self._outside is None or self._made != self.trees.made:
-            self._outside, self._made = listing(self.root, but=case), self.trees.made
         arguments = [f"{Path(run.plain.tool).name}.py", *run.arguments]
         outcome = run_forked(main, arguments, case, self.texts, environment, limits)
-        after, outside = listing(case), listing(self.root, but=case)
-        changed, self._outside = changes(self._outside, outside), outside
-        changed = [path for path in changed if not path.startswith(("texts", "cases/", "home/"))]
+        after, self._outside = listing(case), listing(self.root, but=self.root / "cases")
+        changed = [path for path in changes(outside, self._outside) if not path.startswith(("texts/", "home/"))]
         wrong = faults(run, outcome, before, after, changed)
-        shutil.rmtree(case)
+        self._tidy(run, changes(before, after))
         return outcome, wrong
+
+    def _copy(self, tree: str) -> Path:
+        """A folder with the inputs of a run, as they are; the one of an earlier run that changed nothing in it."""
+        made = self.trees.made
+        inputs, case = self.trees[tree], self.root / "cases" / tree
+        if not case.exists():
+            shutil.copytree(inputs, case, symlinks=True)
+            (case / "loop").symlink_to("loop")
+            (case / "device").symlink_to("/dev/full")  # a link: no command may get to replace a device of the machine
+            os.mkfifo(case / "pipe")
+        if made != self.trees.made or not self._outside:
+            self._outside = listing(self.root, but=self.root / "cases")
+        return case
+
+    def _tidy(self, run: HostileRun, changed: list[str]) -> None:
+        """Undo what a run was given; a folder that it changed is copied anew by the next one."""
+        inputs, case = self.trees[run.plain.tree], self.root / "cases" / run.plain.tree
+        if changed:
+            shutil.rmtree(case)
+            return
+        for path in run.files:
+            place = case / path
+            if place.is_dir() and not place.is_symlink():
+                place.rmdir()
+            else:
+                place.unlink(missing_ok=True)
+            shutil.copy2(inputs / path, place, follow_symlinks=False)
 
     def main_of(self, tool: str) -> Callable[[], int | None]:
         """The command's function; it is imported once."""
