@@ -20,8 +20,10 @@ from pomp_seg.data.registration import check_labels, register_dataset
 from pomp_seg.evaluation.evaluator import SegmentationEvaluator
 from pomp_seg.evaluation.metrics import segmentation_metrics
 from pomp_seg.evaluation.scoring import score_predictions
+from prompt_core.documents.sealed_json import without_seal
 from prompt_core.errors import UserError
-from prompt_core.files import read_json
+from prompt_core.evaluation.protocol import read_metrics
+from prompt_core.files import read_json, read_sealed_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (12, 17)
@@ -96,8 +98,8 @@ def test_scoring_again_gives_the_same_bytes(tmp_path: Path, classes: int) -> Non
     for name in names:
         (tmp_path / "run" / name).unlink()
     score_predictions(tmp_path / "run", run={"command": "none"})
-    metrics = json.loads(before["metrics.json"]) | {"_run": {"command": "none"}}
-    assert read_json(tmp_path / "run/metrics.json") == metrics
+    metrics = without_seal(json.loads(before["metrics.json"])) | {"_run": {"command": "none"}}
+    assert read_metrics(tmp_path / "run/metrics.json") == metrics
     assert (tmp_path / "run/per_class.json").read_bytes() == before["per_class.json"]
     assert (tmp_path / "run/confusion.npy").read_bytes() == before["confusion.npy"]
 
@@ -192,7 +194,7 @@ def test_what_is_wrong_when_scoring_again(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"predictions/2.png does not exist"):
         score_predictions(tmp_path / "run")
     file = tmp_path / "run/predictions/manifest.json"
-    manifest = read_json(file)
+    manifest = read_sealed_json(file)
     for change, message in (
         ([], r"does not describe predictions"),
         ({**manifest, "classes": [1]}, r"manifest.json: classes\[0\] is 1; a text is expected"),
@@ -260,11 +262,11 @@ def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path) -> None:
         {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
         for name in ("one", "shared_out", "overlapping")
     )
-    metrics = json.loads(single.pop("metrics.json"))
+    metrics = without_seal(json.loads(single.pop("metrics.json")))
     metrics.pop("_run")  # names the command
     assert len(single) == 8
     for files in others:
-        numbers = json.loads(files.pop("metrics.json"))
+        numbers = without_seal(json.loads(files.pop("metrics.json")))
         numbers.pop("_run")
         assert numbers == metrics
         assert files == single
