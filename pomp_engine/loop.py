@@ -85,6 +85,8 @@ def train(
         task.prepare(cfg, model)
     if start >= cfg.SOLVER.MAX_ITER:
         _logger.info("the run is already finished: %d of %d iterations", start, cfg.SOLVER.MAX_ITER)
+        if comm.is_main_process() and Path(cfg.OUTPUT_DIR, f"{FINAL}.pth").is_file():
+            Path(cfg.OUTPUT_DIR, f"{ROLLING}.pth").unlink(missing_ok=True)  # left by a kill in the last step
         return
     if warning := warm_up_warning(cfg):
         _logger.warning(warning)

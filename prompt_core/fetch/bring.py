@@ -11,6 +11,7 @@ from prompt_core.fetch.connection import Limits, Unreachable
 from prompt_core.fetch.convert_backbone import convert_backbone
 from prompt_core.fetch.download import Expected, Progress, download
 from prompt_core.fetch.fetched_record import record_path, remember, remembered_sha256
+from prompt_core.fetch.partial_file import forget_part
 from prompt_core.fetch.places import Places
 from prompt_core.fetch.published_files import PublishedFile, select_files
 from prompt_core.fetch.unpack import unpack_zip
@@ -45,6 +46,7 @@ def bring(
         return Brought(tuple(map(places.path_of, file.unpacks)), "unpacked already")
     if target.is_file():
         done = compare(file, target)
+        forget_part(target)
     elif file.made_from is not None:
         return _convert(file, target, places, limits, progress)
     elif file.address is None:

@@ -103,6 +103,12 @@ def _origin_path(target: Path) -> Path:
     return target.with_name(target.name + ".part.json")
 
 
+def forget_part(target: Path) -> None:
+    """Delete what says where a part came from, if the part is gone: the last step of a download that was killed."""
+    if target.is_file() and not part_path(target).exists():
+        _origin_path(target).unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def open_part(target: Path) -> Iterator[PartialFile]:
     """The part of ``target``, new or left by an earlier call, for one process at a time.

@@ -29,6 +29,7 @@ from prompt_core.runs.identity import identity_of
 from prompt_core.runs.lock import alone_in
 from prompt_core.training.artifacts import (
     METHOD_FILE,
+    METRICS_FILE,
     STATE_FILE,
     load_state,
     save_state,
@@ -110,8 +111,10 @@ def check_steps(cfg: CfgNode, folder: Path, resume: bool) -> None:
 def check_at_once(cfg: CfgNode, folder: Path, resume: bool) -> None:
     """Raises UserError for a run that is there already, and for settings that need steps."""
     name = cfg.METHOD.NAME
-    if not resume and (folder / METHOD_FILE).exists():
-        raise _already_there(folder)
+    # The numbers of a fit come last: without them a killed run left the method, and the fit is done anew.
+    last = METRICS_FILE if method_class(name).learned_by == "fit" else METHOD_FILE
+    if not resume and (folder / METHOD_FILE).exists() and (folder / last).exists():
+        raise UserError(f"{folder} already holds a run; choose another --output")
     if resume:
         raise UserError(f"method {name} is done at once, there is nothing to resume; leave --resume out")
     if cfg.SELECT_ON_TEST or cfg.SELECT.ON != LAST:
@@ -147,6 +150,8 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
         decides["selection"] = selection.describe()
     identity = identity_of(cfg, MAY_CHANGE, training_data=data.content)
     state = load_state(state_file, method.state_module, decides, identity) if resume else LearningState()
+    if resume:
+        write_log(folder, state)  # a kill may have come between the state and its log
     saved_at = time.monotonic()
     with asked_to_stop() as asked, display(settings, state) as show, tensorboard(cfg, folder) as board:
         for report in learn(
@@ -169,8 +174,7 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
                 keep_best(selection, method, state)
             if report.epoch_done or time.monotonic() - saved_at > 60 * cfg.LOG.CHECKPOINT_MINUTES:
                 save_state(state_file, state, method.state_module, decides, identity)
-                lines = [json.dumps({"epoch": epoch + 1, **entry}) for epoch, entry in enumerate(state.history)]
-                write_text(folder / "log.jsonl", "".join(line + "\n" for line in lines))
+                write_log(folder, state)
                 saved_at = time.monotonic()
     if state.epoch < settings.epochs:
         save_state(state_file, state, method.state_module, decides, identity)
@@ -180,6 +184,12 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
         method.state_module.load_state_dict(state.best["learned"])
         say(f"epoch {state.best['epoch']} is kept: {100 * state.best['accuracy']:.1f} % of the images that choose")
     return _say_written(write_learned(folder, cfg, method, data, settings, state, selection))
+
+
+def write_log(folder: Path, state: LearningState) -> None:
+    """Write ``log.jsonl``, a line for each epoch that is done."""
+    lines = [json.dumps({"epoch": epoch + 1, **entry}) for epoch, entry in enumerate(state.history)]
+    write_text(folder / "log.jsonl", "".join(line + "\n" for line in lines))
 
 
 def fit(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder: Path, resume: bool) -> Path:

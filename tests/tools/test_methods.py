@@ -102,6 +102,21 @@ def test_every_method_is_learned_and_scored(
     assert "already holds a run" in error
 
 
+def test_a_fit_that_was_killed_before_its_numbers_is_done_anew(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    options = ["--output", "run", *settings(tiny_model, picture_folder, "logistic_regression")]
+    assert call_tool("pretrain_prompt", *options)[0] == 0
+    whole = (tmp_path / "run/method.safetensors").read_bytes()
+    code, _, error = call_tool("pretrain_prompt", *options)
+    assert (code, error) == (2, "error: run already holds a run; choose another --output\n")
+    (tmp_path / "run/metrics.json").unlink()
+    assert call_tool("pretrain_prompt", *options)[0] == 0
+    assert (tmp_path / "run/metrics.json").is_file()
+    assert (tmp_path / "run/method.safetensors").read_bytes() == whole
+
+
 @pytest.mark.parametrize("name", ["cocoop", "maple", "lasp", "linear_probe"])
 def test_a_stopped_run_goes_on_to_the_same_method(
     call_tool: Call,

@@ -208,7 +208,11 @@ def test_a_resumed_run_is_the_same_run(
     saved = load_restricted(state)
     del saved["identity"]  # as states were before
     torch.save(saved, state)
+    log = tmp_path / "run/log.jsonl"
+    lines = log.read_text()
+    log.unlink()  # as after a kill between the state and its log
     assert call_tool("pretrain_prompt", "--output", "run", "--resume", *options)[0] == 0
+    assert log.read_text() == lines
 
 
 def test_a_last_step_that_diverges_writes_nothing(

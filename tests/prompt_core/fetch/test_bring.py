@@ -54,7 +54,9 @@ def test_a_known_checksum_is_compared_and_needs_no_record(web: WebServer, places
     file = entry(web.serve("/f", content(DATA)), sha256=SHA256, size=len(DATA))
     assert bring(file, places).what == "fetched, 25.6 kB, as published"
     assert [path.name for path in places.models.iterdir()] == ["weights.pth"]
+    (places.models / "weights.pth.part.json").write_text("{}")  # as after a kill in its last step
     assert bring(file, places).what == "there already, as published"
+    assert [path.name for path in places.models.iterdir()] == ["weights.pth"]
     assert len(web.requests) == 1
 
 
