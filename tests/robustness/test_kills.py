@@ -1,0 +1,108 @@
+"""Every task, killed at every kind of moment: what it leaves is whole, and it goes on to the same result."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import platform
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from prompt_core.files import write_text
+
+if not hasattr(os, "fork"):
+    pytest.skip("processes are forked", allow_module_level=True)
+
+from ..support.kill_tasks import fetch_task, prompt_tasks, region_tasks
+from ..support.kills import ForkServer, Task, draw_strikes, kill_often
+from ..support.web_server import WebServer, content
+
+# Kills of each task: at least 200 in all.
+SLOW = {
+    "prompt learning": 24,
+    "method without steps": 12,
+    "scores of photos": 12,
+    "classifier": 10,
+    "detector training": 22,
+    "detector evaluation": 12,
+    "detector prediction": 12,
+    "segmenter training, stage 1": 18,
+    "segmenter training, stage 2": 18,
+    "segmenter evaluation": 12,
+    "segmenter prediction": 12,
+    "table": 18,
+    "derived files": 12,
+    "download": 12,
+}
+COUNTS = "POMP_KILL_COUNTS"  # in the environment: the file that the slow test writes its counts to
+
+
+@pytest.fixture(scope="module")
+def every_task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ForkServer, dict[str, Task]]]:
+    """A server with everything imported, and the tasks but for the download."""
+    for module in ("detectron2", "hotcoco", "supervision", "sklearn"):
+        pytest.importorskip(module)
+    inputs = tmp_path_factory.mktemp("inputs")
+    tasks = {task.name: task for task in (*prompt_tasks(inputs), *region_tasks(inputs))}
+    server = ForkServer(tmp_path_factory.mktemp("answers"), regions=True)
+    yield server, tasks
+    server.close()
+
+
+def test_ten_kills(tmp_path: Path) -> None:
+    for name in ("answers", "inputs"):
+        (tmp_path / name).mkdir()
+    tasks = {task.name: task for task in prompt_tasks(tmp_path / "inputs")}
+    found: Counter[tuple[str, str, str]] = Counter()
+    with contextlib.closing(ForkServer(tmp_path / "answers", regions=False)) as server:
+        assert server.threads == 1, "forking is sound with one thread only"
+        for name, hits in (("prompt learning", 5), ("scores of photos", 2), ("classifier", 3)):
+            found += kill_often(server, tasks[name], tmp_path / name, hits, seed=3, in_a_row=5)
+    assert found.total() >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_two_hundred_kills(
+    every_task: tuple[ForkServer, dict[str, Task]], tmp_path: Path, web: WebServer, name: str
+) -> None:
+    server, tasks = every_task
+    assert {*tasks, "download"} == SLOW.keys()
+    assert sum(SLOW.values()) >= 200
+    task = tasks.get(name) or fetch_task(web.serve, content)
+    found = kill_often(server, task, tmp_path / "runs", SLOW[name], seed=len(name))
+    if COUNTS in os.environ:
+        write_counts(Path(os.environ[COUNTS]), name, found)
+
+
+def test_strikes_are_of_all_kinds_at_all_moments() -> None:
+    moments = [f"{when} {what}" for what in ("open", "rename", "step", "photo", "open") for when in ("before", "after")]
+    drawn = list(itertools.islice(draw_strikes(moments, random.Random(0)), 6 * 8))
+    alone = {(moments[strike.at - 1], strike.signals[0]) for strike in drawn if len(strike.signals) == 1}
+    ways = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    assert alone >= set(itertools.product(moments, ways))
+    assert len([strike for strike in drawn if strike.bytes is not None]) == 8
+    assert all(moments[strike.at - 1] == "after open" for strike in drawn if strike.bytes is not None)
+    assert len([strike for strike in drawn if len(strike.signals) == 2]) == 8
+
+
+def write_counts(path: Path, task: str, found: Counter[tuple[str, str, str]]) -> None:
+    """Add how often a task was killed and survived; where one was not, the test has ended before."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system()}
+    command = f"{COUNTS}=docs/results/kills.json python -m pytest -m slow --timeout 0 tests/robustness/test_kills.py"
+    before = json.loads(path.read_text(encoding="utf-8"))["kills"] if path.exists() else []
+    kills = [entry for entry in before if entry["task"] != task]
+    kills += [
+        {"task": task, "moment": moment, "by": how, "count": count} for (_, moment, how), count in sorted(found.items())
+    ]
+    about = {"command": command, "versions": versions, "kills": sum(entry["count"] for entry in kills)}
+    lines = ",\n".join(f"    {json.dumps(entry)}" for entry in kills)
+    write_text(path, f'{{\n  "about": {json.dumps(about)},\n  "kills": [\n{lines}\n  ]\n}}\n')
