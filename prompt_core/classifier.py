@@ -128,10 +128,10 @@ class TextClassifier:
         """
         path = Path(path)
         if path.suffix == ".npy":
-            with atomic_path(path, size=self.weight.nbytes) as temporary:
+            with atomic_path(path, durable=True, size=self.weight.nbytes) as temporary:
                 np.save(temporary, self.weight.numpy(), allow_pickle=False)
             notes = {"names": self.names, "metadata": self.metadata, "matrix_sha256": sha256_of_file(path)}
-            write_sealed_json(path.with_suffix(".names.json"), notes)
+            write_sealed_json(path.with_suffix(".names.json"), notes, durable=True)
             return
         write_safetensors(path, {"weight": self.weight.contiguous()}, {**self.metadata, "names": self.names})
 

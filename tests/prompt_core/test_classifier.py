@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -248,6 +249,16 @@ def test_safetensors_round_trip(tmp_path: Path, tiny_clip: Clip) -> None:
     assert json.loads(notes["names"]) == ["é", "b", "b"]
     assert json.loads(notes["templates"]) == ["a {}", "the {}"]
     assert json.loads(notes["clip_sha256"]) == tiny_clip.fingerprint
+
+
+@pytest.mark.parametrize(("suffix", "files"), [("npy", 2), ("safetensors", 1)])
+def test_classifiers_are_on_the_disk_before_they_replace_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, files: int
+) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    TextClassifier(torch.eye(2), ["cat", "dog"], {}).save(tmp_path / f"two.{suffix}")
+    assert len(flushed) == 2 * files  # each with its folder
 
 
 def test_npy_round_trip(tmp_path: Path) -> None:
