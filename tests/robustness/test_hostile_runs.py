@@ -53,8 +53,7 @@ def test_the_corpus_has_every_command() -> None:
 
 @pytest.mark.parametrize("tool", COMMANDS)
 def test_an_unknown_option_is_one_line(arena: Arena, tool: str) -> None:
-    plain = next((run for run in RUNS if run.tool == tool), RUNS[0])
-    outcome, wrong = arena.execute(HostileRun(plain, ["--no-such-option"]), main=arena.main_of(tool))
+    outcome, wrong = arena.execute(HostileRun(PlainRun(tool, "results", ()), ["--no-such-option"]))
     assert (outcome.code, wrong) == (2, []), outcome
     assert outcome.err.startswith("error: ")
 
@@ -180,7 +179,7 @@ def _endless() -> None:
     ],
 )
 def test_what_must_not_happen_is_found(arena: Arena, command: Callable[[], None], found: str) -> None:
-    plain = next(run for run in RUNS if run.tool == "tools/margins")
-    _, wrong = arena.execute(HostileRun(plain, []), main=command, limits=Limits(cpu=1))
+    run = HostileRun(PlainRun("tools/margins", "results", ()), [])
+    _, wrong = arena.execute(run, main=command, limits=Limits(cpu=1))
     assert any(text.startswith(found) for text in wrong), wrong
     (arena.root / "outside.txt").unlink(missing_ok=True)
