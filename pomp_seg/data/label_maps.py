@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from prompt_core.data.open_photo import UnreadableImage, opened_image, orientati
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 
 def read_label_map(path: str | Path) -> np.ndarray:
     """Class indices of a label image of 8 or 16 bits, (H, W) int32. Images with a palette give their indices.
 
     Raises:
-        UserError: when the file is missing, not an image, or has colours instead of indices.
+        UserError: when the file is missing, damaged or not an image, or has colours instead of indices.
     """
     if not Path(path).is_file():
         raise UserError(f"label file {path} does not exist; prepare the data set, or correct the folder of its labels")
@@ -27,12 +30,30 @@ def read_label_map(path: str | Path) -> np.ndarray:
             labels = np.asarray(upright(image, orientation(image)))
     except UnreadableImage as error:
         raise UserError(f"cannot read label file {path}: {error.reason}; prepare it again") from error
+    if not _fits_checksums(path):
+        raise UserError(f"cannot read label file {path}: it does not fit its checksums; prepare it again")
     if labels.ndim != 2 or labels.dtype.kind not in "uib":
         raise UserError(
             f"label file {path} has {labels.shape[2] if labels.ndim > 2 else 1} channels of {labels.dtype}; expected "
             "one of class indices, such as a PNG of 8 or 16 bits"
         )
     return labels.astype(np.int32)
+
+
+def _fits_checksums(path: str | Path) -> bool:
+    """Whether a PNG is what the CRC-32 of its chunks say, which Pillow does not check for pixels; True for others."""
+    with open(path, "rb") as stream:
+        if stream.read(len(_PNG)) != _PNG:
+            return True
+        while len(header := stream.read(8)) == 8:
+            digest, left = zlib.crc32(header[4:]), int.from_bytes(header[:4], "big")
+            while left and (part := stream.read(min(left, 1 << 20))):
+                digest, left = zlib.crc32(part, digest), left - len(part)
+            if digest != int.from_bytes(stream.read(4), "big"):
+                return False
+            if header[4:] == b"IEND":
+                return True
+    return False
 
 
 def write_label_map(path: Path, labels: np.ndarray, num_classes: int) -> None:
