@@ -11,6 +11,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ if not hasattr(os, "fork"):
     pytest.skip("processes are forked", allow_module_level=True)
 
 from ..support.kill_tasks import fetch_task, prompt_tasks, region_tasks
-from ..support.kills import ForkServer, Task, draw_strikes, kill_often
+from ..support.kills import ForkServer, Reference, Task, draw_strikes, kill_often, leftovers, start_folder, state_of
 from ..support.web_server import WebServer, content
 
 # Kills of each task: at least 200 in all.
@@ -81,6 +82,24 @@ def test_two_hundred_kills(
     found = kill_often(server, task, tmp_path / "runs", SLOW[name], seed=len(name))
     if COUNTS in os.environ:
         write_counts(Path(os.environ[COUNTS]), name, found)
+
+
+@pytest.mark.slow
+def test_two_tables_in_one_folder_at_once(every_task: tuple[ForkServer, dict[str, Task]], tmp_path: Path) -> None:
+    """Each run is done by one of the two processes, and both show the whole table."""
+    server, tasks = every_task
+    task = tasks["table"]
+    reference = Reference(server, task, tmp_path / "whole")
+    (tmp_path / "answers").mkdir()
+    start_folder(task, tmp_path / "shared")
+    with contextlib.closing(ForkServer(tmp_path / "answers", regions=True)) as other, ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda each: each.run(task, tmp_path / "shared"), (server, other)))
+    assert [each.code for each in ended] == [0, 0], ended
+    texts = "".join(each.out for each in ended)
+    assert texts.count("learning POMP, seed 0") == 1
+    assert texts.count("POMP, seed 0 on shapes_base_novel:") == texts.count("zero-shot CLIP on shapes_base_novel:") == 1
+    assert state_of(tmp_path / "shared") == reference.left
+    assert leftovers(tmp_path / "shared") == []
 
 
 def test_strikes_are_of_all_kinds_at_all_moments() -> None:

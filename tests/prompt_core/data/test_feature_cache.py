@@ -235,7 +235,7 @@ def test_a_damaged_block_is_encoded_anew_and_no_other(tmp_path: Path, name: str)
     (part,) = folder.iterdir()
     shutil.copytree(part, tmp_path / "part")
     places, anew = random.Random(name), []
-    for _ in range(30):
+    for _ in range(12):
         shutil.rmtree(folder)
         shutil.copytree(tmp_path / "part", part)
         damaged = bytearray((part / name).read_bytes())
@@ -248,7 +248,7 @@ def test_a_damaged_block_is_encoded_anew_and_no_other(tmp_path: Path, name: str)
         anew.append(sum(clip.calls))
     # one block of two photos, and the last, which was not finished; where a line's end was hit, also the next line's
     assert {*anew} <= {2, 4, 6, 8, 10}
-    assert sum(calls > 2 for calls in anew) > 20
+    assert sum(calls > 2 for calls in anew) > 6
 
 
 @pytest.mark.usefixtures("small_blocks")
