@@ -34,7 +34,7 @@ COMMANDS = sorted({run.tool for run in RUNS} | {INSTALLER})
 QUICK = tuple(run for run in RUNS if not run.slow and run.tree in ("prompt", "results", "packages"))
 KINDS = {
     *("checkpoint", "csv", "json", "jsonl", "mat", "no file", "npy", "photo", "safetensors", "tar", "text", "yaml"),
-    *("environment", "line", "number", "output", "path", "setting", "source", "words"),
+    *("environment", "line", "name", "number", "output", "path", "setting", "source", "words"),
 }
 
 
@@ -87,18 +87,18 @@ def draw_and_run(
         if wrong or alone:
             failures.append(f"HOSTILE_SEED={seed}: {wrong}\n{run}\n{outcome}")
             print(failures[-1], flush=True)
-    if report:
-        document = {
-            "command": f"HOSTILE_FROM={first} HOSTILE_RUNS={runs} HOSTILE_REPORT={Path(report).name} "
-            "python -m pytest -m slow tests/robustness/test_hostile_runs.py",
-            "versions": package_versions(),
-            "seeds": [first, first + runs - 1],
-            "runs": runs,
-            "failures": len(failures),
-            "minutes": round((time.monotonic() - start) / 60, 1),
-            **{table: dict(sorted(counter.items())) for table, counter in counts.items()},
-        }
-        write_json(report, document)
+        done = seed + 1 - first
+        if report and done % 100 in (0, runs % 100):
+            document = {
+                "command": f"HOSTILE_FROM={first} HOSTILE_RUNS={runs} HOSTILE_REPORT={Path(report).name} "
+                "python -m pytest -m slow tests/robustness/test_hostile_runs.py",
+                "versions": package_versions(),
+                "runs": done,
+                "failures": len(failures),
+                "minutes": round((time.monotonic() - start) / 60, 1),
+                **{table: dict(sorted(counter.items())) for table, counter in counts.items()},
+            }
+            write_json(report, document)
     assert not failures, "\n\n".join(failures)
     return counts
 

@@ -48,6 +48,9 @@ _PATHS = _TEXTS | st.sampled_from(
         *("~nobody/x", "*", "[", "config.yaml/x", "loop"),
     )
 )
+_NAMES = _TEXTS.map(lambda text: text.replace("/", "").replace("\0", "")).filter(
+    lambda text: text not in ("", ".", "..") and len(os.fsencode(text)) < 200
+)
 _OUTPUTS = st.sampled_from(
     (
         *("", "/dev/null/x", "device", "pipe", "/proc/x", "x" * 300, "config.yaml/x", "a\x1b[31mb", "[red]x[/red]"),
@@ -92,6 +95,7 @@ class HostileRun:
 
     Attributes:
         kinds: what was replaced, such as ``json`` or ``number``.
+        renamed: new names of files of the folder, and of the folders that they are in.
         files: bytes, or the name of something that is no file, by their paths in the folder.
     """
 
@@ -99,6 +103,7 @@ class HostileRun:
     arguments: list[str]
     kinds: list[str] = field(default_factory=list)
     files: dict[str, bytes | str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -113,7 +118,7 @@ class HostileRun:
             *(argument if len(argument) < 200 else f"{argument[:200]}…" for argument in self.arguments),
         ]
         files = {name: content if isinstance(content, str) else content[:300] for name, content in self.files.items()}
-        return f"{parts}\n  in a copy of {self.plain.tree} with {files}\n  and {self.environment}"
+        return f"{parts}\n  in a copy of {self.plain.tree} with {files}\n  and {self.renamed} {self.environment}"
 
 
 @st.composite
@@ -127,10 +132,18 @@ def hostile_runs(draw: st.DrawFn, trees: Trees, plain_runs: tuple[PlainRun, ...]
     names = sorted(
         {str(path.relative_to(folder)) for pattern in plain.reads for path in folder.glob(pattern) if path.is_file()}
     )
-    ways = ["file"] * 5 * bool(names) + ["argument"] * 3 * bool(places) + ["setting"] * 2 * bool(plain.settings)
+    ways = (
+        ["file"] * 5 * bool(names)
+        + ["name"] * bool(names)
+        + ["argument"] * 3 * bool(places)
+        + ["setting"] * 2 * bool(plain.settings)
+    )
     hows = [draw(st.sampled_from([*ways, "environment", "line"])) for _ in range(draw(st.sampled_from([1, 1, 2])))]
     for how in sorted(hows):  # the line comes last: it moves arguments
-        if how == "file":
+        if how == "name":
+            run.renamed[draw(st.sampled_from(names))] = draw(_NAMES)
+            run.kinds.append("name")
+        elif how == "file":
             _replace_file(draw, run, folder, draw(st.sampled_from(names)))
         elif how == "argument":
             place = draw(st.sampled_from(places))
@@ -299,6 +312,13 @@ class Arena:
             else:
                 place.unlink()  # it may be a link
                 place.write_bytes(content)
+        for path, name in run.renamed.items():
+            place = case / path
+            if not os.path.lexists(place):  # it was taken away, or its folder has another name already
+                continue
+            place.rename(place.with_name(f"{name}{place.suffix}"))
+            if place.parent != case:  # the folder may be a class
+                place.parent.rename(place.parent.with_name(name))
         before, outside = listing(case), self._outside
         environment = self._environment() | run.environment
         arguments = [f"{Path(run.plain.tool).name}.py", *run.arguments]
@@ -324,7 +344,7 @@ class Arena:
     def _tidy(self, run: HostileRun, changed: list[str]) -> None:
         """Undo what a run was given; a folder that it changed is copied anew by the next one."""
         inputs, case = self.trees[run.plain.tree], self.root / "cases" / run.plain.tree
-        if changed:
+        if changed or run.renamed:
             shutil.rmtree(case)
             return
         for path in run.files:
