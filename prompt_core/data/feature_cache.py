@@ -10,27 +10,24 @@ one at it encodes by itself, in a temporary folder, and the first to finish wins
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prompt_core.data.encode_photos import ImageTower, InVain, ViewTransform, write_features
-from prompt_core.data.feature_blocks import FEATURES, JOURNAL
+from prompt_core.data.encode_photos import ImageTower, ViewTransform, write_features
+from prompt_core.data.feature_blocks import FEATURES
+from prompt_core.data.feature_workshop import part_of, publish, workshop_of
 from prompt_core.data.images import ImageSet
 from prompt_core.documents.bounds import SMALL_BYTES
 from prompt_core.documents.json_files import read_json
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, sha256_of_json, write_json
-from prompt_core.runs.lock import alone_in
-from prompt_core.temporary_files import flush_folder, new_temporary_folder
 from prompt_core.visible import say
 
 FORMAT_VERSION = 2  # 2: photos are turned as their Exif orientation says, 16 bits are scaled
@@ -126,16 +123,16 @@ def cached_features(
         if entry.exists():
             say(f"warning: the feature cache entry {entry} is damaged; it is made anew", error=True)
         make_output_folder(folder)  # which also deletes what killed runs left there
-        with _workshop(entry) as workshop:
+        with workshop_of(entry) as workshop:
             cached = load()  # a run that was at it may have finished
             if cached is None:
                 unreadable = write_features(
                     workshop, clip, images, views, transform, seed, batch_size, workers, progress
                 )
                 _write_index(workshop / "entry", clip, images, views, transform, seed, unreadable)
-                _publish(workshop / "entry", entry, lambda: load() is not None)
-    elif _part(entry).exists():  # its run was killed between its last steps
-        with _workshop(entry):
+                publish(workshop / "entry", entry, lambda: load() is not None)
+    elif part_of(entry).exists():  # its run was killed between its last steps
+        with workshop_of(entry):
             pass
     cached = cached or load()
     if cached is None:
@@ -218,71 +215,3 @@ def _write_index(
         "features_sha256": _sha256_of_rows(np.load(folder / FEATURES, mmap_mode="r")),
     }
     write_json(folder / "index.json", _with_own_hash(index), durable=True)
-
-
-def _part(entry: Path) -> Path:
-    return entry.with_name(f"{entry.name}.part")
-
-
-@contextlib.contextmanager
-def _workshop(entry: Path) -> Iterator[Path]:
-    """A folder next to ``entry`` to make it in: what a stopped run left, or a temporary one while another run has that.
-
-    It is gone afterwards, but what is left by an error is kept for the next run, unless that would be in vain.
-
-    Raises:
-        UserError: when it cannot be written.
-    """
-    workshop, kept = _part(entry), False
-    with contextlib.ExitStack() as held:
-        try:
-            try:
-                held.enter_context(alone_in(workshop, again=False))
-            except UserError:  # which the next line says again where the folder cannot be written
-                workshop = new_temporary_folder(entry)
-            yield workshop
-        except InVain:
-            raise
-        except OSError as error:
-            kept = True
-            raise UserError(
-                f"cannot write the feature cache {entry.parent}: {error.strerror or error}; "
-                "free space or choose another folder"
-            ) from error
-        except BaseException:
-            kept = True
-            raise
-        finally:
-            if not (kept and workshop == _part(entry) and _has_blocks(workshop)):
-                for name in (JOURNAL, "entry"):
-                    _remove(workshop / name)
-                held.close()
-                _remove(workshop)
-
-
-def _has_blocks(workshop: Path) -> bool:
-    journal = workshop / JOURNAL
-    return journal.exists() and journal.stat().st_size > 0
-
-
-def _publish(made: Path, entry: Path, is_complete: Callable[[], bool]) -> None:
-    """Rename a whole entry to its place, unless another run was faster."""
-    for last in (False, True):
-        try:
-            made.rename(entry)
-        except OSError:
-            if is_complete():
-                return
-            if last:
-                raise
-            shutil.rmtree(entry, ignore_errors=True)  # a damaged entry is in the way
-        else:
-            flush_folder(entry.parent)
-            return
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -17,11 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from prompt_core.data import encode_photos, feature_cache
+from prompt_core.data import encode_photos, feature_cache, feature_workshop
 from prompt_core.data.augment import TrainTransform, view_generator
 from prompt_core.data.feature_cache import cache_key, cached_features
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
+from prompt_core.runs.lock import LOCK_FILE
 
 from ...support.full_disk import largest_file
 from ...support.held_folder import held
@@ -397,6 +398,22 @@ def test_two_runs_that_fill_one_entry_at_once_agree(tmp_path: Path) -> None:
     for result in results:
         np.testing.assert_array_equal(result.features, results[0].features)
     assert leftovers(folder) == [results[0].folder.name]
+
+
+def test_what_another_run_is_at_stays_where_there_is_no_room_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, folder = make_set(tmp_path / "data"), tmp_path / "cache"
+    part = folder / f"{cache_key(FakeClip(), images, 0, None, 0)}.part"
+
+    def refuse(target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(feature_workshop, "new_temporary_folder", refuse)
+    with held(part):
+        with pytest.raises(UserError, match=r"cannot write the feature cache .*: No space left on device; free space"):
+            cached_features(FakeClip(), images, 0, None, 0, folder)
+        assert (part / LOCK_FILE).exists()
 
 
 def test_progress_counts_every_image(tmp_path: Path) -> None:
