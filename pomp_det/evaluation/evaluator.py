@@ -129,14 +129,16 @@ class DetectionEvaluator(DatasetEvaluator):
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Score on the main process: ``{"bbox": {"AP": …}, "segm": {…}}`` in percent; None on the other ranks."""
         assert self._writer is not None, "reset() comes first"
-        self._writer.close()
+        file = self._writer.close()
         self._writer = None
-        masks = any(comm.all_gather(self._with_masks))
+        with_masks, files = zip(*comm.all_gather((self._with_masks, file)), strict=True)
+        masks = any(with_masks)
         tasks = self._tasks or (["bbox", "segm"] if masks else ["bbox"])
         if not comm.is_main_process():
             return None
-        self._write_manifest(tasks)
+        self._write_manifest(tasks, {name: sha256 for file in files for name, sha256 in file.items()})
         return score_predictions(self._folder, **self._options).results
 
-    def _write_manifest(self, tasks: list[str] | None) -> None:
-        write_manifest(self._folder, {**self._manifest, "tasks": tasks, "ranks": comm.get_world_size()})
+    def _write_manifest(self, tasks: list[str] | None, sha256: Mapping[str, str] | None = None) -> None:
+        about = {"tasks": tasks, "ranks": comm.get_world_size(), "sha256": dict(sha256 or {})}
+        write_manifest(self._folder, {**self._manifest, **about})

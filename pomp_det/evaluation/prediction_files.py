@@ -2,7 +2,7 @@
 
 ::
 
-    FOLDER/predictions/manifest.json      data set, classes, protocol facts; written first
+    FOLDER/predictions/manifest.json      data set, classes, protocol facts; written first, at the end with checksums
     FOLDER/predictions/rank_00000.jsonl   {"image_id": …, "instances": [{"category_id", "bbox", "score", …}]}
 
 Boxes are x, y, width, height in pixels, masks are compressed run lengths, category ids are the data set's own. Nothing
@@ -11,6 +11,7 @@ is kept in memory, whatever the number of images and ranks. A file carries the e
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from prompt_core.documents.bounds import SMALL_BYTES
 from prompt_core.documents.json_files import decode_json
 from prompt_core.documents.schema import Count, Finite, Int64, check
 from prompt_core.errors import UserError
-from prompt_core.files import make_output_folder, read_sealed_json, write_sealed_json
+from prompt_core.files import make_output_folder, read_sealed_json, sha256_of_file, write_sealed_json
 from prompt_core.temporary_files import appending_to
 
 SUBFOLDER = "predictions"
@@ -45,6 +46,7 @@ class Manifest(msgspec.Struct):
     class_groups: dict[str, list[Int64]] = {}
     vocabulary_sha256: str | None = None
     detections_per_image: int | None = None
+    sha256: dict[str, str] = {}  # of each file; empty in those of older versions
 
 
 class Mask(msgspec.Struct, gc=False):
@@ -115,6 +117,7 @@ class PredictionWriter:
         self._target = folder / SUBFOLDER / f"rank_{rank:05d}.jsonl"
         self._partial = self._target.with_name(self._target.name + ".part")
         self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self._digest = hashlib.sha256()
         self._stream: TextIO | None = open(self._partial, "w", encoding="ascii")  # noqa: SIM115 - closed in close()
 
     def write(self, image_id: int, instances: Sequence[dict[str, Any]]) -> None:
@@ -127,14 +130,16 @@ class PredictionWriter:
             raise UserError(f"image {image_id} has a box or score that is not finite: {error}") from error
         with appending_to(self._partial):
             self._stream.write(text)
+        self._digest.update(text.encode("ascii"))
 
-    def close(self) -> None:
-        """Finish the file and give it its name."""
+    def close(self) -> dict[str, str]:
+        """Finish the file and give it its name; returns the name and the sha256 of the content."""
         if self._stream is not None:
             stream, self._stream = self._stream, None
             with appending_to(self._partial):
                 stream.close()
             self._partial.replace(self._target)
+        return {self._target.name: self._digest.hexdigest()}
 
 
 class PredictionIndex:
@@ -160,6 +165,10 @@ class PredictionIndex:
                 f"{place} holds the predictions of {len(self.paths)} of {ranks} processes; all processes have to "
                 "write to one shared folder"
             )
+        for path in self.paths:
+            stated = manifest.get("sha256", {}).get(path.name)
+            if stated is not None and stated != sha256_of_file(path):
+                raise UserError(f"{path} is damaged: it does not fit its checksum; run the inference again")
         ids, files, offsets = [], [], []
         for number, path in enumerate(self.paths):
             for image_id, offset in _lines(path):

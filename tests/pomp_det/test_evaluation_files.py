@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,23 @@ def test_files_are_scored_again_without_inference(registered: dict[str, str], tm
     again = score_predictions(tmp_path)
     assert json.dumps(again.results) == json.dumps(first)
     assert (tmp_path / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("flips", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_flipped_bit_is_never_another_prediction(registered: dict[str, str], tmp_path: Path, flips: int) -> None:
+    run(DetectionEvaluator(registered["coco"], tmp_path), DatasetCatalog.get(registered["coco"]))
+    expected, places = list(PredictionIndex(tmp_path)), random.Random(0)
+    assert len(expected) == 4
+    for path in sorted((tmp_path / "predictions").iterdir()):
+        whole = path.read_bytes()
+        for _ in range(flips):
+            damaged = bytearray(whole)
+            damaged[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+            path.write_bytes(damaged)
+            with pytest.raises(UserError, match=path.name):
+                list(PredictionIndex(tmp_path))
+        path.write_bytes(whole)
+    assert list(PredictionIndex(tmp_path)) == expected
 
 
 def test_category_ids_are_those_of_the_annotations(tmp_path: Path) -> None:
