@@ -51,6 +51,20 @@ def new_temporary_folder(target: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=".tmp", dir=target.parent))
 
 
+@contextlib.contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A folder next to ``target`` that is gone afterwards; the next run there deletes that of a killed one.
+
+    Raises:
+        OSError: when there cannot be one.
+    """
+    folder = new_temporary_folder(target)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _prefix(target: Path) -> str:
     return f".{os.fsdecode(os.fsencode(target.name)[:_NAME_BYTES])}.{_machine()}-{os.getpid()}-"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pomp_engine.evaluation import flat_metrics
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, write_metrics
 from prompt_core.files import atomic_path, sha256_of_file, write_sealed_json
+from prompt_core.temporary_files import temporary_folder
 
 TASKS = {"bbox": "box", "segm": "mask"}
 
@@ -168,12 +168,12 @@ def _score_tasks(
     }
     chosen = _fixed_ap_choice(index) if protocol.fixed_ap else None
     for task in tasks:
-        with tempfile.TemporaryDirectory(prefix=".scoring.", dir=folder) as scratch:
-            path = Path(scratch) / f"{task}.json"
+        with temporary_folder(folder / "scoring") as scratch:
+            path = scratch / f"{task}.json"
             write_results(path, _scored(index, task, protocol, chosen))
             seen = truth
             if task == "segm" and without_mask:
-                seen = Path(scratch) / "annotations.json"
+                seen = scratch / "annotations.json"
                 write_compact_json(seen, complete_annotations(truth))
             precision = score(seen, path, task, protocol, backend)
         results[task] = detection_metrics(precision, frequencies, groups)

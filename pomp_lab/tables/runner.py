@@ -18,6 +18,7 @@ from prompt_core.evaluation.protocol import run_description, selection_text
 from prompt_core.files import read_sealed_json, sha256_of_file, sha256_of_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import load_method, method_class
+from prompt_core.runs.lock import alone_in
 from prompt_core.training.artifacts import METHOD_FILE, METRICS_FILE, STATE_FILE, unusable
 from prompt_core.training.selection import TEST, open_selection, overlap
 
@@ -87,17 +88,18 @@ class Runner:
     def _learned(self, job: Job) -> Method:
         """The learned method of a row; learned unless it is there."""
         folder = self.learned / job.run.id
-        # Its metrics.json is written last.
-        if unusable(folder, METRICS_FILE) or unusable(folder, METHOD_FILE):
-            for name in (METHOD_FILE, METRICS_FILE, STATE_FILE):
-                if (folder / name).is_file() and (reason := unusable(folder, name)):
-                    self.store.report(f"{folder / name} cannot be used ({reason}): {job.label} is learned again")
-                    (folder / name).unlink()
-            self.store.report(f"learning {job.label}")
-            if not (folder / STATE_FILE).exists():
-                # Left by a killed run that is fitted at once.
-                (folder / METHOD_FILE).unlink(missing_ok=True)
-            learn(job.cfg, folder)
+        with alone_in(folder):  # which also takes over what a killed run left
+            # Its metrics.json is written last.
+            if unusable(folder, METRICS_FILE) or unusable(folder, METHOD_FILE):
+                for name in (METHOD_FILE, METRICS_FILE, STATE_FILE):
+                    if (folder / name).is_file() and (reason := unusable(folder, name)):
+                        self.store.report(f"{folder / name} cannot be used ({reason}): {job.label} is learned again")
+                        (folder / name).unlink()
+                self.store.report(f"learning {job.label}")
+                if not (folder / STATE_FILE).exists():
+                    # Left by a killed run that is fitted at once.
+                    (folder / METHOD_FILE).unlink(missing_ok=True)
+                learn(job.cfg, folder)
         return load_method(folder / METHOD_FILE, job.inputs.clip(job.cfg))
 
     def _score(self, job: Job, method: Method, target: Target) -> None:

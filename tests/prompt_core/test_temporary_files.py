@@ -22,7 +22,13 @@ from prompt_core.classifier import TextClassifier
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, write_json, write_safetensors, write_text
 from prompt_core.prompt import SoftPrompt
-from prompt_core.temporary_files import ABANDONED_SECONDS, new_temporary, remove_abandoned
+from prompt_core.temporary_files import (
+    ABANDONED_SECONDS,
+    new_temporary,
+    new_temporary_folder,
+    remove_abandoned,
+    temporary_folder,
+)
 from prompt_core.training.artifacts import save_state
 from prompt_core.training.loop import LearningState
 
@@ -201,3 +207,18 @@ def test_files_of_other_machines_are_left_alone_for_a_week(tmp_path: Path) -> No
 def test_any_name_that_a_file_may_have(tmp_path: Path, name: str) -> None:
     write_text(tmp_path / name, "x")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_temporary_folder_goes_afterwards_or_with_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with temporary_folder(tmp_path / "scoring") as folder:
+        (folder / "a").touch()
+        make_output_folder(tmp_path)
+        assert folder.is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 99_999_999)  # of no process
+        (new_temporary_folder(tmp_path / "scoring") / "a").touch()
+    make_output_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []

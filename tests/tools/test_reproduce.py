@@ -227,8 +227,11 @@ def test_damaged_results_are_reported_and_done_again(
     assert sorted(line.split()[0] for line in damaged) == sorted(str(file.relative_to(finished)) for file in files)
     assert "0 of 3 runs done" in out
     assert [file.read_text() for file in files] == texts
+    for folder in (finished / "out/learned").iterdir():
+        (folder / ".running").write_text("{}")  # as a kill between learning and scoring leaves it
     code, out, error = reproduce()
     assert code == 0, error
+    assert not list(finished.rglob(".running"))
     assert sum("is damaged" in line for line in out.splitlines()) == 4
     assert numbers(finished / "out") == numbers(whole / "out")
     assert learned == []
