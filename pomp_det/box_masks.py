@@ -43,6 +43,12 @@ class BoxMaskDetector(nn.Module):
         return results
 
 
+def with_box_masks(detector: nn.Module) -> nn.Module:
+    """A two-stage detector as :class:`BoxMaskDetector`; others of Detectron2, which have no masks, as they are."""
+    inner = getattr(detector, "module", detector)
+    return BoxMaskDetector(detector) if callable(getattr(inner, "inference", None)) else detector
+
+
 def in_photo(found: Instances, height: int, width: int) -> Instances:
     """Detections of a resized image in the photo's own pixels; masks (n, 1, M, M) become ``box_masks`` (n, M, M)."""
     if found.has("pred_masks"):

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from torch import nn
 
-from pomp_det.box_masks import BoxMaskDetector
+from pomp_det.box_masks import with_box_masks
 from pomp_det.checks import check_classes, check_ground_truth, classifier_of_test
 from pomp_det.classifier import temporary_classes
 from pomp_det.data.evaluation_mapper import build_test_mapper
@@ -62,7 +62,7 @@ def evaluate_detector(cfg: CfgNode, model: nn.Module, backend: str = "hotcoco", 
 
     return evaluate_sets(
         cfg,
-        BoxMaskDetector(OracleDetector(model, oracle) if oracle else model),
+        with_box_masks(OracleDetector(model, oracle) if oracle else model),
         build_evaluator,
         lambda dataset: _build_loader(cfg, dataset, with_ground_truth=bool(oracle)),
         classes_of,

@@ -17,7 +17,7 @@ from detectron2.structures import Boxes, Instances
 from pycocotools import mask as run_lengths
 
 import pomp_det.box_masks
-from pomp_det.box_masks import BoxMaskDetector, encode_masks, paste_masks
+from pomp_det.box_masks import BoxMaskDetector, encode_masks, paste_masks, with_box_masks
 from pomp_det.oracle import ORACLES, OracleDetector
 from pomp_det.photo_detections import coco_rows
 from pomp_det.pictures import draw_detections
@@ -123,7 +123,10 @@ def test_masks_on_boxes_give_what_masks_in_photos_give(make_tiny: Callable[..., 
 
 
 def test_memory_for_many_masks_of_a_large_photo_is_one_mask(make_tiny: Callable[..., Any]) -> None:
-    model = BoxMaskDetector(make_tiny().eval())
+    model = with_box_masks(make_tiny().eval())
+    assert isinstance(model, BoxMaskDetector)
+    one_stage = torch.nn.Linear(1, 1)
+    assert with_box_masks(one_stage) is one_stage
     model(examples(96, 128))
     peaks = []
     for side in (96, 2400):

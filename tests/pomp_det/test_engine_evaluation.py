@@ -88,7 +88,7 @@ def test_masks_are_never_pasted_together(folder: Path, monkeypatch: pytest.Monke
     cfg = configured(folder, **with_classes(folder), **{"MODEL.WEIGHTS": str(save_detector(folder))})
     model = build_detector(cfg).eval()
     with monkeypatch.context() as together:
-        together.setattr("pomp_det.evaluation.evaluate.BoxMaskDetector", lambda model: model)
+        together.setattr("pomp_det.evaluation.evaluate.with_box_masks", lambda model: model)
         evaluate_detector(cfg, model)
     expected = detections(folder)
     monkeypatch.setattr("detectron2.structures.masks.ROIMasks.to_bitmasks", None)
