@@ -12,6 +12,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,31 @@ def test_two_tables_in_one_folder_at_once(every_task: tuple[ForkServer, dict[str
     assert texts.count("POMP, seed 0 on shapes_base_novel:") == texts.count("zero-shot CLIP on shapes_base_novel:") == 1
     assert state_of(tmp_path / "shared") == reference.left
     assert leftovers(tmp_path / "shared") == []
+
+
+NOT_WHOLE = """
+import os
+def bit_by_bit(source, target):
+    content = open(source, "rb").read()
+    open(target, "wb").close()
+    for start in range(0, len(content), len(content) // 8 + 1):
+        with open(target, "ab") as stream:
+            stream.write(content[start : start + len(content) // 8 + 1])
+    os.unlink(source)
+os.replace = bit_by_bit
+"""
+NOT_SAME = "from prompt_core.training import loop; loop._seed = lambda *parts: __import__('os').getpid()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("worse", "words"), [(NOT_WHOLE, "is half-written"), (NOT_SAME, "not as in a run")])
+def test_worse_code_would_be_noticed(
+    every_task: tuple[ForkServer, dict[str, Task]], tmp_path: Path, worse: str, words: str
+) -> None:
+    server, tasks = every_task
+    task = tasks["prompt learning"]
+    with pytest.raises(AssertionError, match=words):
+        kill_often(server, replace(task, before=f"{task.before}\n{worse}"), tmp_path / "runs", 60, seed=0)
 
 
 def test_strikes_are_of_all_kinds_at_all_moments() -> None:
