@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prompt_core.documents.bounds import check_size
 from prompt_core.errors import UserError
 
 
@@ -30,6 +31,7 @@ def read_pickle(filename: str) -> dict[str, Any]:
         UserError: when the file is damaged, or holds anything but names with arrays and tensors.
     """
     try:
+        check_size(filename)
         with open(filename, "rb") as stream:
             data = _WeightUnpickler(stream, encoding="latin1").load()
     except UserError as error:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
+from prompt_core.documents.bounds import SMALL_BYTES, check_size, read_text
 from prompt_core.errors import UserError
 
 
@@ -31,6 +32,7 @@ def read_noun_index(path: str | Path) -> dict[str, list[str]]:
         UserError: when the file is absent or is not a noun index.
     """
     senses: dict[str, list[str]] = {}
+    check_size(path, SMALL_BYTES)
     try:
         with open(path, encoding="utf-8") as stream:
             for line in stream:
@@ -90,12 +92,7 @@ def read_wnids(path: str | Path) -> set[str]:
 
 
 def _lines(path: str | Path) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not a text file ({error})") from error
+    return read_text(path).splitlines()
 
 
 def _is_wnid(text: str) -> bool:

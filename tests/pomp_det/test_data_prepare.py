@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -329,3 +330,10 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "coco_more/annotations/instances_val2017.json").unlink()
     with pytest.raises(UserError, match=r"coco_more/annotations/instances_val2017\.json does not exist"):
         prepare_coco_small(tmp_path)
+
+
+def test_lists_of_wordnet_are_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (wordnet.read_mapping, wordnet.read_wnids, wordnet.read_noun_index):
+        with pytest.raises(UserError, match="pipe: it is a pipe or a device; a file is expected"):
+            read(tmp_path / "pipe")

@@ -191,3 +191,9 @@ def test_a_damaged_byte_gives_weights_or_an_error(
     with contextlib.suppress(UserError):
         state = read_pickle(str(path))["model"]
     assert all(isinstance(value, (torch.Tensor, np.ndarray)) for value in state.values())
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "weights.pkl")
+    with pytest.raises(UserError, match=r"weights\.pkl: it is a pipe or a device; a file is expected"):
+        read_pickle(str(tmp_path / "weights.pkl"))
