@@ -99,7 +99,7 @@ def check_parts(cfg: CfgNode, parts: Sequence[tuple[str, Registry]]) -> None:
             raise UserError(f"{key} is {name!r}, which is not known{nearest(name, [known for known, _ in registry])}")
 
 
-def build_configured(cfg: CfgNode) -> torch.nn.Module:
+def build_configured(cfg: CfgNode) -> Any:
     """Detectron2's model of a configuration.
 
     Raises:
