@@ -13,6 +13,7 @@ from typing import Any
 
 from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison
 from pomp_lab.runs import RunStore
+from pomp_lab.shapes.facts import shape_options
 from prompt_core.files import read_json, sha256_of_json, write_json
 
 HAND, POMP = "a {}", "POMP"
@@ -71,7 +72,7 @@ class DetectorComparison(Comparison):
     def __init__(self, shapes: Path, configs: Path, store: RunStore, overrides: Sequence[Any] = ()) -> None:
         super().__init__(configs, store, overrides)
         self.shapes = shapes
-        self.facts = read_json(shapes / "shapes.json")["options"]
+        self.facts = shape_options(shapes)
 
     def config_file(self, row: str) -> str:
         return f"mini/{ROWS[row].config}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison, train
 from pomp_lab.runs import RunStore
+from pomp_lab.shapes.facts import shape_options
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
 
@@ -117,7 +118,7 @@ class SegmenterComparison(Comparison):
             classes = root / experiment.classes
             if not classes.is_file():
                 raise UserError(f"{classes} does not exist; run python datasets/prepare.py shapes_seg")
-            self.facts = read_json(root / "shapes/shapes.json")["options"]
+            self.facts = shape_options(root / "shapes")
 
     def config_file(self, row: str) -> str:
         return f"mini/{self.experiment.config}"

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pomp_lab.shapes.facts import class_rows
 from pomp_lab.shapes.options import ShapesOptions
 from prompt_core.data.catalog.hand_written import imagenet_templates
 from prompt_core.data.sources import open_images
 from prompt_core.evaluation.evaluate import TestSet, load_test_set, predict, score_classes
-from prompt_core.files import read_json
 from prompt_core.prompt import SoftPrompt
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def load_columns(
     everything = load_test_set(clip, images, str(shapes / "class_names.txt"), cache, progress)
     readable = [key for key in images.keys if key not in set(everything.unreadable)]
     files = [images.root / key for key in readable]
-    novel = np.array([row["split"] == "novel" for row in read_json(shapes / "classes.json")["classes"]])
+    novel = np.array([row["split"] == "novel" for row in class_rows(shapes)])
     pictured = np.unique(everything.labels)
     columns = []
     for among in ("own", "pictured", "all"):
@@ -139,7 +139,7 @@ def predictions(column: Column, weight: Tensor) -> np.ndarray:
 
 def attribute_shares(columns: Sequence[Column], weights: Mapping[str, Tensor], shapes: Path) -> dict[str, float]:
     """How often colour, pattern and shape of the answer are right, in percent, in the columns with all names."""
-    classes = read_json(shapes / "classes.json")["classes"]
+    classes = class_rows(shapes)
     metrics = {}
     for column in _widest(columns):
         labels = column.labels

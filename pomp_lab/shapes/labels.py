@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pomp_engine.data.derived_files import Outcome, derive_json, file_inputs
+from pomp_lab.shapes.facts import class_rows
 from pomp_seg.data.label_sets import LabelSet, read_label_set
 from pomp_seg.data.prepare.label_folders import Made, convert_labels, count_labels, lookup
 from pomp_seg.data.prepare.remapped import png_files
@@ -64,7 +65,7 @@ def prepare_shapes_seg(root: Path, overwrite: bool = False) -> Made:
     listed, truth = shapes / "semantic_classes.json", shapes / "classes.json"
     if not truth.is_file() or not (shapes / "semantic/train").is_dir():
         raise UserError(f"{shapes} holds no scenes; run python datasets/make_shapes.py --output {shapes}")
-    rows = read_json(truth)["classes"]
+    rows = class_rows(shapes)
     document = {
         "source": "generated shapes",
         "names": [row["name"] for row in rows],

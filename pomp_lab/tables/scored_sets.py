@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pomp_lab.shapes.facts import class_rows, shape_options
 from pomp_lab.tables.data_folders import PHOTOS, SHAPES, TINY, WIDE, DataFolders, photo_half, tiny_base_novel
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
-from prompt_core.files import read_json, sha256_of_json
+from prompt_core.files import sha256_of_json
 from prompt_core.vocabulary import Vocabulary, vocabulary_of
 
 
@@ -159,8 +160,7 @@ def _shapes(name: str, source: str, folders: DataFolders, base_novel: bool) -> T
         question = Question(source, None, np.arange(len(names)), {"candidate_names": "pictured classes"}, True)
         return Target(name, source, "val", images, names, rows, (question,))
     names, rows = vocabulary_of(images, str(folder / "class_names.txt"))
-    classes = read_json(folder / "classes.json")["classes"]
-    novel = {str(entry["name"]) for entry in classes if entry["split"] == "novel"}
+    novel = {row["name"] for row in class_rows(folder) if row["split"] == "novel"}
     is_novel = np.array([names.names[row] in novel for row in rows])
     parts = {"base": pictured[~is_novel[pictured]], "novel": pictured[is_novel[pictured]]}
     parts = {part: labels for part, labels in parts.items() if len(labels)}
@@ -171,11 +171,11 @@ def _check_variant(name: str, folders: DataFolders) -> None:
     """Other looks of the shapes that are learned from, so that base and novel classes are the same."""
     folder, plain = folders.folder(name), folders.folder("shapes")
     variant = name.partition("_")[2] or "plain"
-    options = read_json(folder / "shapes.json").get("options", {})
+    options = shape_options(folder)
     if options.get("variant") != variant:
         raise UserError(f"{folder} holds the variant {options.get('variant')!r} of the shapes, expected {variant!r}")
     if variant != "plain" and (plain / "shapes.json").is_file():
-        expected = read_json(plain / "shapes.json").get("options", {})
+        expected = shape_options(plain)
         for key in ("seed", "classes", "classification_classes"):
             if expected.get(key) != options.get(key):
                 raise UserError(

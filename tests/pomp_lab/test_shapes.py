@@ -18,6 +18,7 @@ from PIL import Image
 from pomp_lab.shapes import render as shapes_render
 from pomp_lab.shapes.annotations import semantic_map
 from pomp_lab.shapes.classes import class_names, long_tail, sample_classes, shape_classes
+from pomp_lab.shapes.facts import class_rows, shape_options
 from pomp_lab.shapes.generate import build_shapes
 from pomp_lab.shapes.masks import encode_run_lengths, mask_box, mask_polygons
 from pomp_lab.shapes.options import (
@@ -31,6 +32,9 @@ from pomp_lab.shapes.outlines import OUTLINES
 from pomp_lab.shapes.variants import VARIANTS
 from prompt_core.errors import UserError
 
+from ..support import hostile
+
+ROW = {"id": 1, "name": "a", "split": "base", "colour": "red", "pattern": "plain", "shape": "disc"}
 SMALL = ShapesOptions(
     classification_classes=10, train_images_per_class=2, val_images_per_class=1, classification_size=48,
     scenes=50, val_scenes=12, scene_size=96, masks="rle",
@@ -405,3 +409,21 @@ def test_pictures_of_single_shapes_carry_their_class(tmp_path: Path) -> None:
     (tmp_path / "shapes/shapes.json").unlink()
     with pytest.raises(UserError, match=r"make_shapes\.py"):
         prepare_image_labels(tmp_path / "shapes")
+
+
+@given(classes=hostile.json_files({"classes": [ROW, ROW]}), manifest=hostile.json_files({"options": {"classes": 3}}))
+@settings(max_examples=60, deadline=None)
+def test_facts_of_a_folder_are_read_or_refused(
+    classes: bytes, manifest: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "classes.json").write_bytes(classes)
+    (folder / "shapes.json").write_bytes(manifest)
+    for row in hostile.success_or_one_line(lambda: class_rows(folder)) or []:
+        assert row["split"] in ("base", "novel")
+    options = hostile.success_or_one_line(lambda: shape_options(folder))
+    assert options is None or options["classes"] >= 1
+
+
+def test_facts_are_those_that_were_written(made: Path) -> None:
+    assert len(class_rows(made)) == shape_options(made)["classes"] == SMALL.classes
