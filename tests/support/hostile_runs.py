@@ -32,7 +32,7 @@ MEMORY = 700 << 20  # bytes that a run on tiny files may add to what its imports
 
 _NUMBERS = st.sampled_from(
     (
-        *("-1", "0", "1e999", "nan", "-inf", "9" * 23, "9" * 5000, "x", "", "1.5", "²", "1_0", "0x10", " 1", "٣"),
+        *("-1", "0", "1e999", "nan", "-inf", "9" * 23, "9" * 5000, "x", "", "1.5", "²", "0_1", "0x10", " 1", "١"),
         *("1,,2", "1,-1", ",", "None"),
     )
 )
