@@ -38,8 +38,14 @@ def score(annotations: Path, results: Path, task: str, protocol: Protocol, backe
         task: ``bbox`` or ``segm``.
 
     Raises:
-        UserError: when the scorer is not installed, or does not run with the installed NumPy.
+        UserError: when the scorer is not installed, or does not run with the installed NumPy; for a path whose bytes
+            are no UTF-8, which compiled scorers do not take.
     """
+    for path in (annotations, results):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the path {path} is not UTF-8, which scorers need; choose another one") from None
     scorers = {
         ("hotcoco", "lvis"): _hotcoco_lvis,
         ("hotcoco", "coco"): _hotcoco_coco,

@@ -21,6 +21,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
 from detectron2.structures import Boxes, Instances  # noqa: E402
 
 from pomp_det.data.registration import dataset_vocabulary, register_dataset  # noqa: E402
+from pomp_det.evaluation import backends  # noqa: E402
 from pomp_det.evaluation.evaluator import DetectionEvaluator  # noqa: E402
 from pomp_det.evaluation.prediction_files import (  # noqa: E402
     PredictionIndex,
@@ -28,6 +29,7 @@ from pomp_det.evaluation.prediction_files import (  # noqa: E402
     clear_predictions,
     write_manifest,
 )
+from pomp_det.evaluation.protocol import Protocol  # noqa: E402
 from pomp_det.evaluation.scoring import score_predictions  # noqa: E402
 from pomp_lab.shapes.generate import build_shapes  # noqa: E402
 from pomp_lab.shapes.options import ShapesOptions  # noqa: E402
@@ -323,3 +325,9 @@ def test_predictions_that_fill_the_disk_stay_unfinished(tmp_path: Path, images: 
     with largest_file(4096), pytest.raises(UserError, match=r"cannot write .*rank_00000\.jsonl\.part: File too large"):
         write_all()
     assert [path.name for path in tmp_path.rglob("rank_*")] == ["rank_00000.jsonl.part"]
+
+
+def test_a_path_that_no_scorer_takes(tmp_path: Path) -> None:
+    for paths in ((tmp_path / "a\udcff", tmp_path), (tmp_path, tmp_path / "a\udcff")):
+        with pytest.raises(UserError, match="is not UTF-8, which scorers need"):
+            backends.score(*paths, "bbox", Protocol("tiny", "coco", 100), "hotcoco")
