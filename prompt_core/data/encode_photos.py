@@ -7,6 +7,7 @@ block are formed in the order of the image set. A run that was stopped goes on w
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 from collections import deque
@@ -101,7 +102,7 @@ def write_features(
         decode = _decoder(clip, images, views, transform, seed)
         while missing := blocks.missing():
             count.done, bad = blocks.photos_done, blocks.unreadable
-            places = [position for number in missing for position in blocks.positions(number)]
+            places = itertools.chain.from_iterable(map(blocks.positions, missing))
             with contextlib.closing(_ordered(decode, places, workers, batch_size // views + 1)) as tensors:
                 for number in missing:
                     positions, left = blocks.positions(number), allowed - len(bad)
