@@ -157,7 +157,7 @@ RUNS: tuple[PlainRun, ...] = (
         "--config <path:tiny.yaml> --output <output:out> --num-processes <number:1>",
         reads="tiny.yaml boxes.json 1.png",
         settings="pairs",
-        leaves="out/model_final.pth out/last_checkpoint out/inference*/predictions/*",
+        leaves="*/model_final.pth */last_checkpoint */inference*/predictions/* */inference*/*_results.json",
         slow=True,
     ),
     plain_run(
@@ -166,7 +166,7 @@ RUNS: tuple[PlainRun, ...] = (
         "--config <path:tiny.yaml> --resume --output <output:run>",
         reads="run/*.pth run/last_checkpoint run/config.yaml run/metrics.json",
         settings="pairs",
-        leaves="out/model_final.pth out/last_checkpoint out/inference*/predictions/*",
+        leaves="*/model_final.pth */last_checkpoint */inference*/predictions/* */inference*/*_results.json",
         slow=True,
     ),
     plain_run(
@@ -175,7 +175,7 @@ RUNS: tuple[PlainRun, ...] = (
         "--config <path:tiny.yaml> --eval-only --output <output:out> MODEL.WEIGHTS <path:tiny.pth>",
         reads="tiny.pth tiny.yaml boxes.json 1.png",
         settings="pairs",
-        leaves="out/model_final.pth out/last_checkpoint out/inference*/predictions/*",
+        leaves="*/model_final.pth */last_checkpoint */inference*/predictions/* */inference*/*_results.json",
     ),
     plain_run(
         "tools/train_net",
@@ -183,7 +183,7 @@ RUNS: tuple[PlainRun, ...] = (
         "--config <path:tiny.yaml> --score-only --output <output:run>",
         reads="run/inference*/* run/inference*/*/* boxes.json",
         settings="pairs",
-        leaves="out/model_final.pth out/last_checkpoint out/inference*/predictions/*",
+        leaves="*/model_final.pth */last_checkpoint */inference*/predictions/* */inference*/*_results.json",
     ),
     plain_run(
         "tools/predict",
@@ -226,7 +226,7 @@ RUNS: tuple[PlainRun, ...] = (
         "--config <path:stage2.yaml> --output <output:out>",
         reads="stage2.yaml *.txt shapes/scenes/*/0.png shapes/semantic/*/0.png shapes/semantic/*.json",
         settings="pairs",
-        leaves="out/model_final.pth out/last_checkpoint out/inference*/predictions/*",
+        leaves="*/model_final.pth */last_checkpoint */inference*/predictions/* */inference*/*_results.json",
         slow=True,
     ),
     plain_run(
@@ -235,7 +235,7 @@ RUNS: tuple[PlainRun, ...] = (
         "--config <path:stage2.yaml> --eval-only --output <output:out> MODEL.WEIGHTS <path:tiny.pth>",
         reads="tiny.pth stage2.yaml *.txt shapes/scenes/*/0.png shapes/semantic/*/0.png shapes/semantic/*.json",
         settings="pairs",
-        leaves="out/model_final.pth out/last_checkpoint out/inference*/predictions/*",
+        leaves="*/model_final.pth */last_checkpoint */inference*/predictions/* */inference*/*_results.json",
         slow=True,
     ),
     plain_run(
