@@ -33,7 +33,21 @@ COMMANDS = sorted({run.tool for run in RUNS} | {INSTALLER})
 # Folders of inputs that are made in moments, and commands that take moments on them.
 QUICK = tuple(run for run in RUNS if not run.slow and run.tree in ("prompt", "results", "packages"))
 KINDS = {
-    *("checkpoint", "csv", "json", "jsonl", "mat", "no file", "npy", "photo", "safetensors", "tar", "text", "yaml"),
+    *(
+        "bytes",
+        "checkpoint",
+        "csv",
+        "json",
+        "jsonl",
+        "mat",
+        "no file",
+        "npy",
+        "photo",
+        "safetensors",
+        "tar",
+        "text",
+        "yaml",
+    ),
     *("environment", "line", "name", "number", "output", "path", "setting", "source", "words"),
 }
 
