@@ -49,7 +49,7 @@ setup(
     package_data={
         "prompt_core": ["assets/*", "assets/vocabularies/*", "py.typed"],
         "pomp_lab": ["assets/*", "assets/templates/*"],
-        "pomp_det": ["data/assets/*"],
+        "pomp_det": ["assets/*", "data/assets/*"],
         "pomp_seg": ["data/assets/*"],
     },
     install_requires=[

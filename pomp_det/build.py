@@ -14,13 +14,20 @@ from torch import nn
 from pomp_det.class_matrix import RANDOM, check_class_count, configured_classifier
 from pomp_det.classifier import set_classifier
 from pomp_det.config import add_detic_config
-from pomp_det.heads import cascade, res5  # noqa: F401
+from pomp_det.heads import cascade, region_words, res5  # noqa: F401
 from pomp_det.model import CustomRCNN  # noqa: F401
+from pomp_det.proposals.cells import CellProposals  # noqa: F401
 from pomp_det.proposals.centernet import CenterNet  # noqa: F401
 from pomp_det.published_keys import UNBUILT, refuse_detr
 
 # Imported for the names that they register with Detectron2.
-from pomp_engine.backbones import efficientnet_lite, pyramid, swin, timm_backbones  # noqa: F401
+from pomp_engine.backbones import (  # noqa: F401
+    detection_and_words,
+    efficientnet_lite,
+    pyramid,
+    swin,
+    timm_backbones,
+)
 from pomp_engine.backbones.outside import register_outside_backbone
 from pomp_engine.config import build_configured, check_parts, refuse_unsupported
 from prompt_core.classifier import TextClassifier

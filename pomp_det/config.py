@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 
 from pomp_det.published_keys import add_published_keys
 from pomp_det.ranges import DETECTOR_RANGES
+from pomp_engine.backbones.detection_and_words import add_words_config
 from pomp_engine.backbones.efficientnet_lite import add_backbone_config
 from pomp_engine.config import add_engine_config, task_config
 
@@ -59,6 +60,7 @@ def _add_backbones(cfg: CfgNode) -> None:
     cfg.MODEL.SWIN.OUT_FEATURES = (1, 2, 3)  # stages, of stride 4 * 2 ** stage
 
     add_backbone_config(cfg)
+    add_words_config(cfg)
 
 
 def _add_centernet(cfg: CfgNode) -> None:

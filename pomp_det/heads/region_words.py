@@ -1,0 +1,125 @@
+"""Heads on two frozen networks: a detection network's cells and a CLIP's image features, pooled for each box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_BOX_HEAD_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from pomp_det.class_matrix import stage_matrix
+from pomp_det.heads.cascade import DeticCascadeROIHeads
+from pomp_det.heads.seen_words import Closeness, SeenWordsClassifier, seen_evidence
+from pomp_engine.backbones.detection_and_words import WORDS_STRIDE
+from pomp_engine.backbones.nanodet import LEVELS
+from prompt_core.errors import UserError
+
+CELL_SIZE = 5  # strides: the box that a level is meant for (the anchors that its training assigned boxes by)
+
+
+def cell_logits(cells: Sequence[Tensor], boxes: Tensor, num_classes: int) -> Tensor:
+    """The best logits (R, S) that cells at the centres of one image's boxes give each class.
+
+    A box is answered by its own level and those beside it. What it was predicted from is among them, or next to it.
+
+    Args:
+        cells: (S + …, H, W) of each level, of stride 8, 16, 32.
+        boxes: (R, 4) in pixels.
+    """
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2  # (R, 2)
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3).prod(dim=1).sqrt()
+    own = (sides / (CELL_SIZE * 2 ** LEVELS[0])).log2().round().clamp(0, len(LEVELS) - 1)
+    best = boxes.new_full((len(boxes), num_classes), -torch.inf)
+    for number, (level, maps) in enumerate(zip(LEVELS, cells, strict=True)):
+        height, width = maps.shape[-2:]
+        size = boxes.new_tensor([width, height]) * 2**level
+        places = (2 * centres / size - 1)[None, None]  # (1, 1, R, 2) in -1..1
+        sampled = F.grid_sample(maps[None, :num_classes], places, padding_mode="border", align_corners=False)
+        near = ((own - number).abs() <= 1)[:, None]
+        best = torch.where(near, torch.maximum(best, sampled[0, :, 0].T), best)
+    return best
+
+
+class RegionWordsPooler(nn.Module):
+    """For each box the mean embedding (E,) of its places, and the logits (S,) of the seen classes."""
+
+    def __init__(self, num_seen: int, words_scale: float) -> None:
+        """
+        Args:
+            num_seen: S.
+            words_scale: cells of the embeddings that a pixel has.
+        """
+        super().__init__()
+        self.num_seen = num_seen
+        self.words_scale = words_scale
+
+    def forward(self, maps: Sequence[Tensor], boxes: Sequence[Boxes]) -> Tensor:
+        """(R, E + S) of the boxes of all images.
+
+        Args:
+            maps: cells of each level (B, S + …, H, W), then embeddings (B, E, h, w).
+        """
+        *cells, words = maps
+        tensors = [image.tensor for image in boxes]
+        embeddings = roi_align(words, tensors, 1, self.words_scale, sampling_ratio=4, aligned=True).flatten(1)  # (R, E)
+        logits = [
+            cell_logits([level[image] for level in cells], image_boxes, self.num_seen)
+            for image, image_boxes in enumerate(tensors)
+        ]
+        return torch.cat((embeddings, torch.cat(logits)), dim=1)
+
+
+@ROI_BOX_HEAD_REGISTRY.register()
+class RegionWordsHead(nn.Module):
+    """Unit-norm embeddings and the evidence of the seen classes, from pooled (R, E + S); nothing learns."""
+
+    @configurable
+    def __init__(self, *, width: int, num_seen: int) -> None:
+        super().__init__()
+        self.width, self.num_seen = width, num_seen
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        return {"width": cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM, "num_seen": cfg.MODEL.WORDS.SEEN_CLASSES}
+
+    @property
+    def output_shape(self) -> ShapeSpec:
+        """E + S channels."""
+        return ShapeSpec(channels=self.width + self.num_seen)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        embeddings, logits = pooled.split((self.width, self.num_seen), dim=1)
+        return torch.cat((F.normalize(embeddings, dim=1), seen_evidence(logits)), dim=1)
+
+
+@ROI_HEADS_REGISTRY.register()
+class RegionWordsROIHeads(DeticCascadeROIHeads):
+    """One stage that keeps the proposals' boxes and names them by :class:`SeenWordsClassifier`; masks are learned."""
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        node, head = cfg.MODEL.WORDS, cfg.MODEL.ROI_BOX_HEAD
+        if "words" not in input_shape or head.NAME != "RegionWordsHead" or len(cfg.MODEL.ROI_BOX_CASCADE_HEAD.IOUS) > 1:
+            raise UserError(
+                "RegionWordsROIHeads needs MODEL.BACKBONE.NAME build_detection_and_words_backbone, "
+                "MODEL.ROI_BOX_HEAD.NAME RegionWordsHead and one entry of MODEL.ROI_BOX_CASCADE_HEAD.IOUS"
+            )
+        options = super()._init_box_head(cfg, input_shape)
+        options["box_in_features"] = [*(f"cells{level}" for level in LEVELS), "words"]
+        shrink = node.SIZE / cfg.INPUT.MAX_SIZE_TEST
+        options["box_pooler"] = RegionWordsPooler(node.SEEN_CLASSES, shrink / WORDS_STRIDE)
+        for predictor in options["box_predictors"]:
+            matrix, source = stage_matrix(cfg)
+            closeness = Closeness(node.SEEN_FROM, node.SEEN_WHOLLY, node.SEEN_SHARPNESS)
+            predictor.cls_score = SeenWordsClassifier(
+                matrix, node.SEEN_CLASSES, node.SEEN_NAMES, head.NORM_TEMP, node.UNSEEN_BIAS, closeness, source
+            )
+            nn.init.zeros_(predictor.bbox_pred[-1].weight)
+        return options

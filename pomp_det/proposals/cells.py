@@ -1,0 +1,83 @@
+"""Proposals from a frozen detection network's predictions per cell, whatever classes it was trained for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from pomp_det.proposals.decode import level_candidates, select_proposals
+from pomp_det.proposals.targets import level_points
+from pomp_engine.backbones.nanodet import LEVELS, side_lengths
+from prompt_core.errors import UserError
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class CellProposals(nn.Module):
+    """Boxes of the cells of :class:`pomp_engine.backbones.nanodet.NanoDet`, without their classes; nothing learns.
+
+    A proposal's score is the highest probability that its cell gives any class.
+    """
+
+    @configurable
+    def __init__(
+        self, *, num_classes: int, score_threshold: float, nms_threshold: float, limit_per_level: int, limit: int
+    ) -> None:
+        """
+        Args:
+            num_classes: classes that the network was trained for.
+            limit_per_level: proposals of a level before suppression.
+            limit: proposals of an image after it.
+        """
+        super().__init__()
+        self.num_classes = num_classes
+        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
+        self.limit_per_level, self.limit = limit_per_level, limit
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        wanted = [f"cells{level}" for level in LEVELS]
+        if any(name not in input_shape for name in wanted):
+            raise UserError(
+                f"MODEL.PROPOSAL_GENERATOR.NAME CellProposals needs the features {', '.join(wanted)}; the backbone "
+                f"gives {', '.join(input_shape)}: set MODEL.BACKBONE.NAME build_detection_and_words_backbone"
+            )
+        node = cfg.MODEL.CENTERNET
+        return {
+            "num_classes": cfg.MODEL.WORDS.SEEN_CLASSES,
+            "score_threshold": node.INFERENCE_TH,
+            "nms_threshold": node.NMS_TH_TEST,
+            "limit_per_level": node.PRE_NMS_TOPK_TEST,
+            "limit": node.POST_NMS_TOPK_TEST,
+        }
+
+    @torch.no_grad()
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Proposals of each image, with ``objectness_logits`` that hold probabilities; no losses."""
+        result = []
+        for image, size in enumerate(images.image_sizes):
+            candidates = [self._level(features[f"cells{level}"][image], 2**level) for level in LEVELS]
+            boxes, scores = zip(*candidates, strict=True)
+            result.append(select_proposals(boxes, scores, size, self.nms_threshold, self.limit, keep_ties=False))
+            result[-1].proposal_boxes.clip(size)
+        return [image[image.proposal_boxes.nonempty()] for image in result], {}
+
+    def _level(self, cells: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+        """Boxes and scores of a level's cells (C + 44, H, W)."""
+        height, width = cells.shape[-2:]
+        flat = cells.flatten(1).T.float()  # (H * W, C + 44)
+        best = flat[:, : self.num_classes].max(dim=1).values
+        likely = (best.sigmoid() > self.score_threshold).nonzero().squeeze(1)
+        points = level_points(height, width, stride, cells.device)[likely]
+        sides = side_lengths(flat[likely, self.num_classes :])
+        boxes, heat_root = level_candidates(
+            points, stride, best[likely], sides, self.score_threshold, self.limit_per_level
+        )
+        return boxes, heat_root.square()

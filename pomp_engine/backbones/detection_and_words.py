@@ -1,0 +1,127 @@
+"""A detection network beside the image tower of a CLIP: where things are, and what words say of each place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+
+from pomp_engine.backbones.efficientnet_lite import freeze_norms
+from pomp_engine.backbones.nanodet import NanoDet
+from prompt_core.errors import UserError
+
+WORDS_STRIDE = 32  # of the image tower's last features
+
+
+def add_words_config(cfg: CfgNode) -> None:
+    """Add ``MODEL.WORDS``, in place; the keys are this project's own."""
+    node = cfg.MODEL.WORDS = CfgNode()
+    node.SEEN_CLASSES = 80  # classes that the detection network was trained for
+    node.SEEN_NAMES = 80  # text features of their names, of which a class may have several
+    node.CHANNELS = [32, 64, 128, 256]  # of its four stages
+    node.TRUNK = "tf_efficientnet_lite0"  # the image tower, an EfficientNet of timm
+    node.SIZE = 320  # pixels of the longer side that the image tower sees
+    node.MEAN = [0.48145466, 0.4578275, 0.40821073]  # of RGB values in 0..1, as the image tower was trained
+    node.STD = [0.26862954, 0.26130258, 0.27577711]
+    # How far a word is one of the seen classes, by the cosine of their text features: not up to the first, wholly from
+    # the second on; and the factor of the cosines in the softmax that shares it among them.
+    node.SEEN_FROM = 0.75
+    node.SEEN_WHOLLY = 0.85
+    node.SEEN_SHARPNESS = 30.0
+    node.UNSEEN_BIAS = -8.0  # added to the scaled cosine of what is not seen
+
+
+class DetectionAndWords(Backbone):
+    """NanoDet and a CLIP's convolutional image tower on the same photo, both frozen.
+
+    Features are those of :class:`NanoDet`, and ``words`` (B, E, H, W): the image tower's last features behind CLIP's
+    linear layer, so that their mean over a region is, but for its length, that region's embedding (as in F-VLM, arXiv
+    2209.15639). The image tower sees the photo at a size of its own; ``words_scale`` is how many cells a pixel has.
+    """
+
+    def __init__(
+        self,
+        detection: NanoDet,
+        trunk: nn.Module,
+        trunk_width: int,
+        width: int,
+        size: int,
+        input_size: int,
+        colours: tuple[Tensor, Tensor],
+    ) -> None:
+        """
+        Args:
+            trunk: an EfficientNet of timm.
+            trunk_width: channels of its last features.
+            width: E.
+            size: pixels of the longer side that the image tower sees.
+            input_size: pixels of the longer side of the photos that come in.
+            colours: factor and shift (3, 1, 1) from the normalised BGR values that come in to those of the image tower,
+                channels in the order of the former.
+        """
+        super().__init__()
+        self.detection = detection
+        self.image_tower = trunk
+        self.projection = nn.Conv2d(trunk_width, width, 1)
+        self.shrink = size / input_size
+        self.words_scale = self.shrink / WORDS_STRIDE
+        self.register_buffer("colour_factor", colours[0], persistent=False)
+        self.register_buffer("colour_shift", colours[1], persistent=False)
+        freeze_norms(self)
+        self.requires_grad_(False)
+        shapes = detection.output_shape()
+        self._out_features = [*shapes, "words"]
+        self._out_feature_channels = {name: shape.channels for name, shape in shapes.items()} | {"words": width}
+        self._out_feature_strides = {name: shape.stride for name, shape in shapes.items()} | {"words": WORDS_STRIDE}
+
+    @property
+    def size_divisibility(self) -> int:
+        """As the detection network's."""
+        return self.detection.size_divisibility
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Features of normalised BGR images (B, 3, H, W)."""
+        return self.detection(x) | {"words": self.words(x)}
+
+    def words(self, x: Tensor) -> Tensor:
+        """Embeddings (B, E, h, w) of the places of normalised BGR images (B, 3, H, W), not of unit norm."""
+        x = (x * self.colour_factor + self.colour_shift).flip(1)  # RGB
+        size = [max(1, round(side * self.shrink)) for side in x.shape[-2:]]
+        x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+        right, bottom = (-size[1] % WORDS_STRIDE, -size[0] % WORDS_STRIDE)
+        features = self.image_tower.forward_features(F.pad(x, (0, right, 0, bottom)))  # type: ignore[operator]
+        return self.projection(features)
+
+
+@BACKBONE_REGISTRY.register()
+def build_detection_and_words_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """The networks of ``MODEL.WORDS``, for photos in BGR whose longer side is ``INPUT.MAX_SIZE_TEST``.
+
+    Raises:
+        UserError: another order of colours, or a trunk that timm does not know.
+    """
+    node: Any = cfg.MODEL.WORDS
+    if cfg.INPUT.FORMAT != "BGR":
+        raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; build_detection_and_words_backbone takes BGR")
+    if node.TRUNK not in timm.list_models("*efficientnet*"):
+        raise UserError(f"MODEL.WORDS.TRUNK is {node.TRUNK!r}, no EfficientNet of timm")
+    trunk: Any = timm.create_model(node.TRUNK, num_classes=0, global_pool="")
+    mean, std = (255 * torch.tensor(list(values)).flip(0) for values in (node.MEAN, node.STD))  # BGR, 0..255
+    input_mean, input_std = (torch.tensor(list(values)) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
+    factor, shift = input_std / std, (input_mean - mean) / std
+    return DetectionAndWords(
+        NanoDet(node.SEEN_CLASSES, tuple(node.CHANNELS)),
+        trunk,
+        trunk.num_features,
+        cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM,
+        node.SIZE,
+        cfg.INPUT.MAX_SIZE_TEST,
+        (factor[:, None, None], shift[:, None, None]),
+    )

@@ -1,0 +1,1 @@
+"""How the weights of the embedded detector are made; see ``tools/build_mini_detector.py``."""

@@ -1,0 +1,65 @@
+"""The embedded detector's weights: where they start, and what is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from pomp_det import build_detector, load_weights
+from pomp_engine.backbones.nanodet import NanoDet
+from pomp_lab.mini_detector.seen_names import seen_names
+from prompt_core.classifier import TextClassifier
+from prompt_core.clip import load_clip
+from prompt_core.files import write_safetensors
+
+LEARNED = "roi_heads.mask_head."  # what the training adds
+
+
+def start_weights(cfg: CfgNode, network: NanoDet, seed: int = 0) -> dict[str, Tensor]:
+    """State dict of a detector that finds and names, with masks that are still random.
+
+    Args:
+        cfg: of ``configs/mini/detector.yaml``, whose vocabulary is that of the network's classes.
+        network: trained for these classes.
+    """
+    torch.manual_seed(seed)
+    model: Any = build_detector(cfg)
+    clip: Any = load_clip(cfg.MODEL.CLIP.NAME)
+    tower = clip.model.visual
+    backbone = model.backbone
+    backbone.detection.load_state_dict(network.state_dict())
+    trunk = {key: value for key, value in tower.trunk.state_dict().items() if not key.endswith("num_batches_tracked")}
+    backbone.image_tower.load_state_dict(trunk)
+    backbone.projection.load_state_dict(
+        {"weight": tower.head.proj.weight[:, :, None, None], "bias": tower.head.proj.bias}
+    )
+    classifier = model.roi_heads.box_predictor[0].cls_score
+    names, classes = seen_names(model.roi_heads.class_names)
+    classifier.seen_words.copy_(TextClassifier.build(clip, names, cfg.MODEL.PROMPT).weight)
+    classifier.seen_classes.copy_(torch.tensor(classes))
+    state: dict[str, Tensor] = model.state_dict()
+    return state
+
+
+def finished_weights(cfg: CfgNode, start: Path, trained: Path) -> dict[str, Tensor]:
+    """What is shipped: the start, with what was learned, in half precision.
+
+    Args:
+        start: file of :func:`start_weights`.
+        trained: checkpoint of the training that began there.
+    """
+    model = build_detector(cfg)
+    load_weights(model, trained)
+    learned = {key: value for key, value in model.state_dict().items() if key.startswith(LEARNED)}
+    load_weights(model, start)
+    state = model.state_dict() | learned
+    return {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def write_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, Any]) -> None:
+    """Write them with where they come from."""
+    write_safetensors(path, {key: value.detach().contiguous() for key, value in state.items()}, metadata)
