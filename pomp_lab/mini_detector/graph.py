@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prompt_core.documents.bounds import read_bytes
+from prompt_core.documents.json_files import read_json
 from prompt_core.errors import UserError
 
 TYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4"}
@@ -33,20 +34,23 @@ class Graph:
             weights: its one binary file.
 
         Raises:
-            UserError: when the two do not fit together.
+            UserError: when the two do not fit together, or the description is no such model.
         """
-        document = json.loads(description.read_text(encoding="utf-8"))
-        content, place = weights.read_bytes(), 0
-        self.nodes: dict[str, dict[str, Any]] = {node["name"]: node for node in document["modelTopology"]["node"]}
+        document, content, place = read_json(description), read_bytes(weights), 0
+        self.nodes: dict[str, dict[str, Any]] = {}
         self.constants: dict[str, np.ndarray] = {}
-        for entry in (entry for group in document["weightsManifest"] for entry in group["weights"]):
-            stored = np.dtype(TYPES[entry.get("quantization", entry)["dtype"]])
-            count = math.prod(entry["shape"])
-            if place + count * stored.itemsize > len(content):
-                raise UserError(f"{weights} ends before {entry['name']}, which {description.name} lists")
-            value = np.frombuffer(content, stored, count, place).reshape(entry["shape"])
-            self.constants[entry["name"]] = value.astype(TYPES[entry["dtype"]])
-            place += count * stored.itemsize
+        try:
+            self.nodes = {node["name"]: node for node in document["modelTopology"]["node"]}
+            for entry in (entry for group in document["weightsManifest"] for entry in group["weights"]):
+                stored = np.dtype(TYPES[entry.get("quantization", entry)["dtype"]])
+                count = math.prod(entry["shape"])
+                if place + count * stored.itemsize > len(content):
+                    raise UserError(f"{weights} ends before {entry['name']}, which {description.name} lists")
+                value = np.frombuffer(content, stored, count, place).reshape(entry["shape"])
+                self.constants[entry["name"]] = value.astype(TYPES[entry["dtype"]])
+                place += count * stored.itemsize
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{description} describes no TensorFlow.js graph model ({error!r})") from error
         if place != len(content):
             raise UserError(f"{weights} has {len(content)} bytes, {description.name} lists {place}")
 

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from pomp_det import build_detector, load_weights
 from pomp_engine.backbones.nanodet import NanoDet
+from pomp_engine.config import value_of
 from pomp_lab.mini_detector.seen_names import seen_names
 from prompt_core.classifier import TextClassifier
 from prompt_core.clip import load_clip
+from prompt_core.errors import UserError
 from prompt_core.files import write_safetensors
 
 LEARNED = "roi_heads.mask_head."  # what the training adds
@@ -25,6 +27,9 @@ def start_weights(cfg: CfgNode, network: NanoDet, seed: int = 0) -> dict[str, Te
     Args:
         cfg: of ``configs/mini/detector.yaml``, whose vocabulary is that of the network's classes.
         network: trained for these classes.
+
+    Raises:
+        UserError: when ``MODEL.WORDS`` counts other classes or names.
     """
     torch.manual_seed(seed)
     model: Any = build_detector(cfg)
@@ -39,6 +44,10 @@ def start_weights(cfg: CfgNode, network: NanoDet, seed: int = 0) -> dict[str, Te
     )
     classifier = model.roi_heads.box_predictor[0].cls_score
     names, classes = seen_names(model.roi_heads.class_names)
+    found = {"MODEL.WORDS.SEEN_CLASSES": len(model.roi_heads.class_names), "MODEL.WORDS.SEEN_NAMES": len(names)}
+    for key, value in found.items():
+        if value_of(cfg, key) != value:
+            raise UserError(f"{key} is {value_of(cfg, key)}; {cfg.MODEL.VOCABULARY} has {value}")
     classifier.seen_words.copy_(TextClassifier.build(clip, names, cfg.MODEL.PROMPT).weight)
     classifier.seen_classes.copy_(torch.tensor(classes))
     state: dict[str, Tensor] = model.state_dict()
@@ -54,7 +63,8 @@ def finished_weights(cfg: CfgNode, start: Path, trained: Path) -> dict[str, Tens
     """
     model = build_detector(cfg)
     load_weights(model, trained)
-    learned = {key: value for key, value in model.state_dict().items() if key.startswith(LEARNED)}
+    # The next file is loaded into the same tensors.
+    learned = {key: value.clone() for key, value in model.state_dict().items() if key.startswith(LEARNED)}
     load_weights(model, start)
     state = model.state_dict() | learned
     return {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
