@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prompt_core.background.background import Background, background_of, background_vocabulary, calibrated_scale
+from prompt_core.background.own_share import own_shares
 from prompt_core.documents.npy_files import read_npy
 from prompt_core.errors import UserError
 from prompt_core.files import (
@@ -40,9 +42,18 @@ class TextClassifier:
         weight: (N, E) float32, unit-norm rows.
         names: N class names.
         metadata: provenance: CLIP, prompt hash or templates, vocabulary hash.
+        background: other names that a photo may show, for :meth:`own_share`; None without.
     """
 
-    def __init__(self, weight: Tensor, names: Sequence[str], metadata: Mapping[str, Any] | None = None) -> None:
+    background: Background | None = None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        names: Sequence[str],
+        metadata: Mapping[str, Any] | None = None,
+        background: Background | None = None,
+    ) -> None:
         """Raises UserError when rows and names differ in number, or a row is zero or not finite."""
         if weight.dim() != 2 or len(weight) != len(names):
             raise UserError(
@@ -56,6 +67,9 @@ class TextClassifier:
         self.weight = F.normalize(weight, dim=1)
         self.names = list(names)
         self.metadata: dict[str, Any] = dict(metadata or {})
+        if background is not None and background.weight.shape[1] != weight.shape[1]:
+            raise UserError(f"the background has width {background.weight.shape[1]}, the classes {weight.shape[1]}")
+        self.background = background
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,6 +77,23 @@ class TextClassifier:
     def logits(self, image_features: Tensor, logit_scale: float = 1.0) -> Tensor:
         """Cosines (B, N) of unit-norm image features (B, E), times ``logit_scale``."""
         return logit_scale * image_features @ self.weight.to(image_features).T
+
+    def own_share(self, image_features: Tensor, logit_scale: float | None = None) -> Tensor:
+        """Probability (B, N) of each class against all classes and the background.
+
+        One minus a row's sum is the probability of "none of these".
+
+        Args:
+            image_features: (B, E) unit-norm.
+            logit_scale: instead of the background's.
+
+        Raises:
+            UserError: without a background.
+        """
+        if self.background is None:
+            raise UserError("this classifier has no background; build it with background='imagenet21k' or negatives=")
+        scale = self.background.logit_scale if logit_scale is None else logit_scale
+        return own_shares(image_features, self.weight, self.background.weight, scale)
 
     @classmethod
     def build(
@@ -74,6 +105,10 @@ class TextClassifier:
         encoder: PromptedTextEncoder | None = None,
         keep_underscores: bool | None = None,
         average_raw: bool = False,
+        background: Vocabulary | Sequence[str] | str | None = None,
+        negatives: Sequence[str] = (),
+        logit_scale: float | None = None,
+        cache: str | Path | None = None,
     ) -> TextClassifier:
         """Encode a vocabulary with a prompt, or in hand-written templates.
 
@@ -87,9 +122,17 @@ class TextClassifier:
                 are "a {}" with underscores kept (``tools/dump_clip_features.py``, without ``--fix_space``).
             average_raw: features of a class's names are averaged before normalisation, as with Detic's
                 ``--avg_synonyms``: longer features count for more.
+            background: other names that a photo may show, for :meth:`own_share`: a published vocabulary's name
+                (``imagenet21k``), a file or names. Relatives of the vocabulary's words are left out
+                (:mod:`prompt_core.background.relatives`).
+            negatives: further words of the background, also relatives.
+            logit_scale: of own shares; None for the one calibrated for this CLIP, else the model's own.
+            cache: a folder that keeps the features of ``background``, which take seconds; without it they are kept in
+                this process.
 
         Raises:
-            UserError: a template without ``{}``, a name too long, a prompt of another width.
+            UserError: a template without ``{}``, a name too long, a prompt of another width; a negative word that is
+                also in the vocabulary; a background with a class-specific prompt.
         """
         encoder = encoder or PromptedTextEncoder(clip)
         names = class_names(vocabulary)
@@ -118,7 +161,28 @@ class TextClassifier:
             metadata["templates"] = check_templates(subject)
         with torch.no_grad():
             features = _encode_groups(encoder, groups, subject, keep, metadata["average_raw"])
-        return cls(features, names, metadata)
+        classifier = cls(features, names, metadata)
+        if background is None and not negatives:
+            return classifier
+        if isinstance(subject, SoftPrompt) and subject.class_specific:
+            raise UserError(
+                "a class-specific prompt has contexts for its own classes only; build it without background"
+            )
+
+        def encode(others: Vocabulary) -> Tensor:
+            return cls.build(clip, others, subject, encoder=encoder, keep_underscores=keep).weight
+
+        classifier.background = background_of(
+            vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary(names),
+            classifier.weight,
+            background_vocabulary(background),
+            negatives,
+            encode,
+            logit_scale or calibrated_scale(clip.name, clip.logit_scale),
+            {key: metadata.get(key) for key in ("clip_sha256", "prompt_sha256", "templates", "keep_underscores")},
+            cache,
+        )
+        return classifier
 
     def save(self, path: str | Path) -> None:
         """Write ``classifier.safetensors`` (names and provenance inside) or, by its ending, a ``.npy`` matrix.
@@ -128,12 +192,18 @@ class TextClassifier:
         """
         path = Path(path)
         if path.suffix == ".npy":
+            if self.background is not None:
+                raise UserError(f"{path}: a .npy has no room for a background; save as .safetensors")
             with atomic_path(path, durable=True, size=self.weight.nbytes) as temporary:
                 np.save(temporary, self.weight.numpy(), allow_pickle=False)
             notes = {"names": self.names, "metadata": self.metadata, "matrix_sha256": sha256_of_file(path)}
             write_sealed_json(path.with_suffix(".names.json"), notes, durable=True)
             return
-        write_safetensors(path, {"weight": self.weight.contiguous()}, {**self.metadata, "names": self.names})
+        tensors, notes = {"weight": self.weight.contiguous()}, {**self.metadata, "names": self.names}
+        if self.background is not None:
+            tensors["background"] = self.background.weight.contiguous()
+            notes["background"] = self.background.notes
+        write_safetensors(path, tensors, notes)
 
     @classmethod
     def load(cls, path: str | Path, names: Sequence[str] | None = None) -> TextClassifier:
@@ -149,12 +219,13 @@ class TextClassifier:
         if not path.is_file():
             raise UserError(f"classifier file {path} does not exist")
         given = [str(name) for name in class_names(names)] if names is not None else None
+        background = None
         if path.suffix == ".npy":
             weight, stored, metadata = load_matrix(path)
         else:
-            weight, stored, metadata = _load_safetensors(path)
+            weight, stored, metadata, background = _load_safetensors(path)
         try:
-            return cls(weight, given if given is not None else stored, metadata)
+            return cls(weight, given if given is not None else stored, metadata, background)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
@@ -220,12 +291,15 @@ def _encode_groups(
     return features if len(names) == len(groups) else sums(features)
 
 
-def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:
+def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any], Background | None]:
     tensors, metadata = read_safetensors(path)
     names = metadata.pop("names", None)
     if "weight" not in tensors or not isinstance(names, list):
         raise UserError(f"{path} holds no tensor 'weight' with a list 'names'; it is not a classifier file")
-    return tensors["weight"], names, content_metadata(tensors["weight"], metadata)
+    background = None
+    if "background" in tensors:
+        background = Background.from_notes(tensors["background"], metadata.pop("background", None), path)
+    return tensors["weight"], names, content_metadata(tensors["weight"], metadata), background
 
 
 def load_matrix(path: Path) -> tuple[Tensor, list[str], dict[str, Any]]:

