@@ -11,6 +11,7 @@ from torch import nn
 from pomp_det.classifier import set_classifier, zero_shot_predictors
 from pomp_det.heads.zero_shot import same_classes
 from pomp_engine.checkpoint import ModelCheckpointer
+from prompt_core.errors import UserError
 from prompt_core.towers.origin import Origin, recognise
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,17 @@ class DetectorCheckpointer(ModelCheckpointer):
         self.classes_from_checkpoint = configured if classes_from_checkpoint is None else classes_from_checkpoint
 
     def adapt_state(self, state: dict[str, Any]) -> list[str]:
-        """Drop the text tower of a caption run, and settle the class matrix; returns the keys that were taken out."""
+        """Drop the text tower of a caption run, and settle the class matrix; returns the keys that were taken out.
+
+        Raises:
+            UserError: names of seen classes that are more or fewer than configured.
+        """
+        for key, own in self.model.state_dict().items():
+            if key.endswith("cls_score.seen_words") and key in state and len(state[key]) != len(own):
+                raise UserError(
+                    f"the weights have {len(state[key])} names of seen classes, MODEL.WORDS.SEEN_NAMES is {len(own)}; "
+                    "set it alike"
+                )
         for key in [key for key in state if key.startswith("text_encoder.")]:
             del state[key]  # the caption run's text tower, which is loaded from its own weights
         return self._choose_classes(state)

@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 
 def load_trained(model: nn.Module, cfg: CfgNode, load: Callable[[nn.Module, str], object], what: str = "model") -> None:
-    """Load ``MODEL.WEIGHTS``, which must hold every weight that learns.
+    """Load ``MODEL.WEIGHTS``, which must hold every weight that learns, or that a part ``learned_before``.
 
     Published configurations name the weights of a backbone. With these the rest would stay random, and nothing would
     tell. ``MODEL.RANDOM_WEIGHTS`` allows that, and no weights at all.
@@ -74,12 +74,16 @@ def _is_marked(weight: nn.Parameter) -> bool:
 
 
 def _learned(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights that learn, but for those that were read from a file of their own (``read_from``), such as a prompt."""
-    elsewhere = {
-        id(weight) for part in model.modules() if getattr(part, "read_from", "") for weight in part.parameters()
-    }
+    """Weights that learn, but for those that were read from a file of their own (``read_from``), such as a prompt.
+
+    Those of parts that learned before (``learned_before``) count, although they are frozen.
+    """
+    elsewhere, before = (
+        {id(weight) for part in model.modules() if getattr(part, mark, False) for weight in part.parameters()}
+        for mark in ("read_from", "learned_before")
+    )
     return {
         name: weight
         for name, weight in model.named_parameters()
-        if weight.requires_grad and id(weight) not in elsewhere
+        if (weight.requires_grad or id(weight) in before) and id(weight) not in elsewhere
     }

@@ -111,6 +111,11 @@ class RegionWordsROIHeads(DeticCascadeROIHeads):
                 "RegionWordsROIHeads needs MODEL.BACKBONE.NAME build_detection_and_words_backbone, "
                 "MODEL.ROI_BOX_HEAD.NAME RegionWordsHead and one entry of MODEL.ROI_BOX_CASCADE_HEAD.IOUS"
             )
+        if not (head.USE_ZEROSHOT_CLS and head.USE_SIGMOID_CE and head.MULT_PROPOSAL_SCORE):
+            raise UserError(
+                "RegionWordsROIHeads needs MODEL.ROI_BOX_HEAD.USE_ZEROSHOT_CLS, USE_SIGMOID_CE and MULT_PROPOSAL_SCORE "
+                "True: its words are scored beside the detection network's own probabilities"
+            )
         if node.WIDTH != head.ZEROSHOT_WEIGHT_DIM:
             raise UserError(
                 f"MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM is {head.ZEROSHOT_WEIGHT_DIM}; the image tower of "

@@ -46,6 +46,8 @@ class DetectionAndWords(Backbone):
     2209.15639). The image tower sees the photo at a size of its own; ``words_scale`` is how many cells a pixel has.
     """
 
+    learned_before = True  # see pomp_engine.trained_weights
+
     def __init__(
         self,
         detection: NanoDet,

@@ -23,6 +23,10 @@ class Prompt(torch.nn.Linear):
     read_from = ""
 
 
+class Frozen(torch.nn.Linear):
+    learned_before = True
+
+
 class Model(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -58,6 +62,9 @@ def test_every_weight_that_learns_has_to_come_from_the_file(tmp_path: Path) -> N
     assert torch.equal(model.frozen.weight, before)
     with pytest.raises(UserError, match=r"part.pth lack 2 of 6 learned weights, the first is head.weight; give the"):
         load_trained(Model(), config(WEIGHTS=part), load, "detector")
+    model.frozen = Frozen(3, 3).requires_grad_(False)
+    with pytest.raises(UserError, match=r"whole.pth lack 2 of 8 learned weights, the first is frozen.weight; give the"):
+        load_trained(model, config(WEIGHTS=whole), load, "detector")
     with pytest.raises(UserError, match=r"MODEL.WEIGHTS is empty; give the checkpoint of a trained detector"):
         load_trained(Model(), config(), load, "detector")
     with pytest.raises(
