@@ -45,8 +45,7 @@ class PhotoDetections:
 
     def predict(self, pixels: np.ndarray) -> Instances:
         """Detections of at least the threshold, with masks on their boxes."""
-        detections = self._predictor.detect(pixels)
-        return detections[detections.scores >= self._threshold]
+        return self._predictor.detect(pixels, self._threshold)
 
     def write(self, photo: NamedPhoto, pixels: np.ndarray, prediction: Instances, folder: Path) -> dict[str, Any]:
         """Write the picture; the record has the detections as in the document, without ids."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +102,11 @@ class OpenVocabularyPredictor:
             detections.remove(BOX_MASKS)
         return detections
 
-    def detect(self, pixels: np.ndarray) -> Instances:
+    def detect(self, pixels: np.ndarray, threshold: float = 0.0) -> Instances:
         """The same for (H, W, 3) uint8 in RGB, with masks as the model gives them, for photos of any size.
+
+        Args:
+            threshold: what scores less is left out, before any mask is made of it.
 
         Returns:
             ``pred_boxes``, ``scores``, ``pred_classes`` and, where the model has masks, ``box_masks`` (n, M, M):
@@ -112,10 +117,22 @@ class OpenVocabularyPredictor:
         resized = self._resize.get_transform(given).apply_image(given)
         image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32))
         example = {"image": image, "height": height, "width": width}
-        with torch.inference_mode():
+        with torch.inference_mode(), self._only_above(threshold):
             (found,) = self.model.inference([example], do_postprocess=False)  # type: ignore[operator]
             detections = in_photo(found, height, width).to("cpu")
+        detections = detections[detections.scores >= threshold]
         return detections[detections.scores.argsort(descending=True, stable=True)]
+
+    @contextlib.contextmanager
+    def _only_above(self, threshold: float) -> Iterator[None]:
+        """Lets the model drop most of what scores less: better detections suppress others, never the other way."""
+        predictor: Any = self.model.roi_heads.last_predictor  # type: ignore[union-attr]
+        configured = predictor.test_score_thresh
+        predictor.test_score_thresh = max(configured, threshold - 1e-6)  # the model takes only what is above
+        try:
+            yield
+        finally:
+            predictor.test_score_thresh = configured
 
 
 def _without_classes(cfg: CfgNode) -> CfgNode:

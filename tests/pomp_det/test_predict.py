@@ -301,7 +301,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(
 
     predicted = []
     detect = OpenVocabularyPredictor.detect
-    monkeypatch.setattr(OpenVocabularyPredictor, "detect", lambda self, p: predicted.append(1) or detect(self, p))
+    monkeypatch.setattr(
+        OpenVocabularyPredictor, "detect", lambda self, *given: predicted.append(1) or detect(self, *given)
+    )
     assert run(*words) == 0
     assert len(predicted) == 7 - done
     assert run(*words, "--output", "whole") == 0
@@ -316,10 +318,10 @@ def test_other_words_do_not_mix_with_an_unfinished_run(
 ) -> None:
     detect = OpenVocabularyPredictor.detect
 
-    def stop_at_the_second(self: Any, pixels: np.ndarray) -> Any:
+    def stop_at_the_second(self: Any, pixels: np.ndarray, threshold: float) -> Any:
         if pixels.shape[0] == 64:
             raise KeyboardInterrupt
-        return detect(self, pixels)
+        return detect(self, pixels, threshold)
 
     with monkeypatch.context() as patched:
         patched.setattr(OpenVocabularyPredictor, "detect", stop_at_the_second)
@@ -327,3 +329,24 @@ def test_other_words_do_not_mix_with_an_unfinished_run(
     assert run("a.png", "photos", "--threshold", "0.1", "--vocabulary", "cat") == 2
     assert "with other settings (threshold, weights, words)" in capsys.readouterr().err
     assert run("a.png", "photos") == 0
+
+
+def test_no_mask_is_made_of_what_scores_too_little(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    settings = {"MODEL.WEIGHTS": "model_final.pth", "TEST.DETECTIONS_PER_IMAGE": 8}
+    predictor = OpenVocabularyPredictor.load(load_config("tiny.yaml", settings))
+    pixels = np.random.default_rng(1).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    everything = predictor.detect(pixels)
+    assert len(everything) == 8
+    heads: Any = predictor.model.roi_heads
+    masked, made = [], type(heads).forward_with_given_boxes
+    monkeypatch.setattr(
+        heads, "forward_with_given_boxes", lambda *given: masked.append(len(given[1][0])) or made(heads, *given)
+    )
+    for threshold, expected in ((float(everything.scores[4]), 5), (1.0, 0)):
+        found = predictor.detect(pixels, threshold)
+        assert masked.pop() == len(found) == expected
+        assert torch.equal(found.pred_boxes.tensor, everything.pred_boxes.tensor[:expected])
+        assert torch.equal(found.pred_classes, everything.pred_classes[:expected])
+        torch.testing.assert_close(found.box_masks, everything.box_masks[:expected])
+    assert len(predictor.detect(pixels)) == 8  # the model is as it was
