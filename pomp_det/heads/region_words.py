@@ -12,39 +12,42 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_BOX_HEAD_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.structures import Boxes
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+from torchvision.ops import box_iou, roi_align
 
 from pomp_det.class_matrix import stage_matrix
 from pomp_det.heads.cascade import DeticCascadeROIHeads
 from pomp_det.heads.seen_words import Closeness, SeenWordsClassifier, seen_evidence
+from pomp_det.proposals.cells import cell_boxes
+from pomp_det.proposals.targets import level_points
 from pomp_engine.backbones.detection_and_words import WORDS_STRIDE
 from pomp_engine.backbones.nanodet import LEVELS
 from prompt_core.errors import UserError
 
-CELL_SIZE = 5  # strides: the box that a level is meant for (the anchors that its training assigned boxes by)
-
 
 def cell_logits(cells: Sequence[Tensor], boxes: Tensor, num_classes: int) -> Tensor:
-    """The best logits (R, S) that cells at the centres of one image's boxes give each class.
+    """Logits (R, S) of the cell that predicts what is closest to each of one image's boxes.
 
-    A box is answered by its own level and those beside it. What it was predicted from is among them, or next to it.
+    For a proposal that is the cell it comes from. A box that no cell's overlaps is answered by the nearest cell.
 
     Args:
-        cells: (S + …, H, W) of each level, of stride 8, 16, 32.
+        cells: (S + 44, H, W) of each level, of stride 8, 16, 32.
         boxes: (R, 4) in pixels.
     """
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2  # (R, 2)
-    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3).prod(dim=1).sqrt()
-    own = (sides / (CELL_SIZE * 2 ** LEVELS[0])).log2().round().clamp(0, len(LEVELS) - 1)
-    best = boxes.new_full((len(boxes), num_classes), -torch.inf)
-    for number, (level, maps) in enumerate(zip(LEVELS, cells, strict=True)):
-        height, width = maps.shape[-2:]
-        size = boxes.new_tensor([width, height]) * 2**level
-        places = (2 * centres / size - 1)[None, None]  # (1, 1, R, 2) in -1..1
-        sampled = F.grid_sample(maps[None, :num_classes], places, padding_mode="border", align_corners=False)
-        near = ((own - number).abs() <= 1)[:, None]
-        best = torch.where(near, torch.maximum(best, sampled[0, :, 0].T), best)
-    return best
+    logits = torch.cat([level[:num_classes].flatten(1).T for level in cells])  # (M, S)
+    predicted = torch.cat(
+        [cell_boxes(maps, level, num_classes) for level, maps in zip(LEVELS, cells, strict=True)]
+    )  # (M, 4)
+    overlap, closest = box_iou(boxes, predicted).max(dim=1)
+    if bool((overlap == 0).any()):
+        points = torch.cat(
+            [
+                level_points(maps.shape[-2], maps.shape[-1], 2**level, boxes.device)
+                for level, maps in zip(LEVELS, cells, strict=True)
+            ]
+        )  # (M, 2)
+        nearest = torch.cdist((boxes[:, :2] + boxes[:, 2:]) / 2, points.to(boxes.dtype)).argmin(dim=1)
+        closest = torch.where(overlap > 0, closest, nearest)
+    return logits[closest].to(boxes.dtype)
 
 
 class RegionWordsPooler(nn.Module):

@@ -17,6 +17,21 @@ from pomp_engine.backbones.nanodet import LEVELS, side_lengths
 from prompt_core.errors import UserError
 
 
+def cell_boxes(cells: Tensor, level: int, num_classes: int) -> Tensor:
+    """The box (H * W, 4) that each cell of a level predicts, in pixels, within the padded image.
+
+    Args:
+        cells: (S + 44, H, W), logits of the S classes, then those of the box sides.
+    """
+    height, width = cells.shape[-2:]
+    stride = 2**level
+    points = level_points(height, width, stride, cells.device)
+    at_least_single = torch.promote_types(cells.dtype, torch.float32)
+    sides = side_lengths(cells[num_classes:].flatten(1).T.to(at_least_single)) * stride  # (H * W, 4)
+    corners = torch.cat((points - sides[:, :2], points + sides[:, 2:]), dim=1)
+    return torch.minimum(corners, corners.new_tensor([width, height, width, height]) * stride).clamp(min=0)
+
+
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class CellProposals(nn.Module):
     """Boxes of the cells of :class:`pomp_engine.backbones.nanodet.NanoDet`, without their classes; nothing learns.

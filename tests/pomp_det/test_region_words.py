@@ -23,16 +23,17 @@ from hypothesis import strategies as st
 
 from pomp_det import build_detector, load_config, load_weights
 from pomp_det.classifier import set_classifier
-from pomp_det.heads.region_words import CELL_SIZE, RegionWordsHead, RegionWordsPooler, cell_logits
+from pomp_det.heads.region_words import RegionWordsHead, RegionWordsPooler, cell_logits
 from pomp_det.heads.seen_words import SeenWordsClassifier
 from pomp_det.predictor import OpenVocabularyPredictor
+from pomp_det.proposals.cells import cell_boxes
 from pomp_det.task import detection_task
 from pomp_engine import run
 from pomp_engine.backbones.nanodet import LEVELS
 from prompt_core import TextClassifier, UserError
 
 from ..support.detector_run import make_data
-from ..support.region_words import SEEN, WIDTH, region_words_settings
+from ..support.region_words import SEEN, WIDTH, cell_width, region_words_settings
 
 SIDE = 96  # of the maps' photo
 
@@ -54,18 +55,44 @@ def bilinear(values: list[list[float]], y: float, x: float, outside: float | Non
     return (1 - down) * upper + down * lower
 
 
-def plain_logits(cells: list[Tensor], box: list[float]) -> list[float]:
-    """The best of the cells at a box's centre, on its own level and those beside it."""
+def plain_cells(cells: list[Tensor]) -> list[tuple[list[float], tuple[float, float], list[float]]]:
+    """Box, centre and logits of each cell, by levels and rows."""
+    found = []
+    for level, maps in zip(LEVELS, cells, strict=True):
+        stride, (height, width) = 2**level, maps.shape[-2:]
+        for row in range(height):
+            for column in range(width):
+                logits = maps[:, row, column].tolist()
+                sides = []
+                for side in range(4):
+                    weights = [math.exp(value) for value in logits[SEEN + 11 * side : SEEN + 11 * side + 11]]
+                    mean = sum(number * weight for number, weight in enumerate(weights)) / sum(weights)
+                    sides.append(mean * stride)
+                x, y = (column + 0.5) * stride, (row + 0.5) * stride
+                box = [x - sides[0], y - sides[1], x + sides[2], y + sides[3]]
+                limits = [width * stride, height * stride] * 2
+                box = [min(max(value, 0.0), limit) for value, limit in zip(box, limits, strict=True)]
+                found.append((box, (x, y), logits[:SEEN]))
+    return found
+
+
+def plain_overlap(first: list[float], second: list[float]) -> float:
+    width = max(0.0, min(first[2], second[2]) - max(first[0], second[0]))
+    height = max(0.0, min(first[3], second[3]) - max(first[1], second[1]))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    union = sum(areas) - width * height
+    return width * height / union if union > 0 else 0.0
+
+
+def plain_logits(cells: list[Tensor], box: list[float]) -> list[list[float]]:
+    """Those of the cells whose boxes overlap most, equally but for rounding; the nearest cells' where none does."""
+    known = plain_cells(cells)
+    overlaps = [plain_overlap(box, other) for other, _, _ in known]
+    if (best := max(overlaps)) > 0:
+        return [cell[2] for cell, overlap in zip(known, overlaps, strict=True) if overlap > best - 1e-9]
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    side = math.sqrt(max(box[2] - box[0], 1e-3) * max(box[3] - box[1], 1e-3))
-    own = min(max(round(math.log2(side / (CELL_SIZE * 8))), 0), 2)
-    best = [-math.inf] * SEEN
-    for number, (level, maps) in enumerate(zip(LEVELS, cells, strict=True)):
-        if abs(number - own) <= 1:
-            for label in range(SEEN):
-                found = bilinear(maps[label].tolist(), y / 2**level - 0.5, x / 2**level - 0.5, None)
-                best[label] = max(best[label], found)
-    return best
+    distances = [math.dist((x, y), centre) for _, centre, _ in known]
+    return [cell[2] for cell, far in zip(known, distances, strict=True) if far < min(distances) + 1e-6]
 
 
 def plain_embedding(words: Tensor, box: list[float], scale: float) -> list[float]:
@@ -85,13 +112,14 @@ place = st.floats(-1.5 * SIDE, 2.5 * SIDE, width=32)
 length = st.floats(0, 3 * SIDE, width=32)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(boxes=st.lists(st.tuples(place, place, length, length), min_size=1, max_size=5), seed=st.integers(0, 2**31))
 def test_pooling_is_that_of_a_plain_loop(boxes: list[tuple[float, ...]], seed: int) -> None:
     """For boxes anywhere: outside the photo, without area, larger than it."""
     generator = torch.Generator().manual_seed(seed)
     maps = [
-        torch.randn(1, SEEN + 2, SIDE // 2**level, SIDE // 2**level, generator=generator).double() for level in LEVELS
+        torch.randn(1, cell_width(), SIDE // 2**level, SIDE // 2**level, generator=generator).double()
+        for level in LEVELS
     ]
     words = torch.randn(1, 6, 2, 2, generator=generator).double()
     scale = 2 / SIDE
@@ -100,8 +128,9 @@ def test_pooling_is_that_of_a_plain_loop(boxes: list[tuple[float, ...]], seed: i
     pooled = RegionWordsPooler(SEEN, scale)([*maps, words], [_double_boxes(tensor)])
     assert pooled.shape == (len(boxes), 6 + SEEN)
     for row, box in zip(pooled, corners, strict=True):
-        expected = plain_embedding(words[0], box, scale) + plain_logits([level[0] for level in maps], box)
-        torch.testing.assert_close(row, torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=1e-6)
+        expected = torch.tensor(plain_embedding(words[0], box, scale), dtype=torch.float64)
+        torch.testing.assert_close(row[:6], expected, atol=1e-6, rtol=1e-6)
+        assert row[6:].tolist() in plain_logits([level[0] for level in maps], box)
 
 
 def _double_boxes(tensor: Tensor) -> Boxes:
@@ -112,7 +141,7 @@ def _double_boxes(tensor: Tensor) -> Boxes:
 
 def test_boxes_of_several_images_and_of_none() -> None:
     generator = torch.Generator().manual_seed(0)
-    maps = [torch.randn(3, SEEN, SIDE // 2**level, SIDE // 2**level, generator=generator) for level in LEVELS]
+    maps = [torch.randn(3, cell_width(), SIDE // 2**level, SIDE // 2**level, generator=generator) for level in LEVELS]
     maps.append(torch.randn(3, 6, 3, 3, generator=generator))
     boxes = [Boxes(torch.tensor([[4.0, 4, 40, 50], [0, 0, 96, 96]])), Boxes(torch.zeros(0, 4))]
     boxes.append(Boxes(torch.tensor([[30.0, 30, 60, 90]])))
@@ -126,13 +155,13 @@ def test_boxes_of_several_images_and_of_none() -> None:
     assert cell_logits([level[0] for level in maps[:3]], torch.zeros(0, 4), SEEN).shape == (0, SEEN)
 
 
-def test_a_box_is_answered_by_levels_of_its_size() -> None:
-    """A small box does not hear the coarsest level, a large one not the finest."""
-    cells = [torch.full((SEEN, SIDE // 2**level, SIDE // 2**level), float(level)) for level in LEVELS]
-    small, large = [40.0, 40, 50, 50], [0.0, 0, 960, 960]
-    assert cell_logits(cells, torch.tensor([small]), SEEN).unique().tolist() == [4]
-    cells[0] += 10
-    assert cell_logits(cells, torch.tensor([large]), SEEN).unique().tolist() == [5]
+def test_a_proposal_is_answered_by_its_own_cell() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cells = [3 * torch.randn(cell_width(), SIDE // 2**level, SIDE // 2**level, generator=generator) for level in LEVELS]
+    boxes = torch.cat([cell_boxes(maps, level, SEEN) for level, maps in zip(LEVELS, cells, strict=True)])
+    whole = (boxes > 0).all(dim=1) & (boxes < SIDE).all(dim=1)  # those at the border may be equal
+    logits = torch.cat([maps[:SEEN].flatten(1).T for maps in cells])
+    torch.testing.assert_close(cell_logits(cells, boxes[whole], SEEN), logits[whole])
 
 
 def test_the_head_gives_unit_embeddings_and_evidence() -> None:
