@@ -50,7 +50,7 @@ setup(
         "prompt_core": ["assets/*", "assets/vocabularies/*", "py.typed"],
         "pomp_lab": ["assets/*", "assets/templates/*"],
         "pomp_det": ["assets/*", "data/assets/*"],
-        "pomp_seg": ["data/assets/*"],
+        "pomp_seg": ["assets/*", "data/assets/*"],
     },
     install_requires=[
         "torch>=2.6",
