@@ -23,7 +23,7 @@ from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 
 # Logit scales at which own shares are probabilities, where that is not the model's own: chosen on photos by
 # ``tools/measure_own_share.py`` (docs/results/own_share.json).
-CALIBRATED_SCALES: Mapping[str, float] = {"mini": 72.0}
+CALIBRATED_SCALES: Mapping[str, float] = {"mini": 50.0}
 
 _KEPT = 2  # matrices kept in this process
 _matrices: OrderedDict[str, Tensor] = OrderedDict()
@@ -59,7 +59,9 @@ class Background:
             raise UserError(f"a background (B, E) with B names is expected, given {given}")
         if not bool(torch.isfinite(self.weight).all()) or not 0 < self.logit_scale < float("inf"):
             raise UserError(f"a background needs finite features and a logit scale above 0, given {self.logit_scale}")
-        object.__setattr__(self, "weight", F.normalize(self.weight.detach().float().cpu(), dim=1))
+        # Laid out by columns: one photo's products take half the time so.
+        columns = F.normalize(self.weight.detach().float().cpu(), dim=1).T.contiguous()
+        object.__setattr__(self, "weight", columns.T)
         object.__setattr__(self, "names", list(self.names))
 
     def __len__(self) -> int:

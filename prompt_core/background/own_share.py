@@ -9,10 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BLOCK = 4096  # background names at once: 16 KB of logits for each photo
+LOGITS = 1 << 18  # at once, over photos and background names: 1 MB
 
 
-def own_shares(features: Tensor, weight: Tensor, background: Tensor, logit_scale: float, block: int = BLOCK) -> Tensor:
+def own_shares(
+    features: Tensor, weight: Tensor, background: Tensor, logit_scale: float, block: int | None = None
+) -> Tensor:
     """Probabilities of N words against all N + B names, without a table of all names.
 
     Args:
@@ -20,7 +22,7 @@ def own_shares(features: Tensor, weight: Tensor, background: Tensor, logit_scale
         weight: (N, E) unit-norm features of the words.
         background: (B, E) unit-norm features of the other names; B may be 0.
         logit_scale: cosines are multiplied by it.
-        block: background names at once.
+        block: background names at once; None for as many as :data:`LOGITS` allows.
 
     Returns:
         (batch, N); one minus a row's sum is the share of "none of these".
@@ -30,7 +32,7 @@ def own_shares(features: Tensor, weight: Tensor, background: Tensor, logit_scale
     return (logits - total[:, None]).exp()
 
 
-def background_total(features: Tensor, background: Tensor, logit_scale: float, block: int = BLOCK) -> Tensor:
+def background_total(features: Tensor, background: Tensor, logit_scale: float, block: int | None = None) -> Tensor:
     """Log-sum-exp (batch,) of the background's logits, in blocks of names; minus infinity without a name.
 
     Args:
@@ -38,6 +40,7 @@ def background_total(features: Tensor, background: Tensor, logit_scale: float, b
         background: (B, E) unit-norm.
     """
     total = features.new_full((len(features),), -torch.inf)
+    block = block or max(LOGITS // max(len(features), 1), 64)
     for rows in background.split(block) if len(background) else ():
         logits = logit_scale * features @ rows.to(features).T  # (batch, block)
         total = torch.logaddexp(total, logits.logsumexp(dim=1))
