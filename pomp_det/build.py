@@ -11,7 +11,7 @@ from detectron2.modeling import (
 )
 from torch import nn
 
-from pomp_det.class_matrix import RANDOM, check_class_count, configured_classifier
+from pomp_det.class_matrix import RANDOM, check_background, check_class_count, configured_classifier
 from pomp_det.classifier import set_classifier
 from pomp_det.config import add_detic_config
 from pomp_det.heads import cascade, region_words, res5  # noqa: F401
@@ -60,8 +60,10 @@ def build_detector(cfg: CfgNode, classifier: TextClassifier | None = None) -> nn
     named = classifier is not None or bool(cfg.MODEL.VOCABULARY)
     if classifier is None:
         classifier = configured_classifier(cfg)
+    check_background(cfg, classifier)
     cfg = cfg.clone()
     cfg.defrost()
+    cfg.MODEL.ROI_BOX_HEAD.BACKGROUND = ""
     if classifier is not None:
         if named:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classifier)

@@ -220,6 +220,18 @@ def check_class_count(classifier: TextClassifier, count: int) -> None:
         )
 
 
+def check_background(cfg: CfgNode, classifier: TextClassifier | None) -> None:
+    """Raises UserError where a background is configured, and the classes came without its features."""
+    background = cfg.MODEL.ROI_BOX_HEAD.BACKGROUND
+    if background and (classifier is None or classifier.background is None):
+        source = source_of(classifier) if classifier is not None else "a random matrix"
+        raise UserError(
+            f"MODEL.ROI_BOX_HEAD.BACKGROUND is {background!r}, and {source} has no background; set MODEL.VOCABULARY "
+            "and MODEL.PROMPT, so that its names are encoded too, or take a file of tools/build_classifier.py "
+            "--background"
+        )
+
+
 def _encode(
     cfg: CfgNode, vocabulary: Vocabulary, prompt: str, clip: str, own: Origin | None, place: str
 ) -> TextClassifier:
@@ -244,7 +256,9 @@ def _encode(
     if learned_with is not None and learned_with.clip != name and learned_with.differs_from(encoder):
         raise UserError(f"prompt {prompt} was learned with {learned_with}; MODEL.CLIP.NAME is {name!r}")
     check_same_clip(own, encoder, place, f"names are encoded by {prompt!r}")
-    classifier = TextClassifier.build(load_clip(name, pretrained, cfg.MODEL.DEVICE), vocabulary, subject)
+    background = cfg.MODEL.ROI_BOX_HEAD.BACKGROUND or None
+    loaded = load_clip(name, pretrained, cfg.MODEL.DEVICE)
+    classifier = TextClassifier.build(loaded, vocabulary, subject, background=background)
     classifier.metadata["source"] = f"{len(vocabulary)} classes of {vocabulary.source} with {prompt}"
     return classifier
 

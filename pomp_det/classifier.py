@@ -28,7 +28,7 @@ def set_classifier(
     """Give a detector other classes, in place.
 
     Every stage gets the matrix and the class count. As published, score thresholds and everything learned stay. The
-    names are kept as ``model.roi_heads.class_names``.
+    names are kept as ``model.roi_heads.class_names``. With a background, probabilities are multiplied by own shares.
 
     Args:
         model: a detector with zero-shot classifiers, also inside DistributedDataParallel.
@@ -58,6 +58,7 @@ def set_classifier(
         )
     for predictor in predictors:
         predictor.cls_score.set_class_matrix(rows, source_of(classifier))
+        predictor.cls_score.set_background(classifier.background.weight if classifier.background else None)
         predictor.class_counts = predictor.class_counts.of(count)
         if update_stage_counts:
             predictor.num_classes = count
@@ -82,6 +83,7 @@ def temporary_classes(
         (stage.cls_score.zs_weight, stage.cls_score.source, stage.num_classes, stage.class_counts)
         for stage in predictors
     ]
+    backgrounds = [stage.cls_score.other_names for stage in predictors]
     set_classifier(model, classifier)
     try:
         yield
@@ -89,6 +91,8 @@ def temporary_classes(
         for stage, (weight, source, count, counts) in zip(predictors, stages, strict=True):
             stage.cls_score.zs_weight, stage.cls_score.source, stage.num_classes = weight, source, count
             stage.class_counts = counts
+        for stage, background in zip(predictors, backgrounds, strict=True):
+            stage.cls_score.set_background(background)
         heads.num_classes, heads.class_names = before
 
 

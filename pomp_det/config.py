@@ -165,6 +165,9 @@ def _add_classifier(cfg: CfgNode) -> None:
     # own; the background is a learned embedding among the classes (ViLD-text), instead of a logit of 0; needs
     # USE_SIGMOID_CE False
     node.LEARNED_BACKGROUND = False
+    # own; names that a region may show instead of its classes: a vocabulary such as imagenet21k, a file, or words
+    # joined by commas. Probabilities are multiplied by own shares; empty, as published, leaves them as they are.
+    node.BACKGROUND = ""
     # own; False: the configured matrix stays when a checkpoint holds another one; True: the checkpoint's is taken
     node.CLASSIFIER_FROM_CHECKPOINT = False
 

@@ -139,7 +139,8 @@ def restricted_scores(stage: StageScores | Tensor, classes: Tensor) -> StageScor
     """
     if isinstance(stage, StageScores):
         background = classes.new_tensor([stage.weight.shape[1] - 1])
-        return stage._replace(weight=stage.weight[:, torch.cat((classes, background))])
+        shares = None if stage.shares is None else stage.shares.of_classes(classes)
+        return stage._replace(weight=stage.weight[:, torch.cat((classes, background))], shares=shares)
     left_out = torch.ones(stage.shape[1], dtype=torch.bool, device=stage.device)
     left_out[classes] = False
     return torch.cat((stage[:, classes], stage[:, left_out].logsumexp(dim=1, keepdim=True)), dim=1)  # (R, K + 1)
@@ -218,5 +219,5 @@ def _with_true_vocabulary(
 def _split(stage: StageScores | Tensor, sizes: Sequence[int]) -> list[StageScores | Tensor]:
     """Scores of all images together as those of each image."""
     if isinstance(stage, StageScores):
-        return [stage._replace(projected=projected) for projected in stage.projected.split(sizes)]
+        return list(stage.split(sizes))
     return list(stage.split(sizes))

@@ -14,7 +14,7 @@ from torch import nn
 from pomp_det.box_masks import BOX_MASKS, in_photo, paste_masks
 from pomp_det.build import build_detector
 from pomp_det.checkpoint import load_weights
-from pomp_det.class_matrix import RANDOM, classifier_of_names
+from pomp_det.class_matrix import RANDOM, check_background, classifier_of_names
 from pomp_det.classifier import check_learned_clip, set_classifier
 from pomp_det.data.evaluation_mapper import evaluation_resize
 from pomp_engine.data.photos import read_photo
@@ -81,7 +81,9 @@ class OpenVocabularyPredictor:
         if (vocabulary, prompt) != self._words:
             learned_with: Any = getattr(self.model, "learned_with", None)
             prompt_or_own = prompt or self.cfg.MODEL.PROMPT
-            set_classifier(self.model, classifier_of_names(self.cfg, vocabulary, prompt_or_own, learned_with))
+            classifier = classifier_of_names(self.cfg, vocabulary, prompt_or_own, learned_with)
+            check_background(self.cfg, classifier)
+            set_classifier(self.model, classifier)
             self._words = vocabulary, prompt
 
     def __call__(self, photo: str | Path | np.ndarray) -> Instances:
@@ -141,4 +143,5 @@ def _without_classes(cfg: CfgNode) -> CfgNode:
     cfg.defrost()
     cfg.MODEL.VOCABULARY, cfg.MODEL.PROMPT = "", ""
     cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH = RANDOM
+    cfg.MODEL.ROI_BOX_HEAD.BACKGROUND = ""
     return cfg

@@ -10,6 +10,7 @@ from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
@@ -162,11 +163,17 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         zero_shot = isinstance(self.cls_score, ZeroShotClassifier)
         return self.scoring.fast and zero_shot and self.use_sigmoid_ce and not self.scoring.one_class_per_proposal
 
+    @property
+    def gives_factors(self) -> bool:
+        """Whether :meth:`stage_scores` is what detections are made from, and not a table of logits."""
+        return self.scores_fast or getattr(self.cls_score, "other_names", None) is not None
+
     def stage_scores(self, x: Tensor) -> tuple[StageScores, Tensor]:
         """The factors of the logits of region features (R, …), and the box shifts (R, 4)."""
         x = x.flatten(start_dim=1)
         classifier = self.cls_score
-        return StageScores(classifier.project(x), classifier.columns(), classifier.cls_bias), self.bbox_pred(x)
+        factors = classifier.project(x), classifier.columns(), classifier.cls_bias
+        return StageScores(*factors, classifier.shares(x)), self.bbox_pred(x)
 
     def inference(
         self, predictions: tuple[Any, Tensor], proposals: list[Instances]
@@ -200,16 +207,14 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         mixed = self.scoring.multiply_proposal_score
         objectness = [image.objectness_logits if mixed else None for image in proposals]
         detected = []
-        if isinstance(stages[0], StageScores):
-            projected = [stage.projected.split(sizes) for stage in stages]
+        if isinstance(stages[0], StageScores) and self.scores_fast:
+            parts = [stage.split(sizes) for stage in stages]
             for image, image_boxes in enumerate(boxes):
-                image_stages = [
-                    stage._replace(projected=parts[image]) for stage, parts in zip(stages, projected, strict=True)
-                ]
+                image_stages = [part[image] for part in parts]
                 size = proposals[image].image_size
                 detected.append(fast_detections(image_stages, objectness[image], image_boxes, size, *limits))
         else:
-            probabilities = [self.predict_probs((logits, logits), proposals) for logits in stages]
+            probabilities = [self._probabilities(stage, proposals) for stage in stages]
             one_class = self.scoring.one_class_per_proposal
             for image, image_boxes in enumerate(boxes):
                 proposal_scores = objectness[image]
@@ -218,6 +223,16 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
                 size = proposals[image].image_size
                 detected.append(reference_detections(scores, image_boxes, size, *limits, one_class))
         return [instances for instances, _ in detected], [kept for _, kept in detected]
+
+    def _probabilities(self, stage: StageScores | Tensor, proposals: Sequence[Instances]) -> Sequence[Tensor]:
+        """(R_i, C + 1) of each image, times own shares where there are any."""
+        logits = stage.logits() if isinstance(stage, StageScores) else stage
+        probabilities: Sequence[Tensor] = self.predict_probs((logits, logits), list(proposals))
+        if isinstance(stage, Tensor) or stage.shares is None:
+            return probabilities
+        shares = stage.shares.split([len(image) for image in probabilities])
+        columns = [F.pad(of_image.table(), (0, 1), value=1.0) for of_image in shares]  # the background keeps its own
+        return [image * column for image, column in zip(probabilities, columns, strict=True)]
 
     @property
     def class_counts(self) -> ClassCounts:

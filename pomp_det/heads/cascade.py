@@ -138,11 +138,11 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
         stages, refined = [], proposals
         for stage, predictor in enumerate(self.box_predictor):
             box_features = self.stage_features(maps, refined, stage)
-            scores, shifts = (predictor.stage_scores if predictor.scores_fast else predictor)(box_features)
+            scores, shifts = (predictor.stage_scores if predictor.gives_factors else predictor)(box_features)
             stages.append(scores)
             if refine and stage + 1 < self.num_cascade_stages:
                 refined = self._refined(stage, shifts, refined)
-        if predictor.scores_fast:
+        if predictor.gives_factors:
             stages = self.shared_classes(stages)
         if not refine:
             return stages, [image.proposal_boxes.tensor for image in proposals]

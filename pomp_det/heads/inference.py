@@ -11,6 +11,8 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import nms
 
+from pomp_det.heads.region_shares import RegionShares
+
 ROUNDING = 1e-3  # far more than float32 is off by
 
 
@@ -21,11 +23,30 @@ class StageScores(NamedTuple):
         projected: (R, E) region features in the classes' space.
         weight: (E, C + 1) class features in columns, the background last.
         bias: a scalar added to each logit, or None.
+        shares: own shares that class probabilities are multiplied by, or None.
     """
 
     projected: Tensor
     weight: Tensor
     bias: Tensor | None = None
+    shares: RegionShares | None = None
+
+    def rows(self, regions: Tensor) -> StageScores:
+        """Those of some regions."""
+        return self._replace(
+            projected=self.projected[regions], shares=None if self.shares is None else self.shares.rows(regions)
+        )
+
+    def split(self, sizes: Sequence[int]) -> list[StageScores]:
+        """Those of all images together as those of each image."""
+        shares = [None] * len(sizes) if self.shares is None else self.shares.split(sizes)
+        parts = zip(self.projected.split(list(sizes)), shares, strict=True)
+        return [self._replace(projected=projected, shares=of_image) for projected, of_image in parts]
+
+    def logits(self) -> Tensor:
+        """The table of logits (R, C + 1)."""
+        logits = self.projected @ self.weight
+        return logits if self.bias is None else logits + self.bias
 
 
 class ScoreOptions(NamedTuple):
@@ -192,7 +213,7 @@ def best_pairs(
         by falling score; ties in the order of classes, then regions.
     """
     rows, objectness = _usable_rows(stages, proposal_scores, boxes)
-    parts = [stage._replace(projected=stage.projected[rows]) for stage in stages]
+    parts = [stage.rows(rows) for stage in stages]
     num_classes = stages[0].weight.shape[1] - 1
     chunk = chunk or (8192 if boxes.is_cuda else 2048)
     best = parts[0].projected.new_full((num_classes,), -torch.inf)
@@ -245,6 +266,9 @@ def _pairs_above(stages: Sequence[StageScores], objectness: Tensor | None, bar: 
     needed = _needed_logit(bar, objectness, count, highest)
     regions, classes = (highest > needed[:, None]).nonzero(as_tuple=True)
     probabilities = [stage_logits[regions, classes].sigmoid() for stage_logits in logits]
+    for place, stage in enumerate(stages):  # shares are at most 1, so that no pair above the bar was left out
+        if stage.shares is not None:
+            probabilities[place] = probabilities[place] * stage.shares.of_pairs(regions, classes + start)
     scores = mixed_scores(probabilities, None if objectness is None else objectness[regions])
     return Pairs(regions, classes + start, scores)
 

@@ -55,7 +55,7 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
     ) -> tuple[list[StageScores | Tensor], Sequence[Tensor]]:
         predictor = self.box_predictor
         box_features = self._region_maps(features, proposals).mean(dim=[2, 3])
-        scores, shifts = (predictor.stage_scores if predictor.scores_fast else predictor)(box_features)
+        scores, shifts = (predictor.stage_scores if predictor.gives_factors else predictor)(box_features)
         if not refine:
             return [scores], [image.proposal_boxes.tensor for image in proposals]
         return [scores], predictor.predict_boxes((None, shifts), proposals)

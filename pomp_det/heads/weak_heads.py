@@ -109,7 +109,7 @@ class WeakHeads(ROIHeads):
 
         Returns:
             of each stage, of all images together, :class:`StageScores` or logits (R, C + 1), as the predictor's
-            ``scores_fast`` says; and the last stage's boxes (R_i, 4) of each image, in pixels, not yet clipped.
+            ``gives_factors`` says; and the last stage's boxes (R_i, 4) of each image, in pixels, not yet clipped.
         """
 
     @property

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pomp_det.heads.region_shares import RegionShares
 from prompt_core.errors import UserError
 
 
@@ -21,9 +22,12 @@ class ZeroShotClassifier(nn.Module):
             background; a buffer.
         background: (E,) learned, of any norm; None for the column of zeros. Other classes leave it as it is.
         source: where ``zs_weight`` came from, for messages; ``"random"`` when nothing real was configured.
+        other_names: (B, E) unit-norm features of what a region may show besides the classes, for :meth:`shares`; a
+            buffer outside the state dict, None without.
     """
 
     zs_weight: Tensor
+    other_names: Tensor | None
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class ZeroShotClassifier(nn.Module):
         self.normalise = normalise
         self.linear = nn.Linear(input_size, class_matrix.shape[1])
         self.register_buffer("zs_weight", torch.empty(0))
+        self.register_buffer("other_names", None, persistent=False)
         self.set_class_matrix(class_matrix, source)
         self.cls_bias = nn.Parameter(torch.full((1,), float(bias))) if bias != 0 else None
         self.background = None
@@ -74,6 +79,18 @@ class ZeroShotClassifier(nn.Module):
         weight = torch.cat((weight, weight.new_zeros(len(weight), 1)), dim=1)  # (E, C + 1)
         self.zs_weight = F.normalize(weight, dim=0) if self.normalise else weight.contiguous()
         self.source = source
+
+    def set_background(self, names: Tensor | None) -> None:
+        """Multiply probabilities by own shares against ``names`` (B, E), unit-norm; None leaves them as they are."""
+        self.other_names = None if names is None else names.to(self.zs_weight)
+
+    def shares(self, features: Tensor) -> RegionShares | None:
+        """Own shares of the classes in region features (R, D), at the temperature; None without a background."""
+        if self.other_names is None:
+            return None
+        words = self.zs_weight[:, :-1]
+        words = words if self.normalise else F.normalize(words, dim=0)
+        return RegionShares.of(self.embed(features), words, self.other_names, self.temperature)
 
     def embed(self, features: Tensor) -> Tensor:
         """Region features (R, D) as unit-norm embeddings (R, E) in the classes' space."""
