@@ -30,8 +30,8 @@ from ..support.plain_runs import RUNS, PlainRun
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = {f"{folder}/{path.stem}" for folder in ("tools", "datasets") for path in (ROOT / folder).glob("*.py")}
 COMMANDS = SCRIPTS | {"prompt_core/doctor"}
-# What changes this environment, or does nothing without other packages of the index.
-NOT_TRIED = {"tools/install_detectron2", "tools/build_mini_detector"}
+# What changes this environment.
+NOT_TRIED = {"tools/install_detectron2"}
 # Folders of inputs that are made in moments, and commands that take moments on them.
 QUICK = tuple(run for run in RUNS if not run.slow and run.tree in ("prompt", "results", "packages"))
 KINDS = {

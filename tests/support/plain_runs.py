@@ -433,6 +433,16 @@ RUNS: tuple[PlainRun, ...] = (
         reads="packages/*/*/*/*.py packages/*/*/*.py",
     ),
     plain_run("tools/build_mini_clip", "results", "--evaluate <path:one> --tiny-imagenet <path:folder>", refused=True),
+    plain_run("tools/build_mini_detector", "results", "--finish <path:one> --output <output:out>", refused=True),
+    plain_run(
+        "tools/benchmark_mini_detector",
+        "results",
+        "--voc <path:one> --cost <path:absent> --photos <number:2> --output <output:numbers.json>",
+        settings="pairs",
+        refused=True,
+    ),
+    plain_run("tools/build_mini_segmenter", "results", "--finish <path:one> --output <output:out>", refused=True),
+    plain_run("tools/measure_own_share", "results", "--photos <path:one> --output <output:numbers.json>", refused=True),
     plain_run("prompt_core/doctor", "results", "--json", environment={"POMP_DATA": "one"}),
     plain_run("prompt_core/doctor", "results", "--towers <words:ViT-B-16>"),
     plain_run(
