@@ -83,3 +83,22 @@ def test_written_tables_are_means_of_the_result_files(table: str) -> None:
             assert cell.replace("−", "-") == expected, (name, heading)
             checked += bool(values)
     assert checked >= 15
+
+
+def test_own_shares_are_those_that_were_measured() -> None:
+    measured = json.loads((RESULTS / "own_share.json").read_text(encoding="utf-8"))
+    numbers = {(row["photos"], row["words"], row["score"]): row for row in measured["rows"]}
+    shown = 0
+    for photos in measured["sets"]:
+        headings, *rows = rows_below(PAGE, f"<!-- measured: own_share {photos} -->")
+        for score, *cells in rows:
+            for heading, cell in zip(headings[1:], cells, strict=True):
+                row = numbers[photos, int(heading.split()[0]), score]
+                assert cell == f"{row['precision']['mean']:.1f} / {row['coverage']['mean']:.1f}"
+                shown += 1
+    assert shown == len(measured["rows"])
+    headings, right, count = rows_below(PAGE, "**Are shares probabilities?**")
+    bins = measured["reliability"]["imagenet_samples"]["own share"]["bins"]
+    assert right[1:] == [f"{part['right']:.1f}" for part in bins]
+    assert count[1:] == [f"{part['photos']:,}" for part in bins]
+    assert len(headings) == len(right)
