@@ -28,7 +28,12 @@ from prompt_core.errors import UserError, run_command
 ROOT = Path(__file__).resolve().parent.parent
 RUN_PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
 # Commands of these are parsed, and run by tests of their own.
-OTHER_PAGES = ["CONTRIBUTING.md", "datasets/README.md", "prompt_core/assets/MINI_MODEL_CARD.md"]
+OTHER_PAGES = [
+    "CONTRIBUTING.md",
+    "datasets/README.md",
+    "prompt_core/assets/MINI_MODEL_CARD.md",
+    "pomp_det/assets/DETECTOR_MODEL_CARD.md",
+]
 PAGES = [ROOT / name for name in (*RUN_PAGES, *OTHER_PAGES)]
 FILES = read_configurations(ROOT)
 TABLES = ("imagenet21k", "cross_dataset", "cross_domain", "cost", "ablation_k", "ablation_margin", "align_uniform")
