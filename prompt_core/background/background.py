@@ -59,8 +59,10 @@ class Background:
             raise UserError(f"a background (B, E) with B names is expected, given {given}")
         if not bool(torch.isfinite(self.weight).all()) or not 0 < self.logit_scale < float("inf"):
             raise UserError(f"a background needs finite features and a logit scale above 0, given {self.logit_scale}")
-        # Laid out by columns: one photo's products take half the time so.
-        columns = F.normalize(self.weight.detach().float().cpu(), dim=1).T.contiguous()
+        rows = self.weight.detach().float().cpu()
+        if bool(((rows.norm(dim=1) - 1).abs() > 1e-6).any()):  # what was saved comes back to the last bit
+            rows = F.normalize(rows, dim=1)
+        columns = rows.T.contiguous()  # one photo's products take half the time so
         object.__setattr__(self, "weight", columns.T)
         object.__setattr__(self, "names", list(self.names))
 

@@ -56,12 +56,11 @@ def stages_with_shares(regions: int, classes: int, count: int) -> list[StageScor
 
 
 @pytest.mark.parametrize(
-    ("threshold", "limit", "chunk"),
-    [(0.02, 30, 7), (0.1, 300, 100), (0.0, -1, 8), (-1.0, -1, 8), (0.02, 10, 16), (0.02, 3, 5)],
+    ("threshold", "limit", "chunk", "count"),
+    [(0.02, 30, 7, 3), (0.1, 300, 100, 1), (0.0, -1, 8, 3), (-1.0, -1, 8, 1), (0.02, 10, 16, 3), (0.02, 3, 5, 1)],
 )
 @pytest.mark.parametrize("mixed", [True, False])
-@pytest.mark.parametrize("count", [1, 3])
-def test_fast_detections_are_the_plain_ones(threshold: float, limit: int, chunk: int, mixed: bool, count: int) -> None:
+def test_fast_detections_are_the_plain_ones(threshold: float, limit: int, chunk: int, count: int, mixed: bool) -> None:
     stages = stages_with_shares(50, 90, count)
     generator = torch.Generator().manual_seed(3)
     centre = 100 * torch.rand(50, 2, generator=generator, dtype=torch.float64)

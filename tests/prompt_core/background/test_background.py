@@ -86,6 +86,18 @@ def test_a_classifier_keeps_its_background_in_its_file(tmp_path: Path, tiny_clip
     assert not (tmp_path / "words.npy").exists()
 
 
+def test_features_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    rows = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
+    names = [f"other {row}" for row in range(300)]
+    built = TextClassifier(torch.ones(1, 24), ["a"], background=Background(rows, names, 9.0))
+    built.save(tmp_path / "a.safetensors")
+    loaded = TextClassifier.load(tmp_path / "a.safetensors")
+    assert built.background is not None
+    assert loaded.background is not None
+    torch.testing.assert_close(built.background.weight, F.normalize(rows, dim=1))
+    assert torch.equal(loaded.background.weight, built.background.weight)
+
+
 def test_files_without_background_are_as_before(tmp_path: Path, tiny_clip: Clip) -> None:
     plain = TextClassifier.build(tiny_clip, ["cat"], "a {}")
     plain.save(tmp_path / "plain.safetensors")

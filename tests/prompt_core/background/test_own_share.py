@@ -29,7 +29,7 @@ def unit(rows: int, seed: int, width: int = 6) -> torch.Tensor:
     st.floats(0.1, 300),
     st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_blocks_give_the_plain_softmax(
     photos: int, words: int, others: int, block: int, scale: float, seed: int
 ) -> None:
