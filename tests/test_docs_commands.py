@@ -212,6 +212,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "configs").symlink_to(ROOT / "configs", target_is_directory=True)
     shutil.copytree(ROOT / "docs/results", folder / "docs/results")
+    shutil.copytree(ROOT / "docs/images", folder / "docs/images")
     options = ShapesOptions(
         classes=8, classification_classes=8, train_images_per_class=2, val_images_per_class=1, parts=("classification",)
     )

@@ -25,9 +25,7 @@ def main() -> None:
     """Convert, or finish."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default="build/mini_detector", metavar="DIR", help="for all files")
-    parser.add_argument(
-        "--config", type=Path, default=CONFIG, metavar="FILE", help="default: configs/mini/detector.yaml"
-    )
+    parser.add_argument("--config", metavar="FILE", help="default: configs/mini/detector.yaml")
     parser.add_argument("--finish", type=Path, metavar="FILE", help="the checkpoint of the training")
     arguments = parser.parse_args()
     import pomp_det
@@ -37,7 +35,7 @@ def main() -> None:
     from pomp_lab.mini_detector.package import FILES, REQUIREMENT, fetch_nanodet
     from pomp_lab.mini_detector.weights import finished_weights, start_weights, write_weights
 
-    cfg = pomp_det.load_config(arguments.config, {"MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": ""})
+    cfg = pomp_det.load_config(arguments.config or CONFIG, {"MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": ""})
     start = arguments.output / "start.safetensors"
     if arguments.finish is not None and not start.is_file():
         raise UserError(f"{start} does not exist; run this command without --finish first")
