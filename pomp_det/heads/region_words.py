@@ -137,7 +137,14 @@ class RegionWordsROIHeads(DeticCascadeROIHeads):
             matrix, source = stage_matrix(cfg)
             closeness = Closeness(node.SEEN_FROM, node.SEEN_WHOLLY, node.SEEN_SHARPNESS)
             predictor.cls_score = SeenWordsClassifier(
-                matrix, node.SEEN_CLASSES, node.SEEN_NAMES, head.NORM_TEMP, node.UNSEEN_BIAS, closeness, source
+                matrix,
+                node.SEEN_CLASSES,
+                node.SEEN_NAMES,
+                head.NORM_TEMP,
+                node.UNSEEN_BIAS,
+                node.SHARE_BIAS,
+                closeness,
+                source,
             )
             nn.init.zeros_(predictor.bbox_pred[-1].weight)
             predictor.requires_grad_(False)

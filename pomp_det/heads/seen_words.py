@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pomp_det.heads.zero_shot import ZeroShotClassifier
+from prompt_core.background.own_share import background_total
 
 
 class Closeness(NamedTuple):
@@ -59,6 +60,10 @@ def seen_evidence(logits: Tensor) -> Tensor:
 class SeenWordsClassifier(ZeroShotClassifier):
     """A word's logit is ``(1 - part) * (temperature * cosine + bias) + part * evidence of its seen classes``.
 
+    With a background the bias is one of each region: ``share_bias`` less the log-sum-exp of the scaled cosines with all
+    words and background names, so that what is not seen goes by the logarithm of its own share
+    (:mod:`prompt_core.background.own_share`).
+
     Features of a region are (E + S,): its unit-norm embedding in CLIP's space, then the evidence of
     :func:`seen_evidence`. ViLD-ensemble (arXiv 2104.13921) and F-VLM (arXiv 2209.15639) weigh two such experts by a
     list of base classes; here the words' own text features say which they are, so that "sofa" is answered by what is
@@ -67,7 +72,8 @@ class SeenWordsClassifier(ZeroShotClassifier):
     Attributes:
         seen_words: (N, E) unit-norm text features of the seen classes' names; a buffer of the state dict.
         seen_classes: (N,) the class of each name; a buffer of the state dict.
-        unseen_bias: added to the logit of what is not seen.
+        unseen_bias: added to the scaled cosine of what is not seen, without a background.
+        share_bias: added to the logarithm of its own share.
     """
 
     seen_words: Tensor
@@ -80,6 +86,7 @@ class SeenWordsClassifier(ZeroShotClassifier):
         num_names: int,
         temperature: float,
         unseen_bias: float,
+        share_bias: float = 4.0,
         closeness: Closeness | None = None,
         source: str = "random",
     ) -> None:
@@ -92,7 +99,7 @@ class SeenWordsClassifier(ZeroShotClassifier):
         super().__init__(class_matrix.shape[1], class_matrix, temperature, source=source)
         nn.init.eye_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        self.unseen_bias = unseen_bias
+        self.unseen_bias, self.share_bias = unseen_bias, share_bias
         self.closeness = closeness or Closeness()
         self.num_seen = num_seen
         self.register_buffer("seen_words", torch.zeros(num_names, class_matrix.shape[1]))
@@ -109,8 +116,24 @@ class SeenWordsClassifier(ZeroShotClassifier):
 
     def project(self, features: Tensor) -> Tensor:
         """Region features (R, E + S) as (R, E + S + 1), ready for the product with :meth:`columns`."""
-        scaled = self.temperature * self.embed(features)
-        return torch.cat((scaled, features[:, self._width :], scaled.new_ones(len(scaled), 1)), dim=1)
+        embedding = self.embed(features)
+        bias = self._bias(embedding)[:, None]
+        return torch.cat((self.temperature * embedding, features[:, self._width :], bias), dim=1)
+
+    def _bias(self, embedding: Tensor) -> Tensor:
+        """What (R,) is added to the scaled cosines of unit-norm embeddings (R, E)."""
+        if self.other_names is None:
+            return embedding.new_full((len(embedding),), self.unseen_bias)
+        both = (background_total(embedding, names, self.temperature) for names in (self._words, self.other_names))
+        return self.share_bias - torch.logaddexp(*both)
+
+    def shares(self, features: Tensor) -> None:
+        """None: own shares are part of the logits here, for they say nothing of what is seen."""
+        return
+
+    @property
+    def _words(self) -> Tensor:
+        return self.zs_weight[:, :-1].T  # (C, E)
 
     def columns(self) -> Tensor:
         """(E + S + 1, C + 1): weights of the embedding, of the evidence, and the biases; zeros for the background."""
@@ -125,14 +148,14 @@ class SeenWordsClassifier(ZeroShotClassifier):
                 return columns
         # Kept from an evaluation, they may be used in a training, which takes no tensors of inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            columns = self._columns_of(self.zs_weight[:, :-1].T)
+            columns = self._columns_of(self._words)
         self._known = parts, columns
         return columns
 
     def _columns_of(self, text: Tensor) -> Tensor:
         part, shares = seen_shares(text, self.seen_words, self.seen_classes, self.num_seen, self.closeness)
         rows = torch.cat(
-            ((1 - part[:, None]) * text, part[:, None] * shares, self.unseen_bias * (1 - part[:, None])), dim=1
+            ((1 - part[:, None]) * text, part[:, None] * shares, 1 - part[:, None]), dim=1
         )  # (C, E + S + 1)
         return F.pad(rows.T, (0, 1))  # (E + S + 1, C + 1)
 

@@ -35,7 +35,8 @@ def add_words_config(cfg: CfgNode) -> None:
     node.SEEN_FROM = 0.75
     node.SEEN_WHOLLY = 0.85
     node.SEEN_SHARPNESS = 30.0
-    node.UNSEEN_BIAS = -8.0  # added to the scaled cosine of what is not seen
+    node.UNSEEN_BIAS = -8.0  # added to the scaled cosine of what is not seen, without ROI_BOX_HEAD.BACKGROUND
+    node.SHARE_BIAS = 4.0  # with it, added to the logarithm of the own share: half a probability at a share of 1.8 %
 
 
 class DetectionAndWords(Backbone):

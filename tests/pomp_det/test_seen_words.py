@@ -42,7 +42,7 @@ def words_near(names: Tensor, cosines: list[float], seed: int = 5) -> Tensor:
 
 def make(words: Tensor, names: Tensor | None = None, bias: float = -8.0) -> SeenWordsClassifier:
     """In double precision, with names of which the first two classes have two each."""
-    classifier = SeenWordsClassifier(words, SEEN, NAMES, 30.0, bias, CLOSENESS, "a test").double()
+    classifier = SeenWordsClassifier(words, SEEN, NAMES, 30.0, bias, 4.0, CLOSENESS, "a test").double()
     classifier.set_class_matrix(words, "a test")
     with torch.no_grad():
         classifier.seen_words.copy_(unit(NAMES, WIDTH) if names is None else names)
@@ -59,8 +59,12 @@ def plain_logit(word: Tensor, region: Tensor, classifier: SeenWordsClassifier) -
     part = min(max((max(closest) - none) / (whole - none), 0.0), 1.0)
     weights = [math.exp(CLOSENESS.sharpness * cosine) for cosine in closest]
     known = sum(weight * float(value) for weight, value in zip(weights, region[WIDTH:], strict=True)) / sum(weights)
-    cosine = float(F.normalize(region[:WIDTH], dim=0) @ word)
-    return (1 - part) * (30.0 * cosine + classifier.unseen_bias) + part * known
+    embedding = F.normalize(region[:WIDTH], dim=0)
+    bias = classifier.unseen_bias
+    if classifier.other_names is not None:
+        every = [*classifier.zs_weight[:, :-1].T, *classifier.other_names]
+        bias = classifier.share_bias - math.log(sum(math.exp(30.0 * float(embedding @ name)) for name in every))
+    return (1 - part) * (30.0 * float(embedding @ word) + bias) + part * known
 
 
 @torch.no_grad()
@@ -68,11 +72,13 @@ def plain_logit(word: Tensor, region: Tensor, classifier: SeenWordsClassifier) -
 @given(
     cosines=st.lists(st.floats(-1, 1), min_size=1, max_size=6),
     logits=st.lists(st.floats(-30, 30), min_size=SEEN, max_size=SEEN),
+    others=st.integers(0, 4),
     seed=st.integers(1, 2**31),
 )
-def test_the_formula_word_by_word(cosines: list[float], logits: list[float], seed: int) -> None:
+def test_the_formula_word_by_word(cosines: list[float], logits: list[float], others: int, seed: int) -> None:
     words = words_near(unit(NAMES, WIDTH), cosines, seed)
     classifier = make(words)
+    classifier.set_background(unit(others, WIDTH, seed=seed + 1) if others else None)
     evidence = seen_evidence(torch.tensor([logits], dtype=torch.float64))
     region = torch.cat((5 * unit(1, WIDTH, seed=seed), evidence), dim=1)
     found = classifier(region)[0]
