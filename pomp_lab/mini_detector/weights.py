@@ -17,6 +17,7 @@ from prompt_core.classifier import TextClassifier
 from prompt_core.clip import load_clip
 from prompt_core.errors import UserError
 from prompt_core.files import write_safetensors
+from prompt_core.vocabulary import read_vocabulary
 
 LEARNED = "roi_heads.mask_head."  # what the training adds
 
@@ -31,6 +32,12 @@ def start_weights(cfg: CfgNode, network: NanoDet, seed: int = 0) -> dict[str, Te
     Raises:
         UserError: when ``MODEL.WORDS`` counts other classes or names.
     """
+    vocabulary = read_vocabulary(cfg.MODEL.VOCABULARY)
+    names, classes = seen_names(vocabulary.names)
+    found = {"MODEL.WORDS.SEEN_CLASSES": len(vocabulary), "MODEL.WORDS.SEEN_NAMES": len(names)}
+    for key, value in found.items():
+        if value_of(cfg, key) != value:
+            raise UserError(f"{key} is {value_of(cfg, key)}; {cfg.MODEL.VOCABULARY} has {value}")
     torch.manual_seed(seed)
     model: Any = build_detector(cfg)
     clip: Any = load_clip(cfg.MODEL.CLIP.NAME)
@@ -43,11 +50,6 @@ def start_weights(cfg: CfgNode, network: NanoDet, seed: int = 0) -> dict[str, Te
         {"weight": tower.head.proj.weight[:, :, None, None], "bias": tower.head.proj.bias}
     )
     classifier = model.roi_heads.box_predictor[0].cls_score
-    names, classes = seen_names(model.roi_heads.class_names)
-    found = {"MODEL.WORDS.SEEN_CLASSES": len(model.roi_heads.class_names), "MODEL.WORDS.SEEN_NAMES": len(names)}
-    for key, value in found.items():
-        if value_of(cfg, key) != value:
-            raise UserError(f"{key} is {value_of(cfg, key)}; {cfg.MODEL.VOCABULARY} has {value}")
     classifier.seen_words.copy_(TextClassifier.build(clip, names, cfg.MODEL.PROMPT).weight)
     classifier.seen_classes.copy_(torch.tensor(classes))
     state: dict[str, Tensor] = model.state_dict()
