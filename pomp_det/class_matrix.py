@@ -221,8 +221,13 @@ def check_class_count(classifier: TextClassifier, count: int) -> None:
 
 
 def check_background(cfg: CfgNode, classifier: TextClassifier | None) -> None:
-    """Raises UserError where a background is configured, and the classes came without its features."""
+    """Raises UserError where a background is configured, and the classes come without its features, or are swapped."""
     background = cfg.MODEL.ROI_BOX_HEAD.BACKGROUND
+    if background and (cfg.MODEL.RESET_CLS_TRAIN or cfg.MODEL.RESET_CLS_TESTS):
+        raise UserError(
+            f"MODEL.ROI_BOX_HEAD.BACKGROUND is {background!r}, and is for the configured words; RESET_CLS_TRAIN and "
+            "RESET_CLS_TESTS take other classes: set them to False, or leave the background out"
+        )
     if background and (classifier is None or classifier.background is None):
         source = source_of(classifier) if classifier is not None else "a random matrix"
         raise UserError(

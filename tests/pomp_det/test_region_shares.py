@@ -132,3 +132,6 @@ def test_a_configured_background() -> None:
         assert predictor.cls_score.other_names.shape == (2, 116), "a tabby is a cat"
     with pytest.raises(UserError, match="BACKGROUND is 'violin,banana,tabby', and a random matrix has no background"):
         build_detector(load_config(None, settings | background))
+    swapped = {"MODEL.RESET_CLS_TESTS": True, "MODEL.TEST_CLASSIFIERS": ["a.npy"], "MODEL.TEST_NUM_CLASSES": [2]}
+    with pytest.raises(UserError, match="RESET_CLS_TESTS take other classes"):
+        build_detector(load_config(None, named | background | swapped))
