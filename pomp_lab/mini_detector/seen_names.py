@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 # Common English synonyms, spellings of Pascal VOC, and for people and dogs the words that are said instead.
 OTHER_NAMES = {
     "person": ["people", "man", "woman", "child", "boy", "girl", "pedestrian", "human"],
@@ -44,7 +46,7 @@ OTHER_NAMES = {
 }
 
 
-def seen_names(classes: list[str]) -> tuple[list[str], list[int]]:
+def seen_names(classes: Sequence[str]) -> tuple[list[str], list[int]]:
     """All names of the classes, first their own, and the class of each."""
     names, numbers = list(classes), list(range(len(classes)))
     for number, name in enumerate(classes):
