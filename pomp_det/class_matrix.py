@@ -221,7 +221,11 @@ def check_class_count(classifier: TextClassifier, count: int) -> None:
 
 
 def check_background(cfg: CfgNode, classifier: TextClassifier | None) -> None:
-    """Raises UserError where a background is configured, and the classes come without its features, or are swapped."""
+    """Warn where a background is configured, and the classes came without its features.
+
+    Raises:
+        UserError: where classes are swapped for others, which it is not for.
+    """
     background = cfg.MODEL.ROI_BOX_HEAD.BACKGROUND
     if background and (cfg.MODEL.RESET_CLS_TRAIN or cfg.MODEL.RESET_CLS_TESTS):
         raise UserError(
@@ -229,12 +233,11 @@ def check_background(cfg: CfgNode, classifier: TextClassifier | None) -> None:
             "RESET_CLS_TESTS take other classes: set them to False, or leave the background out"
         )
     if background and (classifier is None or classifier.background is None):
-        source = source_of(classifier) if classifier is not None else "a random matrix"
-        raise UserError(
-            f"MODEL.ROI_BOX_HEAD.BACKGROUND is {background!r}, and {source} has no background; set MODEL.VOCABULARY "
-            "and MODEL.PROMPT, so that its names are encoded too, or take a file of tools/build_classifier.py "
-            "--background"
-        )
+        logger.warning(
+            "%s has no background, so that MODEL.ROI_BOX_HEAD.BACKGROUND %s has no effect: set MODEL.VOCABULARY and "
+            "MODEL.PROMPT to encode it too, or take a file of tools/build_classifier.py --background",
+            source_of(classifier) if classifier is not None else "a random class matrix", background,
+        )  # fmt: skip
 
 
 def _encode(

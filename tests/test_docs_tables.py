@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from prompt_core.background.background import CALIBRATED_SCALES
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 PAGE = (ROOT / "docs" / "classification.md").read_text(encoding="utf-8")
@@ -88,6 +90,7 @@ def test_written_tables_are_means_of_the_result_files(table: str) -> None:
 def test_own_shares_are_those_that_were_measured() -> None:
     measured = json.loads((RESULTS / "own_share.json").read_text(encoding="utf-8"))
     numbers = {(row["photos"], row["words"], row["score"]): row for row in measured["rows"]}
+    assert CALIBRATED_SCALES["mini"] == measured["scale"]["chosen"]
     shown = 0
     for photos in measured["sets"]:
         headings, *rows = rows_below(PAGE, f"<!-- measured: own_share {photos} -->")
