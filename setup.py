@@ -47,7 +47,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["prompt_core*", "pomp_engine*", "pomp_det*", "pomp_seg*", "pomp_lab*"]),
     package_data={
-        "prompt_core": ["assets/*", "assets/vocabularies/*", "py.typed"],
+        "prompt_core": ["assets/*", "assets/backgrounds/*", "assets/vocabularies/*", "py.typed"],
         "pomp_lab": ["assets/*", "assets/templates/*"],
         "pomp_det": ["assets/*", "data/assets/*"],
         "pomp_seg": ["assets/*", "data/assets/*"],

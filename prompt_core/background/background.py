@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 # ``tools/measure_own_share.py`` (docs/results/own_share.json).
 CALIBRATED_SCALES: Mapping[str, float] = {"mini": 50.0}
 
+PACKAGED = "backgrounds"  # folder of the package's assets
 _KEPT = 2  # matrices kept in this process
 _matrices: OrderedDict[str, Tensor] = OrderedDict()
 
@@ -161,17 +163,24 @@ def _kept(names: Vocabulary, out: np.ndarray, taken: set[str]) -> list[int]:
 
 
 def cached_matrix(key: str, make: Callable[[], Tensor], folder: str | Path | None = None) -> Tensor:
-    """A class matrix (B, E) float32: from this process, from ``folder/background_KEY.safetensors``, or made and kept.
+    """A class matrix (B, E) float32: from this process, ``folder/background_KEY.safetensors``, the package, or made.
 
-    A damaged file is made anew.
+    The package has that of ImageNet-21K's names by ``mini`` and "a photo of a {}.", in half precision. A damaged file
+    of ``folder`` is made anew.
 
     Raises:
         UserError: when the folder cannot be written.
     """
-    path = Path(folder) / f"background_{key[:32]}.safetensors" if folder is not None else None
+    name = f"background_{key[:32]}.safetensors"
+    path = Path(folder) / name if folder is not None else None
     matrix = _matrices.get(key)
     if matrix is None and path is not None and path.is_file():
         matrix = _read_matrix(path, key)
+        if matrix is None:
+            path.unlink(missing_ok=True)
+    packaged = Path(str(resources.files("prompt_core") / "assets" / PACKAGED / name))
+    if matrix is None and packaged.is_file():
+        matrix = _read_matrix(packaged, key)
     if matrix is None:
         matrix = make().detach().float().cpu().contiguous()
     if path is not None and not path.is_file():
@@ -189,6 +198,5 @@ def _read_matrix(path: Path, key: str) -> Tensor | None:
     except UserError:
         tensors, notes = {}, {}
     if notes.get("key") == key and "weight" in tensors:
-        return tensors["weight"]
-    path.unlink(missing_ok=True)
+        return tensors["weight"].float()
     return None

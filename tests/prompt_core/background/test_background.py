@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from safetensors.torch import load_file
 
 from prompt_core import TextClassifier, UserError, Vocabulary
 from prompt_core.background.background import Background, background_of, cached_matrix, calibrated_scale
-from prompt_core.clip import Clip
+from prompt_core.clip import Clip, load_clip
+from prompt_core.text.encoder import PromptedTextEncoder
 
 PLACES = ["dog", "cat", "Chihuahua", "banana", "Banana", "shadow"]
 
@@ -130,3 +133,22 @@ def test_a_background_is_checked(tmp_path: Path) -> None:
 def test_scales_that_were_calibrated() -> None:
     assert calibrated_scale("mini", 30.0) > 30
     assert calibrated_scale("ViT-B-16", 100.0) == 100
+
+
+def test_the_package_has_the_names_of_imagenet21k_by_mini(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = load_clip("mini")
+    encoded: list[str] = []
+    original = PromptedTextEncoder.encode_texts
+
+    def counted(self: PromptedTextEncoder, texts: Sequence[str], *arguments: Any, **options: Any) -> torch.Tensor:
+        encoded.extend(texts)
+        return original(self, texts, *arguments, **options)
+
+    monkeypatch.setattr(PromptedTextEncoder, "encode_texts", counted)
+    words = TextClassifier.build(clip, ["tabby"], "a photo of a {}.", background="imagenet21k")
+    assert encoded == ["a photo of a tabby."]
+    assert words.background is not None
+    assert len(words.background) > 20_000
+    rows = [0, 1000, 20_000]
+    expected = TextClassifier.build(clip, [words.background.names[row] for row in rows], "a photo of a {}.")
+    torch.testing.assert_close(words.background.weight[rows], expected.weight, atol=1e-3, rtol=0)
