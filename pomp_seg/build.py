@@ -12,7 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from detectron2.projects.deeplab import build_resnet_deeplab_backbone  # noqa: F401
 from torch import nn
 
-from pomp_engine.backbones import efficientnet_lite  # noqa: F401
+from pomp_engine.backbones import detection_and_words, efficientnet_lite  # noqa: F401
 from pomp_engine.backbones.outside import register_outside_backbone
 from pomp_engine.config import build_configured, check_parts, refuse_unsupported
 from pomp_seg.config import META_ARCHITECTURES, UNBUILT, add_segmenter_config

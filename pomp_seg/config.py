@@ -13,6 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from pomp_engine import unbuilt_keys
+from pomp_engine.backbones.detection_and_words import add_words_config
 from pomp_engine.backbones.efficientnet_lite import add_backbone_config
 from pomp_engine.config import add_engine_config, override_pairs, read_config, task_config
 from pomp_seg.ranges import SEGMENTER_RANGES
@@ -57,6 +58,7 @@ def add_segmenter_config(cfg: CfgNode) -> None:
     """Add every key of MaskFormer, ZSSeg, POMP and this project to a Detectron2 configuration, in place."""
     add_engine_config(cfg)
     add_backbone_config(cfg)
+    add_words_config(cfg)
     _add_models(cfg)
     _add_solver(cfg)
     _add_data(cfg)

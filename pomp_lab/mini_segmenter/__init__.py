@@ -1,0 +1,1 @@
+"""What the embedded segmenter is trained on; see ``tools/build_mini_segmenter.py``."""
