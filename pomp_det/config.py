@@ -61,6 +61,15 @@ def _add_backbones(cfg: CfgNode) -> None:
 
     add_backbone_config(cfg)
     add_words_config(cfg)
+    node = cfg.MODEL.WORDS
+    node.SEEN_NAMES = 80  # text features of the seen classes' names, of which a class may have several
+    # How far a word is one of the seen classes, by the cosine of their text features: not up to the first, wholly from
+    # the second on; and the factor of the cosines in the softmax that shares it among them.
+    node.SEEN_FROM = 0.75
+    node.SEEN_WHOLLY = 0.85
+    node.SEEN_SHARPNESS = 30.0
+    node.UNSEEN_BIAS = -8.0  # added to the scaled cosine of what is not seen, without ROI_BOX_HEAD.BACKGROUND
+    node.SHARE_BIAS = 4.0  # with it, added to the logarithm of the own share: half a probability at a share of 1.8 %
 
 
 def _add_centernet(cfg: CfgNode) -> None:

@@ -4,11 +4,13 @@
     python tools/build_mini_segmenter.py --labels datasets
     python tools/build_mini_detector.py --output build/mini_detector
     python tools/train_net.py --config configs/mini/segmenter.yaml --num-gpus 0 \\
-        MODEL.WEIGHTS build/mini_detector/start.safetensors OUTPUT_DIR build/mini_segmenter/run
+        DATASETS.FILES "[['mini_seg','FOLDER/train/labels','FOLDER/train/photos','FOLDER/names.txt']]" \\
+        DATASETS.TRAIN "('mini_seg',)" MODEL.WEIGHTS build/mini_detector/start.safetensors \\
+        OUTPUT_DIR build/mini_segmenter/run
     python tools/build_mini_segmenter.py --output build/mini_segmenter --finish build/mini_segmenter/run/model_final.pth
 
-The labels are those of COCO's and Pascal VOC's training photos, 133 classes, and VOC's of its validation photos. The
-last command writes segmenter.safetensors in half precision. pomp_seg/assets/SEGMENTER_MODEL_CARD.md has the recipe.
+FOLDER is mini_seg in the data root: photos of COCO and Pascal VOC with labels of 139 classes, and VOC's validation photos.
+The last command writes segmenter.safetensors in half precision. pomp_seg/assets/SEGMENTER_MODEL_CARD.md has the recipe.
 """
 
 import argparse

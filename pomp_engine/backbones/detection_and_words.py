@@ -23,20 +23,12 @@ def add_words_config(cfg: CfgNode) -> None:
     """Add ``MODEL.WORDS``, in place; the keys are this project's own."""
     node = cfg.MODEL.WORDS = CfgNode()
     node.SEEN_CLASSES = 80  # classes that the detection network was trained for
-    node.SEEN_NAMES = 80  # text features of their names, of which a class may have several
     node.CHANNELS = [32, 64, 128, 256]  # of its four stages
     node.TRUNK = "tf_efficientnet_lite0"  # the image tower, an EfficientNet of timm
     node.WIDTH = 116  # of the words' space
     node.SIZE = 320  # pixels of the longer side that the image tower sees
     node.MEAN = [0.48145466, 0.4578275, 0.40821073]  # of RGB values in 0..1, as the image tower was trained
     node.STD = [0.26862954, 0.26130258, 0.27577711]
-    # How far a word is one of the seen classes, by the cosine of their text features: not up to the first, wholly from
-    # the second on; and the factor of the cosines in the softmax that shares it among them.
-    node.SEEN_FROM = 0.75
-    node.SEEN_WHOLLY = 0.85
-    node.SEEN_SHARPNESS = 30.0
-    node.UNSEEN_BIAS = -8.0  # added to the scaled cosine of what is not seen, without ROI_BOX_HEAD.BACKGROUND
-    node.SHARE_BIAS = 4.0  # with it, added to the logarithm of the own share: half a probability at a share of 1.8 %
 
 
 class DetectionAndWords(Backbone):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pomp_seg.data.label_maps import read_label_map
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder
 
@@ -57,7 +58,7 @@ def from_panoptic(root: Path, part: str) -> Iterator[Labelled]:
     """The labels of ``prepare.py coco_small_seg``, whose photos are those of coco128 or coco128_val."""
     folder = "coco128_val/val2017" if part == "val" else "coco128/train2017"
     for file in sorted((root / "coco_small_seg" / part).glob("*.png")):
-        yield Labelled(root / folder / f"{file.stem}.jpg", np.asarray(Image.open(file)))
+        yield Labelled(root / folder / f"{file.stem}.jpg", read_label_map(file).astype(np.uint8))
 
 
 def from_masks(root: Path, document: Path, photos: str) -> Iterator[Labelled]:
@@ -86,7 +87,7 @@ def from_voc(labels: Path, photos: Path, listed: Path, numbers: list[int]) -> It
     table = np.full(256, IGNORE, np.uint8)
     table[1 : len(numbers) + 1] = numbers
     for name in listed.read_text(encoding="utf-8").split():
-        yield Labelled(photos / f"{name}.jpg", table[np.asarray(Image.open(labels / f"{name}.png"))])
+        yield Labelled(photos / f"{name}.jpg", table[read_label_map(labels / f"{name}.png")])
 
 
 def write(examples: Iterator[Labelled], output: Path, prefix: str) -> int:

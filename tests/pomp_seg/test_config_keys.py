@@ -57,7 +57,8 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
             build_segmenter(cfg)
         with pytest.raises(UserError, match="holds no run"):
             weights_to_evaluate(backbone)
-        BACKBONE_REGISTRY.get("build_efficientnet_lite_backbone")(backbone, ShapeSpec(channels=3))
+        for name in ("build_efficientnet_lite_backbone", "build_detection_and_words_backbone"):
+            BACKBONE_REGISTRY.get(name)(backbone, ShapeSpec(channels=3))
     yield keys
     unregister()
 
