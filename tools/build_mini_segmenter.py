@@ -9,7 +9,7 @@
         OUTPUT_DIR build/mini_segmenter/run
     python tools/build_mini_segmenter.py --output build/mini_segmenter --finish build/mini_segmenter/run/model_final.pth
 
-FOLDER is mini_seg in the data root: photos of COCO and Pascal VOC with labels of 139 classes, and VOC's validation photos.
+FOLDER is mini_seg in the data root: photos of COCO and Pascal VOC, labels of 139 classes, and VOC's validation photos.
 The last command writes segmenter.safetensors in half precision. pomp_seg/assets/SEGMENTER_MODEL_CARD.md has the recipe.
 """
 
