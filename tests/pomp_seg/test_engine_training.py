@@ -84,7 +84,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {"PATH": "", "TOOL": tool, "OMP_NUM_THREADS": threads, **more}
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_killed_process_resumes_to_the_same_weights(folder: Path, stage: int) -> None:
     changed = {"SOLVER.MAX_ITER": 8}
     whole = train(folder, "whole", stage, **changed)

@@ -74,7 +74,7 @@ def test_an_unknown_option_is_one_line(arena: Arena, tool: str) -> None:
 
 
 def test_hostile_runs(arena: Arena) -> None:
-    draw_and_run(arena, QUICK, 60)
+    draw_and_run(arena, QUICK, 40)
 
 
 @pytest.mark.slow
