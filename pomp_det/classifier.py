@@ -80,19 +80,23 @@ def temporary_classes(
     heads: Any = model.roi_heads
     before = heads.num_classes, heads.class_names
     stages = [
-        (stage.cls_score.zs_weight, stage.cls_score.source, stage.num_classes, stage.class_counts)
+        (
+            stage.cls_score.zs_weight,
+            stage.cls_score.source,
+            stage.cls_score.other_names,
+            stage.num_classes,
+            stage.class_counts,
+        )
         for stage in predictors
     ]
-    backgrounds = [stage.cls_score.other_names for stage in predictors]
     set_classifier(model, classifier)
     try:
         yield
     finally:
-        for stage, (weight, source, count, counts) in zip(predictors, stages, strict=True):
+        for stage, (weight, source, background, count, counts) in zip(predictors, stages, strict=True):
             stage.cls_score.zs_weight, stage.cls_score.source, stage.num_classes = weight, source, count
-            stage.class_counts = counts
-        for stage, background in zip(predictors, backgrounds, strict=True):
             stage.cls_score.set_background(background)
+            stage.class_counts = counts
         heads.num_classes, heads.class_names = before
 
 

@@ -19,7 +19,7 @@ from pomp_det.heads.cascade import DeticCascadeROIHeads
 from pomp_det.heads.seen_words import Closeness, SeenWordsClassifier, seen_evidence
 from pomp_det.proposals.cells import cell_boxes
 from pomp_det.proposals.targets import level_points
-from pomp_engine.backbones.detection_and_words import WORDS_STRIDE
+from pomp_engine.backbones.detection_and_words import words_scale
 from pomp_engine.backbones.nanodet import LEVELS
 from prompt_core.errors import UserError
 
@@ -131,8 +131,8 @@ class RegionWordsROIHeads(DeticCascadeROIHeads):
             )
         options = super()._init_box_head(cfg, input_shape)
         options["box_in_features"] = [*(f"cells{level}" for level in LEVELS), "words"]
-        shrink = node.SIZE / cfg.INPUT.MAX_SIZE_TEST
-        options["box_pooler"] = RegionWordsPooler(node.SEEN_CLASSES, shrink / WORDS_STRIDE)
+        scale = words_scale(node.SIZE, cfg.INPUT.MAX_SIZE_TEST)
+        options["box_pooler"] = RegionWordsPooler(node.SEEN_CLASSES, scale)
         for predictor in options["box_predictors"]:
             matrix, source = stage_matrix(cfg)
             closeness = Closeness(node.SEEN_FROM, node.SEEN_WHOLLY, node.SEEN_SHARPNESS)

@@ -19,6 +19,16 @@ from prompt_core.errors import UserError
 WORDS_STRIDE = 32  # of the image tower's last features
 
 
+def words_scale(size: int, input_size: int) -> float:
+    """Cells of ``words`` that a pixel of the photo has.
+
+    Args:
+        size: pixels of the longer side that the image tower sees.
+        input_size: pixels of the longer side of the photos that come in.
+    """
+    return size / input_size / WORDS_STRIDE
+
+
 def add_words_config(cfg: CfgNode) -> None:
     """Add ``MODEL.WORDS``, in place; the keys are this project's own."""
     node = cfg.MODEL.WORDS = CfgNode()
@@ -36,7 +46,7 @@ class DetectionAndWords(Backbone):
 
     Features are those of :class:`NanoDet`, and ``words`` (B, E, H, W): the image tower's last features behind CLIP's
     linear layer, so that their mean over a region is, but for its length, that region's embedding (as in F-VLM, arXiv
-    2209.15639). The image tower sees the photo at a size of its own; ``words_scale`` is how many cells a pixel has.
+    2209.15639). The image tower sees the photo at a size of its own: a pixel has :func:`words_scale` of their cells.
     """
 
     learned_before = True  # see pomp_engine.trained_weights
@@ -69,7 +79,6 @@ class DetectionAndWords(Backbone):
         self.projection = nn.Conv2d(trunk_width, width, 1)
         self.reverse = reverse
         self.shrink = size / input_size
-        self.words_scale = self.shrink / WORDS_STRIDE
         self.register_buffer("colour_factor", colours[0], persistent=False)
         self.register_buffer("colour_shift", colours[1], persistent=False)
         freeze_norms(self)

@@ -21,6 +21,7 @@ from pomp_lab.mini_clip.training import train_tower
 from pomp_lab.mini_clip.trunk import Trunk, load_trunk
 from pomp_lab.mini_clip.visual_space import VisualSpace, fit_visual_space
 from pomp_lab.mini_clip.wheels import LITE0, MINILM, fetch
+from pomp_lab.shipped_weights import half_precision
 from prompt_core.files import atomic_path, make_output_folder, write_json
 from prompt_core.visible import say
 
@@ -37,9 +38,7 @@ def assemble(trunk: Trunk, space: VisualSpace, tower: TextTransformer) -> dict[s
     state |= {"visual.head.proj.weight": space.head, "visual.head.proj.bias": space.head_bias}
     state |= dict(tower.state_dict())
     state["logit_scale"] = torch.tensor(math.log(LOGIT_SCALE))
-    return {
-        key: value.detach().half().contiguous() if value.is_floating_point() else value for key, value in state.items()
-    }
+    return half_precision(state)
 
 
 def build(cache: Path, output: Path, *, holdout: bool, steps: int, seed: int) -> Path:

@@ -14,6 +14,7 @@ from pomp_det import build_detector, load_weights
 from pomp_engine.backbones.nanodet import NanoDet
 from pomp_engine.config import value_of
 from pomp_lab.mini_detector.seen_names import seen_names
+from pomp_lab.shipped_weights import half_precision
 from prompt_core.classifier import TextClassifier
 from prompt_core.clip import load_clip
 from prompt_core.errors import UserError
@@ -69,8 +70,7 @@ def finished_weights(cfg: CfgNode, start: Path, trained: Path) -> dict[str, Tens
     # The next file is loaded into the same tensors.
     learned = {key: value.clone() for key, value in model.state_dict().items() if key.startswith(LEARNED)}
     load_weights(model, start)
-    state = model.state_dict() | learned
-    return {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    return half_precision(model.state_dict() | learned)
 
 
 def write_weights(state: dict[str, Tensor], path: Path, metadata: dict[str, Any]) -> None:
@@ -90,5 +90,5 @@ def write_background(cfg: CfgNode, output: Path) -> Path:
         TextClassifier.build(clip, ["thing"], cfg.MODEL.PROMPT, background=background, cache=folder)
         (file,) = Path(folder).iterdir()
         tensors, notes = read_safetensors(file)
-    write_safetensors(output / file.name, {key: value.half() for key, value in tensors.items()}, notes)
+    write_safetensors(output / file.name, half_precision(tensors), notes)
     return output / file.name

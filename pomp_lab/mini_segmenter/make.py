@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from pomp_lab.mini_segmenter.pixel_labels import VOC_SPELLINGS, from_masks, from_panoptic, from_voc, plain_names, write
+from pomp_lab.shipped_weights import half_precision
 from pomp_seg import build_segmenter, load_weights
 from pomp_seg.data.label_sets import label_set
 from prompt_core.errors import UserError
@@ -61,5 +62,4 @@ def finished_weights(cfg: CfgNode, trained: Path) -> dict[str, Tensor]:
     """
     model = build_segmenter(cfg)
     load_weights(model, trained)
-    state = {key: value for key, value in model.state_dict().items() if not key.startswith(CLIP)}
-    return {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    return half_precision({key: value for key, value in model.state_dict().items() if not key.startswith(CLIP)})

@@ -15,7 +15,7 @@ pytest.importorskip("detectron2")
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_backbone
 
-from pomp_engine.backbones.detection_and_words import DetectionAndWords, add_words_config
+from pomp_engine.backbones.detection_and_words import DetectionAndWords, add_words_config, words_scale
 from pomp_engine.half_precision import backbone_features
 from prompt_core import UserError
 from prompt_core.clip import load_clip
@@ -91,7 +91,7 @@ def test_the_mean_of_the_words_is_the_towers_embedding(
     torch.testing.assert_close(words.mean(dim=(1, 2)), expected, atol=1e-3 * float(expected.norm()), rtol=0)
     red_for_blue = embedding(tower, photo.flip(0), seen)
     assert F.cosine_similarity(expected, red_for_blue, dim=0) < 0.99
-    assert backbone.words_scale == size / SIZE / 32
+    assert words_scale(size, SIZE) == size / SIZE / 32
 
 
 def test_features_are_those_of_the_detection_network(make: Any) -> None:
