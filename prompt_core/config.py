@@ -6,7 +6,6 @@ segmenters have other keys (:mod:`pomp_engine.config`), but the same strict merg
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import math
@@ -17,6 +16,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from prompt_core.dassl.settings import is_dassl, translate
+from prompt_core.documents.setting_values import decode, of_type
 from prompt_core.documents.yaml_with_bases import read_with_bases
 from prompt_core.errors import UserError, nearest
 from prompt_core.ranges import PROMPT_RANGES, check_ranges
@@ -213,7 +213,7 @@ def keyword_options(cfg: CfgNode, section: str, options: type, given: Collection
             known = [f"{section}.{name}" for name in fields]
             raise UserError(f"unknown key '{section}.{key}'{nearest(f'{section}.{key}', known)}")
         plain = isinstance(field.default, (bool, int, float, str, list, tuple))
-        chosen[field.name] = _coerce(f"{section}.{key}", value, field.default, "the settings") if plain else value
+        chosen[field.name] = of_type(f"{section}.{key}", value, field.default, "the settings") if plain else value
     for key, field in fields.items():
         without = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if without and field.name not in chosen:
@@ -296,45 +296,4 @@ def merge_settings(cfg: CfgNode, settings: Iterable[tuple[str, Any]], origin: st
             raise UserError(f"unknown key {key!r} in {origin}{nearest(str(key), known)}")
         if isinstance(node[leaf], CfgNode):
             raise UserError(f"unknown key {key!r} in {origin}: it is a section, not a setting; name a key inside it")
-        node[leaf] = _coerce(key, value, node[leaf], origin)
-
-
-def decode(text: Any) -> Any:
-    """The Python literal that a text spells, or the text itself."""
-    if not isinstance(text, str):
-        return text
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
-
-
-def _coerce(key: str, value: Any, default: Any, origin: str) -> Any:
-    """A value of the default's type.
-
-    YAML has 1 for a float and text for 1e-5 and tuples, and published files a number for a list of one; anything else
-    is an error.
-    """
-    if isinstance(default, str):
-        if isinstance(value, str):
-            return value
-        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-            return "" if value is None else str(value)
-    value = decode(value)
-    if default is None:
-        return value
-    if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
-            return float(value)
-    if isinstance(default, (list, tuple)):
-        if isinstance(value, str):
-            value = value.split(",") if value else ()
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = (value,)  # as a text without a comma is a list of one
-        if isinstance(value, (list, tuple)):
-            return type(default)(value)
-    if type(value) is not type(default):
-        kind = type(default).__name__
-        article = "an" if kind[0] in "aeiou" else "a"
-        raise UserError(f"{key} is {shortened(value)} in {origin}; {article} {kind} is expected, as {default!r}")
-    return value
+        node[leaf] = of_type(key, value, node[leaf], origin)
