@@ -37,6 +37,8 @@ DEV = [
     "pre-commit>=3.7",
 ]
 
+PACKAGES = ["prompt_core*", "pomp_engine*", "pomp_det*", "pomp_seg*", "pomp", "pomp.*", "pomp_lab*"]
+
 setup(
     name="prompt-pretraining-toolkit",
     version=VERSION.group(1) if VERSION else "0",
@@ -45,12 +47,17 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["prompt_core*", "pomp_engine*", "pomp_det*", "pomp_seg*", "pomp_lab*"]),
+    entry_points={"console_scripts": ["pomp = pomp.command:pomp"]},
+    packages=[*find_packages(include=PACKAGES), "pomp.configs"],
+    package_dir={"pomp.configs": "configs"},
     package_data={
         "prompt_core": ["assets/*", "assets/backgrounds/*", "assets/vocabularies/*", "py.typed"],
-        "pomp_lab": ["assets/*", "assets/templates/*"],
-        "pomp_det": ["assets/*", "data/assets/*"],
-        "pomp_seg": ["assets/*", "data/assets/*"],
+        "pomp": ["assets/*", "assets/*/*", "py.typed"],
+        "pomp.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml", "*/*/*/*.yaml"],
+        "pomp_engine": ["py.typed"],
+        "pomp_lab": ["assets/*", "assets/templates/*", "py.typed"],
+        "pomp_det": ["assets/*", "data/assets/*", "py.typed"],
+        "pomp_seg": ["assets/*", "data/assets/*", "py.typed"],
     },
     install_requires=[
         "torch>=2.6",

@@ -17,6 +17,7 @@ from prompt_core.fetch.advice import where_from
 from prompt_core.files import resolve_path
 from prompt_core.prompt import SoftPrompt
 from prompt_core.towers.origin import Origin, recognise, stated_origin
+from prompt_core.visible import shortened
 from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 
 if TYPE_CHECKING:
@@ -127,23 +128,30 @@ def configured_classifier(cfg: CfgNode) -> TextClassifier | None:
 
 
 def classifier_of_names(
-    cfg: CfgNode, words: str, prompt: str = "", learned_with: Origin | None = None
+    cfg: CfgNode,
+    words: str | Vocabulary,
+    prompt: str = "",
+    learned_with: Origin | None = None,
+    negatives: Sequence[str] = (),
 ) -> TextClassifier:
     """The classifier of other words, for the detector of a configuration.
 
     Args:
-        words: a published vocabulary's name, a file of names or a classifier file, or names joined by commas.
+        words: a published vocabulary's name, a file of names or a classifier file, or names joined by commas; or a
+            vocabulary.
         prompt: a prompt file, or templates with ``{}`` separated by ``|``; without it, names are looked up in the
             detector's own class matrix. Where that is absent they are encoded with a template and its CLIP, if its
             name, which a published one has, or ``MODEL.CLIP.NAME`` says which CLIP that is.
         learned_with: the CLIP of the class matrix in the detector's weights, where it is known; otherwise that of the
             configured matrix is taken.
+        negatives: further words of the background, which names that are encoded can have.
 
     Raises:
         UserError: names that cannot be found or encoded; features of another CLIP than the detector learned with.
     """
     path = cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH
-    if words.endswith((".npy", ".safetensors")):
+    if isinstance(words, str) and words.endswith((".npy", ".safetensors")):
+        _refuse(negatives, words)
         classifier = read_class_matrix(words)
         given = origin_of(classifier)
         if prompt and "{}" not in prompt:
@@ -151,7 +159,7 @@ def classifier_of_names(
             check_same_clip(given, of_prompt, f"class matrix {words}", f"MODEL.PROMPT {prompt}")
         check_same_clip(learned_with, given, "the matrix in the detector's weights", f"class matrix {words}")
         return classifier
-    vocabulary = read_vocabulary(words)
+    vocabulary = words if isinstance(words, Vocabulary) else read_vocabulary(words)
     there = resolve_path(path).is_file()
     own, place = learned_with, "the matrix in the detector's weights"
     if own is None and there:
@@ -164,14 +172,15 @@ def classifier_of_names(
     elif prompt and cfg.MODEL.VOCABULARY:
         clip = ""
     if prompt:
-        return _encode(cfg, vocabulary, prompt, clip, own, place)
+        return _encode(cfg, vocabulary, prompt, clip, own, place, negatives)
     if there or path == RANDOM or not (clip or cfg.MODEL.CLIP.NAME):
+        _refuse(negatives, path)
         return _rows_by_name(path, vocabulary.names)
     logger.warning(
         "class matrix %s is absent: names are encoded as %r, by CLIP %s; if the detector learned with a prompt, give "
         "it as --prompt or MODEL.PROMPT", path, template, cfg.MODEL.CLIP.NAME or clip,
     )  # fmt: skip
-    return _encode(cfg, vocabulary, template, clip, own, place)
+    return _encode(cfg, vocabulary, template, clip, own, place, negatives)
 
 
 def origin_of(classifier: TextClassifier) -> Origin | None:
@@ -241,7 +250,13 @@ def check_background(cfg: CfgNode, classifier: TextClassifier | None) -> None:
 
 
 def _encode(
-    cfg: CfgNode, vocabulary: Vocabulary, prompt: str, clip: str, own: Origin | None, place: str
+    cfg: CfgNode,
+    vocabulary: Vocabulary,
+    prompt: str,
+    clip: str,
+    own: Origin | None,
+    place: str,
+    negatives: Sequence[str] = (),
 ) -> TextClassifier:
     """Class features of a prompt file, or of templates separated by ``|``.
 
@@ -266,9 +281,17 @@ def _encode(
     check_same_clip(own, encoder, place, f"names are encoded by {prompt!r}")
     background = cfg.MODEL.ROI_BOX_HEAD.BACKGROUND or None
     loaded = load_clip(name, pretrained, cfg.MODEL.DEVICE)
-    classifier = TextClassifier.build(loaded, vocabulary, subject, background=background)
+    classifier = TextClassifier.build(loaded, vocabulary, subject, background=background, negatives=negatives)
     classifier.metadata["source"] = f"{len(vocabulary)} classes of {vocabulary.source} with {prompt}"
     return classifier
+
+
+def _refuse(negatives: Sequence[str], matrix: str) -> None:
+    if negatives:
+        raise UserError(
+            f"negative words ({shortened(negatives[0])}, …) are encoded beside the others, and the classes are rows of "
+            f"{matrix}; give a prompt or a template that encodes them"
+        )
 
 
 def _rows_by_name(path: str, names: Sequence[str]) -> ClassMatrix:

@@ -13,16 +13,17 @@ from pycocotools import mask as run_lengths
 
 from pomp_det.box_masks import BOX_MASKS, encode_masks
 from pomp_det.pictures import draw_detections
-from pomp_engine.photo_list import NamedPhoto
-from pomp_engine.photo_loop import Records, model_identity
+from pomp_engine.model_identity import model_identity
 from prompt_core.files import atomic_path
+from prompt_core.photos.photo_list import NamedPhoto
+from prompt_core.photos.photo_loop import Records
 
 if TYPE_CHECKING:
     from pomp_det.predictor import OpenVocabularyPredictor
 
 
 class PhotoDetections:
-    """A :class:`pomp_engine.photo_loop.PhotoTask`: ``0001_NAME.png`` for each photo, and ``detections.json``.
+    """A :class:`prompt_core.photos.photo_loop.PhotoTask`: ``0001_NAME.png`` for each photo, and ``detections.json``.
 
     Args:
         predictor: with its words set.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,14 @@ from pomp_det.checkpoint import load_weights
 from pomp_det.class_matrix import RANDOM, check_background, classifier_of_names
 from pomp_det.classifier import check_learned_clip, set_classifier
 from pomp_det.data.evaluation_mapper import evaluation_resize
-from pomp_engine.data.photos import read_photo
 from pomp_engine.trained_weights import load_trained
+from prompt_core.data.open_photo import read_photo
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from detectron2.structures import Instances
+
+    from prompt_core.vocabulary import Vocabulary
 
 
 class OpenVocabularyPredictor:
@@ -37,7 +39,7 @@ class OpenVocabularyPredictor:
         self.model = model.eval()
         self.cfg = cfg
         self._resize = evaluation_resize(cfg)
-        self._words = ("", "")  # vocabulary and prompt that were set
+        self._words: tuple[str | Vocabulary, str, tuple[str, ...]] = ("", "", ())  # that were set
 
     @classmethod
     def load(cls, cfg: CfgNode, vocabulary: str = "", prompt: str = "") -> OpenVocabularyPredictor:
@@ -67,24 +69,27 @@ class OpenVocabularyPredictor:
         names: list[str] = list(self.model.roi_heads.class_names)  # type: ignore[union-attr, arg-type]
         return names
 
-    def set_vocabulary(self, vocabulary: str, prompt: str = "") -> None:
+    def set_vocabulary(self, vocabulary: str | Vocabulary, prompt: str = "", negatives: Sequence[str] = ()) -> None:
         """Set other classes; nothing is loaded again.
 
         Args:
-            vocabulary: a published vocabulary's name, a file of names or a classifier file, or names joined by commas.
+            vocabulary: a published vocabulary's name, a file of names or a classifier file, or names joined by commas;
+                or a vocabulary.
             prompt: a prompt file, or templates with ``{}`` separated by ``|``; where left out, that of the
                 configuration, else the names are looked up in its class matrix.
+            negatives: what else may be there and shall not be taken for one of the classes.
 
         Raises:
             UserError: names that cannot be found or encoded.
         """
-        if (vocabulary, prompt) != self._words:
+        asked = vocabulary, prompt, tuple(negatives)
+        if asked != self._words:
             learned_with: Any = getattr(self.model, "learned_with", None)
             prompt_or_own = prompt or self.cfg.MODEL.PROMPT
-            classifier = classifier_of_names(self.cfg, vocabulary, prompt_or_own, learned_with)
+            classifier = classifier_of_names(self.cfg, vocabulary, prompt_or_own, learned_with, negatives)
             check_background(self.cfg, classifier)
             set_classifier(self.model, classifier)
-            self._words = vocabulary, prompt
+            self._words = asked
 
     def __call__(self, photo: str | Path | np.ndarray) -> Instances:
         """Detections in one photo, in its own pixels, best first, on the CPU.

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pomp_engine.data.photos import read_photo
 from pomp_seg.data.label_maps import read_record_labels
 from pomp_seg.data.registration import check_labels, registered_metadata
 from pomp_seg.pictures import INK, class_shares, draw_labels, draw_legend, side_by_side, text_font
 from pomp_seg.predictor import OpenVocabularySegmenter
+from prompt_core.data.open_photo import read_photo
 from prompt_core.errors import UserError, nearest
 
 CELL, GAP, LETTERS, SMALL_LETTERS = 300, 8, 13, 11  # pixels

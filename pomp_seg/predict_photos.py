@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pomp_engine.photo_list import NamedPhoto
-from pomp_engine.photo_loop import Records, model_identity
+from pomp_engine.model_identity import model_identity
 from pomp_seg.data.label_maps import write_label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
 from prompt_core.files import atomic_path
+from prompt_core.photos.photo_list import NamedPhoto
+from prompt_core.photos.photo_loop import Records
 
 LABELS = "labels"
 
 
 class PhotoSegmentations:
-    """A :class:`pomp_engine.photo_loop.PhotoTask`.
+    """A :class:`prompt_core.photos.photo_loop.PhotoTask`.
 
     It writes ``0001_NAME.png`` and ``labels/0001_NAME.png`` for each photo, and ``segmentation.json``. A label map has
     the class index of each pixel, in the size of the photo: 8 bits for at most 255 classes, else 16.

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pomp_engine.data.photos import read_photo
 from pomp_engine.trained_weights import load_trained
 from pomp_seg.best_classes import best_classes
 from pomp_seg.build import build_segmenter, set_classes
@@ -22,6 +21,7 @@ from pomp_seg.data.semantic_mapper import build_test_mapper
 from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
 from pomp_seg.vocabulary import Classes, dataset_classes, read_class_names, training_names
+from prompt_core.data.open_photo import read_photo
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary, plain_name
 

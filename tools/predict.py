@@ -31,7 +31,7 @@ from prompt_core.ranges import SHARE
 from prompt_core.visible import say
 
 if TYPE_CHECKING:
-    from pomp_engine.photo_loop import PhotoTask
+    from prompt_core.photos.photo_loop import PhotoTask
 
 THRESHOLD = 0.3
 
@@ -41,9 +41,9 @@ def main() -> int:
     arguments = parse()
     import pomp_det
     import pomp_seg
-    from pomp_engine.photo_list import list_photos_to_predict
-    from pomp_engine.photo_loop import predict_photos, remove_parts
     from pomp_engine.run_folder import model_files
+    from prompt_core.photos.photo_list import list_photos_to_predict
+    from prompt_core.photos.photo_loop import predict_photos, remove_parts
 
     photos = list_photos_to_predict(arguments.photos, Path(arguments.output))
     config, weights = model_files(arguments.model, arguments.weights)

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils
 
 from pomp_engine.data.tar_images import decode_image, read_tar_bytes
-from prompt_core.data.open_photo import UnreadableImage, open_photo
-from prompt_core.errors import UserError
-from prompt_core.visible import visible
-
-
-def read_photo(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 in RGB, turned as its Exif orientation says.
-
-    Raises:
-        UserError: when the file is absent, too large or no photo.
-    """
-    try:
-        return np.asarray(open_photo(path))
-    except UnreadableImage as error:
-        raise UserError(f"photo {visible(str(path))} cannot be read: {error.reason}") from error
+from prompt_core.data.open_photo import UnreadableImage
 
 
 def read_record_photo(record: dict[str, Any], image_format: str) -> np.ndarray:

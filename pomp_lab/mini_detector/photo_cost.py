@@ -40,8 +40,8 @@ def measure_cost(
     from pomp_det.classifier import set_classifier
     from pomp_det.photo_detections import PhotoDetections, coco_rows
     from pomp_det.predictor import OpenVocabularyPredictor
-    from pomp_engine.data.photos import read_photo
     from pomp_lab.benchmarks.detector_inputs import read_inputs
+    from prompt_core.data.open_photo import read_photo
 
     cfg = pomp_det.load_config(config, {**settings, "MODEL.DEVICE": "cpu"})
     pixels = [read_photo(photo) for photo in photos]

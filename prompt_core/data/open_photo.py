@@ -69,6 +69,30 @@ def open_photo(source: str | os.PathLike[str] | bytes, name: str | None = None) 
         return upright(_as_rgb(image), orientation(image))
 
 
+def read_photo(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB, turned as its Exif orientation says.
+
+    Raises:
+        UserError: when the file is absent, too large or no photo.
+    """
+    try:
+        return np.asarray(open_photo(path))
+    except UnreadableImage as error:
+        raise UserError(f"photo {visible(str(path))} cannot be read: {error.reason}") from error
+
+
+def as_photo(image: Image.Image) -> Image.Image:
+    """An image that is open already, in RGB and upright.
+
+    Raises:
+        UnreadableImage: when its file turns out to be truncated, or its values are not those of a photo.
+    """
+    try:
+        return upright(_as_rgb(image), orientation(image))
+    except Exception as error:  # as in opened_image
+        raise UnreadableImage("in memory", str(error) or type(error).__name__) from error
+
+
 def upright_size(source: str | os.PathLike[str] | bytes, name: str | None = None) -> tuple[int, int]:
     """Width and height of :func:`open_photo`'s result; reads the header only.
 

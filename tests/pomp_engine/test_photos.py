@@ -12,10 +12,10 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
-from pomp_engine.data.photos import read_photo, read_record_photo
+from pomp_engine.data.photos import read_record_photo
 from pomp_engine.data.tar_images import image_size, index_tar
 from prompt_core.data.images import ImageSet
-from prompt_core.data.open_photo import UnreadableImage
+from prompt_core.data.open_photo import UnreadableImage, read_photo
 from prompt_core.errors import UserError
 
 from ..support import hostile

@@ -37,7 +37,7 @@ from tests.support.tools import tool_main
 PROMPTS = ("open_clip", "safetensors.torch", "rich.progress", "prompt_core.training.recipe")
 PROMPTS += ("prompt_core.classifier", "prompt_core.evaluation.evaluate")
 REGIONS = ("detectron2.engine", "hotcoco", "pomp_det.photo_detections", "pomp_det.predictor", "pomp_det.task")
-REGIONS += ("pomp_engine.photo_loop", "pomp_engine.processes", "pomp_engine.run", "pomp_seg.predict_photos")
+REGIONS += ("prompt_core.photos.photo_loop", "pomp_engine.processes", "pomp_engine.run", "pomp_seg.predict_photos")
 REGIONS += ("pomp_seg.predictor", "pomp_seg.task", "pomp_lab.tables.command", "pomp_lab.shapes.labels")
 REGIONS += ("torch.utils.tensorboard", "sklearn.linear_model", "supervision")
 

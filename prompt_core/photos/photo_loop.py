@@ -1,29 +1,23 @@
 """The loop over a user's photos: read, predict, write, one after the other, so that none spoils the others.
 
-What is found is on disk before the next photo is read (:mod:`pomp_engine.part_file`); memory does not grow with their
-number, and a run that was stopped goes on where it was.
+What is found is on disk before the next photo is read (:mod:`prompt_core.photos.part_file`); memory does not grow with
+their number, and a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from detectron2.config import CfgNode
-from torch import nn
 
-from pomp_engine.data.photos import read_photo
-from pomp_engine.json_lists import write_json_lists
-from pomp_engine.part_file import PartFile
-from pomp_engine.photo_list import NamedPhoto
+from prompt_core.data.open_photo import read_photo
 from prompt_core.errors import UserError, describe_failure, is_out_of_memory
-from prompt_core.files import hash_tensors, sha256_of_json
-from prompt_core.runs.identity import identity_of
+from prompt_core.photos.json_lists import write_json_lists
+from prompt_core.photos.part_file import PartFile
+from prompt_core.photos.photo_list import NamedPhoto
 from prompt_core.runs.lock import alone_in
 from prompt_core.visible import visible_path
 
@@ -121,11 +115,3 @@ def _predict_one(task: PhotoTask, photo: NamedPhoto, part: PartFile, folder: Pat
         return f"photo {visible_path(photo.path)}: {describe_failure(error)[0]}"
     part.append(photo, record)
     return ""
-
-
-def model_identity(model: nn.Module, cfg: CfgNode) -> dict[str, str]:
-    """Digests of a model's weights and of its settings; where its weights lie does not matter."""
-    digest = hashlib.sha256()
-    hash_tensors(digest, {key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)})
-    settings = identity_of(cfg, free=("MODEL.WEIGHTS", "OUTPUT_DIR"))
-    return {"weights": digest.hexdigest(), "configuration": sha256_of_json(settings)}

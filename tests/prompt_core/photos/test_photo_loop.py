@@ -17,11 +17,11 @@ pytest.importorskip("detectron2")
 
 from PIL import Image
 
-from pomp_engine.json_lists import write_json_lists
-from pomp_engine.photo_list import NamedPhoto, list_photos_to_predict
-from pomp_engine.photo_loop import Outcome, Records, predict_photos, remove_parts
 from prompt_core.errors import UserError
 from prompt_core.files import write_json
+from prompt_core.photos.json_lists import write_json_lists
+from prompt_core.photos.photo_list import NamedPhoto, list_photos_to_predict
+from prompt_core.photos.photo_loop import Outcome, Records, predict_photos, remove_parts
 
 # As Python, torch on the CPU, torch on a GPU and CUDA's libraries say it, by the height of a photo.
 OUT_OF_MEMORY = {
@@ -131,9 +131,9 @@ def test_lines_are_on_the_disk_now_and_then_and_at_the_end(here: Path, monkeypat
     clock = [100.0]
     flushed: list[int] = []
     part = Path("out/brightness.json.part")
-    monkeypatch.setattr("pomp_engine.part_file.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("prompt_core.photos.part_file.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(
-        "pomp_engine.part_file.flush_to_disk", lambda path: flushed.append(path.read_bytes().count(b"\n"))
+        "prompt_core.photos.part_file.flush_to_disk", lambda path: flushed.append(path.read_bytes().count(b"\n"))
     )
 
     class Slow(Brightness):

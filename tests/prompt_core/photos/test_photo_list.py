@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from pomp_engine.photo_list import NamedPhoto, list_photos_to_predict
 from prompt_core.errors import UserError
+from prompt_core.photos.photo_list import NamedPhoto, list_photos_to_predict
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from pomp_engine.photo_list import NamedPhoto
 from prompt_core.documents.json_files import decode_json
 from prompt_core.documents.schema import check
 from prompt_core.documents.sealed_json import opened, sealed
 from prompt_core.errors import UserError
+from prompt_core.photos.photo_list import NamedPhoto
 from prompt_core.temporary_files import appending_to, flush_folder, flush_to_disk
 from prompt_core.visible import visible_path
 

@@ -1,0 +1,6 @@
+"""``python -m pomp``: the same as the command ``pomp``."""
+
+from pomp.command import pomp
+
+if __name__ == "__main__":
+    pomp()

@@ -1,0 +1,1 @@
+"""What each command of ``pomp`` does; tools/ and datasets/ have thin twins of some."""

@@ -1,0 +1,1 @@
+"""A model with its words, whatever its task."""

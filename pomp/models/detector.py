@@ -1,0 +1,77 @@
+"""The model that finds things: boxes, masks and words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pomp.models.model import Model
+from pomp_det.config import load_config
+from pomp_det.photo_detections import coco_rows
+from pomp_det.predictor import OpenVocabularyPredictor
+from prompt_core.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import supervision
+
+THRESHOLD = 0.3
+
+
+class PhotoDetector(Model):
+    """Finds things by words.
+
+    Args:
+        predictor: the detector.
+        prompt: what words are encoded with; empty for what the detector's configuration says.
+        threshold: the lowest score of a detection.
+    """
+
+    task = "detect"
+
+    def __init__(self, predictor: OpenVocabularyPredictor, prompt: str = "", threshold: float = THRESHOLD) -> None:
+        self.predictor = predictor
+        self.prompt = prompt
+        self.threshold = threshold
+
+    @property
+    def names(self) -> list[str]:
+        """The words, in the order of ``class_id``."""
+        return self.predictor.class_names
+
+    def _set(self, vocabulary: Vocabulary, negatives: tuple[str, ...]) -> None:
+        self.predictor.set_vocabulary(vocabulary, self.prompt, negatives)
+
+    def _detections(self, pixels: np.ndarray) -> supervision.Detections:
+        import supervision
+
+        from pomp_det.box_masks import BOX_MASKS, paste_masks
+
+        found = self.predictor.detect(pixels, self.threshold)
+        labels = found.pred_classes.numpy().astype(int)
+        return supervision.Detections(
+            xyxy=found.pred_boxes.tensor.numpy().reshape(-1, 4),
+            mask=paste_masks(found).numpy() if found.has(BOX_MASKS) and len(found) else None,
+            confidence=found.scores.numpy(),
+            class_id=labels,
+            data={"class_name": np.array([self.names[label] for label in labels], dtype=str)},
+        )
+
+    def _description(self, pixels: np.ndarray) -> dict[str, Any]:
+        rows = coco_rows(self.predictor.detect(pixels, self.threshold))
+        names = self.names
+        return {"detections": [{"word": names[row["category_id"] - 1], **row} for row in rows]}
+
+
+def load_detector(config: Path, overrides: list[str], prompt: str, threshold: float | None) -> PhotoDetector:
+    """A detector of a configuration, see :func:`pomp.load`.
+
+    Raises:
+        UserError: anything that its configuration, its weights or its class matrix lack.
+    """
+    cfg = load_config(config, overrides)
+    # Words come later: a configuration without words of its own has no class matrix that could be read.
+    start = "" if cfg.MODEL.VOCABULARY or not prompt else "thing"
+    predictor = OpenVocabularyPredictor.load(cfg, start, prompt if start else "")
+    return PhotoDetector(predictor, prompt, THRESHOLD if threshold is None else threshold)

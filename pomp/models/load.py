@@ -1,0 +1,87 @@
+"""From the name of a model to a model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pomp.configurations import CONFIGURATIONS, configurations
+from pomp.models.model import Model
+from prompt_core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from prompt_core.prompt import SoftPrompt
+
+TASKS = ("classify", "detect", "segment")
+EMBEDDED = {"detect": "mini/detector", "segment": "mini/segmenter"}
+
+
+def load(
+    model: str | os.PathLike[str] = "mini",
+    task: str = "",
+    *,
+    prompt: SoftPrompt | str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] = "",
+    threshold: float | None = None,
+    device: str = "auto",
+) -> Model:
+    """A classifier, a detector or a segmenter; nothing is downloaded.
+
+    Args:
+        model: ``mini`` for the embedded models; the name of a configuration (``pomp models`` lists them), a YAML file
+            or the folder of a run, each of a detector or a segmenter; or a CLIP of open_clip as ``NAME:PRETRAINED``,
+            for a classifier.
+        task: ``detect`` (default of ``mini``), ``segment`` or ``classify``; where left out, what the model is for.
+        prompt: what words are encoded with: a prompt, its file, or templates with ``{}`` separated by ``|``.
+        weights: a checkpoint, instead of the newest of a run or the one that a configuration names.
+        threshold: the lowest score of a detection, or the own share above which a photo gets a word (default 0.3, 0.5).
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UserError: an unknown model or task, a model of another task, weights or a prompt that do not fit.
+    """
+    name = os.fspath(model)
+    if task and task not in TASKS:
+        raise UserError(f"task {task!r} is not one of {', '.join(TASKS)}")
+    if name == "mini" and task != "classify":
+        name = str(CONFIGURATIONS / f"{EMBEDDED[task or 'detect']}.yaml")
+    elif name in configurations():
+        name = str(CONFIGURATIONS / f"{name}.yaml")
+    subject = prompt if prompt is None or not isinstance(prompt, str | os.PathLike) else os.fspath(prompt)
+    if name.endswith((".yaml", ".yml")) or Path(name).is_dir():
+        return _on_detectron2(name, task, subject, os.fspath(weights), threshold, device)
+    if task not in ("", "classify"):
+        raise UserError(
+            f"model {name!r} is neither a configuration{nearest(name, configurations())} nor the folder of a run, and "
+            f"is to {task}; pomp models lists what there is"
+        )
+    from pomp.models.classifier import load_classifier
+
+    return load_classifier(name, subject, os.fspath(weights), threshold, device)
+
+
+def _on_detectron2(
+    name: str, task: str, prompt: SoftPrompt | str | None, weights: str, threshold: float | None, device: str
+) -> Model:
+    import pomp_seg
+    from pomp_engine.run_folder import model_files
+
+    config, checkpoint = model_files(name, weights)
+    overrides = [f"MODEL.WEIGHTS={checkpoint}"] if checkpoint else []
+    if device != "auto":
+        overrides.append(f"MODEL.DEVICE={device}")
+    own = "segment" if pomp_seg.is_segmenter(config, overrides) else "detect"
+    if task not in ("", own):
+        raise UserError(f"{name} is a model to {own}, and the task is to {task}; give a model of that task")
+    if prompt is not None and not isinstance(prompt, str):
+        raise UserError("a detector or a segmenter reads its prompt from a file; save it, and give the file")
+    if own == "segment":
+        from pomp.models.segmenter import load_segmenter
+
+        if threshold is not None:
+            raise UserError("a threshold is for detectors and classifiers; a segmenter gives each pixel its best word")
+        return load_segmenter(config, overrides, prompt or "")
+    from pomp.models.detector import load_detector
+
+    return load_detector(config, overrides, prompt or "", threshold)
