@@ -47,7 +47,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    entry_points={"console_scripts": ["pomp = pomp.command:pomp"]},
+    entry_points={"console_scripts": ["pomp = pomp.console:pomp"]},
     packages=[*find_packages(include=PACKAGES), "pomp.configs"],
     package_dir={"pomp.configs": "configs"},
     package_data={

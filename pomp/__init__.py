@@ -18,11 +18,11 @@ from prompt_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pomp.models.load import load
-    from pomp.models.model import Model
+    from pomp.models.photo_model import Model
 
 __version__ = "0.1.0"
 
-_HOMES = {"Model": "models.model", "load": "models.load"}
+_HOMES = {"Model": "models.photo_model", "load": "models.load"}
 
 __all__ = ["Model", "load"]
 

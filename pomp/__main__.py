@@ -1,6 +1,6 @@
 """``python -m pomp``: the same as the command ``pomp``."""
 
-from pomp.command import pomp
+from pomp.console import pomp
 
 if __name__ == "__main__":
     pomp()

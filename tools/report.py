@@ -3,7 +3,7 @@
 python tools/report.py --help
 """
 
-from pomp_lab.report.command import main
+from pomp_lab.report.report_command import main
 from prompt_core.errors import run_command
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pomp.configurations import CONFIGURATIONS, configurations
-from pomp.models.model import Model
+from pomp.models.photo_model import Model
 from prompt_core.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def load(
             f"model {name!r} is neither a configuration{nearest(name, configurations())} nor the folder of a run, and "
             f"is to {task}; pomp models lists what there is"
         )
-    from pomp.models.classifier import load_classifier
+    from pomp.models.photo_classifier import load_classifier
 
     return load_classifier(name, subject, os.fspath(weights), threshold, device)
 
@@ -77,11 +77,11 @@ def _on_detectron2(
     if prompt is not None and not isinstance(prompt, str):
         raise UserError("a detector or a segmenter reads its prompt from a file; save it, and give the file")
     if own == "segment":
-        from pomp.models.segmenter import load_segmenter
+        from pomp.models.photo_segmenter import load_segmenter
 
         if threshold is not None:
             raise UserError("a threshold is for detectors and classifiers; a segmenter gives each pixel its best word")
         return load_segmenter(config, overrides, prompt or "")
-    from pomp.models.detector import load_detector
+    from pomp.models.photo_detector import load_detector
 
     return load_detector(config, overrides, prompt or "", threshold)

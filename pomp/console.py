@@ -40,7 +40,7 @@ COMMANDS = {
     "check": Command("pomp.commands.check", "check data sets"),
     "doctor": Command("prompt_core.doctor", "what is installed, what is missing"),
     "evaluate": Command("pomp.commands.evaluate", "score a prompt or a method on image sets"),
-    "report": Command("pomp_lab.report.command", "tables of runs beside the published numbers"),
+    "report": Command("pomp_lab.report.report_command", "tables of runs beside the published numbers"),
     "reproduce": Command("pomp_lab.tables.reproduce", "reproduce a table of the paper"),
 }
 

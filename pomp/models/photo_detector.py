@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pomp.models.model import Model
+from pomp.models.photo_model import Model
 from pomp_det.config import load_config
 from pomp_det.photo_detections import coco_rows
 from pomp_det.predictor import OpenVocabularyPredictor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from pomp.models.model import Model
+from pomp.models.photo_model import Model
 from prompt_core.background.photo_words import THRESHOLD, PhotoNamer, PhotoWord
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary

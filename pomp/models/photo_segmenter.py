@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pomp.models.model import Model
+from pomp.models.photo_model import Model
 from pomp_seg.config import load_config
 from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
 from pomp_seg.prompts.build import use_prompt
