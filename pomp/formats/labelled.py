@@ -1,0 +1,46 @@
+"""A photo with its words, as every format reads and writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """A thing in a photo.
+
+    Attributes:
+        word: its name.
+        box: x, y of the upper left corner, width and height, in pixels of the upright photo.
+        score: how sure a model is, 0 to 1; None for what a person says.
+        mask: COCO's compressed run lengths, ``{"size": [H, W], "counts": text}``; None without a mask.
+    """
+
+    word: str
+    box: tuple[float, float, float, float]
+    score: float | None = None
+    mask: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class LabelledPhoto:
+    """A photo and what is known of it.
+
+    Attributes:
+        name: as in all results, relative, with ``/``.
+        width, height: in pixels, upright.
+        objects: things in it.
+        words: of the whole photo, the best first; an empty tuple says "none of these", None that nobody said.
+        scores: own share of each of ``words``, where a model gave them.
+        path: the file, where it is known.
+    """
+
+    name: str
+    width: int
+    height: int
+    objects: tuple[LabelledObject, ...] = ()
+    words: tuple[str, ...] | None = None
+    scores: tuple[float, ...] = ()
+    path: Path | None = field(default=None, compare=False)
