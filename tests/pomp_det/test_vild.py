@@ -19,7 +19,7 @@ from detectron2.utils.events import EventStorage
 from PIL import Image
 
 from pomp_det import DetectorCheckpointer, build_detector, load_config, load_weights, set_classifier
-from pomp_det.clip_towers import RegionEmbedder, clip_width, region_crops
+from pomp_det.clip_towers import RegionEmbedder, clip_width
 from pomp_det.heads.class_losses import without_held_out
 from pomp_det.heads.distillation import SMALLEST_SIDE, best_regions, distillation_loss
 from pomp_engine.config import flatten
@@ -98,23 +98,6 @@ def test_targets_are_clips_of_the_crop_and_of_a_larger_one(
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(embeddings, torch.stack(expected), atol=3e-3, rtol=0)
     assert (embeddings @ embeddings.T)[~torch.eye(3, dtype=torch.bool)].max() < 0.999
-
-
-def test_crops_cover_whole_pixels_inside_the_picture(picture: torch.Tensor) -> None:
-    whole = F.interpolate(picture[None], size=(16, 16), mode="bicubic", antialias=True).clamp(0, 255)
-    assert torch.equal(region_crops(picture, torch.tensor([[-50.0, -1, 200, 96]]), 16), whole)
-    assert torch.equal(region_crops(picture, torch.tensor([[40.0, 40, 60, 60]]), 16, enlargement=20), whole)
-    # Less than a pixel, and outside: the nearest pixel.
-    crops = region_crops(picture, torch.tensor([[5.2, 7.2, 5.4, 7.4], [300.0, 300, 310, 310]]), 4)
-    torch.testing.assert_close(crops[0], picture[:, 7:8, 5:6].expand(3, 4, 4))
-    torch.testing.assert_close(crops[1], picture[:, -1:, -1:].expand(3, 4, 4))
-    stripes = torch.zeros(3, 8, 8)
-    stripes[:, :, 4:] = 255
-    crop = region_crops(stripes.byte(), torch.tensor([[0.0, 0, 8, 8]]), 32)
-    # Bicubic alone would overshoot.
-    assert crop.min() == 0
-    assert crop.max() == 255
-    assert region_crops(picture, torch.zeros(0, 4), 16).shape == (0, 3, 16, 16)
 
 
 def test_regions_are_the_best_proposals_that_are_not_tiny() -> None:
