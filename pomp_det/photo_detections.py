@@ -16,14 +16,14 @@ from pomp_det.pictures import draw_detections
 from pomp_engine.model_identity import model_identity
 from prompt_core.files import atomic_path
 from prompt_core.photos.photo_list import NamedPhoto
-from prompt_core.photos.photo_loop import Records
+from prompt_core.photos.photo_task import PhotoTask, Records
 
 if TYPE_CHECKING:
     from pomp_det.predictor import OpenVocabularyPredictor
 
 
-class PhotoDetections:
-    """A :class:`prompt_core.photos.photo_loop.PhotoTask`: ``0001_NAME.png`` for each photo, and ``detections.json``.
+class PhotoDetections(PhotoTask):
+    """Detections: ``0001_NAME.png`` for each photo, and ``detections.json``.
 
     Args:
         predictor: with its words set.

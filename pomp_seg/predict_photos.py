@@ -15,13 +15,13 @@ from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
 from prompt_core.files import atomic_path
 from prompt_core.photos.photo_list import NamedPhoto
-from prompt_core.photos.photo_loop import Records
+from prompt_core.photos.photo_task import PhotoTask, Records
 
 LABELS = "labels"
 
 
-class PhotoSegmentations:
-    """A :class:`prompt_core.photos.photo_loop.PhotoTask`.
+class PhotoSegmentations(PhotoTask):
+    """Label maps of photos.
 
     It writes ``0001_NAME.png`` and ``labels/0001_NAME.png`` for each photo, and ``segmentation.json``. A label map has
     the class index of each pixel, in the size of the photo: 8 bits for at most 255 classes, else 16.

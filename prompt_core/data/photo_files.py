@@ -20,9 +20,9 @@ PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tif
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 
 
-def is_photo_name(name: str) -> bool:
+def is_photo_name(name: str, endings: tuple[str, ...] = PHOTO_ENDINGS) -> bool:
     """Whether a file of this name counts as a photo: a known suffix in any case, and not hidden."""
-    return not name.startswith(".") and name.lower().endswith(PHOTO_ENDINGS)
+    return not name.startswith(".") and name.lower().endswith(endings)
 
 
 def is_file(path: Path) -> bool:
@@ -52,7 +52,7 @@ def list_folders(root: Path) -> list[str]:
         return sorted(entry.name for entry in visible if _leads_to(entry, folder=True))
 
 
-def list_photos(folder: Path, recursive: bool = False) -> list[str]:
+def list_photos(folder: Path, recursive: bool = False, endings: tuple[str, ...] = PHOTO_ENDINGS) -> list[str]:
     """POSIX paths, relative to ``folder``, of its photos, sorted; without other or hidden files and broken links.
 
     With ``recursive`` real subfolders are searched too; linked ones are not, since links may be circular.
@@ -63,14 +63,15 @@ def list_photos(folder: Path, recursive: bool = False) -> list[str]:
     names: list[str] = []
     with _scan(folder) as entries:
         for entry in entries:
-            if is_photo_name(entry.name) and _leads_to(entry, folder=False):
+            if is_photo_name(entry.name, endings) and _leads_to(entry, folder=False):
                 names.append(entry.name)
             elif recursive and not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                names.extend(f"{entry.name}/{name}" for name in list_photos(folder / entry.name, recursive=True))
+                inner = list_photos(folder / entry.name, True, endings)
+                names.extend(f"{entry.name}/{name}" for name in inner)
     return sorted(names)
 
 
-def find_photos(given: Sequence[str | Path]) -> list[Path]:
+def find_photos(given: Sequence[str | Path], endings: tuple[str, ...] = PHOTO_ENDINGS) -> list[Path]:
     """The photos that a user names, and those in the folders named, in order of their names.
 
     Raises:
@@ -80,9 +81,9 @@ def find_photos(given: Sequence[str | Path]) -> list[Path]:
     for path in map(Path, given):
         if not path.exists():
             raise UserError(f"photo {path} does not exist")
-        inside = sorted(path / name for name in list_photos(path, recursive=True)) if path.is_dir() else [path]
+        inside = sorted(path / name for name in list_photos(path, True, endings)) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"folder {path} holds no photo; endings {', '.join(PHOTO_ENDINGS)} are looked for")
+            raise UserError(f"folder {path} holds no photo; endings {', '.join(endings)} are looked for")
         photos += inside
     return photos
 

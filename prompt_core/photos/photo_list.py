@@ -5,17 +5,40 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from prompt_core.data.photo_files import find_photos, is_photo_name
+import numpy as np
+
+from prompt_core.data.open_photo import read_photo
+from prompt_core.data.photo_files import PHOTO_ENDINGS, find_photos, is_photo_name
 from prompt_core.errors import UserError
+from prompt_core.photos.archive_photos import ARCHIVE_ENDINGS, archive_photos
+from prompt_core.photos.given_paths import given_paths
+from prompt_core.photos.video_frames import VIDEO_ENDINGS, Every, video_frames
+from prompt_core.photos.writable_names import writable
 from prompt_core.visible import visible_path
 
-# Bytes of the photo's own name in the name of a picture; file systems allow 255 with number, ending and temporary name.
-_STEM_BYTES = 120
-_UNWRITABLE = '\\/:*?"<>|'  # in file names of one system or another
+# What phones write. Data sets have none, so that only a user's own folders are searched for them.
+HEIF_ENDINGS = (".heic", ".heif")
+_ENDINGS = (*PHOTO_ENDINGS, *HEIF_ENDINGS)
+
+
+class Within(Protocol):
+    """A photo in a file of many: a frame of a video, a member of an archive."""
+
+    @property
+    def label(self) -> str:
+        """What is appended to the name of the file, such as ``#000120`` or ``/a.jpg``."""
+
+    @property
+    def stem(self) -> str:
+        """What files about it are called."""
+
+    def read(self) -> np.ndarray:
+        """(H, W, 3) uint8 in RGB, upright; a :class:`UserError` where it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -27,51 +50,87 @@ class NamedPhoto:
         path: the file.
         name: the same on every machine: as given where that is a path below the current folder, else beginning with
             the folder that was given, or the file's own name. Bytes that are no UTF-8 are written as ``\\xff``.
+        within: what of the file, where it holds many photos.
     """
 
     number: int
     path: Path
     name: str
+    within: Within | None = field(default=None, compare=False)
 
     @property
     def picture(self) -> str:
         """The name of a PNG file about it, such as ``0001_photo.png``, whatever the photo is called."""
-        shown = "".join(sign if sign.isprintable() and sign not in _UNWRITABLE else "_" for sign in self.path.stem)
-        return f"{self.number:04d}_{shown.encode()[:_STEM_BYTES].decode(errors='ignore')}.png"
+        stem = self.path.stem if self.within is None else self.within.stem
+        return f"{self.number:04d}_{writable(stem)}.png"
+
+    @property
+    def place(self) -> Path:
+        """Where it lies, for messages: the file, with the frame or the member."""
+        return self.path if self.within is None else Path(f"{self.path}{self.within.label}")
+
+    def read(self) -> np.ndarray:
+        """(H, W, 3) uint8 in RGB, upright.
+
+        Raises:
+            UserError: when it cannot be read.
+        """
+        return read_photo(self.path) if self.within is None else self.within.read()
 
 
-def list_photos_to_predict(given: Sequence[str | Path], output: Path) -> list[NamedPhoto]:
+def list_photos_to_predict(given: Sequence[str | Path], output: Path, every: Every | None = None) -> list[NamedPhoto]:
     """The photos that are named, those in the folders named, and those that patterns (``*``, ``**``, ``?``) match.
 
-    A photo that is named twice counts once. What earlier runs wrote to ``output`` counts only where it is named itself.
+    ``@FILE`` stands for the paths in the lines of a file, ``-`` for those of standard input. A video stands for its
+    frames, an archive (``.tar``) for the photos in it; in folders neither is looked for. A photo that is named twice
+    counts once. What earlier runs wrote to ``output`` counts only where it is named itself.
+
+    Args:
+        every: which frames of videos; by default all.
 
     Raises:
-        UserError: for a path that does not exist, or a folder or pattern without photos.
+        UserError: for a path that does not exist, a folder, pattern or list without photos, a video or an archive that
+            cannot be read.
     """
-    found: dict[str, tuple[Path, str]] = {}  # by absolute path
-    for path in map(Path, given):
+    found: dict[str, tuple[Path, str, Within | None]] = {}  # by absolute path
+    for path in given_paths(given):
         matches = _matches(path)
         for start in [path] if matches is None else matches:
             chosen = matches is None and not start.is_dir()
-            for photo in find_photos([start]):
+            for photo in find_photos([start], _ENDINGS):
                 place = _absolute(photo)
                 if chosen or not _is_below(place, output):
-                    found.setdefault(place, (photo, _short_name(start, photo)))
+                    name = _short_name(start, photo)
+                    for within in _contents(photo, every):
+                        label = "" if within is None else within.label
+                        found.setdefault(f"{place}{label}", (photo, f"{name}{label}", within))
     if not found:
         raise UserError(f"no photo is left besides what is in {visible_path(output)}; choose another --output")
-    times = Counter(name for _, name in found.values())
+    times = Counter(name for _, name, _ in found.values())
     return [
-        NamedPhoto(number, photo, _as_text(name if times[name] == 1 else place.lstrip(os.sep)))
-        for number, (place, (photo, name)) in enumerate(found.items(), start=1)
+        NamedPhoto(number, photo, _as_text(name if times[name] == 1 else place.lstrip(os.sep)), within)
+        for number, (place, (photo, name, within)) in enumerate(found.items(), start=1)
     ]
 
 
+def _contents(file: Path, every: Every | None) -> Iterator[Within | None]:
+    """What a file that was named holds; None for a photo."""
+    ending = file.suffix.lower()
+    if ending in VIDEO_ENDINGS:
+        yield from video_frames(file, every or Every())
+    elif ending in ARCHIVE_ENDINGS:
+        yield from archive_photos(file, _ENDINGS)
+    else:
+        yield None
+
+
 def _matches(pattern: Path) -> list[Path] | None:
-    """The photos and folders that a pattern matches, sorted; None for what is no pattern, or exists as it is."""
+    """The files and folders that a pattern matches, sorted; None for what is no pattern, or exists as it is."""
     if pattern.exists() or not glob.has_magic(str(pattern)):
         return None
+    endings = (*_ENDINGS, *VIDEO_ENDINGS, *ARCHIVE_ENDINGS)
     paths = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207 - absolute ones too
-    photos = [path for path in paths if path.is_file() and is_photo_name(path.name)]
+    photos = [path for path in paths if path.is_file() and is_photo_name(path.name, endings)]
     if not photos:
         raise UserError(f"no photo matches {visible_path(pattern)}")
     return photos

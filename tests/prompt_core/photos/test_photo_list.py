@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("detectron2")
-
 from prompt_core.errors import UserError
 from prompt_core.photos.photo_list import NamedPhoto, list_photos_to_predict
 

@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("detectron2")
-
 from PIL import Image
 
 from prompt_core.errors import UserError
 from prompt_core.files import write_json
 from prompt_core.photos.json_lists import write_json_lists
 from prompt_core.photos.photo_list import NamedPhoto, list_photos_to_predict
-from prompt_core.photos.photo_loop import Outcome, Records, predict_photos, remove_parts
+from prompt_core.photos.photo_loop import Outcome, predict_photos, remove_parts
+from prompt_core.photos.photo_task import PhotoTask, Records
 
 # As Python, torch on the CPU, torch on a GPU and CUDA's libraries say it, by the height of a photo.
 OUT_OF_MEMORY = {
@@ -35,7 +34,7 @@ OUT_OF_MEMORY = {
 }
 
 
-class Brightness:
+class Brightness(PhotoTask):
     """The mean of each photo, as a task; ``stop_after`` photos the process ends."""
 
     document = "brightness.json"
