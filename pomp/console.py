@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompt_core.errors import UserError, nearest, run_command
+from prompt_core.visible import say
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ COMMANDS = {
     "models": Command("pomp.commands.models", "models and configurations by name"),
     "fetch": Command("pomp.commands.fetch", "fetch published files"),
     "check": Command("pomp.commands.check", "check data sets"),
-    "doctor": Command("prompt_core.doctor", "what is installed, what is missing"),
+    "doctor": Command("pomp.commands.doctor", "what is installed, what is missing"),
     "evaluate": Command("pomp.commands.evaluate", "score a prompt or a method on image sets"),
     "report": Command("pomp_lab.report.report_command", "tables of runs beside the published numbers"),
     "reproduce": Command("pomp_lab.tables.reproduce", "reproduce a table of the paper"),
@@ -58,12 +59,12 @@ def dispatch(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help"):
-        print(_usage())
+        say(_usage())
         return 0
     if given[0] == "--version":
         from pomp import __version__
 
-        print(__version__)
+        say(__version__)
         return 0
     name, *rest = given
     if name not in COMMANDS:

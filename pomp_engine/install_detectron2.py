@@ -1,8 +1,10 @@
 """Install detectron2 without compiling anything, unless it is already installed.
 
-    python tools/install_detectron2.py              # fetch, check, repack and install
-    python tools/install_detectron2.py --dry-run    # print the plan only
-    python tools/install_detectron2.py --wheel FILE # use a wheel that was already downloaded
+    pomp doctor --install-detectron2              # fetch, check, repack and install
+    pomp doctor --install-detectron2 --dry-run    # print the plan only
+    pomp doctor --install-detectron2 --wheel FILE # use a wheel that was already downloaded
+
+``python -m pomp_engine.install_detectron2`` is the same. Needs neither torch nor detectron2 to start.
 
 detectron2 has no official wheel. ``sal-detectron2`` 0.7.2 carries the Python files of detectron2's commit a59f0563
 together with a binary for Python 3.10, which this project does not need. The wheel is checked against a pinned
@@ -38,6 +40,7 @@ from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import UserError, run_command
 from prompt_core.fetch.unpack import check_member
 from prompt_core.files import atomic_path, sha256_of_file
+from prompt_core.lazy import install_command
 
 PACKAGE = "sal-detectron2==0.7.2"
 SHA256 = "491af0c7f79bdb2d178e46f6cb16a97c4ac968d45c41ea3f6b6435d59bbee561"
@@ -200,7 +203,8 @@ def install(wheel: Path | None) -> str:
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError(
-            "detectron2 needs PyTorch, which is not installed; install this project first: pip install -e ."
+            "detectron2 needs PyTorch, which is not installed; install this package with what it needs first: "
+            f"{install_command()}"
         )
     with tempfile.TemporaryDirectory(prefix="detectron2-") as name:
         folder = Path(name)

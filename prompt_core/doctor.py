@@ -2,6 +2,7 @@
 
 Versions come from package metadata, so nothing heavy is imported except torch, and that only to list devices.
 With ``--towers [WORD]`` it lists open_clip's architectures instead, and which of them take a learned prompt.
+``pomp doctor`` is the same; ``pomp doctor --install-detectron2`` installs Detectron2 without a compiler.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from typing import Any
 from prompt_core import files
 from prompt_core.command_line import ArgumentParser
 from prompt_core.errors import run_command
+from prompt_core.lazy import INSTALL_DETECTRON2, install_command
 
-CORE = "pip install -e ."
-DETECTION = "pip install -e .[det]"
+CORE = install_command()
+DETECTION = install_command("det")
+EXPORT = install_command("export")
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,16 @@ COMPONENTS = (
     Component("rich", ("rich",), CORE, "15", "16", required=True),
     Component("tensorboard", ("tensorboard",), "pip install tensorboard", "2.21", "3"),
     Component("transformers", ("transformers",), "pip install transformers", "5.24", "6"),
-    Component("detectron2", ("detectron2", "sal-detectron2"), "python tools/install_detectron2.py", "0.6", "0.8"),
+    Component("detectron2", ("detectron2", "sal-detectron2"), INSTALL_DETECTRON2, "0.6", "0.8"),
     Component("hotcoco", ("hotcoco",), DETECTION),
     Component("supervision", ("supervision",), DETECTION),
     Component("pycocotools", ("pycocotools",), DETECTION, "2.0.11", "3"),
+    Component("onnx", ("onnx",), EXPORT, "1.23", "2"),
+    Component("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), EXPORT, "1.32", "2"),
+    Component("onnxscript", ("onnxscript",), EXPORT, "0.7", "0.8"),
+    Component("gradio", ("gradio",), install_command("app"), "6.31", "7"),
+    Component("pyarrow", ("pyarrow",), install_command("parquet"), "26", "27"),
+    Component("pillow_heif", ("pillow-heif",), install_command("heic")),
 )
 PYTHON = Component("python", (), "install Python 3.10 or newer", "3.10", "3.14", required=True)
 
@@ -188,9 +197,9 @@ def render(findings: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m prompt_core.doctor") -> int:
     """Print the findings. Returns 0, or 1 when a required part is missing or torch cannot be used."""
-    parser = ArgumentParser(prog="python -m prompt_core.doctor", description=__doc__)
+    parser = ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--towers", nargs="?", const="", metavar="WORD", help="list architectures of CLIP, those with WORD in the name"

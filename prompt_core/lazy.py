@@ -1,10 +1,15 @@
-"""Packages whose public names are loaded on first use, since their dependencies are heavy or may be absent."""
+"""Parts that may be absent: names loaded on first use, packages imported or named with what installs them."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+DISTRIBUTION = "prompt-pretraining-toolkit"
+INSTALL_DETECTRON2 = "pomp doctor --install-detectron2"
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -29,9 +34,44 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
                 raise
             from prompt_core.errors import UserError
 
-            raise UserError("detectron2 is not installed; run: python tools/install_detectron2.py") from error
+            raise UserError(no_detectron2()) from error
 
     def names() -> list[str]:
         return sorted({*vars(importlib.import_module(package)), *homes})
 
     return get, names
+
+
+def no_detectron2() -> str:
+    """The message where Detectron2 is absent."""
+    return f"detectron2 is not installed; run: {INSTALL_DETECTRON2}"
+
+
+def install_command(extra: str = "") -> str:
+    """The command that installs this package, with the packages of an extra; it differs in a checkout.
+
+    Pip takes the extras of an installed package from its own metadata, and leaves the package itself alone.
+    """
+    checkout = (Path(__file__).resolve().parent.parent / "setup.py").is_file()
+    if checkout:
+        return f'pip install -e ".[{extra}]"' if extra else "pip install -e ."
+    return f'pip install "{DISTRIBUTION}[{extra}]"' if extra else f"pip install {DISTRIBUTION}"
+
+
+def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import a package that only an extra brings.
+
+    Args:
+        purpose: what it is needed for, such as ``ONNX files``.
+
+    Raises:
+        UserError: when it is not installed, with the command that installs it.
+    """
+    from prompt_core.errors import UserError
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != module.split(".")[0]:
+            raise
+        raise UserError(f"{purpose}: {module} is needed and not installed; run: {install_command(extra)}") from error

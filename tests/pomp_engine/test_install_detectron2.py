@@ -13,16 +13,15 @@ import sys
 import zipfile
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prompt_core
+from pomp_engine import install_detectron2 as tool
 from prompt_core.errors import UserError, run_command
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "install_detectron2.py"
 DESCRIPTION = "sal_detectron2-0.7.2.dist-info"
 MEMBERS = {
     "detectron2/__init__.py": '__version__ = "0.7.2"\n',
@@ -40,18 +39,6 @@ MEMBERS = {
 }
 
 
-def load_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("install_detectron2_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
-
-
 def write_wheel(folder: Path, extra: dict[str, str] | None = None, without: str | None = None) -> Path:
     path = folder / "sal_detectron2-0.7.2-cp310-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -61,10 +48,13 @@ def write_wheel(folder: Path, extra: dict[str, str] | None = None, without: str 
     return path
 
 
-def run_tool(*arguments: str, path: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
+def run_tool(
+    *arguments: str, path: tuple[Path, ...] = (), given: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     project = Path(prompt_core.__file__).resolve().parent.parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, project)))}
-    return subprocess.run([sys.executable, str(TOOL), *arguments], capture_output=True, text=True, env=environment)
+    command = [sys.executable, *(given or ("-m", "pomp_engine.install_detectron2")), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture
@@ -216,6 +206,21 @@ def test_an_existing_detectron2_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "detectron2 9.8.7 is installed; left alone"
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_the_tool_and_the_doctor_do_the_same(tmp_path: Path) -> None:
+    package = tmp_path / "detectron2"
+    package.mkdir()
+    (package / "__init__.py").write_text('__version__ = "9.8.7"\n')
+    tool_file = Path(prompt_core.__file__).resolve().parent.parent / "tools" / "install_detectron2.py"
+    for start in ((str(tool_file),), ("-m", "pomp", "doctor", "--install-detectron2")):
+        done = run_tool("--dry-run", path=(tmp_path,), given=start)
+        assert (done.returncode, done.stdout.strip()) == (0, "detectron2 9.8.7 is installed; left alone"), done.stderr
+
+
+def test_it_starts_without_torch_and_without_detectron2() -> None:
+    script = "import sys, pomp_engine.install_detectron2; print({'torch', 'detectron2', 'numpy'} & set(sys.modules))"
+    assert run_tool(given=("-c", script)).stdout.strip() == "set()"
 
 
 def test_a_broken_detectron2_is_reported_not_replaced(tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def test_missing_optional_parts_come_with_their_commands(
     hide(monkeypatch, "detectron2", "sal-detectron2", "supervision")
     assert doctor.main([]) == 0
     printed = capsys.readouterr().out
-    assert "detectron2  optional: python tools/install_detectron2.py" in printed
-    assert "supervision optional: pip install -e .[det]" in printed
+    assert "detectron2  optional: pomp doctor --install-detectron2" in printed
+    assert 'supervision optional: pip install -e ".[det]"' in printed
 
 
 def test_a_missing_required_part_gives_exit_code_1(
