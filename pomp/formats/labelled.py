@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+# What tools without a place for "no word" get as a word of the whole photo.
+NONE_OF_THESE = "none of these"
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class LabelledPhoto:
 
     Attributes:
         name: as in all results, relative, with ``/``.
-        width, height: in pixels, upright.
+        width, height: in pixels, upright; 0 where a table of words does not tell them.
         objects: things in it.
         words: of the whole photo, the best first; an empty tuple says "none of these", None that nobody said.
         scores: own share of each of ``words``, where a model gave them.
@@ -44,3 +48,29 @@ class LabelledPhoto:
     words: tuple[str, ...] | None = None
     scores: tuple[float, ...] = ()
     path: Path | None = field(default=None, compare=False)
+
+    @property
+    def predicted(self) -> bool:
+        """Whether any of it was said by a model, and not by a person."""
+        return bool(self.scores) or any(item.score is not None for item in self.objects)
+
+
+# A function that gives the photos again and again, from the beginning, so that none has to stay in memory.
+Photos = Callable[[], Iterator[LabelledPhoto]]
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What a file or a folder of another tool says.
+
+    Attributes:
+        kind: name of the format.
+        photos: in its order.
+        words: all that it knows, in its order, also those that no photo has.
+        notes: what was in it and could not be used, a line each.
+    """
+
+    kind: str
+    photos: tuple[LabelledPhoto, ...]
+    words: tuple[str, ...]
+    notes: tuple[str, ...] = ()
