@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
@@ -79,8 +80,7 @@ class Collected:
             objects.append(LabelledObject(item.word, box, item.score, item.mask))
             self._words[item.word] = None
         self._words.update(dict.fromkeys(photo.words or ()))
-        name, size = photo.name.replace("\\", "/"), (photo.width, photo.height)
-        self._photos.append(LabelledPhoto(name, *size, tuple(objects), photo.words, photo.scores, photo.path))
+        self._photos.append(replace(photo, name=photo.name.replace("\\", "/"), objects=tuple(objects)))
 
     def corrections(self) -> Corrections:
         """All of it."""

@@ -1,14 +1,15 @@
 """COCO: one JSON document of images, categories and annotations.
 
 Of whole photos, which COCO does not know, an image has ``"words": […]``, the best first (``[]`` for none of these), and
-``"own_shares"`` where a model gave them; other tools leave both alone. An annotation of a model has a ``score``, one of
-a person has none.
+where a model gave them their ``"own_shares"`` and that of ``"none_of_these"``; other tools leave these alone. An
+annotation of a model has a ``score``, one of a person has none.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class ImageRow(msgspec.Struct, gc=False):
     height: Side
     words: list[str] | None = None
     own_shares: list[Share] | None = None
+    none_of_these: Share | None = None
 
 
 class CategoryRow(msgspec.Struct, gc=False):
@@ -103,6 +105,7 @@ def read(path: Path) -> Corrections:
         if shares and len(shares) != len(photo_words or ()):
             raise UserError(f"{where}: {shortened(row['file_name'])} has {len(shares)} own shares of other words")
         photo = LabelledPhoto(row["file_name"], row["width"], row["height"], objects, photo_words, shares)
+        photo = replace(photo, none_share=row.get("none_of_these"))
         collected.add(photo)
     return collected.corrections()
 
@@ -138,6 +141,8 @@ def _image(number: int, photo: LabelledPhoto, scores: bool) -> dict[str, Any]:
         row["words"] = list(photo.words)
     if photo.scores and scores:
         row["own_shares"] = list(photo.scores)
+    if photo.none_share is not None and scores:
+        row["none_of_these"] = photo.none_share
     return row
 
 

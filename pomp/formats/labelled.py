@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # What tools without a place for "no word" get as a word of the whole photo.
 NONE_OF_THESE = "none of these"
@@ -39,6 +42,8 @@ class LabelledPhoto:
         words: of the whole photo, the best first; an empty tuple says "none of these", None that nobody said.
         scores: own share of each of ``words``, where a model gave them.
         path: the file, where it is known.
+        none_share: own share of "none of these", where a model gave it.
+        pixels: reads what no file of its own holds, such as a frame of a video: (H, W, 3) uint8 in RGB.
     """
 
     name: str
@@ -48,11 +53,14 @@ class LabelledPhoto:
     words: tuple[str, ...] | None = None
     scores: tuple[float, ...] = ()
     path: Path | None = field(default=None, compare=False)
+    none_share: float | None = None
+    pixels: Callable[[], np.ndarray] | None = field(default=None, compare=False, repr=False)
 
     @property
     def predicted(self) -> bool:
         """Whether any of it was said by a model, and not by a person."""
-        return bool(self.scores) or any(item.score is not None for item in self.objects)
+        of_photo = bool(self.scores) or self.none_share is not None
+        return of_photo or any(item.score is not None for item in self.objects)
 
 
 # A function that gives the photos again and again, from the beginning, so that none has to stay in memory.

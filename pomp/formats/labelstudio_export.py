@@ -93,7 +93,7 @@ def _photo(task: Task, where: str, path: Path, collected: Collected) -> Labelled
     if len(people) > 1:
         collected.leave_out("earlier annotations of photos with several", len(people) - 1)
     chosen = (people or task.predictions)[-1:]
-    results = [check(item, Result, path, f"{where} result") for said in chosen for item in said.result]
+    results: list[Result] = [check(item, Result, path, f"{where} result") for said in chosen for item in said.result]
     sizes = [(item.original_width, item.original_height) for item in results if item.original_width]
     width, height = sizes[0] if sizes else (task.data.get("width"), task.data.get("height"))
     width, height = (side if isinstance(side, int) and side > 0 else 0 for side in (width, height))

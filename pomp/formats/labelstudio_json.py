@@ -58,7 +58,7 @@ def _results_of(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _task(photo: LabelledPhoto, masks: bool) -> dict[str, Any]:
-    data = {IMAGE: f"/data/local-files/?d={quote(photo.name)}", "file_name": photo.name}
+    data: dict[str, Any] = {IMAGE: f"/data/local-files/?d={quote(photo.name)}", "file_name": photo.name}
     data |= {"width": photo.width, "height": photo.height}
     results = list(_results(photo, masks))
     scores = [item.score for item in photo.objects if item.score is not None] + list(photo.scores[:1])

@@ -78,7 +78,7 @@ def _flat(points: np.ndarray) -> list[float]:
 def _parts_of_mask(mask: Mask) -> list[list[np.ndarray]]:
     left, top, width, height = (int(value) for value in box_of_mask(mask))
     inside = pixels_of_mask(mask)[top : top + height, left : left + width]  # most of a photo is not the thing
-    return [[ring + (left, top) for ring in rings] for rings in _parts(inside)]
+    return [[ring + np.array([left, top]) for ring in rings] for rings in _parts(inside)]
 
 
 def _parts(pixels: np.ndarray) -> list[list[np.ndarray]]:

@@ -81,6 +81,6 @@ def _in_folder(folder: Path) -> tuple[str, Path]:
     if list_folders(folder) and find_photos([folder]):
         return "folders", folder
     raise UserError(
-        f"{visible_path(folder)} is a folder of no known format: YOLO has data.yaml and labels, Pascal VOC Annotations; "
+        f"{visible_path(folder)} is a folder of no known format: YOLO has data.yaml and labels, VOC Annotations; "
         "whole photos are in folders that are called by their words"
     )

@@ -167,9 +167,7 @@ def _objects(file: Path, names: list[str], width: int, height: int) -> Iterator[
         elif len(values) >= 6:
             yield _with_mask(word, values[: len(values) // 2 * 2], width, height)
         else:
-            raise UserError(
-                f"{where}: {len(values)} numbers after the class; 4 of a box or 6 of a polygon are expected"
-            )
+            raise UserError(f"{where}: {len(values)} numbers after the class; 4 for a box or 6 for a polygon needed")
 
 
 def _numbers(cells: list[str], where: str) -> list[float]:

@@ -41,7 +41,8 @@ def photo_lists(draw: st.DrawFn, scored: bool, masked: bool) -> list[LabelledPho
         things = draw(st.lists(objects(width, height, scored, masked), max_size=3))
         words = draw(st.none() | st.lists(st.sampled_from(WORDS), max_size=2, unique=True).map(tuple))
         scores = (0.5,) * len(words or ()) if scored else ()
-        photos.append(LabelledPhoto(name, width, height, tuple(things), words, scores))
+        none = draw(st.none() | st.floats(0, 1)) if scored and words is not None else None
+        photos.append(LabelledPhoto(name, width, height, tuple(things), words, scores, none_share=none))
     return photos
 
 
