@@ -1,0 +1,1 @@
+"""Results as pages that are looked through in a browser, what is in doubt first."""
