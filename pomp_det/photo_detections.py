@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pomp_det.box_masks import BOX_MASKS, encode_masks
 from pomp_det.pictures import draw_detections
 from pomp_engine.model_identity import model_identity
 from prompt_core.files import atomic_path
+from prompt_core.photos.crops import write_crops
 from prompt_core.photos.photo_list import NamedPhoto
 from prompt_core.photos.photo_task import PhotoTask, Records
 
@@ -29,20 +30,36 @@ class PhotoDetections(PhotoTask):
         predictor: with its words set.
         threshold: lowest score.
         hide_photo: draw on grey, for photos that may not be shown.
+        pictures: draw at all.
+        crops: also cut out what was found, into ``crops/WORD``.
+        shape: of compressed run lengths, what the document has as ``segmentation``; None for themselves.
     """
 
     document = "detections.json"
 
-    def __init__(self, predictor: OpenVocabularyPredictor, threshold: float, hide_photo: bool = False) -> None:
+    def __init__(
+        self,
+        predictor: OpenVocabularyPredictor,
+        threshold: float,
+        hide_photo: bool = False,
+        *,
+        pictures: bool = True,
+        crops: bool = False,
+        shape: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
         self._predictor = predictor
         self._names = predictor.class_names
         self._threshold = threshold
         self._hide_photo = hide_photo
+        self._pictures = pictures
+        self._crops = crops
+        self._shape = shape
 
     def identity(self) -> dict[str, Any]:
         """Model, words and options."""
         model = model_identity(self._predictor.model, self._predictor.cfg)
-        return {**model, "words": self._names, "threshold": self._threshold, "no-photo": self._hide_photo}
+        files = {"no-photo": self._hide_photo, "pictures": self._pictures, "crops": self._crops}
+        return {**model, "words": self._names, "threshold": self._threshold, **files}
 
     def predict(self, pixels: np.ndarray) -> Instances:
         """Detections of at least the threshold, with masks on their boxes."""
@@ -51,9 +68,12 @@ class PhotoDetections(PhotoTask):
     def write(self, photo: NamedPhoto, pixels: np.ndarray, prediction: Instances, folder: Path) -> dict[str, Any]:
         """Write the picture; the record has the detections as in the document, without ids."""
         rows = coco_rows(prediction)
-        canvas = np.full_like(pixels, 235) if self._hide_photo else pixels
-        with atomic_path(folder / photo.picture) as temporary:
-            Image.fromarray(draw_detections(canvas, rows, self._names)).save(temporary, format="PNG")
+        if self._pictures:
+            canvas = np.full_like(pixels, 235) if self._hide_photo else pixels
+            with atomic_path(folder / photo.picture) as temporary:
+                Image.fromarray(draw_detections(canvas, rows, self._names)).save(temporary, format="PNG")
+        if self._crops:
+            write_crops(folder, photo, pixels, [(self._names[row["category_id"] - 1], row["bbox"]) for row in rows])
         return {"height": pixels.shape[0], "width": pixels.shape[1], "detections": rows}
 
     def lists(self, records: Records) -> Mapping[str, Iterable[Any]]:
@@ -64,7 +84,7 @@ class PhotoDetections(PhotoTask):
                 for photo, record in records()
             ),
             "categories": ({"id": number, "name": name} for number, name in enumerate(self._names, start=1)),
-            "annotations": _annotations(records),
+            "annotations": _annotations(records, self._shape or (lambda mask: mask)),
         }
 
     def summary(self, records: Records) -> str:
@@ -94,18 +114,18 @@ def coco_rows(detections: Instances) -> list[dict[str, Any]]:
     return rows
 
 
-def _annotations(records: Records) -> Iterator[dict[str, Any]]:
+def _annotations(records: Records, shape: Callable[[dict[str, Any]], Any]) -> Iterator[dict[str, Any]]:
     identity = 0
     for photo, record in records():
         for row in record["detections"]:
             identity += 1
-            shape = {"segmentation": row["segmentation"]} if "segmentation" in row else {}
+            mask = {"segmentation": shape(row["segmentation"])} if "segmentation" in row else {}
             yield {
                 "image_id": photo.number,
                 "category_id": row["category_id"],
                 "bbox": row["bbox"],
                 "score": row["score"],
-                **shape,
+                **mask,
                 "id": identity,
                 "iscrowd": 0,
                 "area": row["area"],

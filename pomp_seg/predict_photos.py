@@ -14,6 +14,7 @@ from pomp_seg.data.label_maps import write_label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
 from prompt_core.files import atomic_path
+from prompt_core.photos.crops import write_crops
 from prompt_core.photos.photo_list import NamedPhoto
 from prompt_core.photos.photo_task import PhotoTask, Records
 
@@ -29,6 +30,8 @@ class PhotoSegmentations(PhotoTask):
     Args:
         predictor: with its words set.
         hide_photo: draw plain colours, for photos that must not be shown.
+        pictures: draw at all.
+        crops: also cut out what was found, into ``crops/WORD``.
 
     Raises:
         UserError: when the segmenter has no classes.
@@ -36,17 +39,27 @@ class PhotoSegmentations(PhotoTask):
 
     document = "segmentation.json"
 
-    def __init__(self, predictor: OpenVocabularySegmenter, hide_photo: bool = False) -> None:
+    def __init__(
+        self,
+        predictor: OpenVocabularySegmenter,
+        hide_photo: bool = False,
+        *,
+        pictures: bool = True,
+        crops: bool = False,
+    ) -> None:
         self._predictor = predictor
         self._names = predictor.class_names
         self._background = predictor.background
         self._hide_photo = hide_photo
+        self._pictures = pictures
+        self._crops = crops
 
     def identity(self) -> dict[str, Any]:
         """Model, words and options."""
         model = model_identity(self._predictor.model, self._predictor.cfg)
         words = {"words": self._names, "background": list(self._background)}
-        return {**model, **words, "no-photo": self._hide_photo}
+        files = {"no-photo": self._hide_photo, "pictures": self._pictures, "crops": self._crops}
+        return {**model, **words, **files}
 
     def predict(self, pixels: np.ndarray) -> Segmentation:
         """The classes of a photo's pixels."""
@@ -55,11 +68,17 @@ class PhotoSegmentations(PhotoTask):
     def write(self, photo: NamedPhoto, pixels: np.ndarray, prediction: Segmentation, folder: Path) -> dict[str, Any]:
         """Write label map and picture; the record is the photo's entry in the document."""
         write_label_map(folder / LABELS / photo.picture, prediction.labels, len(self._names))
-        shown = None if self._hide_photo else pixels
-        drawn = draw_segmentation(prediction.labels, self._names, shown, self._background)
-        with atomic_path(folder / photo.picture) as temporary:
-            Image.fromarray(drawn).save(temporary, format="PNG")
-        files = {"file_name": photo.name, "picture": photo.picture}
+        files = {"file_name": photo.name}
+        if self._pictures:
+            shown = None if self._hide_photo else pixels
+            drawn = draw_segmentation(prediction.labels, self._names, shown, self._background)
+            with atomic_path(folder / photo.picture) as temporary:
+                Image.fromarray(drawn).save(temporary, format="PNG")
+            files["picture"] = photo.picture
+        if self._crops:
+            found = [row for row in prediction.present if not self._background[row]]
+            boxes = [(self._names[row], _box(prediction.labels == row)) for row in found]
+            write_crops(folder, photo, pixels, boxes)
         return {**files, **_description(prediction, f"{LABELS}/{photo.picture}")}
 
     def lists(self, records: Records) -> Mapping[str, Iterable[Any]]:
@@ -76,6 +95,13 @@ class PhotoSegmentations(PhotoTask):
         """How many classes occur."""
         occurring = {entry["index"] for _, record in records() for entry in record["classes"]}
         return f"{len(occurring)} of {len(self._names)} classes"
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """x, y, width and height of what is True in (H, W), where anything is."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    top, left = int(rows[0]), int(columns[0])
+    return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
 
 
 def _description(segmentation: Segmentation, label_map: str) -> dict[str, Any]:

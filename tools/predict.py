@@ -4,8 +4,9 @@
         --vocabulary "cat,remote control" --prompt pomp.pth.tar --output runs/predict photo.jpg more_photos/
     python tools/predict.py --model runs/mini/coco_seg --vocabulary "dog,grass,sky" --output runs/predict photo.jpg
 
---model is the folder of a run, or a configuration of a detector or a segmenter, published files included. --vocabulary
-may be repeated: the model is loaded once, and the results for each list of words go to a folder 1, 2, … of their own.
+The twin of pomp detect and pomp segment for whichever a model is. --model is the folder of a run, or a configuration of
+a detector or a segmenter, published files included. --vocabulary may be repeated: the model is loaded once, and the
+results for each list of words go to a folder 1, 2, … of their own.
 
 Photos that cannot be read are left out, listed at the end and counted. Results are written photo by photo: a run that
 was stopped goes on where it was when the same command is given again, and ends with the same files; photos that were
@@ -20,92 +21,60 @@ its own prompt; each pixel gets one of the words, and --background adds words fo
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_core.command_line import ArgumentParser, real_number
 from prompt_core.errors import UserError, run_command
-from prompt_core.files import make_output_folder
 from prompt_core.ranges import SHARE
-from prompt_core.visible import say
 
 if TYPE_CHECKING:
-    from prompt_core.photos.photo_loop import PhotoTask
-
-THRESHOLD = 0.3
+    from pomp.models.photo_model import Model
 
 
 def main() -> int:
     """Parse, load once, predict for each list of words; returns the exit code."""
     arguments = parse()
-    import pomp_det
+    from pomp.labelling.label_photos import Request, label_photos
+    from pomp.labelling.outputs import Outputs
+
+    request = Request(
+        arguments.photos,
+        arguments.output,
+        arguments.vocabulary or (None,),
+        arguments.background,
+        Outputs(hide_photo=arguments.no_photo),
+        strict=arguments.strict,
+    )
+    return label_photos(request, lambda: model(arguments))
+
+
+def model(arguments: argparse.Namespace) -> Model:
+    """The detector or segmenter, once its options are known to be for it."""
     import pomp_seg
+    from pomp.models.load import load_on_detectron2
     from pomp_engine.run_folder import model_files
-    from prompt_core.photos.photo_list import list_photos_to_predict
-    from prompt_core.photos.photo_loop import predict_photos, remove_parts
 
-    photos = list_photos_to_predict(arguments.photos, Path(arguments.output))
     config, weights = model_files(arguments.model, arguments.weights)
-    output = make_output_folder(arguments.output)
-    overrides = ([f"MODEL.WEIGHTS={weights}"] if weights else []) + arguments.set
-    if pomp_seg.is_segmenter(config, overrides):
-        task_with = segmenter(pomp_seg.load_config(config, overrides), arguments)
-    else:
-        task_with = detector(pomp_det.load_config(config, overrides), arguments)
-    lists = arguments.vocabulary or [None]
-    outcomes = []
-    for number, words in enumerate(lists, start=1):
-        folder = output if len(lists) == 1 else make_output_folder(output / str(number))
-        outcomes.append(predict_photos(task_with(words), photos, folder))
-        say(outcomes[-1].line)
-    remove_parts(outcomes)
-    skipped = {path: reason for outcome in outcomes for path, reason in outcome.skipped.items()}
-    for reason in skipped.values():
-        say(f"left out: {reason}", error=True)
-    if skipped:
-        say(f"{len(skipped)} of {len(photos)} photos were left out", error=True)
-    return 1 if skipped and arguments.strict else 0
-
-
-def detector(cfg: object, arguments: argparse.Namespace) -> Callable[[str | None], PhotoTask]:
-    """Load a detector; the function takes a list of words, or None for those of the configuration."""
-    if arguments.background:
+    overrides = [f"MODEL.WEIGHTS={weights}"] if weights else []
+    if pomp_seg.is_segmenter(config, [*overrides, *arguments.set]):
+        if arguments.threshold is not None:
+            raise UserError(
+                "--threshold is for detectors; a segmenter gives each pixel its best class, see --background"
+            )
+        if arguments.background and not arguments.vocabulary:
+            raise UserError("--background is given without --vocabulary; name the words to colour")
+    elif arguments.background:
         raise UserError("--background is for segmenters; a detector has no background words")
-    if arguments.prompt and not arguments.vocabulary:
+    elif arguments.prompt and not arguments.vocabulary:
         raise UserError("--prompt is given without --vocabulary; name the words that it encodes")
-    from pomp_det.photo_detections import PhotoDetections
-    from pomp_det.predictor import OpenVocabularyPredictor
-
-    predictor = OpenVocabularyPredictor.load(cfg, (arguments.vocabulary or [""])[0], arguments.prompt)
-    threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
-
-    def task_with(words: str | None) -> PhotoTask:
-        if words is not None:
-            predictor.set_vocabulary(words, arguments.prompt)
-        return PhotoDetections(predictor, threshold, arguments.no_photo)
-
-    return task_with
-
-
-def segmenter(cfg: object, arguments: argparse.Namespace) -> Callable[[str | None], PhotoTask]:
-    """Load a segmenter; the function takes a list of words, or None for those of the configuration."""
-    if arguments.threshold is not None:
-        raise UserError("--threshold is for detectors; a segmenter gives each pixel its best class, see --background")
-    if arguments.background and not arguments.vocabulary:
-        raise UserError("--background is given without --vocabulary; name the words to colour")
-    from pomp_seg.predict_photos import PhotoSegmentations
-    from pomp_seg.predictor import OpenVocabularySegmenter
-    from pomp_seg.prompts.build import use_prompt
-
-    predictor = OpenVocabularySegmenter.load(use_prompt(cfg, arguments.prompt))
-
-    def task_with(words: str | None) -> PhotoTask:
-        if words is not None:
-            predictor.set_vocabulary(words, arguments.background)
-        return PhotoSegmentations(predictor, arguments.no_photo)
-
-    return task_with
+    return load_on_detectron2(
+        arguments.model,
+        prompt=arguments.prompt,
+        weights=arguments.weights,
+        threshold=arguments.threshold,
+        settings=arguments.set,
+        words=(arguments.vocabulary or [""])[0],
+    )
 
 
 def parse() -> argparse.Namespace:
@@ -123,9 +92,7 @@ def parse() -> argparse.Namespace:
         help="names joined by commas, a file, or a published vocabulary",
     )
     parser.add_argument("--prompt", default="", help="a prompt file, or templates with {} separated by |")
-    parser.add_argument(
-        "--threshold", type=real_number(SHARE), help=f"lowest score of a detection (default: {THRESHOLD})"
-    )
+    parser.add_argument("--threshold", type=real_number(SHARE), help="lowest score of a detection (default: 0.3)")
     parser.add_argument(
         "--background", default="", metavar="WORDS", help="segmenters: names of what is left uncoloured"
     )

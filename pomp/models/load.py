@@ -11,6 +11,8 @@ from pomp.models.photo_model import Model
 from prompt_core.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prompt_core.prompt import SoftPrompt
 
 TASKS = ("classify", "detect", "segment")
@@ -25,6 +27,7 @@ def load(
     weights: str | os.PathLike[str] = "",
     threshold: float | None = None,
     device: str = "auto",
+    settings: Sequence[str] = (),
 ) -> Model:
     """A classifier, a detector or a segmenter; nothing is downloaded.
 
@@ -37,6 +40,7 @@ def load(
         weights: a checkpoint, instead of the newest of a run or the one that a configuration names.
         threshold: the lowest score of a detection, or the own share above which a photo gets a word (default 0.3, 0.5).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        settings: of the configuration of a detector or a segmenter, ``KEY=VALUE`` each.
 
     Raises:
         UserError: an unknown model or task, a model of another task, weights or a prompt that do not fit.
@@ -50,7 +54,7 @@ def load(
         name = str(CONFIGURATIONS / f"{name}.yaml")
     subject = prompt if prompt is None or not isinstance(prompt, str | os.PathLike) else os.fspath(prompt)
     if name.endswith((".yaml", ".yml")) or Path(name).is_dir():
-        return _on_detectron2(name, task, subject, os.fspath(weights), threshold, device)
+        return load_on_detectron2(name, task, subject, os.fspath(weights), threshold, device, settings)
     if task not in ("", "classify"):
         raise UserError(
             f"model {name!r} is neither a configuration{nearest(name, configurations())} nor the folder of a run, and "
@@ -61,9 +65,24 @@ def load(
     return load_classifier(name, subject, os.fspath(weights), threshold, device)
 
 
-def _on_detectron2(
-    name: str, task: str, prompt: SoftPrompt | str | None, weights: str, threshold: float | None, device: str
+def load_on_detectron2(
+    name: str,
+    task: str = "",
+    prompt: SoftPrompt | str | None = None,
+    weights: str = "",
+    threshold: float | None = None,
+    device: str = "auto",
+    settings: Sequence[str] = (),
+    words: str = "",
 ) -> Model:
+    """The detector or segmenter of a configuration's file or of a run's folder, see :func:`load`.
+
+    Args:
+        words: that a detector begins with; its own class matrix, which may be absent, is not read then.
+
+    Raises:
+        UserError: a model of another task, weights or a prompt that do not fit.
+    """
     import pomp_seg
     from pomp_engine.run_folder import model_files
 
@@ -71,6 +90,7 @@ def _on_detectron2(
     overrides = [f"MODEL.WEIGHTS={checkpoint}"] if checkpoint else []
     if device != "auto":
         overrides.append(f"MODEL.DEVICE={device}")
+    overrides += settings
     own = "segment" if pomp_seg.is_segmenter(config, overrides) else "detect"
     if task not in ("", own):
         raise UserError(f"{name} is a model to {own}, and the task is to {task}; give a model of that task")
@@ -84,4 +104,4 @@ def _on_detectron2(
         return load_segmenter(config, overrides, prompt or "")
     from pomp.models.photo_detector import load_detector
 
-    return load_detector(config, overrides, prompt or "", threshold)
+    return load_detector(config, overrides, prompt or "", threshold, words)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from pomp.models.photo_model import Model
+from pomp.labelling.photo_answers import PhotoAnswers, described
+from pomp.models.photo_model import Model, names_of, vocabulary_of
 from prompt_core.background.photo_words import THRESHOLD, PhotoNamer, PhotoWord
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     import supervision
 
+    from pomp.labelling.outputs import Outputs
     from prompt_core.clip import Clip
     from prompt_core.prompt import SoftPrompt
 
@@ -55,11 +57,17 @@ class PhotoClassifier(Model):
         """
         return self._with_words()
 
-    def _set(self, vocabulary: Vocabulary, negatives: tuple[str, ...]) -> None:
+    def photo_task(self, outputs: Outputs) -> PhotoAnswers:
+        """A row for each photo, and contact sheets as its pictures."""
+        return PhotoAnswers(self.namer, outputs.pictures)
+
+    def _set(self, words: Vocabulary | str, negatives: tuple[str, ...] | str) -> None:
         from prompt_core.classifier import TextClassifier
 
-        prompt = self.prompt
-        classifier = TextClassifier.build(self.clip, vocabulary, prompt, background=BACKGROUND, negatives=negatives)
+        vocabulary, prompt = vocabulary_of(words), self.prompt
+        classifier = TextClassifier.build(
+            self.clip, vocabulary, prompt, background=BACKGROUND, negatives=names_of(negatives)
+        )
         self._namer = PhotoNamer(self.clip, classifier, self.threshold)
 
     def _answer(self, pixels: np.ndarray) -> PhotoWord:
@@ -85,12 +93,6 @@ class PhotoClassifier(Model):
         if self._namer is None:
             raise UserError("the classifier has no words; give .words([…]) first")
         return self._namer
-
-
-def described(answer: PhotoWord) -> dict[str, Any]:
-    """An answer as plain values."""
-    best = [{"word": word, "own_share": share} for word, share in answer.best]
-    return {"word": answer.word, "own_share": answer.share, "none_of_these": answer.none, "best": best}
 
 
 def load_classifier(

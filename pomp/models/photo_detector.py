@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pomp.models.photo_model import Model
+from pomp.formats.mask_shapes import polygons_of_mask
+from pomp.models.photo_model import Model, names_of
 from pomp_det.config import load_config
-from pomp_det.photo_detections import coco_rows
+from pomp_det.photo_detections import PhotoDetections, coco_rows
 from pomp_det.predictor import OpenVocabularyPredictor
 from prompt_core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import supervision
+
+    from pomp.labelling.outputs import Outputs
 
 THRESHOLD = 0.3
 
@@ -40,8 +43,19 @@ class PhotoDetector(Model):
         """The words, in the order of ``class_id``."""
         return self.predictor.class_names
 
-    def _set(self, vocabulary: Vocabulary, negatives: tuple[str, ...]) -> None:
-        self.predictor.set_vocabulary(vocabulary, self.prompt, negatives)
+    def photo_task(self, outputs: Outputs) -> PhotoDetections:
+        """A picture for each photo, and one COCO document."""
+        return PhotoDetections(
+            self.predictor,
+            self.threshold,
+            outputs.hide_photo,
+            pictures=outputs.pictures,
+            crops=outputs.crops,
+            shape=polygons_of_mask if outputs.polygons else None,
+        )
+
+    def _set(self, words: Vocabulary | str, negatives: tuple[str, ...] | str) -> None:
+        self.predictor.set_vocabulary(words, self.prompt, names_of(negatives))
 
     def _detections(self, pixels: np.ndarray) -> supervision.Detections:
         import supervision
@@ -64,14 +78,16 @@ class PhotoDetector(Model):
         return {"detections": [{"word": names[row["category_id"] - 1], **row} for row in rows]}
 
 
-def load_detector(config: Path, overrides: list[str], prompt: str, threshold: float | None) -> PhotoDetector:
+def load_detector(
+    config: Path, overrides: list[str], prompt: str, threshold: float | None, words: str = ""
+) -> PhotoDetector:
     """A detector of a configuration, see :func:`pomp.load`.
 
     Raises:
         UserError: anything that its configuration, its weights or its class matrix lack.
     """
     cfg = load_config(config, overrides)
-    # Words come later: a configuration without words of its own has no class matrix that could be read.
-    start = "" if cfg.MODEL.VOCABULARY or not prompt else "thing"
+    # Where words come later, a configuration without words of its own has no class matrix that could be read.
+    start = words or ("" if cfg.MODEL.VOCABULARY or not prompt else "thing")
     predictor = OpenVocabularyPredictor.load(cfg, start, prompt if start else "")
     return PhotoDetector(predictor, prompt, THRESHOLD if threshold is None else threshold)

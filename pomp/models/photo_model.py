@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import supervision
     from PIL.Image import Image
     from typing_extensions import Self
+
+    from pomp.labelling.outputs import Outputs
+    from prompt_core.photos.photo_task import PhotoTask
 
     Photo = str | os.PathLike[str] | Image | np.ndarray
 
@@ -42,13 +45,18 @@ class Model(abc.ABC):
             UserError: when none are set, and the model brings none.
         """
 
-    def words(self, words: Words, negatives: Sequence[str] = ()) -> Self:
+    @property
+    def asked(self) -> list[str]:
+        """The words without negative ones."""
+        return self.names
+
+    def words(self, words: Words, negatives: Words = ()) -> Self:
         """Set what to look for; nothing is loaded again.
 
         Args:
             words: names; or a text: names joined by commas, a file with a name in each line, or a published vocabulary
                 (``imagenet21k``, ``lvis``, ``coco``, ``objects365``, ``ade20k``).
-            negatives: what else may be there and shall not be taken for one of the words.
+            negatives: what else may be there and shall not be taken for one of the words, likewise.
 
         Returns:
             the model itself.
@@ -56,7 +64,8 @@ class Model(abc.ABC):
         Raises:
             UserError: blank or repeated names, an absent file.
         """
-        self._set(vocabulary_of(words), tuple(negatives))
+        others = os.fspath(negatives) if isinstance(negatives, str | os.PathLike) else tuple(negatives)
+        self._set(os.fspath(words) if isinstance(words, str | os.PathLike) else vocabulary_of(words), others)
         return self
 
     def predict(self, photo: Photo) -> supervision.Detections:
@@ -75,6 +84,10 @@ class Model(abc.ABC):
         """
         return self._detections(pixels_of(photo))
 
+    def predict_many(self, photos: Iterable[Photo]) -> Iterator[supervision.Detections]:
+        """:meth:`predict` for one photo after the other, each when it is asked for; one is in memory."""
+        return map(self.predict, photos)
+
     def describe(self, photo: Photo) -> dict[str, Any]:
         """The same as a dictionary of plain values, as the command line writes it.
 
@@ -90,13 +103,23 @@ class Model(abc.ABC):
         return {"width": pixels.shape[1], "height": pixels.shape[0], **self._description(pixels)}
 
     @abc.abstractmethod
-    def _set(self, vocabulary: Vocabulary, negatives: tuple[str, ...]) -> None: ...
+    def photo_task(self, outputs: Outputs) -> PhotoTask:
+        """What the loop over a folder of photos does with each, with the words that are set."""
+
+    @abc.abstractmethod
+    def _set(self, words: Vocabulary | str, negatives: tuple[str, ...] | str) -> None:
+        """Set words; texts are what a person gave, see :meth:`words`."""
 
     @abc.abstractmethod
     def _detections(self, pixels: np.ndarray) -> supervision.Detections: ...
 
     @abc.abstractmethod
     def _description(self, pixels: np.ndarray) -> dict[str, Any]: ...
+
+
+def names_of(words: tuple[str, ...] | str) -> tuple[str, ...]:
+    """Names, also of none, where a text is what a person gave, see :meth:`Model.words`."""
+    return tuple(vocabulary_of(words)) if isinstance(words, str) and words else tuple(words)
 
 
 def vocabulary_of(words: Words) -> Vocabulary:

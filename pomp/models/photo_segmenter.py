@@ -9,12 +9,15 @@ import numpy as np
 
 from pomp.models.photo_model import Model
 from pomp_seg.config import load_config
+from pomp_seg.predict_photos import PhotoSegmentations
 from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
 from pomp_seg.prompts.build import use_prompt
 from prompt_core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import supervision
+
+    from pomp.labelling.outputs import Outputs
 
 
 class PhotoSegmenter(Model):
@@ -34,12 +37,22 @@ class PhotoSegmenter(Model):
         """The words and then the negative ones, in the order of ``class_id``."""
         return self.predictor.class_names
 
+    @property
+    def asked(self) -> list[str]:
+        """The words without negative ones."""
+        background = self.predictor.background
+        return [name for name, others in zip(self.names, background, strict=True) if not others]
+
     def segment(self, pixels: np.ndarray) -> Segmentation:
         """The words of the pixels of (H, W, 3) uint8 in RGB."""
         return self.predictor(pixels)
 
-    def _set(self, vocabulary: Vocabulary, negatives: tuple[str, ...]) -> None:
-        self.predictor.set_vocabulary(vocabulary, negatives)
+    def photo_task(self, outputs: Outputs) -> PhotoSegmentations:
+        """A picture and a label map for each photo, and one document."""
+        return PhotoSegmentations(self.predictor, outputs.hide_photo, pictures=outputs.pictures, crops=outputs.crops)
+
+    def _set(self, words: Vocabulary | str, negatives: tuple[str, ...] | str) -> None:
+        self.predictor.set_vocabulary(words, negatives)
 
     def _detections(self, pixels: np.ndarray) -> supervision.Detections:
         import supervision

@@ -82,5 +82,9 @@ class PhotoNamer:
         """The answer for each of a batch of photos."""
         if not photos:
             return []
-        features = self.clip.encode_image(torch.stack([self.clip.preprocess(photo) for photo in photos]))
+        return self.answers(torch.stack([self.clip.preprocess(photo) for photo in photos]))
+
+    def answers(self, images: Tensor) -> list[PhotoWord]:
+        """The answer for each of a batch (B, 3, S, S) of photos that the CLIP's transform has prepared."""
+        features = self.clip.encode_image(images)
         return photo_words(self.classifier.own_share(features), self.classifier.names, self.threshold)

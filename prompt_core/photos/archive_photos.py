@@ -50,7 +50,9 @@ class ArchivePhoto:
         """
         shown = visible(f"{self.archive}{self.label}")
         if self.size > PHOTO_BYTES:
-            raise UserError(f"photo {shown} cannot be read: it has {self.size:,} bytes, at most {PHOTO_BYTES:,} are read")
+            raise UserError(
+                f"photo {shown} cannot be read: it has {self.size:,} bytes, at most {PHOTO_BYTES:,} are read"
+            )
         with open(self.archive, "rb") as stream:
             stream.seek(self.offset)
             content = stream.read(self.size)

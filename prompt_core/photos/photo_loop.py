@@ -1,7 +1,7 @@
 """The loop over a user's photos: read, predict, write, a few at a time, so that none spoils the others.
 
-What is found is on disk before the next photos are read (:mod:`prompt_core.photos.part_file`); memory does not grow with
-their number, and a run that was stopped goes on where it was.
+What is found is on disk before the next photos are read (:mod:`prompt_core.photos.part_file`); memory does not grow
+with their number, and a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ def predict_photos(
     with alone_in(folder), PartFile(folder / f"{task.document}.part", task.identity()) as part:
         part.forget_others(photos)
         waiting = [photo for photo in photos if not part.holds(photo)]
-        done = 0
-        for photo, reason in _predict_all(task, waiting, part, folder):
-            done += 1
+        for done, (photo, reason) in enumerate(_predict_all(task, waiting, part, folder), start=1):
             if reason:
                 skipped[photo.place] = reason
             if progress is not None:
@@ -108,7 +106,7 @@ def _predict_some(
         try:
             return action()
         except Exception as error:
-            if not (blamed and isinstance(error, UserError) or is_out_of_memory(error)):
+            if not ((blamed and isinstance(error, UserError)) or is_out_of_memory(error)):
                 raise
             reason, named = describe_failure(error)[0], f"photo {visible_path(photo.place)}"
             reasons[photo] = reason if reason.startswith(named) else f"{named}: {reason}"

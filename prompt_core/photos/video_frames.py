@@ -42,7 +42,9 @@ class Every:
             return cls(int(match[1]))
         if match is not None and match[2] and float(match[2]) > 0:
             return cls(seconds=float(match[2]))
-        raise UserError(f"every is {shortened(text)}; a number of frames such as 30, or of seconds such as 2s, is expected")
+        raise UserError(
+            f"every is {shortened(text)}; a number of frames such as 30, or of seconds such as 2s, is expected"
+        )
 
     def step(self, rate: float) -> int:
         """Frames from one to the next, for a video of ``rate`` frames a second."""
@@ -84,7 +86,8 @@ class Video:
         # Decoding all between is exact; jumping to a frame is not, with many codecs.
         while self._next < index and self._capture.grab():
             self._next += 1
-        whole, pixels = self._capture.read() if self._next == index else (False, None)
+        whole, pixels = self._capture.read()
+        whole = whole and self._next == index
         self._next += 1
         if not whole:
             self._close()

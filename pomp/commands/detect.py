@@ -1,0 +1,48 @@
+"""Find things by your words: boxes and masks, with any words, in one folder of files.
+
+    pomp detect photos/ --words "bus,pedestrian,scooter" --output results
+    pomp detect clip.mp4 --every 2s --words "bird" --crops --format coco,yolo --output results
+
+--output gets a drawn picture of each photo and detections.json, a COCO file whose annotations carry a score and the
+area of their masks. Without --words the model's own are looked for.
+
+Photos that cannot be read are left out, listed at the end and counted. Results are written photo by photo: a run that
+was stopped goes on where it was when the same command is given again, and ends with the same files.
+"""
+
+from __future__ import annotations
+
+from pomp.labelling.options import add_region_options, photo_parser, request_of
+from pomp.labelling.outputs import Outputs
+from prompt_core.command_line import real_number
+from prompt_core.ranges import SHARE
+
+MASKS = ("rle", "polygons")
+
+
+def main() -> int:
+    """Parse, load, find things in the photos; returns the exit code."""
+    parser = photo_parser(__doc__, output_needed=True)
+    add_region_options(parser)
+    parser.add_argument("--model", default="mini", metavar="NAME", help="mini, a configuration, or a run's folder")
+    parser.add_argument("--prompt", metavar="FILE", help="a prompt, or templates with {} separated by |")
+    parser.add_argument("--threshold", type=real_number(SHARE), help="lowest score (0.3)")
+    parser.add_argument("--masks", choices=MASKS, default=MASKS[0], help="how detections.json has them")
+    arguments = parser.parse_args()
+    from pomp.labelling.label_photos import label_photos
+    from pomp.models.load import load
+
+    polygons = arguments.masks == "polygons"
+    outputs = Outputs(not arguments.no_pictures, arguments.no_photo, arguments.crops, polygons)
+    return label_photos(
+        request_of(arguments, outputs),
+        lambda: load(
+            arguments.model,
+            "detect",
+            prompt=arguments.prompt,
+            weights=arguments.weights,
+            threshold=arguments.threshold,
+            device=arguments.device,
+            settings=arguments.set,
+        ),
+    )

@@ -1,0 +1,39 @@
+"""Give each pixel one of your words.
+
+    pomp segment photos/ --words "road,car,sky" --negatives "building" --output results
+
+--output gets a coloured picture of each photo, labels/, where PNG files have the index of each pixel's word (8 bits for
+at most 255 words, else 16), and segmentation.json. Each pixel gets its best word; --negatives adds words for everything
+else, which are left uncoloured.
+
+Photos that cannot be read are left out, listed at the end and counted. Results are written photo by photo: a run that
+was stopped goes on where it was when the same command is given again, and ends with the same files.
+"""
+
+from __future__ import annotations
+
+from pomp.labelling.options import add_region_options, photo_parser, request_of
+from pomp.labelling.outputs import Outputs
+
+
+def main() -> int:
+    """Parse, load, name the pixels of the photos; returns the exit code."""
+    parser = photo_parser(__doc__, output_needed=True)
+    add_region_options(parser)
+    parser.add_argument("--model", default="mini", metavar="NAME", help="mini, a configuration, or a run's folder")
+    parser.add_argument("--prompt", metavar="FILE", help="a prompt, or templates with {} separated by |")
+    arguments = parser.parse_args()
+    from pomp.labelling.label_photos import label_photos
+    from pomp.models.load import load
+
+    return label_photos(
+        request_of(arguments, Outputs(not arguments.no_pictures, arguments.no_photo, arguments.crops)),
+        lambda: load(
+            arguments.model,
+            "segment",
+            prompt=arguments.prompt,
+            weights=arguments.weights,
+            device=arguments.device,
+            settings=arguments.set,
+        ),
+    )

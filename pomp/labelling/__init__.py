@@ -1,0 +1,1 @@
+"""The commands ``pomp classify``, ``pomp detect`` and ``pomp segment``: a folder of photos in, files about them out."""

@@ -1,0 +1,95 @@
+"""A folder of photos and lists of words in; documents, pictures and files of other tools out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pomp.labelling.outputs import Outputs
+from prompt_core.files import make_output_folder
+from prompt_core.photos.photo_list import list_photos_to_predict
+from prompt_core.photos.photo_loop import Outcome, predict_photos, remove_parts
+from prompt_core.photos.progress import showing_progress
+from prompt_core.photos.video_frames import Every
+from prompt_core.visible import say
+
+if TYPE_CHECKING:
+    from pomp.formats.labelled import LabelledPhoto
+    from pomp.models.photo_model import Model
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for.
+
+    Attributes:
+        photos: files, folders, patterns, lists, see :func:`list_photos_to_predict`.
+        output: the folder for results.
+        words: lists of words as texts; None for those of the model. Results of several lists go to folders 1, 2, ….
+        negatives: what else may be there, likewise.
+        outputs: which files about each photo.
+        formats: names of :mod:`pomp.formats`.
+        every: which frames of videos.
+        strict: the exit code is 1 where a photo was left out.
+    """
+
+    photos: Sequence[str]
+    output: str
+    words: Sequence[str | None] = (None,)
+    negatives: str = ""
+    outputs: Outputs = field(default_factory=Outputs)
+    formats: tuple[str, ...] = ()
+    every: Every | None = None
+    strict: bool = False
+
+
+def label_photos(request: Request, load: Callable[[], Model]) -> int:
+    """Label photos with each list of words; the model is loaded once. Returns the exit code.
+
+    What is wrong with the photos that are named is told before the model is loaded.
+
+    Raises:
+        UserError: what :func:`list_photos_to_predict`, the model, :func:`predict_photos` and formats refuse.
+    """
+    photos = list_photos_to_predict(request.photos, Path(request.output), request.every)
+    output = make_output_folder(request.output)
+    model = load()
+    outcomes = []
+    for number, words in enumerate(request.words, start=1):
+        if words is not None:
+            model.words(words, request.negatives)
+        folder = output if len(request.words) == 1 else make_output_folder(output / str(number))
+        with showing_progress(model.task) as progress:
+            outcomes.append(predict_photos(model.photo_task(request.outputs), photos, folder, progress))
+        _write_formats(request, model, outcomes[-1], folder)
+        say(outcomes[-1].line)
+    remove_parts(outcomes)
+    return tell_left_out(outcomes, len(photos), request.strict)
+
+
+def tell_left_out(outcomes: Sequence[Outcome], photos: int, strict: bool) -> int:
+    """List and count the photos that were left out; returns the exit code."""
+    skipped = {path: reason for outcome in outcomes for path, reason in outcome.skipped.items()}
+    for reason in skipped.values():
+        say(f"left out: {reason}", error=True)
+    if skipped:
+        say(f"{len(skipped)} of {photos} photos were left out", error=True)
+    return 1 if skipped and strict else 0
+
+
+def _write_formats(request: Request, model: Model, outcome: Outcome, folder: Path) -> None:
+    if not request.formats:
+        return
+    from pomp.formats.formats import write_formats
+    from pomp.labelling.labelled_records import labelled_photo
+
+    names = model.asked
+
+    def labelled() -> Iterator[LabelledPhoto]:
+        for photo, record in outcome.records():
+            yield labelled_photo(model.task, photo, record, names, folder)
+
+    for written in write_formats(request.formats, labelled, names, folder):
+        say(f"written to {written}")

@@ -1,0 +1,56 @@
+"""Records of the loop over photos, as photos with words that every format writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pomp.formats.labelled import LabelledObject, LabelledPhoto
+from pomp.formats.mask_shapes import box_of_mask, mask_of_pixels
+from prompt_core.photos.photo_list import NamedPhoto
+
+
+def labelled_photo(
+    task: str, photo: NamedPhoto, record: dict[str, Any], names: Sequence[str], folder: Path
+) -> LabelledPhoto:
+    """What a record says.
+
+    Args:
+        task: ``classify``, ``detect`` or ``segment``.
+        names: the words that were asked for, in the order of the model's.
+        folder: of the loop, where a segmenter's label maps lie.
+    """
+    objects: tuple[LabelledObject, ...] = ()
+    words: tuple[str, ...] | None = None
+    scores: tuple[float, ...] = ()
+    if task == "classify":
+        words = (record["word"],) if record["word"] else ()
+        scores = (record["own_share"],) if record["word"] else ()
+    elif task == "detect":
+        objects = tuple(_detection(row, names) for row in record["detections"])
+    else:
+        objects = _regions(record, set(names), folder)
+    path = photo.path if photo.within is None else None
+    return LabelledPhoto(photo.name, record["width"], record["height"], objects, words, scores, path)
+
+
+def _detection(row: dict[str, Any], names: Sequence[str]) -> LabelledObject:
+    x, y, width, height = row["bbox"]
+    return LabelledObject(names[row["category_id"] - 1], (x, y, width, height), row["score"], row.get("segmentation"))
+
+
+def _regions(record: dict[str, Any], asked: set[str], folder: Path) -> tuple[LabelledObject, ...]:
+    """The pixels of each word that was asked for."""
+    from PIL import Image
+
+    with Image.open(folder / record["label_map"]) as image:
+        labels = np.asarray(image)  # (H, W)
+    found = []
+    for entry in record["classes"]:
+        if entry["name"] in asked:
+            mask = mask_of_pixels(labels == entry["index"])
+            found.append(LabelledObject(entry["name"], box_of_mask(mask), entry["score"], mask))
+    return tuple(found)
