@@ -70,6 +70,11 @@ def default_config() -> CfgNode:
     cfg.LOSS.SAMPLER = "uniform"  # uniform, frequency, hard
     cfg.LOSS.HARD_REFRESH = 50  # steps between two encodings of all classes for the hard sampler
     cfg.LOSS.CHUNK = 0  # classes per pass, to bound memory; 0 for all at once
+    # Names outside the training classes are held at their untuned text (prompt_core.training.anchor).
+    cfg.LOSS.ANCHOR = 0.0  # weight; 0 for off
+    cfg.LOSS.ANCHOR_NAMES = 256  # drawn in each step
+    cfg.LOSS.ANCHOR_VOCABULARY = "imagenet21k"  # what they are drawn from
+    cfg.LOSS.ANCHOR_TEMPLATE = "a photo of a {}."  # their untuned text
 
     cfg.OPTIM = CfgNode()
     cfg.OPTIM.LR = 0.002

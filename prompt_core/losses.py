@@ -1,8 +1,11 @@
-"""Local contrast and local correction (POMP, arXiv 2304.04704, section 3; upstream ``trainers/pomp.py``).
+"""Local contrast and local correction (POMP, arXiv 2304.04704, section 3; upstream ``trainers/pomp.py``); the anchor.
 
 The loss of an image is computed over its own class and K - 1 sampled ones. Sampling makes the task easier than the full
 softmax; the correction adds a margin to the sampled logits. The paper writes it with a natural logarithm, the published
 code computes it with base 10, and the published ablation agrees with the code.
+
+The anchor (dynamic outlier regularization, arXiv 2410.02681) is a term that looks at no image: names that are not
+learned on, drawn anew in each step, should keep the text features that they had before.
 """
 
 from __future__ import annotations
@@ -110,6 +113,28 @@ def full_softmax_logits(
         namesake.scatter_(1, labels[:, None], False)
         logits = logits.masked_fill(namesake, float("-inf"))
     return logits
+
+
+def anchor_distance(class_features: Tensor, untuned_features: Tensor) -> Tensor:
+    """How far names have moved from their untuned text: the mean of 1 - cosine, from 0 to 2.
+
+    Args:
+        class_features: (n, E) under what is learned, unit-norm.
+        untuned_features: (n, E) of the same names under a hand-written template, unit-norm; it gets no gradient.
+
+    Returns:
+        A scalar, differentiable in ``class_features``. On unit vectors it is half the mean squared distance. Source:
+        the regularisation term of arXiv 2410.02681, section 4, with its weight left out.
+
+    Raises:
+        UserError: no names, or other names on each side.
+    """
+    if class_features.dim() != 2 or class_features.shape != untuned_features.shape or not len(class_features):
+        raise UserError(
+            f"an anchor needs the features (n, E) of the same names twice, given {tuple(class_features.shape)} and "
+            f"{tuple(untuned_features.shape)}"
+        )
+    return 1 - (class_features * untuned_features.detach()).sum(dim=-1).mean()
 
 
 def _base(correction: str) -> float:

@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 _PLACES = ("OUTPUT", "DEVICE", "SEED", "LOG", "DATA.TRAIN", "DATA.CLASSES", "DATA.VOCABULARY", "DATA.CACHE")
 _SPEED = ("DATA.WORKERS", "DATA.ENCODE_BATCH", "MODEL.NAME", "MODEL.PRETRAINED", "EVAL.NAMESAKES", "EVAL.DATASETS")
 # Keys that are younger than finished runs, with the value that those had: only another value makes another run.
-_YOUNGER = {"LOSS.DRAWS": "batch", "LOSS.GROUP": 32}
+_YOUNGER = {
+    "LOSS.DRAWS": "batch",
+    "LOSS.GROUP": 32,
+    "LOSS.ANCHOR": 0.0,
+    "LOSS.ANCHOR_NAMES": 256,
+    "LOSS.ANCHOR_VOCABULARY": "imagenet21k",
+    "LOSS.ANCHOR_TEMPLATE": "a photo of a {}.",
+}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from prompt_core.methods.registry import method_file_metadata
 from prompt_core.runs.finite import refuse_not_finite
 from prompt_core.runs.identity import refuse_other_run
 from prompt_core.safe_load import load_restricted
+from prompt_core.training.anchor import Anchor
 from prompt_core.training.data import TrainingData
 from prompt_core.training.loop import LearningState
 from prompt_core.training.selection import Selection
@@ -37,11 +38,13 @@ def write_learned(
     settings: LearningSettings,
     state: LearningState,
     selection: Selection | None = None,
+    anchor: Anchor | None = None,
 ) -> Path:
     """Write what the loop has learned; returns the file to show the user.
 
     Args:
         selection: the images that chose the epoch, if any did.
+        anchor: what held names that were not learned on, if anything did.
 
     Raises:
         UserError: when it is not finite.
@@ -52,6 +55,8 @@ def write_learned(
     training = {**dataclasses.asdict(settings), "images": len(data.batches), "source": data.source}
     if cfg.OPTIM.CLIP_GRAD_NORM:
         training["clip_grad_norm"] = cfg.OPTIM.CLIP_GRAD_NORM
+    if anchor is not None:
+        training["anchor"] = anchor.describe()
     notes = {
         "K": settings.num_classes,
         "correction": settings.correction,

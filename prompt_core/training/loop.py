@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prompt_core.errors import UserError
 from prompt_core.methods.base import Method, seeded
 from prompt_core.negatives import ClassSampler, HardSampler
+from prompt_core.training.anchor import Anchor
 from prompt_core.training.batches import Batches
 from prompt_core.training.step import LearningSettings, method_step
 from prompt_core.vocabulary import Vocabulary
@@ -95,6 +96,7 @@ def learn(
     state: LearningState,
     stop: Callable[[], bool] = lambda: False,
     clip_grad_norm: float | None = None,
+    anchor: Anchor | None = None,
 ) -> Iterator[StepReport]:
     """Learn in place, yielding after every step, so that the caller decides when to save, display and stop.
 
@@ -106,6 +108,7 @@ def learn(
         state: where to continue from; updated in place.
         stop: called before each step; the loop ends when it returns true.
         clip_grad_norm: largest norm of the whole gradient.
+        anchor: what holds names that are not learned on, if anything does.
 
     Raises:
         UserError: no images, nothing to learn, a sampler that does not fit the method, or a loss that is not finite.
@@ -155,7 +158,9 @@ def learn(
 
             method.train()
             with seeded(_seed(settings.seed, "noise", epoch, step)):
-                loss, right = method_step(method, vocabulary, inputs, labels, settings, sampler, generator, views)
+                loss, right = method_step(
+                    method, vocabulary, inputs, labels, settings, sampler, generator, views, anchor
+                )
             if not bool(torch.isfinite(loss)):
                 raise UserError(
                     f"the loss is {float(loss.detach())} at epoch {epoch + 1}, step {step + 1}; "

@@ -27,6 +27,7 @@ from prompt_core.methods.registry import build_method, method_class
 from prompt_core.negatives import ClassSampler, HardSampler, UniformSampler, WeightedSampler
 from prompt_core.runs.identity import identity_of
 from prompt_core.runs.lock import alone_in
+from prompt_core.training.anchor import Anchor, make_anchor
 from prompt_core.training.artifacts import (
     METHOD_FILE,
     METRICS_FILE,
@@ -63,6 +64,7 @@ MAY_CHANGE = (
     "DATA.CACHE",
     "DATA.WORKERS",
     "DATA.ENCODE_BATCH",
+    "LOSS.ANCHOR_VOCABULARY",
     "LOG.",
     "EVAL.",
 )
@@ -119,6 +121,8 @@ def check_at_once(cfg: CfgNode, folder: Path, resume: bool) -> None:
         raise UserError(f"method {name} is done at once, there is nothing to resume; leave --resume out")
     if cfg.SELECT_ON_TEST or cfg.SELECT.ON != LAST:
         raise UserError(f"method {name} has no epochs to choose from; leave SELECT.ON last")
+    if cfg.LOSS.ANCHOR:
+        raise UserError(f"method {name} learns no text that LOSS.ANCHOR could hold; leave LOSS.ANCHOR 0")
 
 
 def _already_there(folder: Path) -> UserError:
@@ -145,7 +149,8 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
     method = build_method(cfg, clip, data.vocabulary)
     state_file = folder / STATE_FILE
     selection = open_selection(cfg, method.bound_names is not None)
-    decides = what_decides(settings, cfg, method, data)
+    anchor = make_anchor(cfg, method, data)
+    decides = what_decides(settings, cfg, method, data, anchor)
     if selection is not None:
         decides["selection"] = selection.describe()
     identity = identity_of(cfg, MAY_CHANGE, training_data=data.content)
@@ -163,6 +168,7 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
             state,
             stop=lambda: bool(asked),
             clip_grad_norm=cfg.OPTIM.CLIP_GRAD_NORM or None,
+            anchor=anchor,
         ):
             show(report)
             if board is not None:
@@ -183,7 +189,7 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
     if state.best is not None:
         method.state_module.load_state_dict(state.best["learned"])
         say(f"epoch {state.best['epoch']} is kept: {100 * state.best['accuracy']:.1f} % of the images that choose")
-    return _say_written(write_learned(folder, cfg, method, data, settings, state, selection))
+    return _say_written(write_learned(folder, cfg, method, data, settings, state, selection, anchor))
 
 
 def write_log(folder: Path, state: LearningState) -> None:
@@ -283,7 +289,9 @@ def make_sampler(cfg: CfgNode, data: TrainingData) -> ClassSampler:
     return UniformSampler(count)
 
 
-def what_decides(settings: LearningSettings, cfg: CfgNode, method: Method, data: TrainingData) -> dict[str, Any]:
+def what_decides(
+    settings: LearningSettings, cfg: CfgNode, method: Method, data: TrainingData, anchor: Anchor | None = None
+) -> dict[str, Any]:
     """Everything that affects the result; a resumed run must agree in all of it."""
     decides = {
         **dataclasses.asdict(settings),
@@ -300,6 +308,8 @@ def what_decides(settings: LearningSettings, cfg: CfgNode, method: Method, data:
     }
     if cfg.OPTIM.CLIP_GRAD_NORM:
         decides["clip_grad_norm"] = cfg.OPTIM.CLIP_GRAD_NORM
+    if anchor is not None:
+        decides["anchor"] = anchor.describe()
     if settings.draws == "batch":  # all that older states know
         del decides["draws"], decides["group"]
     if method.reads == "images":

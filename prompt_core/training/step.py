@@ -12,6 +12,7 @@ from torch import Tensor
 from prompt_core.losses import Correction, full_softmax_logits, local_contrast_logits
 from prompt_core.methods.base import Method
 from prompt_core.negatives import ClassSampler
+from prompt_core.training.anchor import Anchor
 from prompt_core.vocabulary import Vocabulary
 
 DRAWS = ("batch", "per_group")
@@ -63,6 +64,7 @@ def method_step(
     sampler: ClassSampler,
     generator: torch.Generator,
     views: int = 1,
+    anchor: Anchor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss of a batch, and which images are classified correctly among the classes of the loss.
 
@@ -74,10 +76,25 @@ def method_step(
         inputs: (B, ...) as ``method.reads`` says; views are the outer, images the inner index.
         labels: (B,) rows of ``vocabulary``.
         views: in how many views each image is in the batch.
+        anchor: a term of names that are not learned on; its draw comes last, so that it changes no other.
 
     Returns:
         scalar loss with a graph to what is learned, and (B,) booleans.
     """
+    loss, right = _batch_loss(method, vocabulary, inputs, labels, settings, sampler, generator, views)
+    return (loss if anchor is None else loss + anchor.term(method, generator, settings.chunk_size)), right
+
+
+def _batch_loss(
+    method: Method,
+    vocabulary: Vocabulary,
+    inputs: Tensor,
+    labels: Tensor,
+    settings: LearningSettings,
+    sampler: ClassSampler,
+    generator: torch.Generator,
+    views: int,
+) -> tuple[Tensor, Tensor]:
     images = method.image_features(inputs)  # (B, E)
     if not 0 < settings.num_classes < len(vocabulary):
         classes = method.class_features(vocabulary, None, images, settings.chunk_size).to(images.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ import torch
 from prompt_core import HardSampler, PromptedTextEncoder, SoftPrompt, UniformSampler, UserError, Vocabulary
 from prompt_core.clip import Clip
 from prompt_core.methods.soft_prompt import SoftPromptMethod
+from prompt_core.methods.templates import TemplateFeatures
+from prompt_core.training.anchor import Anchor
 from prompt_core.training.artifacts import load_state, save_state
 from prompt_core.training.batches import FeatureBatches
-from prompt_core.training.loop import LearningState, epoch_learning_rates, learn
+from prompt_core.training.loop import LearningState, StepReport, epoch_learning_rates, learn
 from prompt_core.training.step import LearningSettings
 
 NAMES = ["cat", "dog", "red fox", "crane", "crane", "oak tree", "old man of the woods", "cap"]
@@ -45,6 +47,7 @@ def run(
     class_specific: bool = False,
     interrupt: int | None = None,
     path: Any = None,
+    anchor: Anchor | None = None,
 ) -> tuple[SoftPrompt, LearningState]:
     """Learn on 40 made-up images that lie near their class behind another prompt; stop and go on once, if asked to."""
     vocabulary = Vocabulary(NAMES, ids=list(range(len(NAMES))))
@@ -65,17 +68,22 @@ def run(
     done = 0
 
     def stop() -> bool:
-        return interrupt is not None and done == interrupt
+        return done == interrupt
 
     batches = FeatureBatches(features, labels, settings.views)
-    for _ in learn(SoftPromptMethod.around(encoder, prompt), vocabulary, batches, settings, sampler, state, stop):
+
+    def steps(stop: Callable[[], bool]) -> Iterator[StepReport]:
+        method = SoftPromptMethod.around(encoder, prompt)
+        return learn(method, vocabulary, batches, settings, sampler, state, stop, anchor=anchor)
+
+    for _ in steps(stop):
         done += 1
     if interrupt is not None:
         assert done == interrupt
         save_state(path, state, prompt, {"a": 1})
         prompt, sampler = start()
         state = load_state(path, prompt, {"a": 1})
-        for _ in learn(SoftPromptMethod.around(encoder, prompt), vocabulary, batches, settings, sampler, state):
+        for _ in steps(lambda: False):
             done += 1
     return prompt, state
 
@@ -93,15 +101,19 @@ def test_learning_lowers_the_loss(encoder: PromptedTextEncoder) -> None:
 
 
 @pytest.mark.parametrize("interrupt", [1, 4, 7])  # within an epoch, at its end, in the middle of the second
-@pytest.mark.parametrize("kind", ["uniform", "per_group", "hard", "class_specific"])
+@pytest.mark.parametrize("kind", ["uniform", "per_group", "hard", "class_specific", "anchor"])
 def test_resumed_run_is_bit_identical(encoder: PromptedTextEncoder, tmp_path: Any, interrupt: int, kind: str) -> None:
-    options = {"hard": kind == "hard", "class_specific": kind == "class_specific"}
+    held = Anchor(4.0, Vocabulary(["gown", "ax", "tree frog"]), 2, TemplateFeatures(["a photo of a {}."]))
+    options: dict[str, Any] = {"hard": kind == "hard", "class_specific": kind == "class_specific"}
+    options["anchor"] = held if kind == "anchor" else None
     settings = PER_GROUP if kind == "per_group" else SETTINGS
     whole, state = run(encoder, settings, **options)
     resumed, other = run(encoder, settings, **options, interrupt=interrupt, path=tmp_path / "state.pt")
     assert torch.equal(whole.context, resumed.context)
     assert state.history == other.history
     assert not torch.equal(whole.context, SoftPrompt.random(32, 4, seed=SETTINGS.seed).context)
+    if kind == "anchor":
+        assert not torch.equal(whole.context, run(encoder, settings)[0].context)
 
 
 def test_seed_decides(encoder: PromptedTextEncoder) -> None:
