@@ -116,10 +116,12 @@ def base_novel_classes(count: int, novel: int, seed: int = 0) -> tuple[np.ndarra
 def photo_half(images: ImageSet, half: str) -> ImageSet:
     """One of two halves by the parity of the sha256 of the file name; settings are tuned on one, the other is reported.
 
+    Crops of one photo (``file.jpg#17``) stay together.
+
     Args:
         half: one of :data:`HALVES`.
     """
-    parity = [hashlib.sha256(key.rsplit("/", 1)[-1].encode()).digest()[-1] & 1 for key in images.keys]
+    parity = [hashlib.sha256(key.rsplit("/", 1)[-1].partition("#")[0].encode()).digest()[-1] & 1 for key in images.keys]
     return images.subset(np.flatnonzero(np.array(parity) == HALVES.index(half)))
 
 

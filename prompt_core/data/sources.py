@@ -9,7 +9,9 @@ from pathlib import Path
 
 from prompt_core.data.catalog.lookup import NAMES, find_entry, open_named, photo_folders, recognise, recognise_folders
 from prompt_core.data.images import ImageSet
-from prompt_core.data.photo_files import list_folders
+from prompt_core.data.joined import JOIN, join_images
+from prompt_core.data.photo_files import is_file, is_folder, list_folders
+from prompt_core.data.readers.coco_crops import coco_crops
 from prompt_core.data.readers.coop import coop_split, fgvc_aircraft, only_split_file
 from prompt_core.data.readers.folder import open_folder
 from prompt_core.data.readers.imagenet import imagenet21k, tiny_imagenet
@@ -30,9 +32,11 @@ def open_images(
             folder (``caltech101:PATH``) or with a division into splits (``caltech101#generated``); or a kind:
             ``folder:PATH``, ``tiny_imagenet:PATH``, ``coop:PATH#SPLIT_FILE`` (the part after ``#`` may be
             left out when there is one), ``aircraft:PATH``, ``imagenet21k:PATH``, ``webdataset:PATTERN``, ``csv:PATH``
-            (the table, or a folder with ``labels.csv``); or a bare path whose layout is recognised (write
-            ``./caltech101`` for a folder with the name of a data set); or ``package.module:function``, a user-defined
-            function of the data root and the split that returns an :class:`ImageSet` (docs/add_a_data_set.md).
+            (the table, or a folder with ``labels.csv``), ``coco_crops:FOLDER#FILE`` (each box of a COCO file, as a
+            crop); or a bare path whose layout is recognised (write ``./caltech101`` for a folder with the name of a
+            data set); or ``package.module:function``, a user-defined function of the data root and the split that
+            returns an :class:`ImageSet` (docs/add_a_data_set.md); or several of these with `` + `` between them, over
+            one list of classes.
         split: train, val or test. A folder with subfolders of these names is entered; a source without splits (a
             flat folder of classes, a table, shards) ignores it.
         root: the data root, for a bare name; else the environment variable ``POMP_DATA``, else ``datasets``.
@@ -51,6 +55,8 @@ def open_images(
 
 def _open(kind_or_path: str | Path, split: str, root: str | Path | None, save: bool) -> ImageSet:
     text = str(kind_or_path)
+    if JOIN in text and not is_file(Path(text)) and not is_folder(Path(text)):
+        return join_images([_open(part.strip(), split, root, save) for part in text.split(JOIN)])
     kind, colon, rest = text.partition(":")
     if colon and kind in KINDS:
         if not rest:
@@ -165,4 +171,5 @@ KINDS: dict[str, Callable[[str, str], ImageSet]] = {
     "imagenet21k": imagenet21k,
     "webdataset": _open_webdataset,
     "csv": _open_csv,
+    "coco_crops": coco_crops,
 }
