@@ -20,6 +20,7 @@ NOTHING = "nothing found"
 LONGEST = 720  # pixels of a thumbnail, sharp in a card and good enough for a closer look
 _QUALITY = 82
 _GREY = 160  # of a photo that cannot be shown
+_CROWD = 5  # things whose words still have room in a card
 _CHIPS = 12  # words of a photo that a card names
 
 
@@ -46,6 +47,7 @@ class Card:
         words: all by which it is found.
         verdict: how sure the answer is.
         doubtful: whether a person should look.
+        crowded: whether words would cover each other in a small picture.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Card:
     words: tuple[str, ...]
     verdict: str
     doubtful: bool
+    crowded: bool
 
 
 def card_of(photo: LabelledPhoto, picture: str, ink: Ink, share: float) -> Card:
@@ -87,6 +90,7 @@ def card_of(photo: LabelledPhoto, picture: str, ink: Ink, share: float) -> Card:
         words,
         _verdict(photo),
         share >= 0.5,
+        len(photo.objects) > _CROWD,
     )
 
 
@@ -100,9 +104,9 @@ def _chips(photo: LabelledPhoto, ink: Ink) -> tuple[Chip, ...]:
         best.setdefault(item.word, []).append(item.score)
     chips = []
     for word, scores in best.items():
-        count = f"× {len(scores)}" if len(scores) > 1 else ""
+        count = [f"×{len(scores)}"] if len(scores) > 1 else []
         known = [score for score in scores if score is not None]
-        chips.append(Chip(word, ink.colours(word)[0], f"{count} {max(known):.2f}".strip() if known else count))
+        chips.append(Chip(word, ink.colours(word)[0], " · ".join([*count, *([f"{max(known):.2f}"] if known else [])])))
     return tuple(chips)
 
 

@@ -53,16 +53,17 @@ def write_gallery(
     pictures = make_output_folder(target / THUMBNAILS)
     with tempfile.TemporaryFile(dir=pictures) as file:
         cards = _Cards(file)
-        ink = Ink(tuple(words), boxes)
+        ink, whole_photos = Ink(tuple(words), boxes), True
         for number, photo in enumerate(photos(), start=1):
             new = {*(item.word for item in photo.objects), *(photo.words or ())}.difference(ink.words)
             if new:
                 ink = Ink((*ink.words, *sorted(new)), boxes)
             picture = f"{THUMBNAILS}/{number:06d}.jpg"
             write_thumbnail(photo, target / picture, ink)
+            whole_photos &= photo.words is not None
             share = doubt(photo, threshold)
             cards.add(card_of(photo, picture, ink, share), share)
-        written = {INDEX, *_write_pages(target, cards)}
+        written = {INDEX, *_write_pages(target, cards, whole_photos)}
     for place in (target, pictures):
         for old in place.iterdir():
             number_of = int(re.sub(r"\D", "", old.stem) or 0) if _OLD.fullmatch(old.name) else 0
@@ -98,7 +99,7 @@ class _Cards:
         return card
 
 
-def _write_pages(target: Path, cards: _Cards) -> list[str]:
+def _write_pages(target: Path, cards: _Cards, whole_photos: bool) -> list[str]:
     counts: Counter[str] = Counter()  # photos of each word
     pages_of: dict[str, list[int]] = {}
     for number, page in enumerate(cards.pages(), start=1):
@@ -110,8 +111,9 @@ def _write_pages(target: Path, cards: _Cards) -> list[str]:
     files = [_page_name(number) for number in range(1, total + 1)]
     template = _template()
     filters = [{"word": word, "count": count, "pages": pages_of[word]} for word, count in counts.most_common()]
+    shared = {"files": files, "filters": filters, "photos": len(cards), "whole_photos": whole_photos and len(cards) > 0}
     for number, page in enumerate(cards.pages(), start=1):
-        text = template.render(cards=page, number=number, files=files, filters=filters, photos=len(cards))
+        text = template.render(cards=page, number=number, **shared)
         write_text(target / files[number - 1], visible(text, lines=True))
     return files
 
