@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 
-from pomp.labelling.options import photo_parser, request_of
+from pomp.labelling.options import device_of, photo_parser, request_of
 from pomp.labelling.outputs import Outputs
 from prompt_core.command_line import real_number
 from prompt_core.errors import UserError
@@ -32,8 +32,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.words:
         raise UserError('--words is missing; name what may be in the photos, such as --words "scratch,dent,ok"')
-    if not arguments.output and arguments.format:
-        raise UserError("--format is given without --output; name a folder for the files")
+    if not arguments.output and (arguments.format or arguments.shard):
+        raise UserError("--format and --shard need --output; name a folder for the files")
     from pomp.labelling.label_photos import label_photos
     from pomp.labelling.show_answers import show_answers
     from pomp.models.load import load
@@ -45,7 +45,7 @@ def main() -> int:
             "classify",
             prompt=arguments.prompt,
             threshold=arguments.threshold,
-            device=arguments.device,
+            device=device_of(arguments),
         )
 
     if arguments.output:

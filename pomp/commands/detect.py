@@ -12,7 +12,7 @@ was stopped goes on where it was when the same command is given again, and ends 
 
 from __future__ import annotations
 
-from pomp.labelling.options import add_region_options, photo_parser, request_of
+from pomp.labelling.options import add_region_options, device_of, photo_parser, request_of
 from pomp.labelling.outputs import Outputs
 from prompt_core.command_line import real_number
 from prompt_core.ranges import SHARE
@@ -42,7 +42,7 @@ def main() -> int:
             prompt=arguments.prompt,
             weights=arguments.weights,
             threshold=arguments.threshold,
-            device=arguments.device,
+            device=device_of(arguments),
             settings=arguments.set,
         ),
     )

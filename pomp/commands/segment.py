@@ -12,7 +12,7 @@ was stopped goes on where it was when the same command is given again, and ends 
 
 from __future__ import annotations
 
-from pomp.labelling.options import add_region_options, photo_parser, request_of
+from pomp.labelling.options import add_region_options, device_of, photo_parser, request_of
 from pomp.labelling.outputs import Outputs
 
 
@@ -33,7 +33,7 @@ def main() -> int:
             "segment",
             prompt=arguments.prompt,
             weights=arguments.weights,
-            device=arguments.device,
+            device=device_of(arguments),
             settings=arguments.set,
         ),
     )

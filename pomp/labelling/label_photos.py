@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pomp.labelling.outputs import Outputs
+from pomp.shards.shard_runs import SHARD_SIZE, cut_in_shards, label_shards
+from pomp.shards.shares import Share
+from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder
-from prompt_core.photos.photo_list import list_photos_to_predict
+from prompt_core.photos.photo_list import list_files_to_predict, list_photos_to_predict
 from prompt_core.photos.photo_loop import Outcome, predict_photos, remove_parts
 from prompt_core.photos.progress import showing_progress
 from prompt_core.photos.video_frames import Every
@@ -33,6 +36,8 @@ class Request:
         formats: names of :mod:`pomp.formats`.
         every: which frames of videos.
         strict: the exit code is 1 where a photo was left out.
+        share: of shards of the photos, where processes share them; None for all photos in one document.
+        shard_size: photos of a shard.
     """
 
     photos: Sequence[str]
@@ -43,6 +48,8 @@ class Request:
     formats: tuple[str, ...] = ()
     every: Every | None = None
     strict: bool = False
+    share: Share | None = None
+    shard_size: int = SHARD_SIZE
 
 
 def label_photos(request: Request, load: Callable[[], Model]) -> int:
@@ -53,6 +60,8 @@ def label_photos(request: Request, load: Callable[[], Model]) -> int:
     Raises:
         UserError: what :func:`list_photos_to_predict`, the model, :func:`predict_photos` and formats refuse.
     """
+    if request.share is not None:
+        return _label_share(request, request.share, load)
     photos = list_photos_to_predict(request.photos, Path(request.output), request.every)
     output = make_output_folder(request.output)
     model = load()
@@ -67,6 +76,24 @@ def label_photos(request: Request, load: Callable[[], Model]) -> int:
         say(outcomes[-1].line)
     remove_parts(outcomes)
     return tell_left_out(outcomes, len(photos), request.strict)
+
+
+def _label_share(request: Request, share: Share, load: Callable[[], Model]) -> int:
+    if request.formats or request.outputs.crops or len(request.words) != 1:
+        raise UserError(
+            "processes that share photos write Parquet parts, no --format, --crops or several lists of words; "
+            "docs/scale_out.md shows how parts become files of other tools"
+        )
+
+    def with_words() -> Model:
+        model, words = load(), request.words[0]
+        return model if words is None else model.words(words, request.negatives)
+
+    output = Path(request.output)
+    shards = cut_in_shards(list_files_to_predict(request.photos, output), request.shard_size)
+    asked = {"words": request.words[0] or "", "negatives": request.negatives}
+    left_out = label_shards(with_words, shards, share, output, asked, request.every)
+    return 1 if left_out and request.strict else 0
 
 
 def tell_left_out(outcomes: Sequence[Outcome], photos: int, strict: bool) -> int:

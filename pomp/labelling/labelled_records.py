@@ -48,9 +48,11 @@ def _regions(record: dict[str, Any], asked: set[str], folder: Path) -> tuple[Lab
 
     with Image.open(folder / record["label_map"]) as image:
         labels = np.asarray(image)  # (H, W)
-    found = []
-    for entry in record["classes"]:
-        if entry["name"] in asked:
-            mask = mask_of_pixels(labels == entry["index"])
-            found.append(LabelledObject(entry["name"], box_of_mask(mask), entry["score"], mask))
-    return tuple(found)
+    found = [entry for entry in record["classes"] if entry["name"] in asked]
+    return tuple(region(labels, entry["index"], entry["name"], entry["score"]) for entry in found)
+
+
+def region(labels: np.ndarray, index: int, word: str, score: float) -> LabelledObject:
+    """The pixels of a word in a label map (H, W)."""
+    mask = mask_of_pixels(labels == index)
+    return LabelledObject(word, box_of_mask(mask), score, mask)

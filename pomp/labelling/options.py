@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from pomp.labelling.label_photos import Request
 from pomp.labelling.outputs import Outputs
-from prompt_core.command_line import ArgumentParser
+from pomp.shards.shard_runs import SHARD_SIZE
+from pomp.shards.shares import share_of_process
+from prompt_core.command_line import ArgumentParser, whole_number
 from prompt_core.errors import UserError
 from prompt_core.photos.video_frames import Every
+from prompt_core.ranges import Range
 
 
 def photo_parser(description: str | None, output_needed: bool) -> ArgumentParser:
@@ -29,6 +33,12 @@ def photo_parser(description: str | None, output_needed: bool) -> ArgumentParser
         "--format", type=_formats, default=(), metavar="NAMES", help="files of other tools: coco,yolo,…"
     )
     parser.add_argument("--output", required=output_needed, metavar="FOLDER", help="where results go")
+    parser.add_argument(
+        "--shard", default="", metavar="I/N", help="process I of N that share the photos; env: as torchrun or SLURM say"
+    )
+    parser.add_argument(
+        "--shard-size", type=whole_number(Range(1)), default=SHARD_SIZE, metavar="N", help="photos of a Parquet part"
+    )
     return parser
 
 
@@ -54,7 +64,19 @@ def request_of(arguments: argparse.Namespace, outputs: Outputs) -> Request:
         arguments.format,
         arguments.every,
         arguments.strict,
+        share_of_process(arguments.shard, os.environ),
+        arguments.shard_size,
     )
+
+
+def device_of(arguments: argparse.Namespace) -> str:
+    """The device that was asked for; of several processes on a machine each has a GPU of its own, where there are."""
+    local = os.environ.get("LOCAL_RANK", "")  # torchrun
+    if arguments.device != "auto" or not local.isdecimal():
+        return str(arguments.device)
+    import torch
+
+    return f"cuda:{int(local) % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"
 
 
 def _every(text: str) -> Every:

@@ -78,50 +78,76 @@ class NamedPhoto:
         return read_photo(self.path) if self.within is None else self.within.read()
 
 
-def list_photos_to_predict(given: Sequence[str | Path], output: Path, every: Every | None = None) -> list[NamedPhoto]:
-    """The photos that are named, those in the folders named, and those that patterns (``*``, ``**``, ``?``) match.
+@dataclass(frozen=True)
+class NamedFile:
+    """A photo, a video or an archive, with its name, see :attr:`NamedPhoto.name`."""
 
-    ``@FILE`` stands for the paths in the lines of a file, ``-`` for those of standard input. A video stands for its
-    frames, an archive (``.tar``) for the photos in it; in folders neither is looked for. A photo that is named twice
-    counts once. What earlier runs wrote to ``output`` counts only where it is named itself.
+    path: Path
+    name: str
+
+
+def list_photos_to_predict(given: Sequence[str | Path], output: Path, every: Every | None = None) -> list[NamedPhoto]:
+    """The photos in what :func:`list_files_to_predict` lists, in its order.
 
     Args:
         every: which frames of videos; by default all.
 
     Raises:
-        UserError: for a path that does not exist, a folder, pattern or list without photos, a video or an archive that
-            cannot be read.
+        UserError: as there, and for a video or an archive that cannot be read.
     """
-    found: dict[str, tuple[Path, str, Within | None]] = {}  # by absolute path
+    return photos_in(list_files_to_predict(given, output), every)
+
+
+def list_files_to_predict(given: Sequence[str | Path], output: Path) -> list[NamedFile]:
+    """The photos that are named, those in the folders named, and those that patterns (``*``, ``**``, ``?``) match.
+
+    ``@FILE`` stands for the paths in the lines of a file, ``-`` for those of standard input. Videos, which stand for
+    their frames, and archives (``.tar``) of photos are not looked for in folders. A file that is named twice counts
+    once. What earlier runs wrote to ``output`` counts only where it is named itself.
+
+    Raises:
+        UserError: for a path that does not exist, or a folder, pattern or list without photos.
+    """
+    found: dict[str, tuple[Path, str]] = {}  # by absolute path
     for path in given_paths(given):
         matches = _matches(path)
         for start in [path] if matches is None else matches:
             chosen = matches is None and not start.is_dir()
-            for photo in find_photos([start], _ENDINGS):
-                place = _absolute(photo)
+            for file in find_photos([start], _ENDINGS):
+                place = _absolute(file)
                 if chosen or not _is_below(place, output):
-                    name = _short_name(start, photo)
-                    for within in _contents(photo, every):
-                        label = "" if within is None else within.label
-                        found.setdefault(f"{place}{label}", (photo, f"{name}{label}", within))
+                    found.setdefault(place, (file, _short_name(start, file)))
     if not found:
         raise UserError(f"no photo is left besides what is in {visible_path(output)}; choose another --output")
-    times = Counter(name for _, name, _ in found.values())
+    times = Counter(name for _, name in found.values())
     return [
-        NamedPhoto(number, photo, _as_text(name if times[name] == 1 else place.lstrip(os.sep)), within)
-        for number, (place, (photo, name, within)) in enumerate(found.items(), start=1)
+        NamedFile(file, _as_text(name if times[name] == 1 else place.lstrip(os.sep)))
+        for place, (file, name) in found.items()
     ]
 
 
-def _contents(file: Path, every: Every | None) -> Iterator[Within | None]:
-    """What a file that was named holds; None for a photo."""
+def photos_in(files: Sequence[NamedFile], every: Every | None = None) -> list[NamedPhoto]:
+    """The photos that files are or hold, numbered from 1.
+
+    Raises:
+        UserError: for a video or an archive that cannot be read.
+    """
+    photos: list[NamedPhoto] = []
+    for file in files:
+        for within in _contents(file.path, every or Every()):
+            name = file.name if within is None else f"{file.name}{_as_text(within.label)}"
+            photos.append(NamedPhoto(len(photos) + 1, file.path, name, within))
+    return photos
+
+
+def _contents(file: Path, every: Every) -> Iterator[Within | None]:
     ending = file.suffix.lower()
     if ending in VIDEO_ENDINGS:
-        yield from video_frames(file, every or Every())
+        yield from video_frames(file, every)
     elif ending in ARCHIVE_ENDINGS:
         yield from archive_photos(file, _ENDINGS)
     else:
-        yield None
+        yield None  # the photo itself
 
 
 def _matches(pattern: Path) -> list[Path] | None:

@@ -6,6 +6,7 @@ with their number, and a run that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,32 +59,50 @@ def predict_photos(
         UserError: when no photo can be read; when the folder holds an unfinished run of another identity, another
             process writes to it, or it cannot be written.
     """
-    skipped: dict[Path, str] = {}
-    with alone_in(folder), PartFile(folder / f"{task.document}.part", task.identity()) as part:
-        part.forget_others(photos)
-        waiting = [photo for photo in photos if not part.holds(photo)]
-        for done, (photo, reason) in enumerate(_predict_all(task, waiting, part, folder), start=1):
-            if reason:
-                skipped[photo.place] = reason
-            if progress is not None:
-                progress(done, len(waiting))
-
-        def records() -> Iterator[tuple[NamedPhoto, dict[str, Any]]]:
-            return part.records(photos)
-
+    with predicted_photos(task, photos, folder, progress) as (records, skipped):
         if len(skipped) == len(photos):
             first = next(iter(skipped.values()))
             raise UserError(first if len(photos) == 1 else f"none of {len(photos)} photos can be read; {first}")
         task.finish(records, folder)
         seen = len(photos) - len(skipped)
         line = f"{task.summary(records)} in {seen} photos, written to {visible_path(folder)}"
-    return Outcome(line, skipped, part.path, records)
+    return Outcome(line, {photo.place: why for photo, why in skipped.items()}, _part_of(task, folder), records)
+
+
+@contextlib.contextmanager
+def predicted_photos(
+    task: PhotoTask, photos: Sequence[NamedPhoto], folder: Path, progress: Progress | None = None
+) -> Iterator[tuple[Records, dict[NamedPhoto, str]]]:
+    """The records of photos, once all are predicted, and why others are left out; see :func:`predict_photos`.
+
+    Raises:
+        UserError: when the folder holds an unfinished run of another identity, another process writes to it, or it
+            cannot be written.
+    """
+    skipped: dict[NamedPhoto, str] = {}
+    with alone_in(folder), PartFile(_part_of(task, folder), task.identity()) as part:
+        part.forget_others(photos)
+        waiting = [photo for photo in photos if not part.holds(photo)]
+        for done, (photo, reason) in enumerate(_predict_all(task, waiting, part, folder), start=1):
+            if reason:
+                skipped[photo] = reason
+            if progress is not None:
+                progress(done, len(waiting))
+
+        def records() -> Iterator[tuple[NamedPhoto, dict[str, Any]]]:
+            return part.records(photos)
+
+        yield records, skipped
 
 
 def remove_parts(outcomes: Iterable[Outcome]) -> None:
     """Remove the records of runs whose documents are written."""
     for outcome in outcomes:
         outcome.part.unlink(missing_ok=True)
+
+
+def _part_of(task: PhotoTask, folder: Path) -> Path:
+    return folder / f"{task.document}.part"
 
 
 def _predict_all(
