@@ -78,6 +78,8 @@ setup(
         "det": DETECTRON2_NEEDS,
         "seg": DETECTRON2_NEEDS,
         "demo": DEMO,
+        "heic": ["pillow-heif>=0.16"],
+        "scale": ["pyarrow>=16"],  # Parquet parts
         "classification": CLASSIFICATION,
         "dev": [*DEV, *DEMO, *CLASSIFICATION, "pycocotools>=2.0.8", "lvis>=0.5.3"],
     },

@@ -29,7 +29,9 @@ MAX_ASPECT, ASPECT_VARIABLE = 500, "POMP_MAX_ASPECT"
 PHOTO_BYTES = 1 << 30
 
 # Pillow knows more, some of which run other programs (EPS).
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+# What phones write. Another package reads it.
+HEIF_ENDINGS = (".heic", ".heif")
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -132,7 +134,9 @@ def opened_image(source: str | os.PathLike[str] | bytes, name: str | None = None
     except UserError as error:
         raise UnreadableImage(name, str(error)) from error
     except UnidentifiedImageError as error:  # its text holds a memory address
-        raise UnreadableImage(name, "no image of a known format") from error
+        needs = name.lower().endswith(HEIF_ENDINGS) and "HEIF" not in _known_formats()
+        reason = "HEIC needs pillow-heif (pip install pillow-heif)" if needs else "no image of a known format"
+        raise UnreadableImage(name, reason) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(name, _too_large("a size", pixels, PIXELS_VARIABLE)) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error, …
@@ -194,4 +198,8 @@ def _bound(variable: str, default: int) -> int:
 @functools.cache
 def _known_formats() -> tuple[str, ...]:
     Image.init()
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return tuple(kind for kind in _FORMATS if kind in Image.OPEN)

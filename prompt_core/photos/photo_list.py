@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from prompt_core.data.open_photo import read_photo
+from prompt_core.data.open_photo import HEIF_ENDINGS, read_photo
 from prompt_core.data.photo_files import PHOTO_ENDINGS, find_photos, is_photo_name
 from prompt_core.errors import UserError
 from prompt_core.photos.archive_photos import ARCHIVE_ENDINGS, archive_photos
@@ -21,8 +21,7 @@ from prompt_core.photos.video_frames import VIDEO_ENDINGS, Every, video_frames
 from prompt_core.photos.writable_names import writable
 from prompt_core.visible import visible_path
 
-# What phones write. Data sets have none, so that only a user's own folders are searched for them.
-HEIF_ENDINGS = (".heic", ".heif")
+# Data sets have no HEIC, so that only a user's own folders are searched for it.
 _ENDINGS = (*PHOTO_ENDINGS, *HEIF_ENDINGS)
 
 
