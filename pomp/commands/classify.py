@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--model", default="mini", metavar="NAME", help="mini, or a CLIP as NAME:PRETRAINED")
     parser.add_argument("--prompt", metavar="FILE", help="a prompt, or templates with {} separated by |")
     parser.add_argument("--threshold", type=real_number(SHARE), help="own share above which a word is taken (0.5)")
+    parser.add_argument("--gallery", action="store_true", help="also pages of all photos, those in doubt first")
     parser.add_argument("--no-contact-sheet", action="store_true", help="no sheets of small photos")
     arguments = parser.parse_args()
     if not arguments.words:
@@ -49,7 +50,7 @@ def main() -> int:
         )
 
     if arguments.output:
-        return label_photos(request_of(arguments, Outputs(not arguments.no_contact_sheet)), model)
+        return label_photos(request_of(arguments, Outputs(not arguments.no_contact_sheet, arguments.gallery)), model)
     with tempfile.TemporaryDirectory() as folder:
         arguments.output = folder
         return show_answers(request_of(arguments, Outputs(pictures=False)), model)

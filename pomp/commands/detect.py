@@ -3,8 +3,8 @@
     pomp detect photos/ --words "bus,pedestrian,scooter" --output results
     pomp detect clip.mp4 --every 2s --words "bird" --crops --format coco,yolo --output results
 
---output gets a drawn picture of each photo and detections.json, a COCO file whose annotations carry a score and the
-area of their masks. Without --words the model's own are looked for.
+--output gets a drawn picture of each photo, a gallery (index.html) with the photos in doubt first, and detections.json,
+a COCO file whose annotations carry a score and the area of their masks. Without --words the model's own are looked for.
 
 Photos that cannot be read are left out, listed at the end and counted. Results are written photo by photo: a run that
 was stopped goes on where it was when the same command is given again, and ends with the same files.
@@ -12,8 +12,7 @@ was stopped goes on where it was when the same command is given again, and ends 
 
 from __future__ import annotations
 
-from pomp.labelling.options import add_region_options, device_of, photo_parser, request_of
-from pomp.labelling.outputs import Outputs
+from pomp.labelling.options import add_region_options, device_of, photo_parser, region_outputs, request_of
 from prompt_core.command_line import real_number
 from prompt_core.ranges import SHARE
 
@@ -32,10 +31,8 @@ def main() -> int:
     from pomp.labelling.label_photos import label_photos
     from pomp.models.load import load
 
-    polygons = arguments.masks == "polygons"
-    outputs = Outputs(not arguments.no_pictures, arguments.no_photo, arguments.crops, polygons)
     return label_photos(
-        request_of(arguments, outputs),
+        request_of(arguments, region_outputs(arguments, arguments.masks == "polygons")),
         lambda: load(
             arguments.model,
             "detect",

@@ -2,9 +2,9 @@
 
     pomp segment photos/ --words "road,car,sky" --negatives "building" --output results
 
---output gets a coloured picture of each photo, labels/, where PNG files have the index of each pixel's word (8 bits for
-at most 255 words, else 16), and segmentation.json. Each pixel gets its best word; --negatives adds words for everything
-else, which are left uncoloured.
+--output gets a coloured picture of each photo, a gallery (index.html), segmentation.json, and labels/, where PNG files
+have the index of each pixel's word (8 bits for at most 255 words, else 16). Each pixel gets its best word; --negatives
+adds words for everything else, which are left uncoloured.
 
 Photos that cannot be read are left out, listed at the end and counted. Results are written photo by photo: a run that
 was stopped goes on where it was when the same command is given again, and ends with the same files.
@@ -12,8 +12,7 @@ was stopped goes on where it was when the same command is given again, and ends 
 
 from __future__ import annotations
 
-from pomp.labelling.options import add_region_options, device_of, photo_parser, request_of
-from pomp.labelling.outputs import Outputs
+from pomp.labelling.options import add_region_options, device_of, photo_parser, region_outputs, request_of
 
 
 def main() -> int:
@@ -27,7 +26,7 @@ def main() -> int:
     from pomp.models.load import load
 
     return label_photos(
-        request_of(arguments, Outputs(not arguments.no_pictures, arguments.no_photo, arguments.crops)),
+        request_of(arguments, region_outputs(arguments)),
         lambda: load(
             arguments.model,
             "segment",

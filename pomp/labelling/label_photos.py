@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from prompt_core.photos.photo_list import list_files_to_predict, list_photos_to_
 from prompt_core.photos.photo_loop import Outcome, predict_photos, remove_parts
 from prompt_core.photos.progress import showing_progress
 from prompt_core.photos.video_frames import Every
-from prompt_core.visible import say
+from prompt_core.visible import say, visible_path
 
 if TYPE_CHECKING:
     from pomp.formats.labelled import LabelledPhoto
@@ -72,7 +72,8 @@ def label_photos(request: Request, load: Callable[[], Model]) -> int:
         folder = output if len(request.words) == 1 else make_output_folder(output / str(number))
         with showing_progress(model.task) as progress:
             outcomes.append(predict_photos(model.photo_task(request.outputs), photos, folder, progress))
-        _write_formats(request, model, outcomes[-1], folder)
+        if request.formats or request.outputs.gallery:
+            _write_labelled(request, model, outcomes[-1], folder)
         say(outcomes[-1].line)
     remove_parts(outcomes)
     return tell_left_out(outcomes, len(photos), request.strict)
@@ -106,10 +107,10 @@ def tell_left_out(outcomes: Sequence[Outcome], photos: int, strict: bool) -> int
     return 1 if skipped and strict else 0
 
 
-def _write_formats(request: Request, model: Model, outcome: Outcome, folder: Path) -> None:
-    if not request.formats:
-        return
+def _write_labelled(request: Request, model: Model, outcome: Outcome, folder: Path) -> None:
+    """Write the files of other tools, and the gallery."""
     from pomp.formats.formats import write_formats
+    from pomp.gallery.gallery import write_gallery
     from pomp.labelling.labelled_records import labelled_photo
 
     names = model.asked
@@ -118,5 +119,12 @@ def _write_formats(request: Request, model: Model, outcome: Outcome, folder: Pat
         for photo, record in outcome.records():
             yield labelled_photo(model.task, photo, record, names, folder)
 
+    def shown() -> Iterator[LabelledPhoto]:
+        hidden = request.outputs.hide_photo
+        return (replace(photo, path=None, pixels=None) if hidden else photo for photo in labelled())
+
     for written in write_formats(request.formats, labelled, names, folder):
         say(f"written to {written}")
+    if request.outputs.gallery:
+        page = write_gallery(folder, shown, names, getattr(model, "threshold", 0.0), boxes=model.task != "segment")
+        say(f"the photos in doubt first: {visible_path(page)}")

@@ -33,8 +33,17 @@ def labelled_photo(
         objects = tuple(_detection(row, names) for row in record["detections"])
     else:
         objects = _regions(record, set(names), folder)
-    path = photo.path if photo.within is None else None
-    return LabelledPhoto(photo.name, record["width"], record["height"], objects, words, scores, path)
+    return LabelledPhoto(
+        photo.name,
+        record["width"],
+        record["height"],
+        objects,
+        words,
+        scores,
+        photo.path if photo.within is None else None,
+        record.get("none_of_these"),
+        None if photo.within is None else photo.read,
+    )
 
 
 def _detection(row: dict[str, Any], names: Sequence[str]) -> LabelledObject:

@@ -45,10 +45,18 @@ def photo_parser(description: str | None, output_needed: bool) -> ArgumentParser
 def add_region_options(parser: ArgumentParser) -> None:
     """Options of what is written about things and pixels."""
     parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
+    parser.add_argument("--no-gallery", action="store_true", help="no pages of all photos, those in doubt first")
     parser.add_argument("--no-photo", action="store_true", help="draw without the photo, if it must not be shown")
     parser.add_argument("--crops", action="store_true", help="also cut out what was found, into crops/WORD")
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: what the model names)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="configuration override")
+
+
+def region_outputs(arguments: argparse.Namespace, polygons: bool = False) -> Outputs:
+    """What :func:`add_region_options` asks for."""
+    pictures = not arguments.no_pictures
+    gallery = pictures and not arguments.no_gallery
+    return Outputs(pictures, gallery, arguments.no_photo, arguments.crops, polygons)
 
 
 def request_of(arguments: argparse.Namespace, outputs: Outputs) -> Request:

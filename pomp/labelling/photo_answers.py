@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from pomp.formats.labelled import NONE_OF_THESE
 from pomp.labelling.contact_sheet import THUMBNAIL, Cell, write_contact_sheets
 from prompt_core.files import atomic_path, sha256_of_json
 from prompt_core.photos.photo_list import NamedPhoto
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from prompt_core.background.photo_words import PhotoNamer, PhotoWord
 
-NONE = "none of these"
 JSON_LINES, TABLE = "results.jsonl", "results.csv"
 _JPEG_QUALITY = 80
 _THUMBNAIL = "thumbnail"
@@ -125,7 +125,7 @@ def table_heading(listed: int) -> list[str]:
 def table_row(name: str, record: dict[str, Any], listed: int) -> list[str]:
     """The row of a photo; its word is ``none of these`` where no word has enough."""
     best = [text for entry in record["best"][:listed] for text in (entry["word"], _share(entry["own_share"]))]
-    return [name, record["word"] or NONE, _share(record["own_share"]), _share(record["none_of_these"]), *best]
+    return [name, record["word"] or NONE_OF_THESE, _share(record["own_share"]), _share(record["none_of_these"]), *best]
 
 
 def _share(value: float) -> str:
@@ -135,7 +135,7 @@ def _share(value: float) -> str:
 def _cells(records: Records) -> Iterator[Cell]:
     for photo, record in records():
         share = record["own_share"] if record["word"] else record["none_of_these"]
-        yield Cell(base64.b64decode(record[_THUMBNAIL]), record["word"] or NONE, share, photo.name)
+        yield Cell(base64.b64decode(record[_THUMBNAIL]), record["word"] or NONE_OF_THESE, share, photo.name)
 
 
 def _thumbnail(image: Image.Image) -> bytes:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from pomp.formats.labelled import NONE_OF_THESE
 from pomp.labelling.label_photos import Request, tell_left_out
-from pomp.labelling.photo_answers import NONE
 from prompt_core.command_line import print_table
 from prompt_core.photos.photo_list import list_photos_to_predict
 from prompt_core.photos.photo_loop import predict_photos
@@ -33,12 +33,12 @@ def show_answers(request: Request, load: Callable[[], Model]) -> int:
     with showing_progress(model.task) as progress:
         outcome = predict_photos(model.photo_task(request.outputs), photos, folder, progress)
     table = Table()
-    for heading in ("photo", "word", "own share", NONE, "best words"):
-        table.add_column(heading, justify="right" if heading in ("own share", NONE) else "left")
+    for heading in ("photo", "word", "own share", NONE_OF_THESE, "best words"):
+        table.add_column(heading, justify="right" if heading in ("own share", NONE_OF_THESE) else "left")
     for photo, record in outcome.records():
         best = ", ".join(f"{entry['word']} {_percent(entry['own_share'])}" for entry in record["best"][:LISTED])
         shares = _percent(record["own_share"]), _percent(record["none_of_these"])
-        table.add_row(photo.name, record["word"] or NONE, *shares, best)
+        table.add_row(photo.name, record["word"] or NONE_OF_THESE, *shares, best)
     print_table(table)
     return tell_left_out([outcome], len(photos), request.strict)
 

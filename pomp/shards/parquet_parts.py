@@ -67,7 +67,10 @@ def labelled_parts(folder: str | Path) -> Iterator[LabelledPhoto]:
     """
     for row in read_parts(folder):
         if row["error"] is None:
-            yield LabelledPhoto(row["file_name"], row["width"], row["height"], _objects(row), *_words(row))
+            words, scores = _words(row)
+            none = row.get("none_of_these")
+            size = row["width"], row["height"]
+            yield LabelledPhoto(row["file_name"], *size, _objects(row), words, scores, none_share=none)
 
 
 def _words(row: dict[str, Any]) -> tuple[tuple[str, ...] | None, tuple[float, ...]]:
