@@ -69,22 +69,29 @@ def paste_masks(detections: Instances) -> Tensor:
 
 
 def encode_masks(detections: Instances) -> list[dict[str, Any]]:
-    """Compressed run lengths of all masks in the photo; memory holds one mask, of one byte for each of its pixels."""
+    """Compressed run lengths of all masks in the photo; memory holds one mask, of one byte for each of its pixels.
+
+    Detections that share a box and its mask, as several words of one thing do, share the work.
+    """
     height, width = detections.image_size
     if detections.pred_boxes.device.type != "cpu":  # Detectron2 rounds otherwise there
         pairs = zip(detections.get(BOX_MASKS).split(1), detections.pred_boxes.tensor.split(1), strict=True)
         pasted = (paste_masks_in_image(mask, box, (height, width), THRESHOLD) for mask, box in pairs)
         return [_encoded(np.asfortranarray(mask[0].cpu().numpy(), dtype=np.uint8)) for mask in pasted]
     canvas = np.zeros((height, width), dtype=np.uint8, order="F")  # as pycocotools reads it
-    encoded = []
+    encoded: list[dict[str, Any]] = []
+    known: dict[tuple[bytes, bytes], dict[str, Any]] = {}
     for box_mask, box in zip(detections.get(BOX_MASKS), detections.pred_boxes.tensor, strict=True):
-        written = []
-        for place, inside in _pasted(box_mask, box, height, width):
-            canvas[place] = inside.numpy()
-            written.append(place)
-        encoded.append(_encoded(canvas))
-        for place in written:
-            canvas[place] = 0
+        key = box_mask.numpy().tobytes(), box.numpy().tobytes()
+        if key not in known:
+            written = []
+            for place, inside in _pasted(box_mask, box, height, width):
+                canvas[place] = inside.numpy()
+                written.append(place)
+            known[key] = _encoded(canvas)
+            for place in written:
+                canvas[place] = 0
+        encoded.append(dict(known[key]))
     return encoded
 
 

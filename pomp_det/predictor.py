@@ -19,6 +19,7 @@ from pomp_det.classifier import check_learned_clip, set_classifier
 from pomp_det.data.evaluation_mapper import evaluation_resize
 from pomp_engine.trained_weights import load_trained
 from prompt_core.data.open_photo import read_photo
+from prompt_core.documents.collector import collector_paused
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -42,6 +43,7 @@ class OpenVocabularyPredictor:
         self._words: tuple[str | Vocabulary, str, tuple[str, ...]] = ("", "", ())  # that were set
 
     @classmethod
+    @collector_paused()
     def load(cls, cfg: CfgNode, vocabulary: str = "", prompt: str = "") -> OpenVocabularyPredictor:
         """Build the detector and load ``MODEL.WEIGHTS``.
 

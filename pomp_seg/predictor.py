@@ -22,6 +22,7 @@ from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
 from pomp_seg.vocabulary import Classes, dataset_classes, read_class_names, training_names
 from prompt_core.data.open_photo import read_photo
+from prompt_core.documents.collector import collector_paused
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary, plain_name
 
@@ -83,6 +84,7 @@ class OpenVocabularySegmenter:
             self.set_vocabulary(cfg.MODEL.VOCABULARY)
 
     @classmethod
+    @collector_paused()
     def load(cls, cfg: CfgNode) -> OpenVocabularySegmenter:
         """Build the segmenter and load ``MODEL.WEIGHTS``.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from prompt_core.documents.collector import collector_paused
 from prompt_core.documents.word_lists import READERS, read_words
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import read_safetensors, resolve_path, sha256_of_json, write_json
@@ -213,6 +214,7 @@ def _plain_list(values: Any) -> list[Any]:
 
 
 @functools.cache
+@collector_paused()
 def _imagenet(which: str) -> Vocabulary:
     """Synsets and lemmas in timm; reading them takes a third of a second."""
     from timm.data import ImageNetInfo

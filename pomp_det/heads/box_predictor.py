@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from pomp_det.heads.class_counts import ClassCounts
 from pomp_det.heads.class_losses import ClassChoice, sigmoid_loss, without_held_out
 from pomp_det.heads.image_labels import ImageLabelOptions, image_label_loss
-from pomp_det.heads.inference import ScoreOptions, StageScores, fast_detections, mixed_scores, reference_detections
+from pomp_det.heads.inference import (
+    ROUNDING,
+    ScoreOptions,
+    StageScores,
+    fast_detections,
+    mixed_scores,
+    reference_detections,
+)
 from pomp_det.heads.predictor_options import predictor_options
 from pomp_det.heads.sampled_classes import SampledClasses
 from pomp_det.heads.zero_shot import ZeroShotClassifier
@@ -185,6 +192,13 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         """
         boxes = self.predict_boxes(predictions, proposals)
         return self.detect([predictions[0]], boxes, proposals)
+
+    def promising(self, proposals: list[Instances]) -> list[Instances]:
+        """The proposals that can become detections: where scores are mixed, a class's is at most ``sqrt(1 * o)``."""
+        if not self.scoring.multiply_proposal_score or self.test_score_thresh <= 0:
+            return proposals
+        least = (1 - ROUNDING) * self.test_score_thresh**2
+        return [image[image.objectness_logits >= least] for image in proposals]
 
     def detect(
         self,

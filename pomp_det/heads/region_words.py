@@ -33,7 +33,7 @@ def cell_logits(cells: Sequence[Tensor], boxes: Tensor, num_classes: int) -> Ten
         cells: (S + 44, H, W) of each level, of stride 8, 16, 32.
         boxes: (R, 4) in pixels.
     """
-    logits = torch.cat([level[:num_classes].flatten(1).T for level in cells])  # (M, S)
+    logits = torch.cat([level[:num_classes].flatten(1) for level in cells], dim=1)  # (S, M)
     predicted = torch.cat(
         [cell_boxes(maps, level, num_classes) for level, maps in zip(LEVELS, cells, strict=True)]
     )  # (M, 4)
@@ -47,7 +47,7 @@ def cell_logits(cells: Sequence[Tensor], boxes: Tensor, num_classes: int) -> Ten
         )  # (M, 2)
         nearest = torch.cdist((boxes[:, :2] + boxes[:, 2:]) / 2, points.to(boxes.dtype)).argmin(dim=1)
         closest = torch.where(overlap > 0, closest, nearest)
-    return logits[closest].to(boxes.dtype)
+    return logits[:, closest].T.to(boxes.dtype)
 
 
 class RegionWordsPooler(nn.Module):

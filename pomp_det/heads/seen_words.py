@@ -116,8 +116,12 @@ class SeenWordsClassifier(ZeroShotClassifier):
 
     def project(self, features: Tensor) -> Tensor:
         """Region features (R, E + S) as (R, E + S + 1), ready for the product with :meth:`columns`."""
+        return self._project(features, self.columns())
+
+    def _project(self, features: Tensor, weight: Tensor) -> Tensor:
+        """For the product with columns; where all words are wholly seen, none of them takes the bias."""
         embedding = self.embed(features)
-        bias = self._bias(embedding)[:, None]
+        bias = self._bias(embedding)[:, None] if bool(weight[-1].any()) else embedding.new_zeros(len(embedding), 1)
         return torch.cat((self.temperature * embedding, features[:, self._width :], bias), dim=1)
 
     def _bias(self, embedding: Tensor) -> Tensor:
@@ -170,4 +174,4 @@ class SeenWordsClassifier(ZeroShotClassifier):
             weight = self.columns()[:, torch.cat((classes, classes.new_tensor([self.num_classes])))]
         else:
             weight = self.columns()
-        return self.project(features) @ weight
+        return self._project(features, weight) @ weight

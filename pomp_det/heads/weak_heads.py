@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling.roi_heads import ROIHeads
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
@@ -22,13 +22,12 @@ from pomp_det.heads.weak_batches import WeakOptions, WeakTargets, top_proposals,
 class WeakHeads(ROIHeads):
     """Heads that also learn from image labels and captions (Detic, arXiv 2201.02605); named before Detectron2's class.
 
-    The other base class gives the constructor's other options, ``forward_with_given_boxes``, ``mask_on`` and
+    The other base class gives the constructor's other options, its own ``forward_with_given_boxes``, ``mask_on`` and
     ``mask_head``.
     """
 
     mask_on: bool
     mask_head: Any
-    forward_with_given_boxes: Any
 
     @configurable
     def __init__(
@@ -119,7 +118,33 @@ class WeakHeads(ROIHeads):
 
     def _detect(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[Instances]:
         """Detections of each image, without masks."""
+        proposals = self.last_predictor.promising(proposals)
         return self.last_predictor.detect(*self.region_scores(features, proposals), proposals)[0]
+
+    def forward_with_given_boxes(self, features: dict[str, Tensor], instances: list[Instances]) -> list[Instances]:
+        """Detections with their masks; those on the same box share one, unless each class has its own.
+
+        With thousands of words a box often has several, and its mask costs more than all its words.
+
+        Args:
+            instances: with ``pred_boxes`` and ``pred_classes``.
+        """
+        forward: Any = super().forward_with_given_boxes
+        if not self.mask_on or self.mask_head.predictor.out_channels > 1:
+            detected: list[Instances] = forward(features, instances)
+            return detected
+        boxes, places = zip(
+            *(image.pred_boxes.tensor.unique(dim=0, return_inverse=True) for image in instances), strict=True
+        )
+        different = [
+            Instances(
+                image.image_size, pred_boxes=Boxes(of_image), pred_classes=of_image.new_zeros(len(of_image)).long()
+            )
+            for image, of_image in zip(instances, boxes, strict=True)
+        ]
+        for image, made, place in zip(instances, forward(features, different), places, strict=True):
+            image.pred_masks = made.pred_masks[place]
+        return instances
 
     @abstractmethod
     def _box_losses(

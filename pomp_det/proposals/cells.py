@@ -27,7 +27,7 @@ def cell_boxes(cells: Tensor, level: int, num_classes: int) -> Tensor:
     stride = 2**level
     points = level_points(height, width, stride, cells.device)
     at_least_single = torch.promote_types(cells.dtype, torch.float32)
-    sides = side_lengths(cells[num_classes:].flatten(1).T.to(at_least_single)) * stride  # (H * W, 4)
+    sides = side_lengths(cells[num_classes:].flatten(1).to(at_least_single), dim=0).T * stride  # (H * W, 4)
     corners = torch.cat((points - sides[:, :2], points + sides[:, 2:]), dim=1)
     return torch.minimum(corners, corners.new_tensor([width, height, width, height]) * stride).clamp(min=0)
 
@@ -87,11 +87,11 @@ class CellProposals(nn.Module):
     def _level(self, cells: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         """Boxes and scores of a level's cells (C + 44, H, W)."""
         height, width = cells.shape[-2:]
-        flat = cells.flatten(1).T.float()  # (H * W, C + 44)
-        best = flat[:, : self.num_classes].max(dim=1).values
+        flat = cells.flatten(1).float()  # (C + 44, H * W)
+        best = flat[: self.num_classes].amax(dim=0)
         likely = (best.sigmoid() > self.score_threshold).nonzero().squeeze(1)
         points = level_points(height, width, stride, cells.device)[likely]
-        sides = side_lengths(flat[likely, self.num_classes :])
+        sides = side_lengths(flat[self.num_classes :, likely], dim=0).T
         boxes, heat_root = level_candidates(
             points, stride, best[likely], sides, self.score_threshold, self.limit_per_level
         )

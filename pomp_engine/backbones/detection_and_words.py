@@ -106,7 +106,8 @@ class DetectionAndWords(Backbone):
         size = [max(1, round(side * self.shrink)) for side in x.shape[-2:]]
         x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         right, bottom = (-size[1] % WORDS_STRIDE, -size[0] % WORDS_STRIDE)
-        features = self.image_tower.forward_features(F.pad(x, (0, right, 0, bottom)))  # type: ignore[operator]
+        x = F.pad(x, (0, right, 0, bottom)).contiguous(memory_format=torch.channels_last)  # a quarter faster on CPUs
+        features = self.image_tower.forward_features(x)  # type: ignore[operator]
         return self.projection(features)
 
 

@@ -34,11 +34,12 @@ class PartTimer:
 
     Args:
         device: a GPU is synchronised whenever a part starts or ends.
+        now: seconds; those of the wall clock where left out.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, now: Callable[[], float] | None = None) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._device = device
+        self._now = now or functools.partial(clock, device)
         self._inside: list[str] = []
         self._since = 0.0
 
@@ -54,7 +55,7 @@ class PartTimer:
             self._inside.pop()
 
     def _settle(self) -> None:
-        now = clock(self._device)
+        now = self._now()
         if self._inside:
             self.seconds[self._inside[-1]] += now - self._since
         self._since = now

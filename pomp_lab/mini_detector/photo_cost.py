@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,16 +19,23 @@ WHOLE, MORE_WORDS, LOADING, MEMORY = 2.5, 1.2, 10.0, 10**9
 
 
 def measure_cost(
-    config: str, settings: Mapping[str, Any], photos: Sequence[str], vocabularies: Sequence[str], repeats: int
+    config: str,
+    settings: Mapping[str, Any],
+    photos: Sequence[str],
+    vocabularies: Sequence[str],
+    repeats: int,
+    loading: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Seconds of a photo with one thread, from its pixels to boxes, words and masks in run lengths.
 
-    Everything takes turns on the same photos, so that a slow phase of the machine affects all of it. To be called in a
-    process of its own: memory is the process's peak.
+    They are those of the processor (:func:`now`), so that others on the machine count less. Everything takes turns on
+    the same photos, so that a slow phase affects all of it. To be called in a process of its own: memory is the
+    process's peak.
 
     Args:
         vocabularies: from few to many words.
         repeats: turns; each begins with a photo that is not counted.
+        loading: of :func:`measure_loading` in other processes.
 
     Raises:
         UserError: photos or weights that cannot be read; no Linux.
@@ -39,7 +45,6 @@ def measure_cost(
     from pomp_det.class_matrix import classifier_of_names
     from pomp_det.classifier import set_classifier
     from pomp_det.photo_detections import PhotoDetections, coco_rows
-    from pomp_det.predictor import OpenVocabularyPredictor
     from pomp_lab.benchmarks.detector_inputs import read_inputs
     from prompt_core.data.open_photo import read_photo
 
@@ -47,14 +52,12 @@ def measure_cost(
     pixels = [read_photo(photo) for photo in photos]
 
     def load() -> Any:
-        task = PhotoDetections(OpenVocabularyPredictor.load(cfg, cfg.MODEL.VOCABULARY), THRESHOLD)
-        loaded.append(time.perf_counter() - started)
-        return task, coco_rows(task.predict(pixels[0]))
+        predictor, seconds = _loaded(cfg)
+        task = PhotoDetections(predictor, THRESHOLD)
+        return task, seconds, coco_rows(task.predict(pixels[0]))
 
-    loaded: list[float] = []
-    started = time.perf_counter()
     first = measure_memory(load)
-    task = first["result"][0]
+    task, loaded, _ = first["result"]
     model = task._predictor.model
     inputs = [model.preprocess_image([example]).tensor for example in read_inputs(cfg, photos)]
     matrices, encoding = {}, {}
@@ -70,55 +73,75 @@ def measure_cost(
         BOTH: lambda number: model.backbone(inputs[number]),
         **dict.fromkeys(matrices, whole),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in work}
+    seconds: dict[str, list[list[float]]] = {name: [] for name in work}
     with torch.inference_mode():
         for _ in range(repeats):
             for name, measured in work.items():
                 if name in matrices:
                     set_classifier(model, matrices[name])
                 measured(0)
-                started = time.perf_counter()
+                marks = [now()]
                 for number in range(len(photos)):
                     measured(number)
-                seconds[name].append((time.perf_counter() - started) / len(photos))
+                    marks.append(now())
+                seconds[name].append(np.diff(marks).tolist())
         parts = {name: _parts(task, model, made, pixels) for name, made in matrices.items()}
     every = measure_memory(lambda: whole(0))
     memory = {"one vocabulary": first["peak_bytes"], "all vocabularies": every["peak_bytes"]}
+    fastest = {name: float(np.min(turns, axis=0).mean()) for name, turns in seconds.items()}
+    loading = [*loading, loaded]
     return {
         "photos": len(photos),
         "sizes": sorted({f"{photo.shape[1]} x {photo.shape[0]}" for photo in pixels}),
-        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "seconds": {
+            name: {"fastest": fastest[name], **spread([float(np.mean(turn)) for turn in turns])}
+            for name, turns in seconds.items()
+        },
         "parts": parts,
-        "loading_seconds": loaded[0],
+        "loading_seconds": spread(loading),
         "encoding_seconds": encoding,
         "peak_bytes": memory,
-        "bounds": bounds(seconds, loaded[0], first["peak_bytes"]),
+        "bounds": bounds(fastest, min(loading), first["peak_bytes"]),
     }
 
 
-def bounds(seconds: Mapping[str, Sequence[float]], loading: float, peak: int) -> dict[str, Any]:
-    """What was asked of a photo's cost, as medians over the turns of ratios within a turn.
+def now() -> float:
+    """Seconds that the processor spent on this process: with one thread, those of the clock on a machine of its own."""
+    return time.process_time()
+
+
+def measure_loading(config: str, settings: Mapping[str, Any]) -> float:
+    """Seconds of building the model with its weights and the configured words, in a fresh process."""
+    torch.set_num_threads(1)
+    import pomp_det
+
+    return _loaded(pomp_det.load_config(config, {**settings, "MODEL.DEVICE": "cpu"}))[1]
+
+
+def _loaded(cfg: Any) -> tuple[Any, float]:
+    from pomp_det.predictor import OpenVocabularyPredictor
+
+    started = now()
+    return OpenVocabularyPredictor.load(cfg, cfg.MODEL.VOCABULARY), now() - started
+
+
+def bounds(seconds: Mapping[str, float], loading: float, peak: int) -> dict[str, Any]:
+    """What was asked of a photo's cost.
 
     Args:
-        seconds: of each turn; first the two networks alone, then the whole with more and more words.
+        seconds: of a photo; first by the two networks alone, then by the whole with more and more words. Of each photo
+            that is the fastest turn, for what else the machine does only adds.
         loading: seconds of building the model, its weights and the configured words.
         peak: bytes.
     """
     words = [name for name in seconds if name not in (DETECTION, BOTH)]
     fewer, most = words[-2 if len(words) > 1 else -1], words[-1]
-    result = {
-        f"{fewer} by {alone}": target(ratio(seconds[fewer], seconds[alone]), high=WHOLE) for alone in (DETECTION, BOTH)
-    }
+    result = {f"{fewer} by {alone}": target(seconds[fewer] / seconds[alone], high=WHOLE) for alone in (DETECTION, BOTH)}
     if most != fewer:
-        result[f"{most} by {fewer}"] = target(ratio(seconds[most], seconds[fewer]), high=MORE_WORDS)
-    result["loading by photos"] = target(loading / statistics.median(seconds[words[0]]), high=LOADING)
+        result[f"{most} by {fewer}"] = target(seconds[most] / seconds[fewer], high=MORE_WORDS)
+    result["loading by photos"] = target(loading / seconds[words[0]], high=LOADING)
     result["bytes of the process"] = target(peak, high=MEMORY)
     return result
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median over the turns, in which both were measured close together."""
-    return statistics.median(one / other for one, other in zip(above, below, strict=True))
 
 
 def _parts(task: Any, model: Any, matrix: Any, pixels: Sequence[np.ndarray]) -> dict[str, float]:
@@ -129,7 +152,7 @@ def _parts(task: Any, model: Any, matrix: Any, pixels: Sequence[np.ndarray]) -> 
 
     set_classifier(model, matrix)
     coco_rows(task.predict(pixels[0]))
-    timer = PartTimer(torch.device("cpu"))
+    timer = PartTimer(torch.device("cpu"), now)
     with timer.watching(model):
         for photo in pixels:
             with timer.part("rest"):

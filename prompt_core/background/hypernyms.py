@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from prompt_core.documents.bounds import read_text
+from prompt_core.documents.collector import collector_paused
 from prompt_core.documents.json_files import read_json
 from prompt_core.documents.schema import check
 from prompt_core.errors import UserError
@@ -84,6 +85,7 @@ class Hypernyms:
 
 
 @functools.cache
+@collector_paused()
 def imagenet21k_hypernyms() -> Hypernyms:
     """The hierarchy of ImageNet-21K's 21,843 synsets.
 

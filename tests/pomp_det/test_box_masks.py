@@ -42,6 +42,20 @@ def detections() -> Instances:
     return found
 
 
+def test_words_of_one_box_share_its_run_lengths(detections: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = torch.tensor([0, 1, 0, 3, 1, 3, 0, 4])
+    several = detections[names]
+    several.box_masks[-2] = detections.box_masks[5]  # the same box with another mask
+    expected = [encode_masks(several[row : row + 1])[0] for row in range(len(several))]
+    encoded: list[Any] = []
+    encode = run_lengths.encode
+    monkeypatch.setattr(pomp_det.box_masks.run_lengths, "encode", lambda mask: encoded.append(mask) or encode(mask))
+    found = encode_masks(several)
+    assert found == expected
+    assert len(encoded) == 5
+    assert len({id(rle) for rle in found}) == len(names)  # each may be changed alone
+
+
 @pytest.mark.parametrize("at_once", [1 << 20, 700, 1])
 def test_masks_are_those_of_detectron2(detections: Instances, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     monkeypatch.setattr(pomp_det.box_masks, "AT_ONCE", at_once)

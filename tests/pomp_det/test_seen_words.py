@@ -16,6 +16,7 @@ pytest.importorskip("detectron2")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pomp_det.heads.seen_words
 from pomp_det.heads.inference import StageScores, fast_detections, mixed_scores, reference_detections
 from pomp_det.heads.seen_words import Closeness, SeenWordsClassifier, seen_evidence, seen_shares
 from prompt_core import UserError
@@ -212,3 +213,27 @@ def test_fast_inference_is_the_reference(threshold: float, limit: int, chunk: in
 def test_words_of_another_width() -> None:
     with pytest.raises(UserError, match=r"the detector needs \(classes, 8\)"):
         make(unit(2, WIDTH)).set_class_matrix(unit(2, WIDTH + 1), "other features")
+
+
+@torch.no_grad()
+def test_words_that_are_all_seen_need_no_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = unit(NAMES, WIDTH)
+    features = torch.cat((unit(7, WIDTH, seed=3), unit(7, SEEN, seed=4)), dim=1)
+    totals: list[int] = []
+    total = pomp_det.heads.seen_words.background_total
+    monkeypatch.setattr(pomp_det.heads.seen_words, "background_total", lambda *given: totals.append(1) or total(*given))
+    for cosines, looks in (([1.0, 0.9], 0), ([1.0, 0.8], 2)):
+        words = words_near(names, cosines)
+        classifier = make(words)
+        classifier.set_background(unit(4, WIDTH, seed=9))
+        totals.clear()
+        found = classifier(features)
+        assert len(totals) == looks
+        for row, word in enumerate(words):
+            for region in range(len(features)):
+                expected = plain_logit(word, features[region], classifier)
+                assert float(found[region, row]) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+        # The same words without a background take its place for words that are given in passing.
+        other = words_near(names, [0.1])
+        passing = classifier(features, classifier=other)
+        assert float(passing[0, 0]) != pytest.approx(30.0 * float(features[0, :WIDTH] @ other[0]), abs=1e-6)

@@ -58,6 +58,7 @@ def test_side_lengths_are_the_means_of_their_distributions() -> None:
             mean = sum(number * weight for number, weight in enumerate(weights)) / sum(weights)
             assert float(found[row, side]) == pytest.approx(mean, rel=1e-12)
     assert side_lengths(logits[:0]).shape == (0, 4)
+    torch.testing.assert_close(side_lengths(logits.T, dim=0), found.T, rtol=1e-12, atol=0)
     certain = torch.full((1, 4, SIDE_BINS), -100.0)
     for side, length in enumerate((0, 10, 3, 7)):
         certain[0, side, length] = 100

@@ -17,7 +17,7 @@ pytest.importorskip("detectron2")
 
 from pomp_lab.benchmarks.harness import in_fresh_process
 from pomp_lab.mini_detector import photo_scores
-from pomp_lab.mini_detector.photo_cost import BOTH, DETECTION, bounds, measure_cost, photos_of, ratio
+from pomp_lab.mini_detector.photo_cost import BOTH, DETECTION, bounds, measure_cost, measure_loading, photos_of
 from pomp_lab.mini_detector.photo_scores import best_box_words, together, voc_scores, with_crowds
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
@@ -94,9 +94,8 @@ def test_the_best_boxs_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert both["_protocol"].keys() == {"imagenet_samples", "x"}
 
 
-def test_ratios_are_those_of_turns() -> None:
-    assert ratio([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == 3
-    seconds = {DETECTION: [1.0], BOTH: [2.0], "80 words": [2.0], "1,203 words": [3.0], "21,843 words": [6.0]}
+def test_bounds_are_ratios_of_seconds() -> None:
+    seconds = {DETECTION: 1.0, BOTH: 2.0, "80 words": 2.0, "1,203 words": 3.0, "21,843 words": 6.0}
     found = bounds(seconds, 21.0, 10**8)
     assert {name: (bound["measured"], bound["met"]) for name, bound in found.items()} == {
         f"1,203 words by {DETECTION}": (3.0, False),
@@ -124,9 +123,13 @@ def test_cost_of_a_tiny_detector(tmp_path: Path) -> None:
         (tmp_path / f"{number}.png").rename(tmp_path / f"photos/{number}.png")
     assert len(photos_of(tmp_path / "photos", 2)) == 2
     photos = photos_of(tmp_path / "photos", 9)
-    report = in_fresh_process(measure_cost, str(config), {}, photos, ["cat,dog", "cup,car,tree"], 2)
+    report = in_fresh_process(measure_cost, str(config), {}, photos, ["cat,dog", "cup,car,tree"], 2, [99.0])
     assert list(report["seconds"]) == [DETECTION, BOTH, "2 words", "3 words"]
-    assert all(len(values["all"]) == 2 and values["min"] > 0 for values in report["seconds"].values())
+    for values in report["seconds"].values():
+        assert len(values["all"]) == 2
+        assert 0 < values["fastest"] <= values["min"] * (1 + 1e-9)
+    assert 0 < report["loading_seconds"]["min"] < report["loading_seconds"]["max"] == 99
+    assert in_fresh_process(measure_loading, str(config), {}) > 0
     assert report["peak_bytes"]["one vocabulary"] > 10**7
     assert sum(report["parts"]["3 words"].values()) > 0
     assert report["parts"]["3 words"]["backbone"] > 0
