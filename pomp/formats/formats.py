@@ -7,7 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pomp.formats import (
+    class_id_pngs,
     coco_json,
+    cvat_xml,
+    fiftyone_export,
+    fiftyone_json,
     labelstudio_export,
     labelstudio_json,
     voc_xml,
@@ -42,6 +46,10 @@ FORMATS = {
     "voc": Format(voc_xml.write, "Pascal VOC's folder, boxes"),
     "labelstudio": Format(labelstudio_json.write, "Label Studio's tasks, boxes and choices"),
     "labelstudio-masks": Format(labelstudio_json.write_with_masks, "Label Studio's tasks, masks as brushes"),
+    "cvat": Format(cvat_xml.write, "CVAT for images 1.1, boxes"),
+    "cvat-masks": Format(cvat_xml.write_with_masks, "CVAT for images 1.1, masks"),
+    "fiftyone": Format(fiftyone_json.write, "FiftyOne's own layout, boxes and masks"),
+    "class-ids": Format(class_id_pngs.write, "label maps as PNG, from masks"),
     "csv": Format(word_tables.write, "a table of photos with their words"),
 }
 
@@ -50,6 +58,9 @@ READERS: dict[str, Callable[[Path], Corrections]] = {
     yolo_folder.KIND: yolo_folder.read,
     voc_xml.KIND: voc_xml.read,
     labelstudio_json.KIND: labelstudio_export.read,
+    cvat_xml.KIND: cvat_xml.read,
+    fiftyone_json.KIND: fiftyone_export.read,
+    class_id_pngs.KIND: class_id_pngs.read,
     word_tables.KIND: word_tables.read,
     word_folders.KIND: word_folders.read,
 }

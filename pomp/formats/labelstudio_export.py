@@ -14,11 +14,13 @@ import msgspec
 from pomp.formats.brush_runs import mask_of_brush
 from pomp.formats.checked import Collected, Coordinate, Share, checked_word
 from pomp.formats.labelled import NONE_OF_THESE, Corrections, LabelledObject, LabelledPhoto
-from pomp.formats.labelstudio_json import KIND
+from pomp.formats.labelstudio_json import CONFIGURATION, KIND
 from pomp.formats.mask_shapes import box_of_mask, mask_of_polygons
 from pomp_engine.data.annotation_masks import Side
+from prompt_core.data.photo_files import is_file
 from prompt_core.documents.json_files import read_json
 from prompt_core.documents.schema import check
+from prompt_core.documents.xml_files import read_xml
 from prompt_core.errors import UserError
 from prompt_core.visible import visible_path
 
@@ -81,11 +83,20 @@ def read(path: Path) -> Corrections:
     tasks = [document] if isinstance(document, dict) else document
     if not isinstance(tasks, list):
         raise UserError(f"{visible_path(path)} is no export of Label Studio; a list of tasks is expected")
-    collected = Collected(KIND)
+    collected = Collected(KIND, _listed_words(path.parent / CONFIGURATION))
     for number, item in enumerate(tasks):
         task: Task = check(item, Task, path, f"[{number}]")
         collected.add(_photo(task, f"{visible_path(path)}: [{number}]", path, collected))
     return collected.corrections()
+
+
+def _listed_words(path: Path) -> list[str]:
+    """The words of a labelling configuration beside the export, in its order."""
+    if not is_file(path):
+        return []
+    values = [item.get("value") or "" for item in read_xml(path).iter() if item.tag in ("Label", "Choice")]
+    words = [checked_word(value, visible_path(path)) for value in values]
+    return [word for word in words if word != NONE_OF_THESE]
 
 
 def _photo(task: Task, where: str, path: Path, collected: Collected) -> LabelledPhoto:

@@ -71,6 +71,8 @@ def _names_in(path: Path) -> set[str]:
 def _in_folder(folder: Path) -> tuple[str, Path]:
     if any(is_file(folder / name) for name in _CLASSES) and is_folder(folder / "labels"):
         return "yolo", folder
+    if is_file(folder / "classes.csv") and is_folder(folder / "labels"):
+        return "class-ids", folder
     for name in _DOCUMENTS:
         if is_file(folder / name):
             return recognised(folder / name)
