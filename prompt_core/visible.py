@@ -109,5 +109,7 @@ def show_warnings_and_logs() -> None:
         return visible(_format_warning(message, category, *place, **more), lines=True)
 
     warnings.formatwarning = formatted
+    # Detectron2 asks torch at every photo whether it is traced, in a way that torch thinks ambiguous.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     if logging.lastResort is not None:
         logging.lastResort.addFilter(show_record)
