@@ -96,6 +96,7 @@ def read(path: Path) -> Corrections:
             what = "image" if row["image_id"] not in sizes else "category"
             raise UserError(f"{where}: annotations[{number}] is of {what} {row[f'{what}_id']}, which is not listed")
         of_image[row["image_id"]].append({**row, "place": f"{where}: annotations[{number}]"})
+    by_model = any(row.get("score") is not None for row in rows["annotations"])
     collected = Collected(KIND, list(names.values()))
     for row in rows["images"]:
         objects = tuple(_objects(of_image[row["id"]], names, row, collected))
@@ -105,7 +106,9 @@ def read(path: Path) -> Corrections:
         if shares and len(shares) != len(photo_words or ()):
             raise UserError(f"{where}: {shortened(row['file_name'])} has {len(shares)} own shares of other words")
         photo = LabelledPhoto(row["file_name"], row["width"], row["height"], objects, photo_words, shares)
-        photo = replace(photo, none_share=row.get("none_of_these"))
+        # In a document of a model's answers, a photo without any is one of them.
+        empty = by_model and not objects and listed is None
+        photo = replace(photo, none_share=row.get("none_of_these"), by_model=empty)
         collected.add(photo)
     return collected.corrections()
 

@@ -93,10 +93,11 @@ def _photo(
     if sample.metadata is not None and sample.metadata.width and sample.metadata.height:
         width, height = sample.metadata.width, sample.metadata.height
     things = _field(fields, (TRUTH, PREDICTIONS), ("Detections", "Detection"))
+    by_model = things is not None and things is fields.get(PREDICTIONS)
     objects = tuple(_objects(things, "detections", width, height, path, place))
     said = _field(fields, (WORDS,), ("Classifications", "Classification"))
     if said is None:
-        return LabelledPhoto(name, width, height, objects)
+        return LabelledPhoto(name, width, height, objects, by_model=by_model)
     rows = [check(row, Classification, path, f"{place} words") for row in _rows(said, "classifications")]
     words = tuple(checked_word(row.label, visible_path(path)) for row in rows)
     shares = tuple(row.confidence for row in rows if row.confidence is not None)

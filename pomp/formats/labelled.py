@@ -44,6 +44,7 @@ class LabelledPhoto:
         path: the file, where it is known.
         none_share: own share of "none of these", where a model gave it.
         pixels: reads what no file of its own holds, such as a frame of a video: (H, W, 3) uint8 in RGB.
+        by_model: a model said that there is nothing; what has scores is a model's without it.
     """
 
     name: str
@@ -55,11 +56,12 @@ class LabelledPhoto:
     path: Path | None = field(default=None, compare=False)
     none_share: float | None = None
     pixels: Callable[[], np.ndarray] | None = field(default=None, compare=False, repr=False)
+    by_model: bool = field(default=False, compare=False)
 
     @property
     def predicted(self) -> bool:
         """Whether any of it was said by a model, and not by a person."""
-        of_photo = bool(self.scores) or self.none_share is not None
+        of_photo = self.by_model or bool(self.scores) or self.none_share is not None
         return of_photo or any(item.score is not None for item in self.objects)
 
 

@@ -125,7 +125,7 @@ def _photo(task: Task, where: str, path: Path, collected: Collected) -> Labelled
             objects += found
             if not found:
                 collected.leave_out(f"regions of the kind {item.type}")
-    return LabelledPhoto(_name(task, where), width, height, tuple(objects), words, scores)
+    return LabelledPhoto(_name(task, where), width, height, tuple(objects), words, scores, by_model=not people)
 
 
 def _objects(item: Result, width: int, height: int, where: str, score: float | None) -> Iterator[LabelledObject]:

@@ -62,7 +62,7 @@ def _task(photo: LabelledPhoto, masks: bool) -> dict[str, Any]:
     data |= {"width": photo.width, "height": photo.height}
     results = list(_results(photo, masks))
     scores = [item.score for item in photo.objects if item.score is not None] + list(photo.scores[:1])
-    if not photo.predicted and (photo.objects or photo.words is not None):
+    if not photo.predicted:
         return {"data": data, "annotations": [{"result": results}]}
     said = {"model_version": MODEL, "result": results, **({"score": min(scores)} if scores else {})}
     return {"data": data, "predictions": [said]}

@@ -43,6 +43,7 @@ def labelled_photo(
         photo.path if photo.within is None else None,
         record.get("none_of_these"),
         None if photo.within is None else photo.read,
+        by_model=True,
     )
 
 
