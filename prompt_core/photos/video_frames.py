@@ -67,8 +67,9 @@ class Video:
         self._next = 0  # the frame that comes next
         capture = self._opened()
         self.rate = float(capture.get(_cv2().CAP_PROP_FPS)) or 25.0
-        self.count = _frames(capture)
-        self._close()
+        # What the file claims, where that frame is the last; else as many as can be read, by another reader: one that
+        # looked behind the end need not find back.
+        self.count = _claimed_frames(capture) or _readable_frames(self._opened())
         if self.count == 0:
             raise UserError(f"video {visible_path(path)} has no frame that can be read")
 
@@ -141,13 +142,14 @@ def video_frames(path: Path, every: Every) -> Iterator[Frame]:
         yield Frame(video, index)
 
 
-def _frames(capture: Any) -> int:
-    """How many frames there are: what the file says where its last frame can be read, else as many as can be."""
+def _claimed_frames(capture: Any) -> int:
     cv2 = _cv2()
     claimed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    if claimed > 0 and capture.set(cv2.CAP_PROP_POS_FRAMES, claimed - 1) and capture.grab() and not capture.grab():
-        return claimed
-    capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+    is_last = claimed > 0 and capture.set(cv2.CAP_PROP_POS_FRAMES, claimed - 1) and capture.read()[0]
+    return claimed if is_last and not capture.grab() else 0
+
+
+def _readable_frames(capture: Any) -> int:
     frames = 0
     while capture.grab():
         frames += 1

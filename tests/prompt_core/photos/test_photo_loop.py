@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import random
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-
 from PIL import Image
 
 from prompt_core.errors import UserError
@@ -226,6 +225,50 @@ def test_memory_holds_one_photo(here: Path) -> None:
     task = Brightness()
     loop(task)
     assert task.living == [0] * 6
+
+
+class InBatches(Brightness):
+    """The same, three at a time."""
+
+    batch = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def prepare(self, pixels: np.ndarray) -> Any:
+        return pixels.copy()
+
+    def predict_batch(self, prepared: Sequence[np.ndarray]) -> list[float]:
+        self.batches.append(len(prepared))
+        return [super(InBatches, self).predict(pixels) for pixels in prepared]
+
+    def predict(self, prepared: np.ndarray) -> float:
+        return self.predict_batch([prepared])[0]
+
+
+def test_a_batch_is_the_same_as_one_by_one(here: Path) -> None:
+    Path("photos/1.png").write_text("no photo")
+    loop(Brightness(), "whole")
+    task, told = InBatches(), []
+    Path("out").mkdir()
+    photos = list_photos_to_predict(["photos"], Path("out"))
+    outcome = predict_photos(task, photos, Path("out"), lambda done, total: told.append((done, total)))
+    assert task.batches == [2, 3]
+    assert told == [(done, 6) for done in range(1, 7)]
+    assert list(outcome.skipped) == [Path("photos/1.png")]
+    assert content("out") == content("whole")
+
+
+@pytest.mark.parametrize("height", [13, 15, 17])
+def test_one_of_a_batch_does_not_spoil_the_others(here: Path, height: int) -> None:
+    Image.new("RGB", (9, height)).save("photos/1.png")
+    loop(Brightness(), "whole")
+    task = InBatches()
+    outcome = loop(task)
+    assert task.batches == [3, 1, 1, 1, 3]
+    assert list(outcome.skipped) == [Path("photos/1.png")]
+    assert content("out") == content("whole")
 
 
 def test_lists_are_written_as_the_whole_document(tmp_path: Path) -> None:
