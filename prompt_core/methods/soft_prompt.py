@@ -82,8 +82,13 @@ class SoftPromptMethod(Method):
 
     def save_alone(self, folder: Path, **metadata: Any) -> Path:
         """``prompt.safetensors``."""
-        loss = "POMP" if metadata.get("K") else "full softmax"
         path = folder / PROMPT_FILE
+        self.save_prompt(path, **metadata)
+        return path
+
+    def save_prompt(self, path: Path, **metadata: Any) -> None:
+        """Write the prompt, with the CLIP that it was learned with."""
+        loss = "POMP" if metadata.get("K") else "full softmax"
         self.prompt.save(
             path,
             clip=self.clip.name,
@@ -92,7 +97,6 @@ class SoftPromptMethod(Method):
             method=loss if self.name == "pomp" else "CoOp",
             **metadata,
         )
-        return path
 
     def identity(self) -> dict[str, Any]:
         """Nothing in addition to the configuration's keys of the prompt, which are all that older states have."""

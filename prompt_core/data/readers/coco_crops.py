@@ -139,7 +139,6 @@ def read_crops(root: Path, annotations: Path, margin: float = MARGIN, smallest: 
     label = {category: row for row, category in enumerate(sorted(named))}
     require_photos(root, sorted({files[box.image_id] for box in boxes}), path)
     corners = np.array([box.bbox for box in boxes], dtype=np.float64)
-    more = margin * corners[:, 2:]
     return Crops(
         names,
         names,
@@ -147,8 +146,14 @@ def read_crops(root: Path, annotations: Path, margin: float = MARGIN, smallest: 
         [f"{files[box.image_id]}#{box.id}" for box in boxes],
         f"coco_crops:{path.name}",
         root,
-        boxes=np.concatenate([corners[:, :2] - more, corners[:, 2:] + 2 * more], axis=1),
+        boxes=with_margin(corners, margin),
     )
+
+
+def with_margin(boxes: np.ndarray, margin: float = MARGIN) -> np.ndarray:
+    """Boxes (n, 4), x, y, width and height, with a share of their width and height more on each side."""
+    more = margin * boxes[:, 2:]
+    return np.concatenate([boxes[:, :2] - more, boxes[:, 2:] + 2 * more], axis=1)
 
 
 def _options(text: str) -> dict[str, Any]:

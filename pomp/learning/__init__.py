@@ -1,0 +1,1 @@
+"""What corrections teach: prompts, thresholds of words, and detectors of one's own boxes."""
