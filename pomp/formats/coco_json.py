@@ -34,8 +34,8 @@ class ImageRow(msgspec.Struct, gc=False):
 
     id: Int64
     file_name: str
-    width: Side
-    height: Side
+    width: Side | None = None
+    height: Side | None = None
     words: list[str] | None = None
     own_shares: list[Share] | None = None
     none_of_these: Share | None = None
@@ -99,13 +99,16 @@ def read(path: Path) -> Corrections:
     by_model = any(row.get("score") is not None for row in rows["annotations"])
     collected = Collected(KIND, list(names.values()))
     for row in rows["images"]:
+        if of_image[row["id"]] and not (row.get("width") and row.get("height")):
+            raise UserError(f"{where}: image {row['id']} has annotations, and no width and height")
         objects = tuple(_objects(of_image[row["id"]], names, row, collected))
         listed = row.get("words")
         photo_words = None if listed is None else tuple(checked_word(word, where) for word in listed)
         shares = tuple(row.get("own_shares") or ())
         if shares and len(shares) != len(photo_words or ()):
             raise UserError(f"{where}: {shortened(row['file_name'])} has {len(shares)} own shares of other words")
-        photo = LabelledPhoto(row["file_name"], row["width"], row["height"], objects, photo_words, shares)
+        size = row.get("width") or 0, row.get("height") or 0  # Label Studio knows none of photos without annotations
+        photo = LabelledPhoto(row["file_name"], *size, objects, photo_words, shares)
         # In a document of a model's answers, a photo without any is one of them.
         empty = by_model and not objects and listed is None
         photo = replace(photo, none_share=row.get("none_of_these"), by_model=empty)

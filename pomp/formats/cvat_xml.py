@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import XMLGenerator
+from xml.sax.xmlreader import AttributesImpl
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class _Document:
         self._out.startDocument()
 
     def start(self, name: str, /, **attributes: object) -> None:
-        self._out.startElement(name, {key: sayable(str(value)) for key, value in attributes.items()})
+        self._out.startElement(name, AttributesImpl({key: sayable(str(value)) for key, value in attributes.items()}))
 
     def end(self, name: str) -> None:
         self._out.endElement(name)

@@ -41,6 +41,7 @@ class Sample(msgspec.Struct, gc=False):
     """A photo."""
 
     filepath: str
+    photo: str | None = None
     metadata: Size | None = None
 
 
@@ -81,15 +82,16 @@ def read(path: Path) -> Corrections:
 def _listed_words(path: Path) -> list[str]:
     """The words of ``metadata.json``, where it is beside the samples and lists some."""
     metadata = read_json(path) if is_file(path) else {}
-    words = metadata.get("default_classes") if isinstance(metadata, dict) else None
-    return [checked_word(word, visible_path(path)) for word in check(words or [], list[str], path, "default_classes")]
+    listed = metadata.get("default_classes") if isinstance(metadata, dict) else None
+    words: list[str] = check(listed or [], list[str], path, "default_classes")
+    return [checked_word(word, visible_path(path)) for word in words]
 
 
 def _photo(
     sample: Sample, fields: dict[str, Any], known: dict[str, tuple[str, int, int]], path: Path, place: str
 ) -> LabelledPhoto:
-    file = sample.filepath.replace("\\", "/").removeprefix("data/")
-    name, width, height = known.get(file, (file, 0, 0))
+    file = sample.filepath.replace("\\", "/").rpartition("/data/")[2].removeprefix("data/")
+    name, width, height = known.get(file, (sample.photo or file, 0, 0))
     if sample.metadata is not None and sample.metadata.width and sample.metadata.height:
         width, height = sample.metadata.width, sample.metadata.height
     things = _field(fields, (TRUTH, PREDICTIONS), ("Detections", "Detection"))
@@ -98,7 +100,9 @@ def _photo(
     said = _field(fields, (WORDS,), ("Classifications", "Classification"))
     if said is None:
         return LabelledPhoto(name, width, height, objects, by_model=by_model)
-    rows = [check(row, Classification, path, f"{place} words") for row in _rows(said, "classifications")]
+    rows: list[Classification] = [
+        check(row, Classification, path, f"{place} words") for row in _rows(said, "classifications")
+    ]
     words = tuple(checked_word(row.label, visible_path(path)) for row in rows)
     shares = tuple(row.confidence for row in rows if row.confidence is not None)
     return LabelledPhoto(name, width, height, objects, words, shares if len(shares) == len(words) else ())

@@ -25,6 +25,7 @@ from prompt_core.photos.json_lists import write_json_lists
 KIND = "fiftyone"
 SAMPLES, METADATA, DATA = "samples.json", "metadata.json", "data"
 PREDICTIONS, TRUTH, WORDS = "predictions", "ground_truth", "words"
+NAME = "photo"  # its own name, which exports keep when they move the file
 # Newer ones read the layout of older ones; this one's is documented by many published data sets.
 VERSION = "0.23.8"
 
@@ -51,6 +52,7 @@ def _samples(photos: Iterator[LabelledPhoto], table: PhotoTable) -> Iterator[dic
             "tags": [],
             "metadata": {"_cls": "ImageMetadata", "width": photo.width, "height": photo.height, "num_channels": 3},
             "_media_type": "image",
+            NAME: photo.name,
             "_rand": int(_digest(photo.name)[:8], 16) / 2**32,
             PREDICTIONS: said if photo.predicted else None,
             TRUTH: None if photo.predicted else said,
@@ -145,6 +147,7 @@ def _metadata(name: str, words: Sequence[str]) -> dict[str, Any]:
             _field("filepath", "String"),
             _field("tags", "List", subfield="String"),
             _field("metadata", "EmbeddedDocument", document="metadata.ImageMetadata", fields=size),
+            _field(NAME, "String"),
             *(_labels(field, "Detections", "detections", "Detection", things) for field in (PREDICTIONS, TRUTH)),
             _labels(WORDS, "Classifications", "classifications", "Classification", of_photo),
         ],

@@ -18,6 +18,7 @@ from prompt_core.visible import visible_path
 
 # Which photo a file of the layout is about, as these layouts name photos by a file of one folder.
 PHOTO_TABLE = "photos.csv"
+_OF_TOOLS = (".cache",)  # what tools write beside labels that they read
 COLUMNS = ("file", "photo", "width", "height")
 
 
@@ -53,7 +54,8 @@ def _refuse_changed(target: Path) -> None:
         return
     written = table.stat().st_mtime  # the last file of a run
     for place, _, names in os.walk(target):
-        for name in (".", *names):  # a folder is changed by what is deleted from it
+        inner = () if Path(place) == target else (".",)  # a folder is changed by what is deleted from it
+        for name in (*inner, *(name for name in names if not name.endswith(_OF_TOOLS))):
             file = Path(place) / name
             if file.lstat().st_mtime > written + 1:
                 raise UserError(

@@ -121,8 +121,9 @@ def read_corrections(path: str | Path, photos_folder: str | Path | None = None) 
     """
     place = Path(path)
     kind, document = recognised(place)
-    found = READERS[kind](document)
     folder = None if photos_folder is None else Path(photos_folder)
+    # Labels of YOLO cannot be read without their photos, which only its folder may have.
+    found = yolo_folder.read(document, folder) if kind == yolo_folder.KIND else READERS[kind](document)
     return replace(found, photos=tuple(matched(found.photos, place, folder)))
 
 

@@ -12,8 +12,8 @@ from prompt_core.data.open_photo import upright_size
 from prompt_core.errors import UserError
 from prompt_core.visible import visible_path
 
-# Pixels by which no side of a box has moved where nobody has moved it: formats round.
-UNMOVED = 1.0
+# Pixels by which no side of a box has moved where nobody has moved it: formats round, and count from 0 or 1.
+UNMOVED = 2.0
 
 
 @dataclass(frozen=True)

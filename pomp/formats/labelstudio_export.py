@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -16,6 +15,7 @@ from pomp.formats.checked import Collected, Coordinate, Share, checked_word
 from pomp.formats.labelled import NONE_OF_THESE, Corrections, LabelledObject, LabelledPhoto
 from pomp.formats.labelstudio_json import CONFIGURATION, KIND
 from pomp.formats.mask_shapes import box_of_mask, mask_of_polygons
+from pomp.formats.matching import UPLOADED, in_local_files
 from pomp_engine.data.annotation_masks import Side
 from prompt_core.data.photo_files import is_file
 from prompt_core.documents.json_files import read_json
@@ -24,7 +24,6 @@ from prompt_core.documents.xml_files import read_xml
 from prompt_core.errors import UserError
 from prompt_core.visible import visible_path
 
-_UPLOADED = re.compile(r"[0-9a-f]{8}-")  # what Label Studio puts before the name of a file that was uploaded
 Byte = msgspec.Meta(ge=0, le=255)
 
 
@@ -174,12 +173,12 @@ def _name(task: Task, where: str) -> str:
     address = task.data.get("image") if isinstance(task.data.get("image"), str) else texts[0] if texts else ""
     if not address:
         raise UserError(f"{where}: its data name no image")
-    parts = urlsplit(str(address))
-    local = parse_qs(parts.query).get("d")
+    local = in_local_files(str(address))
     if local:
-        return local[0]
+        return local
+    parts = urlsplit(str(address))
     place = unquote(parts.path).lstrip("/")
     last = place.rpartition("/")[2]
     if "/upload/" in f"/{place}":
-        return _UPLOADED.sub("", last, count=1)
+        return UPLOADED.sub("", last, count=1)
     return last if parts.scheme else place

@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from pomp.formats.labelled import LabelledPhoto
 from prompt_core.data.photo_files import inside, is_file, list_photos
 from prompt_core.errors import UserError
 
 # What Label Studio puts before the name of a file that was uploaded, also in its COCO and YOLO exports.
-_UPLOADED = re.compile(r"[0-9a-f]{8}-")
+UPLOADED = re.compile(r"[0-9a-f]{8}-")
 # Where layouts keep photos.
 _BESIDE = ("", "images", "JPEGImages", "data")
 
@@ -45,13 +46,20 @@ def matched(photos: Sequence[LabelledPhoto], place: Path, folder: Path | None) -
         name = _within(photo.name)
         last = PurePosixPath(name).name
         if name in by_name:
-            yield replace(photo, path=folder / by_name[name])
+            yield replace(photo, name=name, path=folder / by_name[name])
             continue
-        alike = by_last.get(last) or by_last.get(_UPLOADED.sub("", last, count=1)) or []
+        alike = by_last.get(last) or by_last.get(UPLOADED.sub("", last, count=1)) or []
         yield replace(photo, name=alike[0], path=folder / alike[0]) if len(alike) == 1 else photo
 
 
+def in_local_files(address: str) -> str:
+    """The photo of an address of Label Studio's local files, ``/data/local-files/?d=NAME``; empty for another."""
+    _, mark, name = address.partition("?d=")
+    return unquote(name) if mark else ""
+
+
 def _within(name: str) -> str:
+    name = in_local_files(name) or name
     try:
         return inside(name, "")
     except UserError:

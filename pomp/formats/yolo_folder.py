@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pomp.formats.checked import Collected, checked_word
 from pomp.formats.folders import PhotoTable, known_photos, whole_folder
 from pomp.formats.labelled import Corrections, LabelledObject, LabelledPhoto, Photos
 from pomp.formats.mask_shapes import mask_of_polygons, one_polygon
+from pomp.formats.matching import UPLOADED, in_local_files
 from pomp.formats.word_tables import TABLE, WordTable, words_of_photos
 from prompt_core.data.open_photo import upright_size
 from prompt_core.data.photo_files import is_file, list_photos
@@ -79,10 +81,13 @@ def _shares(item: LabelledObject, polygon: list[float] | None, photo: LabelledPh
     return " ".join(f"{min(max(value / side, 0), 1):.7f}" for value, side in zip(values, sides, strict=True))
 
 
-def read(path: Path) -> Corrections:
+def read(path: Path, elsewhere: Path | None = None) -> Corrections:
     """Read a folder of labels of any tool, or its ``data.yaml``.
 
-    Sizes of photos are read from their headers in ``images/``, unless this toolkit wrote the folder.
+    Sizes of photos are read from their headers, unless this toolkit wrote the folder.
+
+    Args:
+        elsewhere: a folder in which photos are that are not in ``images/``.
 
     Raises:
         UserError: without names of classes, for a line that is no label, and where a photo's size is not known.
@@ -91,18 +96,21 @@ def read(path: Path) -> Corrections:
     names = _class_names(folder)
     known = known_photos(folder)
     labels = sorted((folder / "labels").rglob("*.txt"), key=str)
-    photos = _photos_by_stem(folder, known)
+    photos = _photos_by_stem(folder, known, elsewhere)
     words = words_of_photos(folder / TABLE) if is_file(folder / TABLE) else {}
     collected = Collected(KIND, names)
     order = {stem: number for number, stem in enumerate(photos)}
     stems = {file.relative_to(folder / "labels").with_suffix("").as_posix(): file for file in labels}
     for stem in sorted({**stems, **dict.fromkeys(known_stems(known))}, key=lambda stem: order.get(stem, len(order))):
-        if stem not in photos:
+        plain = in_local_files(stem) or stem
+        alike = (stem, plain, plain.rpartition("/")[2], UPLOADED.sub("", plain, count=1))
+        photo = next((photos[name] for name in alike if name in photos), None)
+        if photo is None:
             raise UserError(
                 f"{visible_path(stems[stem])} has no photo in {visible_path(folder / 'images')}, whose size its "
-                "labels need; put the photos there"
+                "labels need; put the photos there, or give their folder: --photos"
             )
-        name, width, height = photos[stem]()
+        name, width, height = photo()
         objects = tuple(_objects(stems[stem], names, width, height)) if stem in stems else ()
         collected.add(LabelledPhoto(name, width, height, objects, words.get(name)))
     return collected.corrections()
@@ -114,17 +122,21 @@ def known_stems(known: dict[str, tuple[str, int, int]]) -> list[str]:
 
 
 def _photos_by_stem(
-    folder: Path, known: dict[str, tuple[str, int, int]]
+    folder: Path, known: dict[str, tuple[str, int, int]], elsewhere: Path | None
 ) -> dict[str, Callable[[], tuple[str, int, int]]]:
     """By name of the labels: a function that gives name, width and height of the photo."""
     found: dict[str, Callable[[], tuple[str, int, int]]] = {}
     for stem, photo in zip(known_stems(known), known.values(), strict=True):
         found[stem] = lambda photo=photo: photo  # type: ignore[misc]
-    images = folder / "images"
-    for name in list_photos(images, recursive=True) if images.is_dir() else ():
-        stem = os.path.splitext(name)[0]  # noqa: PTH122
-        found.setdefault(stem, lambda name=name: (name, *upright_size(images / name)))  # type: ignore[misc]
+    for images in (folder / "images", *([] if elsewhere is None else [elsewhere])):
+        for name in list_photos(images, recursive=True) if images.is_dir() else ():
+            size = partial(_with_size, images, name)
+            found.setdefault(os.path.splitext(name)[0], size)  # noqa: PTH122
     return found
+
+
+def _with_size(images: Path, name: str) -> tuple[str, int, int]:
+    return name, *upright_size(images / name)
 
 
 def _class_names(folder: Path) -> list[str]:
