@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pomp_det.class_matrix import ClassMatrix, check_same_clip, read_class_matrix, rows_of, source_of
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from pomp_det.heads.seen_words import SeenWordsClassifier
 from pomp_det.heads.zero_shot import ZeroShotClassifier
 from prompt_core.classifier import TextClassifier
 from prompt_core.errors import UserError
@@ -59,6 +60,8 @@ def set_classifier(
     for predictor in predictors:
         predictor.cls_score.set_class_matrix(rows, source_of(classifier))
         predictor.cls_score.set_background(classifier.background.weight if classifier.background else None)
+        if isinstance(predictor.cls_score, SeenWordsClassifier):
+            predictor.cls_score.set_untuned(classifier.untuned)
         predictor.class_counts = predictor.class_counts.of(count)
         if update_stage_counts:
             predictor.num_classes = count
@@ -84,6 +87,7 @@ def temporary_classes(
             stage.cls_score.zs_weight,
             stage.cls_score.source,
             stage.cls_score.other_names,
+            getattr(stage.cls_score, "untuned", None),
             stage.num_classes,
             stage.class_counts,
         )
@@ -93,9 +97,11 @@ def temporary_classes(
     try:
         yield
     finally:
-        for stage, (weight, source, background, count, counts) in zip(predictors, stages, strict=True):
+        for stage, (weight, source, background, untuned, count, counts) in zip(predictors, stages, strict=True):
             stage.cls_score.zs_weight, stage.cls_score.source, stage.num_classes = weight, source, count
             stage.cls_score.set_background(background)
+            if isinstance(stage.cls_score, SeenWordsClassifier):
+                stage.cls_score.set_untuned(untuned)
             stage.class_counts = counts
         heads.num_classes, heads.class_names = before
 

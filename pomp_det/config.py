@@ -63,6 +63,7 @@ def _add_backbones(cfg: CfgNode) -> None:
     add_words_config(cfg)
     node = cfg.MODEL.WORDS
     node.SEEN_NAMES = 80  # text features of the seen classes' names, of which a class may have several
+    node.SEEN_TEMPLATE = "a photo of a {}."  # of these names, and of words that are compared with them
     # How far a word is one of the seen classes, by the cosine of their text features: not up to the first, wholly from
     # the second on; and the factor of the cosines in the softmax that shares it among them.
     node.SEEN_FROM = 0.75

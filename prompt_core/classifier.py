@@ -43,9 +43,12 @@ class TextClassifier:
         names: N class names.
         metadata: provenance: CLIP, prompt hash or templates, vocabulary hash.
         background: other names that a photo may show, for :meth:`own_share`; None without.
+        untuned: (N, E) unit-norm features of the same names under a hand-written template, for those who compare names
+            by their text; None where ``weight`` will do. Not saved.
     """
 
     background: Background | None = None
+    untuned: Tensor | None = None
 
     def __init__(
         self,

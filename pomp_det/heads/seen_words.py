@@ -74,10 +74,13 @@ class SeenWordsClassifier(ZeroShotClassifier):
         seen_classes: (N,) the class of each name; a buffer of the state dict.
         unseen_bias: added to the scaled cosine of what is not seen, without a background.
         share_bias: added to the logarithm of its own share.
+        untuned: (C, E) unit-norm text features of the words in the template of ``seen_words``, by which words behind a
+            learned prompt are compared with them; None for ``zs_weight``.
     """
 
     seen_words: Tensor
     seen_classes: Tensor
+    untuned: Tensor | None = None
 
     def __init__(
         self,
@@ -105,6 +108,15 @@ class SeenWordsClassifier(ZeroShotClassifier):
         self.register_buffer("seen_words", torch.zeros(num_names, class_matrix.shape[1]))
         self.register_buffer("seen_classes", torch.arange(num_names) % num_seen)
         self._known: tuple[list[tuple[Tensor, int]], Tensor] | None = None
+
+    def set_class_matrix(self, class_matrix: Tensor, source: str) -> None:
+        """As :meth:`ZeroShotClassifier.set_class_matrix`; words are compared with the seen classes by these rows."""
+        super().set_class_matrix(class_matrix, source)
+        self.untuned = None
+
+    def set_untuned(self, text: Tensor | None) -> None:
+        """Compare the words with the seen classes by other features (C, E), unit-norm; None for their own."""
+        self.untuned = None if text is None else text.to(self.zs_weight)
 
     @property
     def _width(self) -> int:
@@ -142,9 +154,10 @@ class SeenWordsClassifier(ZeroShotClassifier):
     def columns(self) -> Tensor:
         """(E + S + 1, C + 1): weights of the embedding, of the evidence, and the biases; zeros for the background."""
         # Tensors made in inference mode cannot change, and do not count their versions.
+        given = self.zs_weight if self.untuned is None else self.untuned
         parts = [
             (part, 0 if part.is_inference() else part._version)
-            for part in (self.zs_weight, self.seen_words, self.seen_classes)
+            for part in (self.zs_weight, self.seen_words, self.seen_classes, given)
         ]
         if self._known is not None:
             before, columns = self._known
@@ -152,12 +165,12 @@ class SeenWordsClassifier(ZeroShotClassifier):
                 return columns
         # Kept from an evaluation, they may be used in a training, which takes no tensors of inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            columns = self._columns_of(self._words)
+            columns = self._columns_of(self._words, self._words if self.untuned is None else self.untuned)
         self._known = parts, columns
         return columns
 
-    def _columns_of(self, text: Tensor) -> Tensor:
-        part, shares = seen_shares(text, self.seen_words, self.seen_classes, self.num_seen, self.closeness)
+    def _columns_of(self, text: Tensor, compared: Tensor) -> Tensor:
+        part, shares = seen_shares(compared, self.seen_words, self.seen_classes, self.num_seen, self.closeness)
         rows = torch.cat(
             ((1 - part[:, None]) * text, part[:, None] * shares, 1 - part[:, None]), dim=1
         )  # (C, E + S + 1)
@@ -169,7 +182,8 @@ class SeenWordsClassifier(ZeroShotClassifier):
         Rows given as ``classifier`` get no background.
         """
         if classifier is not None:
-            weight = self._columns_of(F.normalize(classifier, dim=1))[:, :-1]
+            rows = F.normalize(classifier, dim=1)
+            weight = self._columns_of(rows, rows)[:, :-1]
         elif classes is not None:
             weight = self.columns()[:, torch.cat((classes, classes.new_tensor([self.num_classes])))]
         else:

@@ -216,6 +216,24 @@ def test_words_of_another_width() -> None:
 
 
 @torch.no_grad()
+def test_a_learned_prompt_does_not_change_which_class_a_word_is() -> None:
+    """It moves the word away from the names; compared by its untuned text, it is scored as it was."""
+    names = unit(NAMES, WIDTH)
+    untuned, learned = words_near(names, [1.0, 0.8]), words_near(names, [0.3, 0.3], seed=7)
+    features = torch.cat((unit(7, WIDTH, seed=3), unit(7, SEEN, seed=4)), dim=1)
+    before = make(untuned)(features)
+    classifier = make(learned)
+    assert (classifier(features)[:, 0] - before[:, 0]).abs().max() > 1
+    classifier.set_untuned(untuned)
+    after = classifier(features)
+    torch.testing.assert_close(after[:, 0], before[:, 0])  # wholly seen
+    text = 0.5 * 30 * features[:, :WIDTH] @ (learned[1] - untuned[1])  # half seen: the other half is by the prompt
+    torch.testing.assert_close(after[:, 1] - before[:, 1], text)
+    classifier.set_class_matrix(untuned, "other words")
+    torch.testing.assert_close(classifier(features), before)
+
+
+@torch.no_grad()
 def test_words_that_are_all_seen_need_no_background(monkeypatch: pytest.MonkeyPatch) -> None:
     names = unit(NAMES, WIDTH)
     features = torch.cat((unit(7, WIDTH, seed=3), unit(7, SEEN, seed=4)), dim=1)
