@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+    from prompt_core.clip import Clip
 
 logger = logging.getLogger(__name__)
 
@@ -280,10 +283,21 @@ def _encode(
         raise UserError(f"prompt {prompt} was learned with {learned_with}; MODEL.CLIP.NAME is {name!r}")
     check_same_clip(own, encoder, place, f"names are encoded by {prompt!r}")
     background = cfg.MODEL.ROI_BOX_HEAD.BACKGROUND or None
-    loaded = load_clip(name, pretrained, cfg.MODEL.DEVICE)
+    # Loading mini takes three times as long as encoding a few words, and it is small.
+    loaded = (_kept_clip if name == "mini" else load_clip)(name, pretrained, cfg.MODEL.DEVICE)
     classifier = TextClassifier.build(loaded, vocabulary, subject, background=background, negatives=negatives)
     classifier.metadata["source"] = f"{len(vocabulary)} classes of {vocabulary.source} with {prompt}"
+    if isinstance(subject, SoftPrompt) and cfg.MODEL.ROI_HEADS.NAME == "RegionWordsROIHeads":
+        # A learned prompt moves words away from the names of the seen classes, which are in this template.
+        classifier.untuned = TextClassifier.build(loaded, vocabulary, cfg.MODEL.WORDS.SEEN_TEMPLATE).weight
     return classifier
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_clip(name: str, pretrained: str | None, device: str) -> Clip:
+    from prompt_core.clip import load_clip
+
+    return load_clip(name, pretrained, device)
 
 
 def _refuse(negatives: Sequence[str], matrix: str) -> None:

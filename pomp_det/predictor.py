@@ -44,24 +44,27 @@ class OpenVocabularyPredictor:
 
     @classmethod
     @collector_paused()
-    def load(cls, cfg: CfgNode, vocabulary: str = "", prompt: str = "") -> OpenVocabularyPredictor:
+    def load(
+        cls, cfg: CfgNode, vocabulary: str = "", prompt: str = "", words_follow: bool = False
+    ) -> OpenVocabularyPredictor:
         """Build the detector and load ``MODEL.WEIGHTS``.
 
         Args:
             vocabulary: the classes, see :meth:`set_vocabulary`; where left out, those that ``cfg`` names, whose class
                 matrix is needed only then.
             prompt: what the vocabulary is encoded with.
+            words_follow: the caller sets classes before it asks for detections; those of ``cfg`` are not encoded.
 
         Raises:
             UserError: no weights, weights that lack some of the detector's, or anything that :func:`build_detector`,
                 :func:`load_weights` and :meth:`set_vocabulary` refuse.
         """
-        model = build_detector(_without_classes(cfg) if vocabulary else cfg)
+        model = build_detector(_without_classes(cfg) if vocabulary or words_follow else cfg)
         load_trained(model, cfg, load_weights, "detector")
         predictor = cls(model, cfg)
         if vocabulary:
             predictor.set_vocabulary(vocabulary, prompt)
-        else:
+        elif not words_follow:
             check_learned_clip(model)
         return predictor
 

@@ -62,7 +62,7 @@ def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
     """Import a package that only an extra brings.
 
     Args:
-        purpose: what it is needed for, such as ``ONNX files``.
+        purpose: such as ``to write ONNX files``.
 
     Raises:
         UserError: when it is not installed, with the command that installs it.
@@ -74,4 +74,6 @@ def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != module.split(".")[0]:
             raise
-        raise UserError(f"{purpose}: {module} is needed and not installed; run: {install_command(extra)}") from error
+        raise UserError(
+            f"{purpose}, the package {module} is needed, and it is not installed; run: {install_command(extra)}"
+        ) from error

@@ -60,8 +60,9 @@ def load(
             f"model {name!r} is neither a configuration{nearest(name, configurations())} nor the folder of a run, and "
             f"is to {task}; pomp models lists what there is"
         )
-    from pomp.models.photo_classifier import load_classifier
+    from pomp.models.photo_classifier import check_known, load_classifier
 
+    check_known(name, configurations())
     return load_classifier(name, subject, os.fspath(weights), threshold, device)
 
 

@@ -95,6 +95,23 @@ class PhotoClassifier(Model):
         return self._namer
 
 
+def check_known(name: str, configurations: Sequence[str]) -> None:
+    """Raises UserError for a name that is neither a CLIP nor, as the caller found, one of the configurations."""
+    import open_clip
+
+    from prompt_core.errors import nearest
+    from prompt_core.towers.build import SCHEMAS
+
+    clip = name.partition(":")[0]
+    known = ("mini", "openai", *open_clip.list_models())
+    if clip in known or name.startswith(SCHEMAS) or name.endswith(".json") or ".json:" in name:
+        return
+    raise UserError(
+        f"model {name!r} is neither a configuration, nor the folder of a run, nor a CLIP of open_clip"
+        f"{nearest(clip, (*configurations, *known))}; pomp models lists what there is"
+    )
+
+
 def load_classifier(
     name: str, prompt: SoftPrompt | str | None, weights: str, threshold: float | None, device: str
 ) -> PhotoClassifier:

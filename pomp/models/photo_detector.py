@@ -29,14 +29,29 @@ class PhotoDetector(Model):
         predictor: the detector.
         prompt: what words are encoded with; empty for what the detector's configuration says.
         threshold: the lowest score of a detection.
+        own_words: that are set when the detector is used before it is given others; empty where it has words.
     """
 
     task = "detect"
 
-    def __init__(self, predictor: OpenVocabularyPredictor, prompt: str = "", threshold: float = THRESHOLD) -> None:
-        self.predictor = predictor
+    def __init__(
+        self,
+        predictor: OpenVocabularyPredictor,
+        prompt: str = "",
+        threshold: float = THRESHOLD,
+        own_words: str = "",
+    ) -> None:
+        self._predictor = predictor
         self.prompt = prompt
         self.threshold = threshold
+        self._own_words = own_words
+
+    @property
+    def predictor(self) -> OpenVocabularyPredictor:
+        """The detector, with its words."""
+        if self._own_words:
+            self._set(self._own_words, ())
+        return self._predictor
 
     @property
     def names(self) -> list[str]:
@@ -55,7 +70,8 @@ class PhotoDetector(Model):
         )
 
     def _set(self, words: Vocabulary | str, negatives: tuple[str, ...] | str) -> None:
-        self.predictor.set_vocabulary(words, self.prompt, names_of(negatives))
+        self._predictor.set_vocabulary(words, self.prompt, names_of(negatives))
+        self._own_words = ""
 
     def _detections(self, pixels: np.ndarray) -> supervision.Detections:
         import supervision
@@ -87,7 +103,8 @@ def load_detector(
         UserError: anything that its configuration, its weights or its class matrix lack.
     """
     cfg = load_config(config, overrides)
+    own = "" if words else cfg.MODEL.VOCABULARY  # encoded when they are asked for: mostly others come first
     # Where words come later, a configuration without words of its own has no class matrix that could be read.
-    start = words or ("" if cfg.MODEL.VOCABULARY or not prompt else "thing")
-    predictor = OpenVocabularyPredictor.load(cfg, start, prompt if start else "")
-    return PhotoDetector(predictor, prompt, THRESHOLD if threshold is None else threshold)
+    start = words or ("" if own or not prompt else "thing")
+    predictor = OpenVocabularyPredictor.load(cfg, start, prompt if start else "", words_follow=bool(own))
+    return PhotoDetector(predictor, prompt, THRESHOLD if threshold is None else threshold, own)

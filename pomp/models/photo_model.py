@@ -132,7 +132,10 @@ def vocabulary_of(words: Words) -> Vocabulary:
         return words
     if isinstance(words, str | os.PathLike):
         return read_vocabulary(os.fspath(words))
-    return Vocabulary([word.strip() for word in words], source="words").check()
+    given = [word.strip() if isinstance(word, str) else word for word in words]
+    if not given:
+        raise UserError("no word was given; words are names, or a text with names joined by commas")
+    return Vocabulary(given, source="words").check()
 
 
 def pixels_of(photo: Photo) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What other programs read: class matrices, and models whose words are an input."""
