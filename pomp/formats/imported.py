@@ -90,7 +90,7 @@ def _said(photo: LabelledPhoto, words: set[str], other: Counter[str]) -> Labelle
         other.update(item.word for item in photo.objects if item.word not in words)
         other.update(word for word in whole or () if word not in words)
         whole = None if whole is None else tuple(word for word in whole if word in words)
-    return replace(photo, objects=objects, words=whole, scores=(), none_share=None)
+    return replace(photo, objects=objects, words=whole, scores=(), none_share=None, by_model=False)
 
 
 def unchanged(corrected: Sequence[LabelledPhoto], predicted: Sequence[LabelledPhoto]) -> tuple[int, int]:

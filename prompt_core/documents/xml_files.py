@@ -51,13 +51,18 @@ def elements(path: Path, level: int) -> Iterator[ElementTree.Element]:
 
 
 def root_name(path: Path) -> str:
-    """The name of a document's root, from its first 64 KiB; empty where it has none."""
+    """The name of a document's root, from its first 64 KiB; empty where they have none.
+
+    Raises:
+        UserError: when what is before it is no XML or a document type.
+    """
     reader = _Reader(path, 0)
     with open(path, "rb") as stream:
         try:
             list(reader.feed(stream.read(_PIECE)))
         except UserError:
-            return reader.root
+            if not reader.root:
+                raise
     return reader.root
 
 

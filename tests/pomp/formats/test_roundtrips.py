@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pomp.formats.mask_shapes import box_of_mask, mask_of_pixels, pixels_of_mask
 
 # Words of any script, with what XML, YAML, CSV and paths take for signs of their own.
 WORDS = ("dog", "Straßenbahn", "犬 と 猫", "كلب", "a<b&c>\"d'", "x,y: #z", "../up", "- no", "null", "0")
+EXAMPLES = 6  # of each property; the shapes of masks have their own test
 NAMES = ("a.jpg", "b/a.jpg", "b/a.png", "ключ 1.jpg", "../out.jpg", "/etc/x.jpg", "a b/c,d;e.jpg", 'q".jpg', "A.JPG")
 
 
@@ -56,14 +58,14 @@ def written_and_read(kind: str, photos: list[LabelledPhoto]) -> tuple[LabelledPh
     return found.photos
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(photo_lists(scored=True, masked=True))
 def test_coco_gives_everything_back(photos: list[LabelledPhoto]) -> None:
     assert list(written_and_read("coco", photos)) == photos
     assert list(written_and_read("coco-polygons", photos)) == photos
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(photo_lists(scored=False, masked=True))
 def test_what_people_say_stays_what_people_say(photos: list[LabelledPhoto]) -> None:
     assert not any(photo.predicted for photo in written_and_read("labelstudio-masks", photos))
@@ -74,14 +76,14 @@ def test_what_people_say_stays_what_people_say(photos: list[LabelledPhoto]) -> N
 
 
 @pytest.mark.parametrize(("kind", "pixels"), [("yolo", 1e-4), ("voc", 0.5), ("labelstudio", 1e-6), ("cvat", 1e-4)])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(photos=photo_lists(scored=False, masked=False))
 def test_boxes_come_back(kind: str, pixels: float, photos: list[LabelledPhoto]) -> None:
     for photo, back in zip(photos, written_and_read(kind, photos), strict=True):
         assert_alike(photo, back, pixels + 1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(photo_lists(scored=False, masked=True))
 def test_polygons_of_yolo_are_the_masks_to_a_pixel(photos: list[LabelledPhoto]) -> None:
     for photo, back in zip(photos, written_and_read("yolo-masks", photos), strict=True):
@@ -108,12 +110,28 @@ def assert_alike(one: LabelledPhoto, other: LabelledPhoto, pixels: float) -> Non
         assert max(map(abs, corners)) <= pixels
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(photo_lists(scored=False, masked=False))
 def test_words_of_photos_come_back_from_a_table(photos: list[LabelledPhoto]) -> None:
     said = {photo.name: photo.words for photo in photos if photo.words is not None}
     if said:
         assert {photo.name: photo.words for photo in written_and_read("csv", photos)} == said
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(photo_lists(scored=False, masked=True))
+def test_label_maps_name_the_pixels(photos: list[LabelledPhoto]) -> None:
+    with_masks = [tuple(item for item in photo.objects if item.mask) for photo in photos]
+    photos = [replace(photo, objects=things) for photo, things in zip(photos, with_masks, strict=True)]
+    for photo, back in zip(photos, written_and_read("class-ids", photos), strict=True):
+        named = np.zeros((photo.height, photo.width), dtype=bool)
+        for item in photo.objects:
+            named |= pixels_of_mask(item.mask or {})
+        again = np.zeros_like(named)
+        for item in back.objects:
+            assert item.word in {thing.word for thing in photo.objects}
+            again |= pixels_of_mask(item.mask or {})
+        assert (again == named).all()
 
 
 def test_every_format_is_written(tmp_path: Path) -> None:
