@@ -96,7 +96,8 @@ class TextClassifier:
         if self.background is None:
             raise UserError("this classifier has no background; build it with background='imagenet21k' or negatives=")
         scale = self.background.logit_scale if logit_scale is None else logit_scale
-        return own_shares(image_features, self.weight, self.background.weight, scale)
+        kinds = self.background.kinds
+        return own_shares(image_features, self.weight, self.background.weight, scale, kinds=kinds)
 
     @classmethod
     def build(
@@ -126,8 +127,8 @@ class TextClassifier:
             average_raw: features of a class's names are averaged before normalisation, as with Detic's
                 ``--avg_synonyms``: longer features count for more.
             background: other names that a photo may show, for :meth:`own_share`: a published vocabulary's name
-                (``imagenet21k``), a file or names. Relatives of the vocabulary's words are left out
-                (:mod:`prompt_core.background.relatives`).
+                (``imagenet21k``), a file or names. Kinds of the vocabulary's words count for the words, other relatives
+                are left out (:mod:`prompt_core.background.relatives`).
             negatives: further words of the background, also relatives.
             logit_scale: of own shares; None for the one calibrated for this CLIP, else the model's own.
             cache: a folder that keeps the features of ``background``, which take seconds; without it they are kept in
@@ -206,6 +207,8 @@ class TextClassifier:
         if self.background is not None:
             tensors["background"] = self.background.weight.contiguous()
             notes["background"] = self.background.notes
+            if self.background.kinds is not None:
+                tensors["kinds"] = self.background.kinds.weight.contiguous()
         write_safetensors(path, tensors, notes)
 
     @classmethod
@@ -301,7 +304,8 @@ def _load_safetensors(path: Path) -> tuple[Tensor, list[str], dict[str, Any], Ba
         raise UserError(f"{path} holds no tensor 'weight' with a list 'names'; it is not a classifier file")
     background = None
     if "background" in tensors:
-        background = Background.from_notes(tensors["background"], metadata.pop("background", None), path)
+        notes = metadata.pop("background", None)
+        background = Background.from_notes(tensors["background"], notes, path, tensors.get("kinds"), len(names))
     return tensors["weight"], names, content_metadata(tensors["weight"], metadata), background
 
 

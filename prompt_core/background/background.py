@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prompt_core.background.hypernyms import imagenet21k_hypernyms
-from prompt_core.background.relatives import SAME_TEXT, relatives
+from prompt_core.background.kinds import Kinds
+from prompt_core.background.relatives import AGAINST, SAME_TEXT, kinds_of, relatives
 from prompt_core.documents.schema import Finite, check
 from prompt_core.errors import UserError
 from prompt_core.files import read_safetensors, sha256_of_json, write_safetensors
@@ -37,6 +38,8 @@ class BackgroundNotes(msgspec.Struct):
     names: list[str]
     logit_scale: Finite
     metadata: dict[str, Any] = {}
+    kinds: list[str] = []
+    kind_of: list[int] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +51,14 @@ class Background:
         names: B names.
         logit_scale: at which own shares are taken.
         metadata: provenance: vocabulary and hash, negative words, number of relatives left out.
+        kinds: names that count for a word because it is above them.
     """
 
     weight: Tensor
     names: Sequence[str]
     logit_scale: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Kinds | None = None
 
     def __post_init__(self) -> None:
         if self.weight.dim() != 2 or len(self.weight) != len(self.names):
@@ -74,14 +79,24 @@ class Background:
     @property
     def notes(self) -> dict[str, Any]:
         """What a classifier file says about it, besides the features."""
-        return {"names": list(self.names), "logit_scale": self.logit_scale, "metadata": dict(self.metadata)}
+        notes = {"names": list(self.names), "logit_scale": self.logit_scale, "metadata": dict(self.metadata)}
+        if self.kinds is not None:
+            notes |= {"kinds": list(self.kinds.names), "kind_of": self.kinds.word.tolist()}
+        return notes
 
     @classmethod
-    def from_notes(cls, weight: Tensor, notes: Any, path: Path) -> Background:
-        """The background of a classifier file. Raises UserError when the notes do not fit."""
+    def from_notes(
+        cls, weight: Tensor, notes: Any, path: Path, kinds: Tensor | None = None, words: int = 0
+    ) -> Background:
+        """The background of a classifier file of so many words. Raises UserError when the notes do not fit."""
         given: BackgroundNotes = check(notes, BackgroundNotes, path, "background")
         try:
-            return cls(weight, given.names, given.logit_scale, given.metadata)
+            counted = None
+            if kinds is not None:
+                if not all(0 <= word < words for word in given.kind_of):
+                    raise UserError(f"kinds of words 0 to {words - 1} are expected")
+                counted = Kinds(kinds, given.kinds, torch.tensor(given.kind_of, dtype=torch.long))
+            return cls(weight, given.names, given.logit_scale, given.metadata, counted)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
@@ -115,7 +130,7 @@ def background_of(
     cache: str | Path | None = None,
     same_text: float = SAME_TEXT,
 ) -> Background:
-    """The background of some words: ``names`` without the words' relatives, and negative words.
+    """The background of some words: ``names`` without the words' relatives, and negative words; kinds beside it.
 
     Args:
         word_features: (N, E) unit-norm.
@@ -139,16 +154,22 @@ def background_of(
         key = sha256_of_json({"format": 1, "names": names.sha256, "of": cache_key})
         features = cached_matrix(key, lambda: encode(names), cache)
     out = relatives(words, names, word_features, features, imagenet21k_hypernyms, same_text)
-    kept = _kept(names, out, {plain_name(name) for name in refused.names})
+    word = kinds_of(words, refused, names, word_features, features, imagenet21k_hypernyms, same_text)
+    out &= word != AGAINST
+    taken = {plain_name(name) for name in refused.names}
+    kept, counted = _kept(names, out, taken), _kept(names, word < 0, taken)
+    kinds = Kinds(features[counted], [names.names[row] for row in counted], torch.from_numpy(word[counted]))
     rows = [features[kept], *([encode(refused)] if len(refused) else [])]
     metadata = {
         "source": names.source,
         "vocabulary_sha256": names.sha256,
-        "relatives_left_out": int(out.sum()),
+        "relatives_left_out": int((out & (word < 0)).sum()),
+        "kinds": len(kinds),
         "same_text": same_text,
         "negatives": list(refused.names),
     }
-    return Background(torch.cat(rows), [names.names[row] for row in kept] + list(refused.names), logit_scale, metadata)
+    listed = [names.names[row] for row in kept] + list(refused.names)
+    return Background(torch.cat(rows), listed, logit_scale, metadata, kinds if len(kinds) else None)
 
 
 def _kept(names: Vocabulary, out: np.ndarray, taken: set[str]) -> list[int]:

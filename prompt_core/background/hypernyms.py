@@ -78,6 +78,10 @@ class Hypernyms:
                     return set(self.senses[singular])
         return set()
 
+    def above(self, rows: Iterable[int]) -> set[int]:
+        """All that is above ``rows``."""
+        return _reached(set(rows), self.parents)
+
     def related(self, rows: Iterable[int]) -> set[int]:
         """``rows`` with all that is above them and all that is below them."""
         start = set(rows)

@@ -9,11 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prompt_core.background.kinds import Kinds, with_kinds
+
 LOGITS = 1 << 18  # at once, over photos and background names: 1 MB
 
 
 def own_shares(
-    features: Tensor, weight: Tensor, background: Tensor, logit_scale: float, block: int | None = None
+    features: Tensor,
+    weight: Tensor,
+    background: Tensor,
+    logit_scale: float,
+    block: int | None = None,
+    kinds: Kinds | None = None,
 ) -> Tensor:
     """Probabilities of N words against all N + B names, without a table of all names.
 
@@ -23,11 +30,14 @@ def own_shares(
         background: (B, E) unit-norm features of the other names; B may be 0.
         logit_scale: cosines are multiplied by it.
         block: background names at once; None for as many as :data:`LOGITS` allows.
+        kinds: names that count for the words.
 
     Returns:
         (batch, N); one minus a row's sum is the share of "none of these".
     """
     logits = logit_scale * features @ weight.to(features).T  # (batch, N)
+    if kinds is not None and len(kinds):
+        logits = with_kinds(logits, logit_scale * features @ kinds.weight.to(features).T, kinds.word)
     total = torch.logaddexp(logits.logsumexp(dim=1), background_total(features, background, logit_scale, block))
     return (logits - total[:, None]).exp()
 
@@ -47,7 +57,13 @@ def background_total(features: Tensor, background: Tensor, logit_scale: float, b
     return total
 
 
-def own_shares_reference(features: Tensor, weight: Tensor, background: Tensor, logit_scale: float) -> Tensor:
-    """The same from the whole table of logits (batch, N + B), to read and to test against."""
-    logits = logit_scale * features @ torch.cat((weight, background)).to(features).T
-    return logits.softmax(dim=1)[:, : len(weight)]
+def own_shares_reference(
+    features: Tensor, weight: Tensor, background: Tensor, logit_scale: float, kinds: Kinds | None = None
+) -> Tensor:
+    """The same from the whole table of logits (batch, N + B + K), to read and to test against."""
+    names = torch.cat((weight, background, kinds.weight) if kinds is not None else (weight, background)).to(features)
+    shares = (logit_scale * features @ names.T).softmax(dim=1)
+    words = shares[:, : len(weight)].clone()
+    for place, word in enumerate(kinds.word.tolist() if kinds is not None else ()):
+        words[:, word] += shares[:, len(weight) + len(background) + place]
+    return words

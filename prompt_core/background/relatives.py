@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from prompt_core.background.hypernyms import Hypernyms
+from prompt_core.background.kinds import NOBODY, nearest_above
 from prompt_core.vocabulary import Vocabulary, plain_name
 
 # Cosine of two names' text features from which they are one: see docs/classification.md for what was measured.
 SAME_TEXT = 0.95
+AGAINST = -2  # a kind of a negative word
 _ROWS = 1024  # background names compared at once
 
 
@@ -28,7 +30,8 @@ def relatives(
 
     Taken out are a word's synonyms, what is above it and what is below it in WordNet, in each of its senses; names that
     are the word, but for case and underscores; and names whose text features nearly are the word's. A word that is no
-    lemma of ImageNet-21K's synsets has no relatives in WordNet.
+    lemma of ImageNet-21K's synsets has no relatives in WordNet. What is below a word counts for it instead, see
+    :func:`kinds_of`.
 
     Args:
         words: N words; WordNet ids say which sense is meant.
@@ -46,6 +49,49 @@ def relatives(
         for row in range(len(background))
     ]
     return np.array(out) | same_texts(word_features, background_features, same_text)
+
+
+def kinds_of(
+    words: Vocabulary,
+    negatives: Vocabulary,
+    background: Vocabulary,
+    word_features: Tensor,
+    background_features: Tensor,
+    hypernyms: Callable[[], Hypernyms],
+    same_text: float = SAME_TEXT,
+) -> np.ndarray:
+    """For each name of a background the word that it is a kind of, (B,) int; -1 for most names.
+
+    A name below several words is a kind of the nearest; below a negative word, of none (-2: it stays in the
+    background). What is also above a word, and what says the same as one, is no kind.
+
+    Args:
+        words: N words.
+        negatives: words that count against them.
+        background: B names.
+        word_features: (N, E) unit-norm, of the same prompt as ``background_features`` (B, E).
+        hypernyms: as :func:`relatives`.
+        same_text: likewise.
+    """
+    found = np.full(len(background), NOBODY)
+    if not len(words) or not len(background):
+        return found
+    hierarchy = hypernyms()
+    senses = [set(_senses(words, row, hierarchy)) for row in range(len(words))]
+    against = [set(_senses(negatives, row, hierarchy)) for row in range(len(negatives))]
+    owner = nearest_above([*senses, *against], hierarchy)
+    above = hierarchy.above(row for rows in senses for row in rows)
+    texts = {plain_name(name) for row in range(len(words)) for name in _names(words, row)}
+    same = same_texts(word_features, background_features, same_text)
+    for row, name in enumerate(background.names):
+        own = set(_senses(background, row, hierarchy))
+        if same[row] or not own or own & above or plain_name(name) in texts:
+            continue
+        owners = {int(owner[sense]) for sense in own} - {NOBODY}
+        if len(owners) == 1:
+            word = owners.pop()
+            found[row] = word if word < len(words) else AGAINST
+    return found
 
 
 def same_texts(word_features: Tensor, background_features: Tensor, bound: float = SAME_TEXT) -> np.ndarray:

@@ -34,11 +34,24 @@ def test_relatives_go_negatives_stay_and_no_text_counts_twice() -> None:
     built = background(["dog"], PLACES, ("Chihuahua", "banana", "banana"))
     assert built.names == ["cat", "shadow", "Chihuahua", "banana"]
     torch.testing.assert_close(built.weight, encode(Vocabulary(built.names)))
-    assert built.metadata["relatives_left_out"] == 2
+    assert built.metadata["relatives_left_out"] == 1, "the other is a negative word"
     assert built.metadata["negatives"] == ["Chihuahua", "banana"]
     assert background(["dog"], [], ("cat",)).names == ["cat"]
     with pytest.raises(UserError, match="'Dog' is one of the words and a negative word"):
         background(["dog"], PLACES, ("Dog",))
+
+
+def test_kinds_of_a_word_count_for_it() -> None:
+    built = background(["dog"], PLACES)
+    assert built.kinds is not None
+    assert list(built.kinds.names) == ["Chihuahua"]
+    assert built.kinds.word.tolist() == [0]
+    torch.testing.assert_close(built.kinds.weight, encode(Vocabulary(["Chihuahua"])))
+    assert built.metadata["kinds"] == 1
+    # a word of its own, or a negative one, is no kind of another
+    assert background(["dog", "Chihuahua"], PLACES).kinds is None
+    assert background(["dog"], PLACES, ("Chihuahua",)).kinds is None
+    assert background(["cat"], PLACES).kinds is None
 
 
 def test_a_matrix_is_made_once(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from prompt_core import TextClassifier, UserError
 from prompt_core.background.background import Background
+from prompt_core.background.kinds import Kinds
 from prompt_core.background.own_share import background_total, own_shares, own_shares_reference
 from prompt_core.background.photo_words import PhotoNamer, photo_words
 from prompt_core.clip import Clip
@@ -38,6 +39,20 @@ def test_blocks_give_the_plain_softmax(
     expected = own_shares_reference(features, weight, background, scale)
     torch.testing.assert_close(shares, expected, rtol=1e-11, atol=1e-13)
     assert shares.shape == (photos, words)
+
+
+@given(
+    st.integers(0, 4), st.integers(1, 5), st.integers(0, 9), st.integers(1, 12), st.floats(0.1, 300), st.integers(0, 99)
+)
+@settings(max_examples=30, deadline=None)
+def test_kinds_add_to_their_words(photos: int, words: int, others: int, count: int, scale: float, seed: int) -> None:
+    features, weight, background = unit(photos, seed), unit(words, seed + 1), unit(others, seed + 2)
+    owner = torch.randint(words, (count,), generator=torch.Generator().manual_seed(seed))
+    kinds = Kinds(unit(count, seed + 3), [f"kind {number}" for number in range(count)], owner)
+    shares = own_shares(features, weight, background, scale, kinds=kinds)
+    expected = own_shares_reference(features, weight, background, scale, kinds)
+    torch.testing.assert_close(shares, expected, rtol=1e-9, atol=1e-13)
+    assert (shares.sum(dim=1) <= 1 + 1e-9).all()
 
 
 def test_without_a_background_it_is_the_softmax_over_the_words() -> None:
