@@ -167,8 +167,8 @@ class Judge:
         known = {plain_name(name) for name in photos.classes.names}
         blind = [row for row, name in enumerate(background.names) if plain_name(name) not in known]
         return {
-            OWN: own_shares(photos.features, words, background.weight, scale),
-            BLIND: own_shares(photos.features, words, background.weight[blind], scale),
+            OWN: own_shares(photos.features, words, background.weight, scale, kinds=background.kinds),
+            BLIND: own_shares(photos.features, words, background.weight[blind], scale, kinds=background.kinds),
             SOFTMAX: (self.clip_scale * cosines).softmax(dim=1),
             COSINE: cosines,
         }
@@ -185,9 +185,10 @@ def answers_by_scale(
     counts = {scale: np.zeros(3) for scale in SCALES}  # answers, the sum of their shares, right ones
     for rows in draws:
         words, targets = photos.class_features[torch.from_numpy(rows)], photos.targets(rows)
-        background = judge.background(photos, rows).weight
+        background = judge.background(photos, rows)
         for scale in SCALES:
-            best, chosen = own_shares(photos.features, words, background, scale).max(dim=1)
+            shares = own_shares(photos.features, words, background.weight, scale, kinds=background.kinds)
+            best, chosen = shares.max(dim=1)
             answered = best > threshold
             right = answered & (chosen == targets)
             counts[scale] += (int(answered.sum()), float(best[answered].double().sum()), int(right.sum()))
