@@ -48,7 +48,7 @@ class PhotoAnswers(PhotoTask):
     """
 
     document = JSON_LINES
-    batch = 32
+    batch = 16
 
     def __init__(self, namer: PhotoNamer, contact_sheets: bool = True) -> None:
         self._namer = namer
@@ -79,10 +79,17 @@ class PhotoAnswers(PhotoTask):
         return Prepared(self._namer.clip.preprocess(image), pixels.shape[0], pixels.shape[1], thumbnail)
 
     def predict_batch(self, prepared: Sequence[Prepared]) -> list[PhotoWord]:
-        """An answer for each."""
+        """An answer for each, to the last bit the same whatever photos are beside it.
+
+        Libraries sum in another order for another number of photos. A batch always has :attr:`batch`, so that a run
+        that was stopped, and shards of any size, end with the same numbers.
+        """
         import torch
 
-        return self._namer.answers(torch.stack([photo.image for photo in prepared]))
+        images = torch.zeros(max(self.batch, len(prepared)), *prepared[0].image.shape)
+        for place, photo in enumerate(prepared):
+            images[place] = photo.image
+        return self._namer.answers(images)[: len(prepared)]
 
     def write(self, photo: NamedPhoto, prepared: Prepared, prediction: PhotoWord, folder: Path) -> dict[str, Any]:
         """The record is the photo's line, with its thumbnail."""
