@@ -25,8 +25,8 @@ $(VENV)/installed-det: $(VENV)/installed tools/install_detectron2.py
 
 install-det: $(VENV)/installed-det
 
-demo: install
-	$(BIN)/python tools/demo.py --output runs/demo
+demo: install-det
+	$(BIN)/pomp demo --output runs/demo
 
 test: install-det
 	$(BIN)/ruff check .

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pomp.formats.labelled import LabelledObject, LabelledPhoto
+from pomp.formats import coco_json
+from pomp.formats.labelled import LabelledPhoto
 from prompt_core.files import read_json
 
 PHOTOS = Path(__file__).resolve().parent / "assets" / "photos"
 PHOTOS_FILE = "photos.json"  # COCO, built by tools/build_photos.py
+# Words to show each photo with, and what else is in it.
+SUGGESTED = {
+    "broccoli.jpg": ("broccoli, bowl, noodles, fork", "table, wall"),
+    "cat.jpg": ("cat, banana, bird", "tree, sky"),
+    "clock.jpg": ("clock, traffic sign, letter", "wall"),
+    "desk.jpg": ("monitor, keyboard, laptop, coffee mug, book, telephone", "wall, table, window"),
+    "gull.jpg": ("gull, boat, person, aeroplane", "sky, sea, beach"),
+    "kitchen.jpg": ("refrigerator, stove, sink, chair, table, saucepan", "wall, floor, curtain"),
+    "laptop.jpg": ("laptop, book, sunglasses, mobile phone", "table, wall"),
+    "motorcyclist.jpg": ("motorbike, person, helmet, bicycle", "road, sky"),
+    "noodles.jpg": ("bowl, fork, noodles, broccoli", "tablecloth"),
+    "sandwich.jpg": ("sandwich, paper cup, salad, chair", "table, plate, floor"),
+    "street.jpg": ("bus, automobile, pedestrian, scooter", "road, tree, grass"),
+    "suitcases.jpg": ("suitcase, handbag, person", "floor, wall"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,24 +51,8 @@ class Credit:
 
 def shipped_photos() -> list[LabelledPhoto]:
     """The photos with the boxes and masks that COCO's annotators gave them, by name."""
-    document = _document()
-    words = {category["id"]: category["name"] for category in document["categories"]}
-    objects: dict[int, list[LabelledObject]] = {image["id"]: [] for image in document["images"]}
-    for row in document["annotations"]:
-        if row["iscrowd"]:  # many things in one region, which is no box of one
-            continue
-        objects[row["image_id"]].append(LabelledObject(words[row["category_id"]], tuple(row["bbox"])))
-    photos = [
-        LabelledPhoto(
-            image["file_name"],
-            image["width"],
-            image["height"],
-            tuple(objects[image["id"]]),
-            path=PHOTOS / image["file_name"],
-        )
-        for image in document["images"]
-    ]
-    return sorted(photos, key=lambda photo: photo.name)
+    photos = coco_json.read(PHOTOS / PHOTOS_FILE).photos
+    return [replace(photo, path=PHOTOS / photo.name) for photo in sorted(photos, key=lambda photo: photo.name)]
 
 
 def photo_credits() -> dict[str, Credit]:

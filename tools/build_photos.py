@@ -4,7 +4,7 @@
 
 The document is COCO's, of val2017, next to a folder ``val2017`` with the photos. Chosen by eye among those that COCO
 lists under CC BY 2.0: no person in them can be recognised. Photos are copied as they are. ``photos.json`` is a COCO
-document, so it is also a file of corrections; its images carry licence and sources.
+document, so it is also a file of corrections, without crowds; its images carry licence and sources.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def main() -> None:
     images = [_image(image) for image in document["images"] if image["id"] in CHOSEN]
     if len(images) != len(CHOSEN):
         raise UserError(f"{arguments.document} has {len(images)} of the {len(CHOSEN)} photos that are shipped")
-    annotations = [row for row in document["annotations"] if row["image_id"] in CHOSEN]
+    rows = [row for row in document["annotations"] if row["image_id"] in CHOSEN]
+    # A crowd is many things in one region, which is no box of one.
+    annotations = [_rounded(row) for row in rows if not row["iscrowd"]]
     used = {row["category_id"] for row in annotations}
     PHOTOS.mkdir(parents=True, exist_ok=True)
     for image in images:
@@ -61,7 +63,7 @@ def main() -> None:
         "licenses": [licence for licence in document["licenses"] if licence["id"] == LICENCE],
         "images": images,
         "categories": [category for category in document["categories"] if category["id"] in used],
-        "annotations": [_rounded(row) for row in annotations],
+        "annotations": annotations,
     }
     write_text(PHOTOS / PHOTOS_FILE, json.dumps(result, separators=(",", ":")) + "\n")
     say(f"{len(images)} photos with {len(annotations)} annotations in {PHOTOS}")
@@ -86,9 +88,7 @@ def _image(image: dict[str, Any]) -> dict[str, Any]:
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     """With a tenth of a pixel; the polygons of the smaller photos carry no more."""
-    polygons = row["segmentation"]
-    if isinstance(polygons, list):
-        polygons = [[round(value, 1) for value in polygon] for polygon in polygons]
+    polygons = [[round(value, 1) for value in polygon] for polygon in row["segmentation"]]
     return {**row, "segmentation": polygons, "bbox": [round(v, 1) for v in row["bbox"]], "area": round(row["area"], 1)}
 
 

@@ -1,37 +1,10 @@
-"""Learn a prompt with the embedded model on generated images, and show its effect, without any download.
+"""The whole loop on the photos of the package, or with --shapes on drawn ones. The same as ``pomp demo``.
 
-    python tools/demo.py --output runs/demo
-
-Draws 4,000 images of coloured, patterned shapes, learns a prompt on the base classes, classifies base and novel ones
-among up to 1,440 names, and writes pictures, metrics.json and one page, index.html. A second run reuses the results of
-the first; --fresh starts over. Trailing KEY VALUE pairs change the configuration.
+python tools/demo.py --help
 """
 
-from pathlib import Path
-
-from pomp_lab.demo.make_demo import run_demo
-from pomp_lab.demo.summary import score_table
-from pomp_lab.tables.show import Block, print_blocks
-from prompt_core.command_line import config_parser, parse_with_overrides
-from prompt_core.config import load_config
+from pomp.commands.demo import main
 from prompt_core.errors import run_command
-from prompt_core.visible import say
-
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "prompt" / "mini_shapes.yaml"
-
-
-def main() -> None:
-    """Parse, run, print the table."""
-    parser = config_parser(__doc__)
-    parser.set_defaults(output="runs/demo", config=str(CONFIG))
-    parser.add_argument("--fresh", action="store_true", help="delete what an earlier demo wrote and start over")
-    arguments = parse_with_overrides(parser)
-    result = run_demo(arguments.output, load_config(arguments.config, arguments.overrides), fresh=arguments.fresh)
-    table = score_table(result)
-    print_blocks([Block(table.caption, (), table.headings, table.texts)])
-    say(", ".join(f"{name}: {value:.0f} s" for name, value in result.seconds.items()))
-    say(f"open {result.folder / 'index.html'}")
-
 
 if __name__ == "__main__":
     run_command(main)

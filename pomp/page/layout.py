@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pomp.page.answers import HAND, LEARNED, LOWEST, Answers
 from pomp.page.downloads import KINDS, download
 from pomp.page.uploads import take_photo
-from pomp.page.view import BOTH, SUGGESTED, THRESHOLDS, Sent, problem, view, words_for
-from pomp.shipped_photos import shipped_photos
+from pomp.page.view import BOTH, THRESHOLDS, Sent, problem, view, words_for
+from pomp.shipped_photos import SUGGESTED, shipped_photos
 from prompt_core.data.open_photo import read_photo
 from prompt_core.errors import UserError
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pomp.page.answers import HAND, LEARNED, Answers, Question, words_of
+from pomp.shipped_photos import SUGGESTED
 from pomp.showing.answer import Answer
 from pomp.showing.answer_cards import answer_card
 from prompt_core.errors import UserError
@@ -17,21 +18,6 @@ from prompt_core.visible import visible
 THRESHOLDS = {"detect": 0.3, "classify": 0.5, "segment": 0.0}
 BOTH = "both"
 TITLES = {HAND: "Hand-written prompt", LEARNED: "Learned prompt"}
-# Words and negative words that each photo of the package is shown with, as long as nobody has typed others.
-SUGGESTED = {
-    "broccoli.jpg": ("broccoli, bowl, noodles, fork", "table, wall"),
-    "cat.jpg": ("cat, banana, bird", "tree, sky"),
-    "clock.jpg": ("clock, traffic sign, letter", "wall"),
-    "desk.jpg": ("monitor, keyboard, laptop, coffee mug, book, telephone", "wall, table, window"),
-    "gull.jpg": ("gull, boat, person, aeroplane", "sky, sea, beach"),
-    "kitchen.jpg": ("refrigerator, stove, sink, chair, table, saucepan", "wall, floor, curtain"),
-    "laptop.jpg": ("laptop, book, sunglasses, mobile phone", "table, wall"),
-    "motorcyclist.jpg": ("motorbike, person, helmet, bicycle", "road, sky"),
-    "noodles.jpg": ("bowl, fork, noodles, broccoli", "tablecloth"),
-    "sandwich.jpg": ("sandwich, paper cup, salad, chair", "table, plate, floor"),
-    "street.jpg": ("bus, automobile, pedestrian, scooter", "road, tree, grass"),
-    "suitcases.jpg": ("suitcase, handbag, person", "floor, wall"),
-}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pomp.demo.demo_folder import claim_folder
 from pomp_lab import runs
 from pomp_lab.demo.drawings import draw_accuracy, draw_examples, draw_learning
 from pomp_lab.demo.scores import (
@@ -33,7 +34,7 @@ from prompt_core.classifier import TextClassifier
 from prompt_core.command_line import counting, load_model
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import run_description, write_metrics
-from prompt_core.files import make_output_folder, read_json, read_sealed_json, write_json, write_text
+from prompt_core.files import read_sealed_json, write_text
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
 
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
 SHAPES = ShapesOptions(parts=("classification",), val_images_per_class=10)
-MARKER = "demo.json"
-# The marker of every demo, wherever the code is installed.
-MADE_BY = "prompt_core.demo"
 # Everything that a demo writes next to the shapes, which have a manifest of their own: --fresh deletes nothing else.
 WRITTEN = (
     "index.html",
@@ -82,7 +80,7 @@ def run_demo(
         KeyboardInterrupt: when learning is interrupted; the next call continues.
     """
     require_matplotlib()
-    folder = claim_folder(output, fresh)
+    folder = claim_folder(output, WRITTEN if fresh else ())
     seconds: dict[str, float] = {}
 
     with _phase("make the images", seconds):
@@ -132,28 +130,6 @@ def run_demo(
     write_text(folder / "index.html", render_html(demo_page(result, run, protocol)))
     write_metrics(folder / "metrics.json", metrics, run, protocol)
     return result
-
-
-def claim_folder(output: str | os.PathLike[str], fresh: bool = False) -> Path:
-    """The output folder, marked as a demo's; with ``fresh`` without what an earlier demo wrote.
-
-    Raises:
-        UserError: when it holds files but no demo.
-    """
-    folder = make_output_folder(output)
-    marker = folder / MARKER
-    if any(folder.iterdir()):
-        mark = read_json(marker) if marker.is_file() else None
-        if not isinstance(mark, dict) or mark.get("made_by") != MADE_BY:
-            raise UserError(f"{folder} holds files but no earlier demo; choose another --output, or an empty folder")
-    if fresh:
-        for file in [file for pattern in WRITTEN for file in folder.glob(pattern)]:
-            file.unlink()
-            # A folder that holds anything else as well stays.
-            with contextlib.suppress(OSError):
-                file.parent.rmdir()
-    write_json(marker, {"made_by": MADE_BY})
-    return folder
 
 
 def with_shapes(cfg: CfgNode, folder: Path) -> CfgNode:

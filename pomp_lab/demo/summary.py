@@ -188,5 +188,5 @@ def _next_commands(folder: Path) -> list[str | Code]:
             'DATA.TRAIN folder:photos DATA.VOCABULARY ""'
         ),
         "Change the settings: for instance all names in every step, in another folder.",
-        Code("python tools/demo.py --output runs/demo_full LOSS.NUM_CLASSES 0"),
+        Code("pomp demo --shapes --output runs/demo_full LOSS.NUM_CLASSES 0"),
     ]

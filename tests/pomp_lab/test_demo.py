@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from pomp_lab.demo.make_demo import MARKER, claim_folder, run_demo
+from pomp.demo.demo_folder import MARKER, claim_folder
+from pomp_lab.demo.make_demo import WRITTEN, run_demo
 from pomp_lab.demo.scores import ATTRIBUTES, predictions
 from pomp_lab.demo.summary import DemoResult, finding, score_table
 from pomp_lab.shapes.options import ShapesOptions
@@ -196,7 +197,7 @@ def test_other_settings_are_reported_and_fresh_starts_over(
     changed = settings(tiny_files, "OPTIM.LR", "0.5")
     with pytest.raises(UserError, match=r"other settings .*OPTIM.LR.*--fresh"):
         run_demo(folder, changed, SHAPES, workers=1)
-    claim_folder(folder, fresh=True)
+    claim_folder(folder, WRITTEN)
     # Shapes know for themselves what is theirs.
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {path for path in left if not path.startswith("shapes")} == {MARKER, "mine.txt", "prompt/mine.txt"}
@@ -221,7 +222,7 @@ def test_missing_matplotlib_is_reported_before_any_work(
 
 def test_tool_tells_mistakes_in_one_line(call_tool: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    code, _, error = call_tool("demo", "--output", tmp_path)
+    code, _, error = call_tool("demo", "--shapes", "--output", tmp_path)
     assert code == 2
     assert error.startswith("error: ")
     assert len(error.splitlines()) == 1

@@ -1,0 +1,1 @@
+"""The whole loop on the photos of the package, ``pomp demo``."""
