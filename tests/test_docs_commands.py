@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from pomp.console import COMMANDS, dispatch
+from pomp.shipped_photos import PHOTOS
 from pomp_lab.model_zoo import commands, read_configurations
 from prompt_core.config import load_config
 from prompt_core.errors import UserError, run_command
@@ -61,6 +63,11 @@ class Command:
     def tool(self) -> str:
         return self.words[1]
 
+    @property
+    def of_front(self) -> bool:
+        """Whether it is one of ``pomp``, not of a script."""
+        return self.words[0] == "pomp"
+
 
 def commands_of(page: Path) -> Iterator[Command]:
     """Commands in the bash blocks of a page; ``# needs`` holds to the end of its block."""
@@ -70,7 +77,8 @@ def commands_of(page: Path) -> Iterator[Command]:
             if line.startswith("# needs "):
                 needs = line.removeprefix("# needs ")
             words = tuple(shlex.split(line, comments=True))
-            if words and words[0] == "python" and words[1:3] not in (("-m", "venv"), ("-m", "pip")):
+            script = words[:1] == ("python",) and words[1:3] not in (("-m", "venv"), ("-m", "pip"))
+            if script or (words[:1] == ("pomp",) and "|" not in words):
                 yield Command(f"{_name(page)}, block {number}", words, needs)
 
 
@@ -86,7 +94,12 @@ OF_ZOO = [
     for line in commands(file, FILES, ROOT)
 ]
 ALL = list({command.words: command for command in (*OF_ZOO, *DOCUMENTED)}.values())
-RUNNABLE = [command for command in DOCUMENTED if not command.needs and command.place.split(",")[0] in RUN_PAGES]
+RUNNABLE = [
+    command
+    for command in DOCUMENTED
+    # those of pomp in other pages are parsed; tests of the front run them on less
+    if not command.needs and command.place.split(",")[0] in (RUN_PAGES[:1] if command.of_front else RUN_PAGES)
+]
 
 
 def words_of(command: Command) -> str:
@@ -116,10 +129,14 @@ def parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespa
     Raises:
         UserError: for options that are unknown, missing or of a wrong value.
     """
-    path = ROOT / command.tool
-    assert path.is_file(), f"{command.place}: there is no {command.tool}"
-    monkeypatch.syspath_prepend(str(path.parent))  # as for a script
-    module = load_tool(path)
+    if command.of_front:
+        assert command.tool in COMMANDS, f"{command.place}: there is no command pomp {command.tool}"
+        main, name_of_tool = importlib.import_module(COMMANDS[command.tool].module).main, f"pomp {command.tool}"
+    else:
+        path = ROOT / command.tool
+        assert path.is_file(), f"{command.place}: there is no {command.tool}"
+        monkeypatch.syspath_prepend(str(path.parent))  # as for a script
+        main, name_of_tool = load_tool(path).main, path.name
     for name in ("parse_args", "parse_intermixed_args"):
         original = getattr(argparse.ArgumentParser, name)
 
@@ -127,9 +144,9 @@ def parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespa
             raise Parsed(original(self, *given, **more))
 
         monkeypatch.setattr(argparse.ArgumentParser, name, stop)
-    monkeypatch.setattr(sys, "argv", [path.name, *command.words[2:]])
+    monkeypatch.setattr(sys, "argv", [name_of_tool, *command.words[2:]])
     with pytest.raises(Parsed) as parsed:
-        module.main()
+        main()
     return parsed.value.values
 
 
@@ -158,6 +175,9 @@ def check_configuration(command: Command, values: argparse.Namespace) -> None:
 
 @pytest.mark.parametrize("command", ALL, ids=words_of)
 def test_tool_options_configuration_and_keys_exist(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    if command.of_front:
+        parse(command, monkeypatch)
+        return
     if command.tool == "-m":
         assert importlib.util.find_spec(command.words[2]) is not None
         return
@@ -213,6 +233,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "configs").symlink_to(ROOT / "configs", target_is_directory=True)
     shutil.copytree(ROOT / "docs/results", folder / "docs/results")
     shutil.copytree(ROOT / "docs/images", folder / "docs/images")
+    (folder / "photos").mkdir()
+    for name in ("street.jpg", "clock.jpg"):
+        shutil.copy(PHOTOS / name, folder / "photos")
     options = ShapesOptions(
         classes=8, classification_classes=8, train_images_per_class=2, val_images_per_class=1, parts=("classification",)
     )
@@ -229,7 +252,9 @@ def test_commands_run(
 ) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("POMP_DATA", str(workplace / "datasets"))
-    if command.tool == "-m":
+    if command.of_front:
+        main, words = dispatch, (*command.words[1:], *SMALL.get(command.tool, ()))
+    elif command.tool == "-m":
         main, words = importlib.import_module(command.words[2]).main, command.words[3:]
     else:
         monkeypatch.syspath_prepend(str((ROOT / command.tool).parent))
