@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pomp.formats.labelled import NONE_OF_THESE, LabelledObject, LabelledPhoto
-from pomp.formats.mask_shapes import mask_area, pixels_of_mask
+from pomp.formats.mask_shapes import box_of_mask, mask_area, pixels_of_mask
 from pomp.showing.overlay import OPACITY, Ink, labels, marks
 from prompt_core.data.open_photo import read_photo
 from prompt_core.errors import UserError
@@ -147,14 +148,23 @@ def _small(photo: LabelledPhoto) -> np.ndarray:
 
 def _with_masks(small: np.ndarray, things: Sequence[LabelledObject], ink: Ink) -> np.ndarray:
     """The picture under masks in their words' colours, small ones over large ones."""
-    with_mask = [item for item in things if item.mask is not None]
-    if not with_mask:
-        return small
     painted = small.copy()
-    for item in sorted(with_mask, key=lambda item: -mask_area(item.mask or {})):
-        pixels = pixels_of_mask(item.mask or {})
-        rows = np.arange(len(small)) * len(pixels) // len(small)
-        columns = np.arange(small.shape[1]) * pixels.shape[1] // small.shape[1]
-        inside = pixels[rows[:, None], columns]  # (h, w)
-        painted[inside] = tuple(bytes.fromhex(ink.colours(item.word)[0][1:]))
-    return np.rint(OPACITY * painted + (1 - OPACITY) * small).astype(np.uint8)
+    with_mask = [(item.word, item.mask) for item in things if item.mask is not None]
+    for word, mask in sorted(with_mask, key=lambda pair: -mask_area(pair[1])):
+        # Rows and columns of the picture where the mask is, and for each the row or column of the mask in its middle.
+        (left, top, width, height), pixels = box_of_mask(mask), pixels_of_mask(mask)
+        rows, of_rows = _sampled(len(small), len(pixels), top, height)
+        columns, of_columns = _sampled(small.shape[1], pixels.shape[1], left, width)
+        part = painted[rows, columns]
+        part[pixels[of_rows][:, of_columns]] = tuple(bytes.fromhex(ink.colours(word)[0][1:]))
+    if not with_mask:
+        return painted
+    weight = round(256 * OPACITY)
+    mixed = weight * painted.astype(np.uint16) + (256 - weight) * small.astype(np.uint16)
+    return (mixed >> 8).astype(np.uint8)
+
+
+def _sampled(small: int, large: int, start: float, length: float) -> tuple[slice, np.ndarray]:
+    """Of ``small`` places over ``large`` ones, those from ``start`` on for ``length``, and the one that each is over."""
+    first, last = int(start * small / large), min(small, math.ceil((start + length) * small / large))
+    return slice(first, last), (2 * np.arange(first, last) + 1) * large // (2 * small)
