@@ -34,6 +34,7 @@ class LabelledPhotos:
         labels: (n,) rows of ``classes``.
         classes: C classes; those of one name count as one.
         class_features: (C, E) unit-norm.
+        ids: of the classes, where they are known.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LabelledPhotos:
     labels: Tensor
     classes: Vocabulary
     class_features: Tensor
+    ids: Sequence[int | str] = ()
 
     def draws(self, size: int, seed: int, number: int) -> list[np.ndarray]:
         """``number`` sets of ``size`` classes of different names, sorted rows; none that leaves no class out."""

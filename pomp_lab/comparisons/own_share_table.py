@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pomp_lab.benchmarks.harness import machine_description, spread, timed
+from pomp_lab.comparisons.general_words import METRICS, classes_below, general_rows, spread_of
 from pomp_lab.comparisons.none_of_these import (
     BLIND,
     COSINE,
@@ -30,6 +31,7 @@ from pomp_lab.comparisons.none_of_these import (
     measured,
 )
 from pomp_lab.tables.data_folders import HALVES, PHOTOS, TINY, WIDE, DataFolders, photo_half
+from prompt_core.background.hypernyms import imagenet21k_hypernyms
 from prompt_core.background.photo_words import THRESHOLD
 from prompt_core.classifier import TextClassifier
 from prompt_core.clip import Clip
@@ -38,7 +40,6 @@ from prompt_core.evaluation.evaluate import load_test_set
 from prompt_core.prompt import SoftPrompt
 from prompt_core.vocabulary import Vocabulary
 
-METRICS = ("precision", "coverage", "refused")
 Subject = SoftPrompt | Sequence[str]
 
 
@@ -85,6 +86,7 @@ def own_share_table(clip: Clip, subject: Subject, plan: Plan) -> dict[str, Any]:
         "thresholds": thresholds,
         "sets": {photos.name: {"photos": len(photos.labels), "classes": len(photos.classes)} for photos in report},
         "rows": rows,
+        "general_words": _general(clip, subject, judge, plan, report, scale),
         "reliability": {
             name: {way: {"error": curve.error, "bins": curve.rows()} for way, curve in ways.items()}
             for name, ways in curves.items()
@@ -103,7 +105,8 @@ def photo_sets(clip: Clip, subject: Subject, plan: Plan, half: str) -> Iterator[
         features = F.normalize(torch.from_numpy(test_set.features), dim=1)
         classes = Vocabulary(test_set.candidates.names)
         labels = torch.from_numpy(test_set.labels)
-        yield LabelledPhotos(name, features, labels, classes, TextClassifier.build(clip, classes, subject).weight)
+        weight, ids = TextClassifier.build(clip, classes, subject).weight, test_set.candidates.ids
+        yield LabelledPhotos(name, features, labels, classes, weight, tuple(ids or ()))
 
 
 def _equal_cosine(judge: Judge, photos: LabelledPhotos, draws: Sequence[np.ndarray], scale: float) -> float:
@@ -131,21 +134,35 @@ def _rows(
                     curves[photos.name].setdefault(way, Reliability()).merge(curve)
     rows = []
     for (name, size, way), seeds in sorted(numbers.items(), key=lambda item: item[0][:2]):
-        about: dict[str, Any] = {"photos": name, "words": size, "score": way}
-        for metric in METRICS:
-            values = [seed[metric] for seed in seeds]
-            half_range = (max(values) - min(values)) / 2
-            about[metric] = {"mean": statistics.fmean(values), "half_range": half_range, "seeds": values}
+        about: dict[str, Any] = {"photos": name, "words": size, "score": way, **spread_of(seeds)}
         rows.append(about | {"right": [seed["right"] for seed in seeds]})
     return rows, curves
 
 
+def _general(
+    clip: Clip, subject: Subject, judge: Judge, plan: Plan, report: Sequence[LabelledPhotos], scale: float
+) -> list[dict[str, Any]]:
+    """Rows of general words, where the photos' classes have WordNet ids."""
+    rows = []
+    names = Vocabulary.load("imagenet21k").names
+    for photos in report:
+        below = classes_below(photos.ids, names, imagenet21k_hypernyms())
+
+        def encode(words: Vocabulary) -> Tensor:
+            return TextClassifier.build(clip, words, subject).weight
+
+        about = (photos.name, photos.features, photos.labels, below)
+        rows += general_rows(judge, *about, encode, scale, THRESHOLD, plan.seeds, plan.draws)
+    return rows
+
+
 def table_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the written table: mean over the seeds ± half the range, in percent."""
+    general = [{**row, "words": f"{row['words']} general"} for row in document["general_words"]]
     cells = [
         [row["photos"], str(row["words"]), row["score"]]
         + [f"{row[metric]['mean']:.1f} ± {row[metric]['half_range']:.1f}" for metric in METRICS]
-        for row in document["rows"]
+        for row in [*document["rows"], *general]
     ]
     return ["photos", "words", "score", *METRICS], cells
 

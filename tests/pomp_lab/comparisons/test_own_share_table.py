@@ -109,7 +109,7 @@ def test_a_whole_run(
         assert all(len(row[metric]["seeds"]) == 2 for metric in ("precision", "coverage", "refused"))
     assert document["scale"]["half"] == "tune"
     assert document["cost"]["milliseconds"]["photo"]["median"] > 0
-    assert len(Path("out.md").read_text().splitlines()) == 2 + len(document["rows"])
+    assert len(Path("out.md").read_text().splitlines()) == 2 + len(document["rows"]) + len(document["general_words"])
     code, _, error = call_tool("measure_own_share", *arguments, *model, "--output", "out.txt")
     assert code == 2
     assert "a file ending in .json is expected" in error
