@@ -165,6 +165,6 @@ def _with_masks(small: np.ndarray, things: Sequence[LabelledObject], ink: Ink) -
 
 
 def _sampled(small: int, large: int, start: float, length: float) -> tuple[slice, np.ndarray]:
-    """Of ``small`` places over ``large`` ones, those from ``start`` on for ``length``, and the one that each is over."""
+    """Of ``small`` places over ``large`` ones, those from ``start`` on for ``length``, and what each is over."""
     first, last = int(start * small / large), min(small, math.ceil((start + length) * small / large))
     return slice(first, last), (2 * np.arange(first, last) + 1) * large // (2 * small)
