@@ -18,6 +18,7 @@ from pomp_engine.config import build_configured, check_parts, refuse_unsupported
 from pomp_seg.config import META_ARCHITECTURES, UNBUILT, add_segmenter_config
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.models import mask_former, per_pixel, region_classifier  # noqa: F401
+from pomp_seg.own_share import check_none_of_these
 from pomp_seg.vocabulary import Classes, read_class_names
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
@@ -36,6 +37,8 @@ def build_segmenter(cfg: CfgNode) -> nn.Module:
     cfg = register_outside_backbone(cfg)
     _check_names(cfg)
     refuse_unsupported(cfg, add_segmenter_config, UNBUILT)
+    head, has_shares = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.META_ARCHITECTURE == "ZeroShotPerPixelModel"
+    check_none_of_these(head.BACKGROUND, head.NONE_OF_THESE, has_shares)
     model = build_configured(cfg)
     if cfg.MODEL.VOCABULARY:
         set_classes(model, read_class_names(cfg.MODEL.VOCABULARY))

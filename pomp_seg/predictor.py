@@ -20,6 +20,7 @@ from pomp_seg.data.registration import register_configured, registered_metadata
 from pomp_seg.data.semantic_mapper import build_test_mapper
 from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
+from pomp_seg.own_share import NONE_OF_THESE
 from pomp_seg.vocabulary import Classes, dataset_classes, read_class_names, training_names
 from prompt_core.data.open_photo import read_photo
 from prompt_core.documents.collector import collector_paused
@@ -39,10 +40,11 @@ class Segmentation:
 
     Attributes:
         labels: (H, W) int32, the class index of each pixel of the photo.
-        class_names: C names.
+        class_names: C names; the last is :data:`pomp_seg.own_share.NONE_OF_THESE` where the segmenter may say so.
         shares: (C,) of all pixels, in 0..1, adding up to 1.
         scores: (C,) mean score of the class over its own pixels, 0 where it has none. Scores order the classes of a
-            pixel; they are not probabilities and do not add up to 1.
+            pixel; they are not probabilities and do not add up to 1. With ``MODEL.SEM_SEG_HEAD.BACKGROUND`` they are
+            own shares, and that of "none of these" is one minus the best of them.
         background: C flags of the classes that only stand for everything else.
     """
 
@@ -80,6 +82,7 @@ class OpenVocabularySegmenter:
         self._mapper = build_test_mapper(cfg)
         self._classes: Classes | None = None
         self._background: tuple[bool, ...] = ()
+        self._none_below = 0.0  # own share of pixels that show none of the words
         if cfg.MODEL.VOCABULARY:
             self.set_vocabulary(cfg.MODEL.VOCABULARY)
 
@@ -99,13 +102,17 @@ class OpenVocabularySegmenter:
     @property
     def class_names(self) -> list[str]:
         """C names, in the order of the label values."""
-        return list(self._current().names)
+        return [*self._current().names, *self._none]
 
     @property
     def background(self) -> tuple[bool, ...]:
         """C flags of the classes that only stand for everything else."""
         self._current()
-        return self._background
+        return (*self._background, *(True for _ in self._none))
+
+    @property
+    def _none(self) -> tuple[str, ...]:
+        return (NONE_OF_THESE,) if self._none_below > 0 else ()
 
     def set_vocabulary(
         self, vocabulary: str | Sequence[str] | Vocabulary, background: str | Sequence[str] = ""
@@ -113,7 +120,8 @@ class OpenVocabularySegmenter:
         """Set other classes; nothing is loaded again.
 
         The two scores of a region are weighted by whether training saw the class: names among the classes of
-        ``DATASETS.TRAIN`` count as seen.
+        ``DATASETS.TRAIN`` count as seen. Pixels may show none of these words, see
+        ``MODEL.SEM_SEG_HEAD.NONE_OF_THESE``.
 
         Args:
             vocabulary: names; or a text: a published vocabulary's or label set's name, a file of names, or names
@@ -133,9 +141,12 @@ class OpenVocabularySegmenter:
         set_classes(self.model, names, seen)
         self._classes = Classes(tuple(names), None if seen is None else tuple(seen))
         self._background = (False,) * len(words) + (True,) * len(others)
+        self._none_below = self.cfg.MODEL.SEM_SEG_HEAD.NONE_OF_THESE
 
     def set_dataset(self, dataset: str) -> None:
         """Take the classes of a registered data set, with its own split into seen and unseen, as an evaluation does.
+
+        Each pixel gets one of them.
 
         Raises:
             UserError: an unknown data set; another number of classes than a closed list has.
@@ -146,7 +157,7 @@ class OpenVocabularySegmenter:
             set_classes(self.model, classes.names, classes.seen)
         else:
             check_closed_classes(self.model, dataset)
-        self._classes, self._background = classes, (False,) * len(classes.names)
+        self._classes, self._background, self._none_below = classes, (False,) * len(classes.names), 0.0
 
     def __call__(self, photo: str | Path | np.ndarray) -> Segmentation:
         """The classes of one photo's pixels.
@@ -157,8 +168,28 @@ class OpenVocabularySegmenter:
         Raises:
             UserError: when the file is not a photo, or the array is of another kind.
         """
-        classes = self._current()
-        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+        labels, best = self.best(photo if isinstance(photo, np.ndarray) else read_photo(photo))
+        names = tuple(self.class_names)
+        if self._none:
+            none = best <= self._none_below
+            labels = torch.where(none, len(names) - 1, labels)
+            best = torch.where(none, 1 - best, best)
+        counts, sums = counts_and_sums(labels, best, len(names))
+        return Segmentation(
+            labels.numpy(),
+            names,
+            (counts / counts.sum()).numpy(),
+            (sums / counts.clamp(min=1)).numpy(),
+            self.background,
+        )
+
+    def best(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The best of the classes for each pixel of (H, W, 3) uint8 in RGB, and its score, (H, W) each, on the CPU.
+
+        Raises:
+            UserError: when the array is of another kind.
+        """
+        self._current()
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise UserError(f"a photo of shape (H, W, 3) in uint8 is expected, given {pixels.shape} in {pixels.dtype}")
         height, width = pixels.shape[:2]
@@ -168,15 +199,7 @@ class OpenVocabularySegmenter:
             example |= {"height": height, "width": width}
         with torch.inference_mode():
             maps = self.model([example])[0]["sem_seg"]  # (C, h, w)
-            labels, best = best_classes(maps, (height, width))
-        counts, sums = counts_and_sums(labels, best, len(classes.names))
-        return Segmentation(
-            labels.numpy(),
-            classes.names,
-            (counts / counts.sum()).numpy(),
-            (sums / counts.clamp(min=1)).numpy(),
-            self._background,
-        )
+            return best_classes(maps, (height, width))
 
     def _resized(self, pixels: np.ndarray) -> Tensor:
         """(3, h, w) uint8 in the order of INPUT.FORMAT."""

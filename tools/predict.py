@@ -63,16 +63,20 @@ def model(arguments: argparse.Namespace) -> Model:
             )
         if arguments.background and not arguments.vocabulary:
             raise UserError("--background is given without --vocabulary; name the words to colour")
+    elif arguments.none_of_these is not None:
+        raise UserError("--none-of-these is for segmenters; a detector leaves out what scores below --threshold")
     elif arguments.background:
         raise UserError("--background is for segmenters; a detector has no background words")
     elif arguments.prompt and not arguments.vocabulary:
         raise UserError("--prompt is given without --vocabulary; name the words that it encodes")
+    share = arguments.none_of_these
+    none = [] if share is None else [f"MODEL.SEM_SEG_HEAD.NONE_OF_THESE={share}"]
     return load_on_detectron2(
         arguments.model,
         prompt=arguments.prompt,
         weights=arguments.weights,
         threshold=arguments.threshold,
-        settings=arguments.set,
+        settings=[*arguments.set, *none],
         words=(arguments.vocabulary or [""])[0],
     )
 
@@ -95,6 +99,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threshold", type=real_number(SHARE), help="lowest score of a detection (default: 0.3)")
     parser.add_argument(
         "--background", default="", metavar="WORDS", help="segmenters: names of what is left uncoloured"
+    )
+    parser.add_argument(
+        "--none-of-these",
+        type=real_number(SHARE),
+        metavar="SHARE",
+        help="segmenters with a background: pixels of no greater own share show none of the words; 0 gives each a word",
     )
     parser.add_argument("--no-photo", action="store_true", help="draw without the photo, if it must not be shown")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a photo was left out")

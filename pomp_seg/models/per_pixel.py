@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
@@ -19,9 +20,14 @@ from pomp_seg.clip import ClipAdapter
 from pomp_seg.ensemble import geometric_ensemble
 from pomp_seg.heads.pixel_decoder import PixelDecoder, rename_old_keys
 from pomp_seg.models.segmenter import Segmenter, build_adapter
-from pomp_seg.regions.encode import similarity_logits
+from pomp_seg.own_share import background_names, background_rows, named_probability
+from pomp_seg.regions.encode import LOGIT_SCALE, similarity_logits
 from pomp_seg.vocabulary import Classes, batch_classes
 from prompt_core.errors import UserError
+from prompt_core.vocabulary import Vocabulary
+
+# A pixel's words keep their order, however little it shows one of them.
+LEAST = 1e-20
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -57,16 +63,21 @@ class ZeroShotPerPixelModel(Segmenter):
         *,
         clip_adapter: ClipAdapter,
         clip_ensemble_weight: float,
+        background: Vocabulary | None = None,
         **options: Any,
     ) -> None:
         """
         Args:
             clip_ensemble_weight: in 0..1 the weight of the pixels' own scores against CLIP's of the whole image (see
                 :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 the pixels' scores alone, below 0 CLIP's alone.
+            background: names that pixels may show instead of the words: scores are own shares then
+                (:mod:`pomp_seg.own_share`), which add up to less than 1.
             options: of :class:`pomp_seg.models.segmenter.Segmenter`.
         """
         super().__init__(**options)
         self.clip_adapter, self.clip_ensemble_weight = clip_adapter, clip_ensemble_weight
+        self.background = background
+        self._against: tuple[tuple[str, ...], Tensor, Tensor] | None = None  # names, their features, the background's
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -79,7 +90,9 @@ class ZeroShotPerPixelModel(Segmenter):
                 f"the width of the text features, {width}"
             )
         weight = cfg.MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT
-        return {"clip_adapter": adapter, "clip_ensemble_weight": weight, **cls.parts(cfg)}
+        background = background_names(cfg.MODEL.SEM_SEG_HEAD.BACKGROUND)
+        adapters = {"clip_adapter": adapter, "clip_ensemble_weight": weight, "background": background}
+        return {**adapters, **cls.parts(cfg)}
 
     def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
         """The loss in training, else predictions; input and output as for :class:`pomp_seg.models.MaskFormer`.
@@ -113,11 +126,31 @@ class ZeroShotPerPixelModel(Segmenter):
         results = []
         for example, embedding, size in zip(batch, embeddings, padded.image_sizes, strict=True):
             wanted = example.get("height", size[0]), example.get("width", size[1])
-            full = F.interpolate(embedding[None], size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False)
-            full = sem_seg_postprocess(full[0], size, *wanted)  # (E, height, width)
-            scores = _pixel_logits(full[None], features)[0].softmax(dim=0)
-            results.append(PixelScores(self._with_clip(scores, example, classes), wanted))
+
+            def enlarged(
+                maps: Tensor, size: tuple[int, int] = size, wanted: tuple[int, int] = wanted
+            ) -> Tensor:  # (n, h, w) to (n, height, width)
+                full = F.interpolate(maps[None], size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False)
+                resized: Tensor = sem_seg_postprocess(full[0], size, *wanted)
+                return resized
+
+            scores = _pixel_logits(enlarged(embedding)[None], features)[0].softmax(dim=0)
+            scores = self._with_clip(scores, example, classes)
+            if self.background is not None:
+                scores = scores * enlarged(self._named(embedding, classes.names, features)[None])
+            results.append(PixelScores(scores, wanted))
         return results
+
+    def _named(self, embedding: Tensor, names: tuple[str, ...], features: Tensor) -> Tensor:
+        """Probability (h, w) that pixels show one of the words: embeddings (E, h, w), features of the words (C, E)."""
+        assert self.background is not None
+        kept = self._against
+        if kept is None or kept[0] != names or not torch.equal(kept[1], features):
+            others = self.clip_adapter.text_features(self.background.names)
+            self._against = kept = names, features, background_rows(names, self.background, features, others)
+        pixels = F.normalize(embedding.flatten(1).T, dim=1)  # (h * w, E)
+        shares = named_probability(pixels, features, kept[2], LOGIT_SCALE).clamp(min=LEAST)
+        return shares.reshape(embedding.shape[-2:])
 
     def _loss(self, embeddings: Tensor, labels: Tensor, features: Tensor) -> Tensor:
         """Cross entropy of the logits, which are enlarged to the image, as published; a test enlarges embeddings."""

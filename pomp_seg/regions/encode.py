@@ -19,6 +19,7 @@ from prompt_core.errors import UserError, nearest
 GPU_BATCH = 32
 REGION_FEATURES = ("crops", "one_by_one", "single_pass")
 FILLS = ("mean", "zero")
+LOGIT_SCALE = 100.0  # published segmenters use it, not CLIP's own
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,8 @@ class RegionEncoder:
         return masked_crops(image, masks, boxes, clip.image_size, fill, mean, std, self.expand)
 
 
-def similarity_logits(features: Tensor, class_features: Tensor, temperature: float = 100.0) -> Tensor:
-    """Cosines (..., C) of features (..., E) of any norm with unit-norm class features (C, E), times ``temperature``.
-
-    Published segmenters use 100, not CLIP's own logit scale.
-    """
+def similarity_logits(features: Tensor, class_features: Tensor, temperature: float = LOGIT_SCALE) -> Tensor:
+    """Cosines (..., C) of features (..., E) of any norm with unit-norm class features (C, E), times ``temperature``."""
     return temperature * F.normalize(features, dim=-1) @ class_features.to(features).T
 
 

@@ -441,6 +441,13 @@ RUNS: tuple[PlainRun, ...] = (
         settings="pairs",
         refused=True,
     ),
+    plain_run(
+        "tools/benchmark_mini_segmenter",
+        "results",
+        "--voc <path:one> --cost <path:absent> --photos <number:2> --output <output:numbers.json>",
+        settings="pairs",
+        refused=True,
+    ),
     plain_run("tools/build_mini_segmenter", "results", "--finish <path:one> --output <output:out>", refused=True),
     plain_run("tools/measure_own_share", "results", "--photos <path:one> --output <output:numbers.json>", refused=True),
     plain_run("prompt_core/doctor", "results", "--json", environment={"POMP_DATA": "one"}),
