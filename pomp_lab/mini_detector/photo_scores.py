@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from pomp_det import load_config
+from pomp_det.data.registration import registered_metadata
 from pomp_det.predictor import OpenVocabularyPredictor
 from pomp_det.task import detection_task
 from pomp_engine import run
+from pomp_lab.mini_detector.reliability import matched, reliability
 from pomp_lab.runs import Document
 from prompt_core.data.images import ImageSet
 from prompt_core.errors import UserError
@@ -28,6 +30,8 @@ PHOTOS = "imagenet_samples"
 def scored(config: str | Path, settings: Mapping[str, Any]) -> Document:
     """Numbers of ``DATASETS.TEST`` by the evaluation of any detector, as ``metrics.json`` has them.
 
+    Under ``_reliability`` is the precision of detections by their score (:mod:`pomp_lab.mini_detector.reliability`).
+
     Raises:
         UserError: absent data or weights.
     """
@@ -35,7 +39,16 @@ def scored(config: str | Path, settings: Mapping[str, Any]) -> Document:
         cfg = load_config(config, {**settings, "OUTPUT_DIR": folder})
         run.evaluate(detection_task(), cfg, cfg.MODEL.WEIGHTS)
         numbers: Document = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in numbers.items() if key not in ("_run", "_sha256")}
+        reliable = {name: _reliability(Path(folder) / f"inference_{name}", name) for name in cfg.DATASETS.TEST}
+    kept = {key: value for key, value in numbers.items() if key not in ("_run", "_sha256")}
+    return {**kept, "_reliability": reliable}
+
+
+def _reliability(folder: Path, dataset: str) -> dict[str, Any]:
+    """Precision by score of the predictions that an evaluation left in a folder."""
+    found = json.loads((folder / "coco_instances_results.json").read_text(encoding="utf-8"))
+    truth = read_json(Path(registered_metadata(dataset).json_file))["annotations"]
+    return reliability(*matched(found, truth))
 
 
 def voc_scores(config: str | Path, settings: Mapping[str, Any], root: Path) -> Document:
@@ -89,24 +102,29 @@ def best_box_words(
         raise UserError(f"{images.source}: class {unknown[0]!r} is not in ImageNet-1K; expected wnids of its classes")
     cfg = load_config(config, {**settings, "TEST.DETECTIONS_PER_IMAGE": 1})
     predictor = OpenVocabularyPredictor.load(cfg, WORDS)
-    right = without = 0
+    scores: list[float] = []
+    right: list[bool] = []
     for number, label in enumerate(images.labels):
         found = predictor.detect(np.asarray(images.read(number).convert("RGB")))
-        without += not len(found)
         if len(found):
             word = predictor.class_names[int(found.pred_classes[0])]
-            right += word == names[images.ids[label]]
+            scores.append(float(found.scores[0]))
+            right.append(word == names[images.ids[label]])
         progress(number + 1, len(images))
     count = len(images)
     return {
-        f"{PHOTOS}/top1": 100 * right / count,
-        f"{PHOTOS}/photos without a box": 100 * without / count,
+        f"{PHOTOS}/top1": 100 * sum(right) / count,
+        f"{PHOTOS}/photos without a box": 100 * (count - len(right)) / count,
+        "_reliability": {PHOTOS: reliability(np.array(scores), np.array(right, dtype=bool), count)},
         "_protocol": {PHOTOS: {"images": count, "candidates": len(words), "box": "of the highest score"}},
     }
 
 
 def together(*documents: Document) -> Document:
-    """One document of the numbers and protocols of several."""
-    numbers = {key: value for document in documents for key, value in document.items() if key != "_protocol"}
-    protocols = {name: value for document in documents for name, value in document.get("_protocol", {}).items()}
-    return {**numbers, "_protocol": protocols}
+    """One document of the numbers of several, their protocols and reliabilities."""
+    apart = ("_protocol", "_reliability")
+    numbers = {key: value for document in documents for key, value in document.items() if key not in apart}
+    parts = {
+        key: {name: value for document in documents for name, value in document.get(key, {}).items()} for key in apart
+    }
+    return {**numbers, **parts}

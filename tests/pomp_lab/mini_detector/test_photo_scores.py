@@ -74,7 +74,8 @@ def test_the_best_boxs_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
         def detect(self, pixels: np.ndarray) -> Any:
             classes = torch.tensor(answers[int(pixels[0, 0, 0])])
-            return type("Found", (SimpleNamespace,), {"__len__": lambda self: len(classes)})(pred_classes=classes)
+            found = type("Found", (SimpleNamespace,), {"__len__": lambda self: len(classes)})
+            return found(pred_classes=classes, scores=torch.full((len(classes),), 0.65))
 
     monkeypatch.setattr(photo_scores, "OpenVocabularyPredictor", Predictor)
     monkeypatch.setattr(
@@ -87,6 +88,8 @@ def test_the_best_boxs_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     numbers = best_box_words("x.yaml", {}, images)
     assert numbers["imagenet_samples/top1"] == 50  # classes that share a name count as one
     assert numbers["imagenet_samples/photos without a box"] == 25
+    (above,) = (row for row in numbers["_reliability"]["imagenet_samples"]["above"] if row["threshold"] == 0.5)
+    assert above == {"threshold": 0.5, "detections": 3, "precision": pytest.approx(2 / 3), "recall": 0.5}
     stranger = ImageSet(["dog"], ["n00000001"], np.array([0]), ["0.png"], "a test", tmp_path)
     with pytest.raises(UserError, match="class 'n00000001' is not in ImageNet-1K"):
         best_box_words("x.yaml", {}, stranger)
