@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ class PhotoDetections(PhotoTask):
 
     Args:
         predictor: with its words set.
-        threshold: lowest score.
+        threshold: lowest score, one for each word, or one for all.
         hide_photo: draw on grey, for photos that may not be shown.
         pictures: draw at all.
         crops: also cut out what was found, into ``crops/WORD``.
@@ -40,7 +40,7 @@ class PhotoDetections(PhotoTask):
     def __init__(
         self,
         predictor: OpenVocabularyPredictor,
-        threshold: float,
+        threshold: float | Sequence[float],
         hide_photo: bool = False,
         *,
         pictures: bool = True,

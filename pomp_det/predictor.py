@@ -114,11 +114,11 @@ class OpenVocabularyPredictor:
             detections.remove(BOX_MASKS)
         return detections
 
-    def detect(self, pixels: np.ndarray, threshold: float = 0.0) -> Instances:
+    def detect(self, pixels: np.ndarray, threshold: float | Sequence[float] = 0.0) -> Instances:
         """The same for (H, W, 3) uint8 in RGB, with masks as the model gives them, for photos of any size.
 
         Args:
-            threshold: what scores less is left out, before any mask is made of it.
+            threshold: what scores less is left out, before any mask is made of it; one for each class, or one for all.
 
         Returns:
             ``pred_boxes``, ``scores``, ``pred_classes`` and, where the model has masks, ``box_masks`` (n, M, M):
@@ -129,10 +129,12 @@ class OpenVocabularyPredictor:
         resized = self._resize.get_transform(given).apply_image(given)
         image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32))
         example = {"image": image, "height": height, "width": width}
-        with torch.inference_mode(), self._only_above(threshold):
+        least = threshold if isinstance(threshold, int | float) else min(threshold)
+        with torch.inference_mode(), self._only_above(least):
             (found,) = self.model.inference([example], do_postprocess=False)  # type: ignore[operator]
             detections = in_photo(found, height, width).to("cpu")
-        detections = detections[detections.scores >= threshold]
+        bounds = detections.scores.new_tensor(threshold)
+        detections = detections[detections.scores >= (bounds[detections.pred_classes] if bounds.dim() else bounds)]
         return detections[detections.scores.argsort(descending=True, stable=True)]
 
     @contextlib.contextmanager

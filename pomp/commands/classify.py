@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--model", default="mini", metavar="NAME", help="mini, or a CLIP as NAME:PRETRAINED")
     parser.add_argument("--prompt", metavar="FILE", help="a prompt, or templates with {} separated by |")
     parser.add_argument("--threshold", type=real_number(SHARE), help="own share above which a word is taken (0.5)")
+    parser.add_argument("--thresholds", metavar="FILE", default="", help="one for each word, of pomp thresholds")
     parser.add_argument("--gallery", action="store_true", help="also pages of all photos, those in doubt first")
     parser.add_argument("--no-contact-sheet", action="store_true", help="no sheets of small photos")
     arguments = parser.parse_args()
@@ -46,6 +47,7 @@ def main() -> int:
             "classify",
             prompt=arguments.prompt,
             threshold=arguments.threshold,
+            thresholds=arguments.thresholds,
             device=device_of(arguments),
         )
 

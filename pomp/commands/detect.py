@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--model", default="mini", metavar="NAME", help="mini, a configuration, or a run's folder")
     parser.add_argument("--prompt", metavar="FILE", help="a prompt, or templates with {} separated by |")
     parser.add_argument("--threshold", type=real_number(SHARE), help="lowest score (0.3)")
+    parser.add_argument("--thresholds", metavar="FILE", default="", help="one for each word, of pomp thresholds")
     parser.add_argument("--masks", choices=MASKS, default=MASKS[0], help="how detections.json has them")
     arguments = parser.parse_args()
     from pomp.labelling.label_photos import label_photos
@@ -39,6 +40,7 @@ def main() -> int:
             prompt=arguments.prompt,
             weights=arguments.weights,
             threshold=arguments.threshold,
+            thresholds=arguments.thresholds,
             device=device_of(arguments),
             settings=arguments.set,
         ),

@@ -13,6 +13,7 @@ from prompt_core.errors import UserError, nearest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pomp.learning.word_thresholds import WordThresholds
     from prompt_core.prompt import SoftPrompt
 
 TASKS = ("classify", "detect", "segment")
@@ -28,6 +29,7 @@ def load(
     threshold: float | None = None,
     device: str = "auto",
     settings: Sequence[str] = (),
+    thresholds: str | os.PathLike[str] = "",
 ) -> Model:
     """A classifier, a detector or a segmenter; nothing is downloaded.
 
@@ -41,6 +43,7 @@ def load(
         threshold: the lowest score of a detection, or the own share above which a photo gets a word (default 0.3, 0.5).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         settings: of the configuration of a detector or a segmenter, ``KEY=VALUE`` each.
+        thresholds: the file of ``pomp thresholds``: one for each word, instead of ``threshold``.
 
     Raises:
         UserError: an unknown model or task, a model of another task, weights or a prompt that do not fit.
@@ -54,7 +57,9 @@ def load(
         name = str(CONFIGURATIONS / f"{name}.yaml")
     subject = prompt if prompt is None or not isinstance(prompt, str | os.PathLike) else os.fspath(prompt)
     if name.endswith((".yaml", ".yml")) or Path(name).is_dir():
-        return load_on_detectron2(name, task, subject, os.fspath(weights), threshold, device, settings)
+        return load_on_detectron2(
+            name, task, subject, os.fspath(weights), threshold, device, settings, thresholds=os.fspath(thresholds)
+        )
     if task not in ("", "classify"):
         raise UserError(
             f"model {name!r} is neither a configuration{nearest(name, configurations())} nor the folder of a run, and "
@@ -63,7 +68,8 @@ def load(
     from pomp.models.photo_classifier import check_known, load_classifier
 
     check_known(name, configurations())
-    return load_classifier(name, subject, os.fspath(weights), threshold, device)
+    bounds = _thresholds(os.fspath(thresholds), threshold, "classify")
+    return load_classifier(name, subject, os.fspath(weights), threshold, device, bounds)
 
 
 def load_on_detectron2(
@@ -75,6 +81,7 @@ def load_on_detectron2(
     device: str = "auto",
     settings: Sequence[str] = (),
     words: str = "",
+    thresholds: str = "",
 ) -> Model:
     """The detector or segmenter of a configuration's file or of a run's folder, see :func:`load`.
 
@@ -100,9 +107,20 @@ def load_on_detectron2(
     if own == "segment":
         from pomp.models.photo_segmenter import load_segmenter
 
-        if threshold is not None:
+        if threshold is not None or thresholds:
             raise UserError("a threshold is for detectors and classifiers; a segmenter gives each pixel its best word")
         return load_segmenter(config, overrides, prompt or "")
     from pomp.models.photo_detector import load_detector
 
-    return load_detector(config, overrides, prompt or "", threshold, words)
+    bounds = _thresholds(thresholds, threshold, "detect")
+    return load_detector(config, overrides, prompt or "", threshold, words, bounds)
+
+
+def _thresholds(file: str, threshold: float | None, task: str) -> WordThresholds | None:
+    if not file:
+        return None
+    from pomp.learning.word_thresholds import WordThresholds
+
+    if threshold is not None:
+        raise UserError("a threshold of all words and thresholds of each word are given; give one of them")
+    return WordThresholds.load(file, task)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import supervision
 
     from pomp.labelling.outputs import Outputs
+    from pomp.learning.word_thresholds import WordThresholds
     from prompt_core.clip import Clip
     from prompt_core.prompt import SoftPrompt
 
@@ -33,14 +34,22 @@ class PhotoClassifier(Model):
         clip: the CLIP.
         prompt: a soft prompt or templates.
         threshold: a photo gets a word whose own share is above this.
+        thresholds: of words, instead of ``threshold``.
     """
 
     task = "classify"
 
-    def __init__(self, clip: Clip, prompt: SoftPrompt | Sequence[str], threshold: float = THRESHOLD) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        prompt: SoftPrompt | Sequence[str],
+        threshold: float = THRESHOLD,
+        thresholds: WordThresholds | None = None,
+    ) -> None:
         self.clip = clip
         self.prompt = prompt
         self.threshold = threshold
+        self.thresholds = thresholds
         self._namer: PhotoNamer | None = None
 
     @property
@@ -68,7 +77,10 @@ class PhotoClassifier(Model):
         classifier = TextClassifier.build(
             self.clip, vocabulary, prompt, background=BACKGROUND, negatives=names_of(negatives)
         )
-        self._namer = PhotoNamer(self.clip, classifier, self.threshold)
+        self._namer = PhotoNamer(self.clip, classifier, self._bounds(classifier.names))
+
+    def _bounds(self, names: Sequence[str]) -> list[float]:
+        return [self.threshold] * len(names) if self.thresholds is None else self.thresholds.of(names)
 
     def _answer(self, pixels: np.ndarray) -> PhotoWord:
         return self._with_words()([Image.fromarray(pixels)])[0]
@@ -77,7 +89,8 @@ class PhotoClassifier(Model):
         import supervision
 
         answer, names = self._answer(pixels), self.names
-        found = [(word, share) for word, share in answer.best if share > self.threshold]
+        bounds = dict(zip(names, self._bounds(names), strict=True))
+        found = [(word, share) for word, share in answer.best if share > bounds[word]]
         height, width = pixels.shape[:2]
         return supervision.Detections(
             xyxy=np.array([[0, 0, width, height]] * len(found), dtype=np.float32).reshape(-1, 4),
@@ -113,7 +126,12 @@ def check_known(name: str, configurations: Sequence[str]) -> None:
 
 
 def load_classifier(
-    name: str, prompt: SoftPrompt | str | None, weights: str, threshold: float | None, device: str
+    name: str,
+    prompt: SoftPrompt | str | None,
+    weights: str,
+    threshold: float | None,
+    device: str,
+    thresholds: WordThresholds | None = None,
 ) -> PhotoClassifier:
     """A CLIP as ``mini`` or ``NAME:PRETRAINED``, see :func:`pomp.load`.
 
@@ -141,4 +159,4 @@ def load_classifier(
         learned_with = stated_origin(subject.metadata)
         if learned_with is not None and learned_with.differs_from(Origin(clip.name, clip.pretrained)):
             raise UserError(f"the prompt was learned with {learned_with}, the classifier is {clip.name}")
-    return PhotoClassifier(clip, subject, THRESHOLD if threshold is None else threshold)
+    return PhotoClassifier(clip, subject, THRESHOLD if threshold is None else threshold, thresholds)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import supervision
 
     from pomp.labelling.outputs import Outputs
+    from pomp.learning.word_thresholds import WordThresholds
 
 THRESHOLD = 0.3
 
@@ -30,6 +31,7 @@ class PhotoDetector(Model):
         prompt: what words are encoded with; empty for what the detector's configuration says.
         threshold: the lowest score of a detection.
         own_words: that are set when the detector is used before it is given others; empty where it has words.
+        thresholds: of words, instead of ``threshold``.
     """
 
     task = "detect"
@@ -40,11 +42,13 @@ class PhotoDetector(Model):
         prompt: str = "",
         threshold: float = THRESHOLD,
         own_words: str = "",
+        thresholds: WordThresholds | None = None,
     ) -> None:
         self._predictor = predictor
         self.prompt = prompt
         self.threshold = threshold
         self._own_words = own_words
+        self.thresholds = thresholds
 
     @property
     def predictor(self) -> OpenVocabularyPredictor:
@@ -62,7 +66,7 @@ class PhotoDetector(Model):
         """A picture for each photo, and one COCO document."""
         return PhotoDetections(
             self.predictor,
-            self.threshold,
+            self._lowest_scores(),
             outputs.hide_photo,
             pictures=outputs.pictures,
             crops=outputs.crops,
@@ -73,12 +77,15 @@ class PhotoDetector(Model):
         self._predictor.set_vocabulary(words, self.prompt, names_of(negatives))
         self._own_words = ""
 
+    def _lowest_scores(self) -> float | list[float]:
+        return self.threshold if self.thresholds is None else self.thresholds.of(self.names)
+
     def _detections(self, pixels: np.ndarray) -> supervision.Detections:
         import supervision
 
         from pomp_det.box_masks import BOX_MASKS, paste_masks
 
-        found = self.predictor.detect(pixels, self.threshold)
+        found = self.predictor.detect(pixels, self._lowest_scores())
         labels = found.pred_classes.numpy().astype(int)
         return supervision.Detections(
             xyxy=found.pred_boxes.tensor.numpy().reshape(-1, 4),
@@ -89,13 +96,18 @@ class PhotoDetector(Model):
         )
 
     def _description(self, pixels: np.ndarray) -> dict[str, Any]:
-        rows = coco_rows(self.predictor.detect(pixels, self.threshold))
+        rows = coco_rows(self.predictor.detect(pixels, self._lowest_scores()))
         names = self.names
         return {"detections": [{"word": names[row["category_id"] - 1], **row} for row in rows]}
 
 
 def load_detector(
-    config: Path, overrides: list[str], prompt: str, threshold: float | None, words: str = ""
+    config: Path,
+    overrides: list[str],
+    prompt: str,
+    threshold: float | None,
+    words: str = "",
+    thresholds: WordThresholds | None = None,
 ) -> PhotoDetector:
     """A detector of a configuration, see :func:`pomp.load`.
 
@@ -107,4 +119,4 @@ def load_detector(
     # Where words come later, a configuration without words of its own has no class matrix that could be read.
     start = words or ("" if own or not prompt else "thing")
     predictor = OpenVocabularyPredictor.load(cfg, start, prompt if start else "", words_follow=bool(own))
-    return PhotoDetector(predictor, prompt, THRESHOLD if threshold is None else threshold, own)
+    return PhotoDetector(predictor, prompt, THRESHOLD if threshold is None else threshold, own, thresholds)

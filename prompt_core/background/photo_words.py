@@ -37,22 +37,26 @@ class PhotoWord:
     best: tuple[tuple[str, float], ...]
 
 
-def photo_words(shares: Tensor, names: Sequence[str], threshold: float = THRESHOLD, best: int = 5) -> list[PhotoWord]:
+def photo_words(
+    shares: Tensor, names: Sequence[str], threshold: float | Sequence[float] = THRESHOLD, best: int = 5
+) -> list[PhotoWord]:
     """Answers from own shares.
 
     Args:
         shares: (batch, N), see :meth:`prompt_core.TextClassifier.own_share`.
         names: N words.
-        threshold: a word is the answer where its share is above this.
+        threshold: a word is the answer where its share is above this; one for each word, or one for all.
         best: words that an answer lists.
     """
     shares = shares.double().cpu()
+    bounds = [float(threshold)] * len(names) if isinstance(threshold, int | float) else list(threshold)
     values, rows = shares.topk(min(best, shares.shape[1]), dim=1)
     none = (1 - shares.sum(dim=1)).clamp(min=0)
     answers = []
     for of_photo, words, rest in zip(values.tolist(), rows.tolist(), none.tolist(), strict=True):
         listed = tuple((names[row], share) for row, share in zip(words, of_photo, strict=True))
-        answers.append(PhotoWord(listed[0][0] if listed[0][1] > threshold else None, listed[0][1], rest, listed))
+        word = listed[0][0] if listed[0][1] > bounds[words[0]] else None
+        answers.append(PhotoWord(word, listed[0][1], rest, listed))
     return answers
 
 
@@ -62,10 +66,10 @@ class PhotoNamer:
     Attributes:
         clip: the CLIP that made the classifier.
         classifier: with a background.
-        threshold: a word is the answer where its own share is above this.
+        threshold: a word is the answer where its own share is above this; one for each word, or one for all.
     """
 
-    def __init__(self, clip: Clip, classifier: TextClassifier, threshold: float = THRESHOLD) -> None:
+    def __init__(self, clip: Clip, classifier: TextClassifier, threshold: float | Sequence[float] = THRESHOLD) -> None:
         """Raises UserError for a classifier without background, of another width, or a threshold outside [0, 1)."""
         if classifier.background is None:
             raise UserError("this classifier has no background; build it with background='imagenet21k' or negatives=")
@@ -74,8 +78,10 @@ class PhotoNamer:
                 f"the classifier has width {classifier.weight.shape[1]}, {clip.name} {clip.embed_dim}; build it with "
                 "this CLIP"
             )
-        if not 0 <= threshold < 1:
-            raise UserError(f"a threshold of own shares from 0 to below 1 is expected, given {threshold}")
+        bounds = [threshold] if isinstance(threshold, int | float) else list(threshold)
+        wrong = next((bound for bound in bounds if not 0 <= bound < 1), None)
+        if wrong is not None:
+            raise UserError(f"a threshold of own shares from 0 to below 1 is expected, given {wrong}")
         self.clip, self.classifier, self.threshold = clip, classifier, threshold
 
     def __call__(self, photos: Sequence[Image]) -> list[PhotoWord]:
