@@ -117,6 +117,7 @@ def build_page(answers: Answers) -> gr.Blocks:
         asked = [photo, task, words, negatives, prompt, threshold]
         shows = [found, answer, message]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": answer}
+        quiet["trigger_mode"] = "always_last"  # what is typed while an answer is on its way is asked next
         gr.on([find.click, words.submit, negatives.submit, prompt.change], show, asked, shows, **quiet)
         upload.upload(take, [upload, *asked[1:]], [upload, photo, *shows], **quiet)
         shipped.select(pick, [words, negatives], [photo, words, negatives], **quiet).then(show, asked, shows, **quiet)

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,14 @@ _QUIET = (
     "--disable-sync",
     "--no-proxy-server",
 )
+# Chromium reads file descriptor 3 and writes 4.
+_PLACE = """
+import fcntl, os, sys
+from_us, to_us = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(from_us, 3)
+os.dup2(to_us, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Tab:
@@ -166,10 +175,11 @@ def tab(profile: Path) -> Iterator[Tab]:
     their_in, our_out = os.pipe()
     our_in, their_out = os.pipe()
     command = [CHROMIUM, *_QUIET, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
-    # Chromium reads file descriptor 3 and writes 4.
-    placed = ["sh", "-c", f'exec "$@" 3<&{their_in} 4>&{their_out}', "sh", *command]
     process = subprocess.Popen(
-        placed, pass_fds=(their_in, their_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-S", "-c", _PLACE, str(their_in), str(their_out), *command],
+        pass_fds=(their_in, their_out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     os.close(their_in)
     os.close(their_out)
