@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "prompt_core/__init__.py").read_text(encoding="utf-8"))
 README = ROOT / "README.md"
 
-# What detectron2 needs at run time; detectron2 itself is installed by tools/install_detectron2.py.
+# What detectron2 needs at run time; detectron2 itself is installed by pomp doctor --install-detectron2.
 DETECTRON2_NEEDS = [
     "pycocotools>=2.0.8",
     "iopath>=0.1.9",
@@ -26,6 +26,10 @@ DETECTRON2_NEEDS = [
 DEMO = ["matplotlib>=3.7"]
 # MATLAB lists of Stanford Cars, Flowers and ImageNet's devkit; the logistic regression of CoOp's linear probe.
 CLASSIFICATION = ["scipy>=1.10", "scikit-learn>=1.4"]
+APP = ["gradio>=5.20"]
+EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
+PARQUET = ["pyarrow>=16"]
+HEIC = ["pillow-heif>=0.16"]
 DEV = [
     "pytest>=8",
     "pytest-cov>=5",
@@ -45,7 +49,33 @@ setup(
     description="Prompt pre-training for CLIP over 21,843 classes, and open-vocabulary heads that use the prompt",
     long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
     long_description_content_type="text/markdown",
+    author="The contributors of the POMP toolkit",
     license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    keywords=[
+        "CLIP",
+        "prompt learning",
+        "zero-shot classification",
+        "open-vocabulary detection",
+        "open-vocabulary segmentation",
+        "image labelling",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     entry_points={"console_scripts": ["pomp = pomp.console:pomp"]},
     packages=[*find_packages(include=PACKAGES), "pomp.configs"],
@@ -78,9 +108,13 @@ setup(
         "det": DETECTRON2_NEEDS,
         "seg": DETECTRON2_NEEDS,
         "demo": DEMO,
-        "heic": ["pillow-heif>=0.16"],
-        "scale": ["pyarrow>=16"],  # Parquet parts
+        "app": APP,
+        "export": EXPORT,
+        "parquet": PARQUET,
+        "scale": PARQUET,
+        "heic": HEIC,
+        "all": [*DETECTRON2_NEEDS, *DEMO, *CLASSIFICATION, *APP, *EXPORT, *PARQUET, *HEIC],
         "classification": CLASSIFICATION,
-        "dev": [*DEV, *DEMO, *CLASSIFICATION, "pycocotools>=2.0.8", "lvis>=0.5.3"],
+        "dev": [*DEV, *DEMO, *CLASSIFICATION, *APP, *EXPORT, *PARQUET, "pycocotools>=2.0.8", "lvis>=0.5.3"],
     },
 )

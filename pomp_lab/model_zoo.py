@@ -29,6 +29,7 @@ from prompt_core.evaluation.protocol import ON_REPORTED
 from prompt_core.files import read_sealed_json
 
 TASKS = ("classification", "detection", "segmentation")
+_VERBS = {"classification": "classify", "detection": "detect", "segmentation": "segment"}
 RESULTS = "docs/results"
 # The metrics that the page shows of a data set, and their labels.
 METRICS = {"top1": "top-1", "box_AP": "box AP", "box_APr": "box APr", "mask_AP": "mask AP", "mask_APr": "mask APr"}
@@ -230,6 +231,37 @@ def _known(name: str, known: Iterable[str], kind: str) -> str:
     if name not in known:
         raise UserError(f"no {kind} is called {name!r}{nearest(name, known)}; correct pomp_lab/assets/zoo.json")
     return name
+
+
+def zoo_entries(root: Path) -> dict[str, dict[str, Any]]:
+    """What an installed package says of its configurations, by their names without ``configs/`` and ending.
+
+    Args:
+        root: the repository.
+
+    Raises:
+        UserError: as :func:`zoo_page`.
+    """
+    files = read_configurations(root)
+    ours, theirs = measured(root, files), published(files)
+    entries = {}
+    for name, file in files.items():
+        weights = str(file.settings.get("MODEL", {}).get("WEIGHTS", ""))
+        embedded = weights.startswith(f"package://pomp_{'det' if file.task == 'detection' else 'seg'}/")
+        entries[name.removeprefix("configs/").removesuffix(".yaml")] = {
+            "task": _VERBS[file.task],
+            "about": file.about if file.runnable or embedded else "a base of others",
+            "weights": weights,
+            "measured": [_plain(text) for text in ours.get(name, [])],
+            "published": [_plain(text) for text in theirs.get(name, [])],
+            "runnable": file.runnable or embedded,
+        }
+    return entries
+
+
+def _plain(text: str) -> str:
+    """A line of the page without bold marks and links."""
+    return re.sub(r"\[(.*?)\]\(.*?\)", r"\1", text.replace("**", ""))
 
 
 def zoo_page(root: Path, folder: Path) -> str:
