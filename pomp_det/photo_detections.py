@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from detectron2.structures import BoxMode, Instances
-from PIL import Image
 from pycocotools import mask as run_lengths
 
 from pomp_det.box_masks import BOX_MASKS, encode_masks
 from pomp_det.pictures import draw_detections
 from pomp_engine.model_identity import model_identity
-from prompt_core.files import atomic_path
 from prompt_core.photos.crops import write_crops
+from prompt_core.photos.drawn_picture import write_picture
 from prompt_core.photos.photo_list import NamedPhoto
 from prompt_core.photos.photo_task import PhotoTask, Records
 
@@ -70,8 +69,7 @@ class PhotoDetections(PhotoTask):
         rows = coco_rows(prediction)
         if self._pictures:
             canvas = np.full_like(pixels, 235) if self._hide_photo else pixels
-            with atomic_path(folder / photo.picture) as temporary:
-                Image.fromarray(draw_detections(canvas, rows, self._names)).save(temporary, format="PNG")
+            write_picture(folder / photo.picture, draw_detections(canvas, rows, self._names))
         if self._crops:
             write_crops(folder, photo, pixels, [(self._names[row["category_id"] - 1], row["bbox"]) for row in rows])
         return {"height": pixels.shape[0], "width": pixels.shape[1], "detections": rows}

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pomp_engine.model_identity import model_identity
 from pomp_seg.data.label_maps import write_label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
-from prompt_core.files import atomic_path
 from prompt_core.photos.crops import write_crops
+from prompt_core.photos.drawn_picture import write_picture
 from prompt_core.photos.photo_list import NamedPhoto
 from prompt_core.photos.photo_task import PhotoTask, Records
 
@@ -72,8 +71,7 @@ class PhotoSegmentations(PhotoTask):
         if self._pictures:
             shown = None if self._hide_photo else pixels
             drawn = draw_segmentation(prediction.labels, self._names, shown, self._background)
-            with atomic_path(folder / photo.picture) as temporary:
-                Image.fromarray(drawn).save(temporary, format="PNG")
+            write_picture(folder / photo.picture, drawn)
             files["picture"] = photo.picture
         if self._crops:
             found = [row for row in prediction.present if not self._background[row]]
