@@ -11,6 +11,7 @@ import msgspec
 from pomp.formats.labelled import Corrections, LabelledObject, LabelledPhoto
 from pomp.formats.mask_shapes import mask_of_polygons, mask_of_runs
 from pomp_engine.data.annotation_masks import is_polygon, mask_fault
+from prompt_core.data.open_photo import PIXELS_VARIABLE, most_pixels
 from prompt_core.errors import UserError
 from prompt_core.visible import is_one_line, shortened
 
@@ -30,6 +31,20 @@ def checked_word(word: str, where: str) -> str:
     if not plain or not is_one_line(plain):
         raise UserError(f"{where}: {shortened(word)} is no word; a text of one line is expected")
     return plain
+
+
+def checked_size(width: int, height: int, where: str) -> tuple[int, int]:
+    """Width and height that a photo can have: masks get a byte for each pixel.
+
+    Raises:
+        UserError: when it has more pixels than any photo that is read.
+    """
+    if width * height > most_pixels():
+        raise UserError(
+            f"{where}: a photo of {width:,} x {height:,} pixels; at most {most_pixels():,} are read; set the "
+            f"environment variable {PIXELS_VARIABLE} for more"
+        )
+    return width, height
 
 
 def checked_mask(segmentation: Any, width: int, height: int, where: str) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from pomp.formats.checked import Collected, Coordinate, Extent, Share, checked_mask, checked_word
+from pomp.formats.checked import Collected, Coordinate, Extent, Share, checked_mask, checked_size, checked_word
 from pomp.formats.labelled import Corrections, LabelledObject, LabelledPhoto, Photos
 from pomp.formats.mask_shapes import box_of_mask, mask_area, polygons_of_mask
 from pomp_engine.data.annotation_masks import RunLengths, Side
@@ -101,13 +101,14 @@ def read(path: Path) -> Corrections:
     for row in rows["images"]:
         if of_image[row["id"]] and not (row.get("width") and row.get("height")):
             raise UserError(f"{where}: image {row['id']} has annotations, and no width and height")
+        # Label Studio knows no size of photos without annotations.
+        size = checked_size(row.get("width") or 0, row.get("height") or 0, f"{where}: image {row['id']}")
         objects = tuple(_objects(of_image[row["id"]], names, row, collected))
         listed = row.get("words")
         photo_words = None if listed is None else tuple(checked_word(word, where) for word in listed)
         shares = tuple(row.get("own_shares") or ())
         if shares and len(shares) != len(photo_words or ()):
             raise UserError(f"{where}: {shortened(row['file_name'])} has {len(shares)} own shares of other words")
-        size = row.get("width") or 0, row.get("height") or 0  # Label Studio knows none of photos without annotations
         photo = LabelledPhoto(row["file_name"], *size, objects, photo_words, shares)
         # In a document of a model's answers, a photo without any is one of them.
         empty = by_model and not objects and listed is None

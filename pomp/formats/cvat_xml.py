@@ -17,7 +17,7 @@ from xml.sax.xmlreader import AttributesImpl
 
 import numpy as np
 
-from pomp.formats.checked import Collected, checked_word
+from pomp.formats.checked import Collected, checked_size, checked_word
 from pomp.formats.labelled import NONE_OF_THESE, Corrections, LabelledObject, LabelledPhoto, Photos
 from pomp.formats.mask_shapes import box_of_mask, mask_of_pixels, mask_of_polygons, pixels_of_mask
 from prompt_core.documents.xml_files import elements, sayable
@@ -145,6 +145,7 @@ def _photo(element: Element, where: str, collected: Collected) -> LabelledPhoto:
     width, height = (_whole(element, side, where, 1_000_000) for side in ("width", "height"))
     if not (width and height):
         raise UserError(f"{where}: a photo of {width} x {height} pixels")
+    checked_size(width, height, where)
     objects: list[LabelledObject] = []
     words: list[str] | None = None
     for shape in element:

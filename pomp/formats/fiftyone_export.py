@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from pomp.formats.checked import Collected, Coordinate, Share, checked_word
+from pomp.formats.checked import Collected, Coordinate, Share, checked_size, checked_word
 from pomp.formats.fiftyone_json import KIND, METADATA, PREDICTIONS, TRUTH, WORDS, pixels_of_box
 from pomp.formats.folders import known_photos
 from pomp.formats.labelled import Corrections, LabelledObject, LabelledPhoto
@@ -94,6 +94,7 @@ def _photo(
     name, width, height = known.get(file, (sample.photo or file, 0, 0))
     if sample.metadata is not None and sample.metadata.width and sample.metadata.height:
         width, height = sample.metadata.width, sample.metadata.height
+    checked_size(width, height, f"{visible_path(path)}: {place}")
     things = _field(fields, (TRUTH, PREDICTIONS), ("Detections", "Detection"))
     by_model = things is not None and things is fields.get(PREDICTIONS)
     objects = tuple(_objects(things, "detections", width, height, path, place))

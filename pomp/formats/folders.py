@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pomp.formats.checked import checked_size
 from pomp.formats.labelled import LabelledPhoto
 from prompt_core.documents.csv_tables import read_table
 from prompt_core.errors import UserError
@@ -127,5 +128,5 @@ def known_photos(folder: Path) -> dict[str, tuple[str, int, int]]:
         width, height = row["width"], row["height"]
         if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
             raise UserError(f"{visible_path(path)}: row {number} has no width and height in pixels")
-        known[row["file"]] = row["photo"], int(width), int(height)
+        known[row["file"]] = row["photo"], *checked_size(int(width), int(height), f"{visible_path(path)}: row {number}")
     return known

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from pomp.formats.brush_runs import mask_of_brush
-from pomp.formats.checked import Collected, Coordinate, Share, checked_word
+from pomp.formats.checked import Collected, Coordinate, Share, checked_size, checked_word
 from pomp.formats.labelled import NONE_OF_THESE, Corrections, LabelledObject, LabelledPhoto
 from pomp.formats.labelstudio_json import CONFIGURATION, KIND
 from pomp.formats.mask_shapes import box_of_mask, mask_of_polygons
@@ -107,6 +107,7 @@ def _photo(task: Task, where: str, path: Path, collected: Collected) -> Labelled
     sizes = [(item.original_width, item.original_height) for item in results if item.original_width]
     width, height = sizes[0] if sizes else (task.data.get("width"), task.data.get("height"))
     width, height = (side if isinstance(side, int) and side > 0 else 0 for side in (width, height))
+    checked_size(width, height, where)
     objects: list[LabelledObject] = []
     words: tuple[str, ...] | None = None
     scores: tuple[float, ...] = ()

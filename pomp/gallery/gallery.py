@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 PAGE = 200  # photos
+FILTERS = 300  # words that a page offers to filter by, the most frequent ones
 INDEX, THUMBNAILS = "index.html", "gallery"
 _OLD = re.compile(r"index_[0-9]{3,}\.html|[0-9]{6,}\.jpg")
 
@@ -110,7 +111,8 @@ def _write_pages(target: Path, cards: _Cards, whole_photos: bool) -> list[str]:
     total = -(-len(cards) // PAGE) or 1
     files = [_page_name(number) for number in range(1, total + 1)]
     template = _template()
-    filters = [{"word": word, "count": count, "pages": pages_of[word]} for word, count in counts.most_common()]
+    chosen = counts.most_common(FILTERS)
+    filters = [{"word": word, "count": count, "pages": pages_of[word]} for word, count in chosen]
     shared = {"files": files, "filters": filters, "photos": len(cards), "whole_photos": whole_photos and len(cards) > 0}
     for number, page in enumerate(cards.pages(), start=1):
         text = template.render(cards=page, number=number, **shared)

@@ -116,7 +116,7 @@ def opened_image(source: str | os.PathLike[str] | bytes, name: str | None = None
         UnreadableImage: when it is missing, truncated, beyond a bound, or not an image.
     """
     name = str(source) if name is None and not isinstance(source, bytes) else name or "in memory"
-    pixels, aspect = _bound(PIXELS_VARIABLE, MAX_PIXELS), _bound(ASPECT_VARIABLE, MAX_ASPECT)
+    pixels, aspect = most_pixels(), _bound(ASPECT_VARIABLE, MAX_ASPECT)
     try:
         stream = io.BytesIO(source) if isinstance(source, bytes) else _file(source)
         if Image.MAX_IMAGE_PIXELS is not None and pixels > 2 * Image.MAX_IMAGE_PIXELS:
@@ -184,6 +184,11 @@ def _file(path: str | os.PathLike[str]) -> BinaryIO:
 
 def _too_large(what: str, bound: int, variable: str) -> str:
     return f"it has {what} of more than {bound:,}; set the environment variable {variable} to read it"
+
+
+def most_pixels() -> int:
+    """Pixels that a photo has at most, as the user allows."""
+    return _bound(PIXELS_VARIABLE, MAX_PIXELS)
 
 
 def _bound(variable: str, default: int) -> int:

@@ -66,6 +66,7 @@ HOSTILE = {
     "coco, a word of two lines": (coco(categories=[{"id": 1, "name": "a\nb"}]), "no word"),
     "coco, a list that is none": (coco(images={"a": 1}), "a list is expected"),
     "coco, boxes without a size": (coco(images=[{"id": 1, "file_name": "a.jpg"}]), "no width and height"),
+    "coco, a photo beyond all": (coco(images=[IMAGE | {"width": 10**6, "height": 10**6}]), "POMP_MAX_PIXELS"),
     "json, too deep": ("[" * 200_000, "nested too deeply"),
     "json of something else": ('{"a": 1}', "unknown format"),
     "json, broken off": ('{"images": [', "not valid JSON"),
@@ -76,6 +77,7 @@ HOSTILE = {
     "tasks, a brush of large bytes": (task(type="brushlabels", value={"rle": [999], "brushlabels": ["a"]}), "0 to 255"),
     "tasks, without a size": (task(original_width=None, value={"x": 1, "rectanglelabels": ["a"]}), "original_width"),
     "tasks, not objects": ("[1, 2]", "an object is expected"),
+    "tasks, a photo beyond all": (task(original_width=10**6, original_height=10**6), "POMP_MAX_PIXELS"),
     "samples, a mask with objects": (sample(mask=packed(b"\x93NUMPY\x01\x00\x10\x00{'descr': '|O'}\n")), "mask"),
     "samples, a mask that claims much": (sample(mask=packed(HUGE_ARRAY)), "claims"),
     "samples, a mask of a bomb": (sample(mask=packed(b"\0" * 10_000_000)), "larger than its photo"),
@@ -84,6 +86,7 @@ HOSTILE = {
     "xml, too deep": ("<annotations>" + "<a>" * 100 + "</a>" * 100 + "</annotations>", "levels"),
     "xml, broken off": ("<annotations><image", "not valid XML"),
     "xml of something else": ("<html></html>", "no XML of CVAT"),
+    "cvat, a photo beyond all": (CVAT.replace("20", "999999").format("").replace("10", "999999"), "POMP_MAX_PIXELS"),
     "cvat, no number": (CVAT.format('<box label="a" xtl="x" ytl="0" xbr="1" ybr="1"/>'), "number of pixels"),
     "cvat, runs of another size": (
         CVAT.format(MASK.format(9999999, 0)),
