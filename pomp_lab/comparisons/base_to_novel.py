@@ -21,17 +21,18 @@ from pomp_lab.tables.runner import Runner
 from pomp_lab.tables.scored_sets import Question, open_target
 
 TITLE = "Base to novel classes of Tiny-ImageNet"
-# Name of the row: K and the correction; K = 0 is the exact full softmax.
+# Name of the row: K, the correction and the weight of LOSS.ANCHOR; K = 0 is the exact full softmax.
 METHODS = {
-    "POMP K=100": (100, "log10"),
-    "POMP K=100, no correction": (100, "none"),
-    "POMP K=500": (500, "log10"),
-    "POMP K=500, no correction": (500, "none"),
-    "POMP K=1000": (1000, "log10"),
-    "POMP K=1000, no correction": (1000, "none"),
-    "POMP K=1000, ln": (1000, "ln"),
-    "POMP K=1000, margin 2": (1000, "2"),
-    "full softmax": (0, "none"),
+    "POMP K=100": (100, "log10", 0.0),
+    "POMP K=100, no correction": (100, "none", 0.0),
+    "POMP K=500": (500, "log10", 0.0),
+    "POMP K=500, no correction": (500, "none", 0.0),
+    "POMP K=1000": (1000, "log10", 0.0),
+    "POMP K=1000, no correction": (1000, "none", 0.0),
+    "POMP K=1000, ln": (1000, "ln", 0.0),
+    "POMP K=1000, margin 2": (1000, "2", 0.0),
+    "POMP K=1000, anchor 8": (1000, "log10", 8.0),
+    "full softmax": (0, "none", 0.0),
 }
 
 
@@ -89,8 +90,8 @@ class BaseToNovel:
         return replace(job, cfg=cfg, as_configured=False)
 
 
-def table_rows(config: str, methods: Sequence[str], shots: Sequence[int]) -> tuple[Row, ...]:
-    """Hand prompts, then each method with each number of photos of a class."""
+def hand_rows(config: str) -> list[Row]:
+    """The hand prompts."""
     # As in overrides: {} without quotes would be an empty dictionary.
     zero_shot = {'"{}"': '"{}"', '"a photo of a {}."': "a photo of a {}."}
     hand = [
@@ -98,19 +99,24 @@ def table_rows(config: str, methods: Sequence[str], shots: Sequence[int]) -> tup
         for name, template in zero_shot.items()
     ]
     ensemble = (("METHOD.NAME", "ensemble"), ("METHOD.ENSEMBLE.TEMPLATES", "imagenet"))
-    hand.append(Row("80 templates", config, settings=ensemble))
+    return [*hand, Row("80 templates", config, settings=ensemble)]
+
+
+def table_rows(config: str, methods: Sequence[str], shots: Sequence[int]) -> tuple[Row, ...]:
+    """Hand prompts, then each method with each number of photos of a class."""
     learned = []
     for number in shots:
         for method in methods:
-            count, correction = METHODS[method]
+            count, correction, anchor = METHODS[method]
             settings: Settings = (
                 ("METHOD.NAME", "pomp"),
                 ("LOSS.NUM_CLASSES", str(count)),
                 ("LOSS.CORRECTION", correction),
+                ("LOSS.ANCHOR", str(anchor)),
                 ("DATA.SHOTS", str(number)),
             )
             learned.append(Row(f"{method}, {number} shots", config, TINY, True, settings))
-    return (*hand, *learned)
+    return (*hand_rows(config), *learned)
 
 
 def table_cells(rows: Sequence[str], documents: Sequence[Document], questions: Sequence[Question]) -> list[list[str]]:
