@@ -125,8 +125,9 @@ class OpenVocabularyPredictor:
             probabilities on a grid over each box; see :mod:`pomp_det.box_masks`.
         """
         height, width = pixels.shape[:2]
-        given = pixels if self.cfg.INPUT.FORMAT == "RGB" else pixels[:, :, ::-1]
-        resized = self._resize.get_transform(given).apply_image(given)
+        resized = self._resize.get_transform(pixels).apply_image(pixels)
+        if self.cfg.INPUT.FORMAT != "RGB":
+            resized = resized[:, :, ::-1]  # only now: Pillow reads its own order at once
         image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32))
         example = {"image": image, "height": height, "width": width}
         least = threshold if isinstance(threshold, int | float) else min(threshold)

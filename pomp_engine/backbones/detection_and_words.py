@@ -13,6 +13,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from pomp_engine.backbones.efficientnet_lite import freeze_norms
+from pomp_engine.backbones.folded import FoldedCopy
 from pomp_engine.backbones.nanodet import NanoDet
 from prompt_core.errors import UserError
 
@@ -76,6 +77,7 @@ class DetectionAndWords(Backbone):
         super().__init__()
         self.detection = detection
         self.image_tower = trunk
+        self._folded = FoldedCopy()  # of the image tower
         self.projection = nn.Conv2d(trunk_width, width, 1)
         self.reverse = reverse
         self.shrink = size / input_size
@@ -107,7 +109,7 @@ class DetectionAndWords(Backbone):
         x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         right, bottom = (-size[1] % WORDS_STRIDE, -size[0] % WORDS_STRIDE)
         x = F.pad(x, (0, right, 0, bottom)).contiguous(memory_format=torch.channels_last)  # a quarter faster on CPUs
-        features = self.image_tower.forward_features(x)  # type: ignore[operator]
+        features = self._folded(self.image_tower).forward_features(x)
         return self.projection(features)
 
 
