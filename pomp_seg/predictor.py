@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # Pixels whose scores are added up at once: 32 MiB of double precision.
 AT_ONCE = 2**22
+# Pixels to which embeddings are enlarged; photos of COCO and VOC have at most 410,000.
+LARGEST = 2**19
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class OpenVocabularySegmenter:
         example: dict[str, Any] = {"image": self._resized(pixels)}
         # Some enlarge embeddings or masks instead of scores.
         if isinstance(self.model, ZeroShotPerPixelModel) or getattr(self.model, "resize_masks", False):
-            example |= {"height": height, "width": width}
+            example |= dict(zip(("height", "width"), enlarged_size(height, width), strict=True))
         with torch.inference_mode():
             maps = self.model([example])[0]["sem_seg"]  # (C, h, w)
             return best_classes(maps, (height, width))
@@ -223,6 +225,15 @@ class OpenVocabularySegmenter:
             self.set_dataset(datasets[0])
         assert self._classes is not None
         return self._classes
+
+
+def enlarged_size(height: int, width: int) -> tuple[int, int]:
+    """The size, at most that of a photo, to which embeddings or masks are enlarged: :data:`LARGEST` pixels or less.
+
+    Scores are enlarged from there. The embeddings of 12 megapixels would take 6 GB, and as much again to normalise.
+    """
+    scale = min(1.0, (LARGEST / (height * width)) ** 0.5)
+    return max(1, int(height * scale)), max(1, int(width * scale))
 
 
 def counts_and_sums(labels: Tensor, best: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
     pomp segment photos/ --words "road,car,sky" --negatives "building" --output results
 
 --output gets a coloured picture of each photo, a gallery (index.html), segmentation.json, and labels/, where PNG files
-have the index of each pixel's word (8 bits for at most 255 words, else 16). Each pixel gets its best word; --negatives
-adds words for everything else, which are left uncoloured.
+have the index of each pixel's word (8 bits for at most 255 words, else 16). Each pixel gets its best word, or
+none of these; --negatives adds words for what else may be there, which are left uncoloured.
 
 Photos that cannot be read are left out, listed at the end and counted. Results are written photo by photo: a run that
 was stopped goes on where it was when the same command is given again, and ends with the same files.
@@ -13,6 +13,8 @@ was stopped goes on where it was when the same command is given again, and ends 
 from __future__ import annotations
 
 from pomp.labelling.options import add_region_options, device_of, photo_parser, region_outputs, request_of
+from prompt_core.command_line import real_number
+from prompt_core.ranges import Range
 
 
 def main() -> int:
@@ -21,7 +23,15 @@ def main() -> int:
     add_region_options(parser)
     parser.add_argument("--model", default="mini", metavar="NAME", help="mini, a configuration, or a run's folder")
     parser.add_argument("--prompt", metavar="FILE", help="a prompt, or templates with {} separated by |")
+    parser.add_argument(
+        "--none-of-these",
+        type=real_number(Range(0, 1, below=True)),
+        metavar="SHARE",
+        help="pixels whose best word has no more own share show none of them; 0: each gets a word (the model's: 0.5)",
+    )
     arguments = parser.parse_args()
+    share = arguments.none_of_these
+    settings = [] if share is None else [f"MODEL.SEM_SEG_HEAD.NONE_OF_THESE={share}"]
     from pomp.labelling.label_photos import label_photos
     from pomp.models.load import load
 
@@ -33,6 +43,6 @@ def main() -> int:
             prompt=arguments.prompt,
             weights=arguments.weights,
             device=device_of(arguments),
-            settings=arguments.set,
+            settings=[*settings, *arguments.set],
         ),
     )

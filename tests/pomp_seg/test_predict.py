@@ -20,7 +20,7 @@ from pomp_seg import load_config
 from pomp_seg.data.semantic_mapper import build_test_mapper
 from pomp_seg.evaluation.evaluator import label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
-from pomp_seg.predictor import OpenVocabularySegmenter
+from pomp_seg.predictor import OpenVocabularySegmenter, enlarged_size
 from pomp_seg.prompts.build import use_prompt
 from prompt_core.errors import UserError
 from prompt_core.prompt import SoftPrompt
@@ -364,3 +364,21 @@ def test_a_stopped_run_goes_on_past_bad_photos(
         assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
     document = json.loads((folder / "out/segmentation.json").read_text())
     assert [image["file_name"] for image in document["images"]] == ["a.png", "photos/b.PNG"]
+
+
+def test_large_photos_need_no_more_memory_than_their_labels(folder: Path) -> None:
+    """Embeddings of a pixel have hundreds of numbers; they are enlarged to half a megapixel at most."""
+    assert enlarged_size(480, 640) == (480, 640)
+    assert enlarged_size(3000, 4000) == (627, 836)
+    assert enlarged_size(100, 50_000) == (32, 16190)
+    asked = []
+    found = segmenter(folder, PER_PIXEL | {"MODEL.WEIGHTS": str(folder / "pixels.pth")})
+    found.set_vocabulary(WORDS)
+    found.model.register_forward_pre_hook(lambda model, inputs: asked.append(inputs[0][0]))
+    pixels = np.asarray(Image.open(folder / "a.png").resize((1200, 900), Image.Resampling.NEAREST))
+    labels = found(pixels).labels
+    assert (asked[0]["height"], asked[0]["width"]) == enlarged_size(900, 1200)
+    assert labels.shape == (900, 1200)
+    small = found(np.asarray(Image.open(folder / "a.png"))).labels
+    enlarged = np.repeat(np.repeat(small, 10, axis=0), 10, axis=1)
+    assert (labels == enlarged).mean() > 0.9
