@@ -18,7 +18,7 @@ def folded(module: nn.Module) -> nn.Module:
 
     timm names each convolution right before its norm, and calls them in that order.
     """
-    result = copy.deepcopy(module)
+    result: Any = copy.deepcopy(module)
     for parent in list(result.modules()):
         children = list(parent.named_children())
         for (_, convolution), (name, norm) in itertools.pairwise(children):
@@ -29,7 +29,8 @@ def folded(module: nn.Module) -> nn.Module:
                 convolution.weight.mul_(factor[:, None, None, None])
                 convolution.bias = nn.Parameter(bias, requires_grad=False)
                 setattr(parent, name, norm.act)
-    return result.to(memory_format=torch.channels_last)
+    made: nn.Module = result.to(memory_format=torch.channels_last)
+    return made
 
 
 class FoldedCopy:
