@@ -125,11 +125,7 @@ class OpenVocabularyPredictor:
             probabilities on a grid over each box; see :mod:`pomp_det.box_masks`.
         """
         height, width = pixels.shape[:2]
-        resized = self._resize.get_transform(pixels).apply_image(pixels)
-        if self.cfg.INPUT.FORMAT != "RGB":
-            resized = resized[:, :, ::-1]  # only now: Pillow reads its own order at once
-        image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32))
-        example = {"image": image, "height": height, "width": width}
+        example = self.example(pixels)
         least = threshold if isinstance(threshold, int | float) else min(threshold)
         with torch.inference_mode(), self._only_above(least):
             (found,) = self.model.inference([example], do_postprocess=False)  # type: ignore[operator]
@@ -137,6 +133,15 @@ class OpenVocabularyPredictor:
         bounds = detections.scores.new_tensor(threshold)
         detections = detections[detections.scores >= (bounds[detections.pred_classes] if bounds.dim() else bounds)]
         return detections[detections.scores.argsort(descending=True, stable=True)]
+
+    def example(self, pixels: np.ndarray) -> dict[str, Any]:
+        """What the model takes for (H, W, 3) uint8 in RGB: ``image`` (3, h, w), resized, and the photo's size."""
+        height, width = pixels.shape[:2]
+        resized = self._resize.get_transform(pixels).apply_image(pixels)
+        if self.cfg.INPUT.FORMAT != "RGB":
+            resized = resized[:, :, ::-1]  # only now: Pillow reads its own order at once
+        image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32))
+        return {"image": image, "height": height, "width": width}
 
     @contextlib.contextmanager
     def _only_above(self, threshold: float) -> Iterator[None]:

@@ -69,7 +69,7 @@ class RegionWordsPooler(nn.Module):
         Args:
             maps: cells of each level (B, S + …, H, W), then embeddings (B, E, h, w).
         """
-        *cells, words = maps
+        *cells, words = (feature.detach() for feature in maps)  # what they learn, they learn of losses of their own
         tensors = [image.tensor for image in boxes]
         embeddings = roi_align(words, tensors, 1, self.words_scale, sampling_ratio=4, aligned=True).flatten(1)  # (R, E)
         logits = [

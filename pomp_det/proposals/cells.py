@@ -1,7 +1,8 @@
-"""Proposals from a frozen detection network's predictions per cell, whatever classes it was trained for."""
+"""Proposals from a detection network's predictions per cell, whatever classes it was trained for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from pomp_det.proposals.cell_losses import cell_losses
 from pomp_det.proposals.decode import level_candidates, select_proposals
 from pomp_det.proposals.targets import level_points
 from pomp_engine.backbones.nanodet import LEVELS, side_lengths
@@ -34,25 +36,36 @@ def cell_boxes(cells: Tensor, level: int, num_classes: int) -> Tensor:
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class CellProposals(nn.Module):
-    """Boxes of the cells of :class:`pomp_engine.backbones.nanodet.NanoDet`, without their classes; nothing learns.
+    """Boxes of the cells of :class:`pomp_engine.backbones.nanodet.NanoDet`, without their classes.
 
-    A proposal's score is the highest probability that its cell gives any class.
+    A proposal's score is the highest probability that its cell gives any class. Nothing learns here; with
+    ``learned_rows`` there are losses of the detection network's own.
     """
 
     @configurable
     def __init__(
-        self, *, num_classes: int, score_threshold: float, nms_threshold: float, limit_per_level: int, limit: int
+        self,
+        *,
+        num_classes: int,
+        score_threshold: float,
+        nms_threshold: float,
+        limit_per_level: int,
+        limit: int,
+        learned_rows: Sequence[int] = (),
     ) -> None:
         """
         Args:
             num_classes: classes that the network was trained for.
             limit_per_level: proposals of a level before suppression.
             limit: proposals of an image after it.
+            learned_rows: the network's class of each word that is learned, in the order of the boxes' classes; empty
+                where the network stays as it is.
         """
         super().__init__()
         self.num_classes = num_classes
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.limit_per_level, self.limit = limit_per_level, limit
+        self.learned_rows = list(learned_rows)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -69,20 +82,30 @@ class CellProposals(nn.Module):
             "nms_threshold": node.NMS_TH_TEST,
             "limit_per_level": node.PRE_NMS_TOPK_TEST,
             "limit": node.POST_NMS_TOPK_TEST,
+            "learned_rows": _learned_rows(cfg),
         }
 
-    @torch.no_grad()
     def forward(
         self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """Proposals of each image, with ``objectness_logits`` that hold probabilities; no losses."""
+        """Proposals of each image, with probabilities as ``objectness_logits``; losses where words are learned."""
+        proposals = self._proposals(images, features)
+        if not (self.training and self.learned_rows and gt_instances is not None):
+            return proposals, {}
+        cells = [features[f"cells{level}"] for level in LEVELS]
+        boxes = [image.gt_boxes.tensor for image in gt_instances]
+        classes = [image.gt_classes for image in gt_instances]
+        return proposals, cell_losses(cells, boxes, classes, self.num_classes, self.learned_rows)
+
+    @torch.no_grad()
+    def _proposals(self, images: ImageList, features: dict[str, Tensor]) -> list[Instances]:
         result = []
         for image, size in enumerate(images.image_sizes):
             candidates = [self._level(features[f"cells{level}"][image], 2**level) for level in LEVELS]
             boxes, scores = zip(*candidates, strict=True)
             result.append(select_proposals(boxes, scores, size, self.nms_threshold, self.limit, keep_ties=False))
             result[-1].proposal_boxes.clip(size)
-        return [image[image.proposal_boxes.nonempty()] for image in result], {}
+        return [image[image.proposal_boxes.nonempty()] for image in result]
 
     def _level(self, cells: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         """Boxes and scores of a level's cells (C + 44, H, W)."""
@@ -96,3 +119,20 @@ class CellProposals(nn.Module):
             points, stride, best[likely], sides, self.score_threshold, self.limit_per_level
         )
         return boxes, heat_root.square()
+
+
+def _learned_rows(cfg: CfgNode) -> list[int]:
+    """``MODEL.WORDS.LEARNED_ROWS``.
+
+    Raises:
+        UserError: rows that the detection network has not, or not one for each word.
+    """
+    node = cfg.MODEL.WORDS
+    rows = list(node.LEARNED_ROWS)
+    words = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if rows and (len(rows) != words or not all(0 <= row < node.SEEN_CLASSES for row in rows)):
+        raise UserError(
+            f"MODEL.WORDS.LEARNED_ROWS has {len(rows)} rows for {words} words of a detection network with "
+            f"{node.SEEN_CLASSES} classes; give the class of each word, from 0"
+        )
+    return rows

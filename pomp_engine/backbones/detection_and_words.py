@@ -34,6 +34,8 @@ def add_words_config(cfg: CfgNode) -> None:
     """Add ``MODEL.WORDS``, in place; the keys are this project's own."""
     node = cfg.MODEL.WORDS = CfgNode()
     node.SEEN_CLASSES = 80  # classes that the detection network was trained for
+    # The class of the detection network that each word learns, in the order of the words; empty where it stays frozen.
+    node.LEARNED_ROWS = []
     node.CHANNELS = [32, 64, 128, 256]  # of its four stages
     node.TRUNK = "tf_efficientnet_lite0"  # the image tower, an EfficientNet of timm
     node.WIDTH = 116  # of the words' space
@@ -43,7 +45,7 @@ def add_words_config(cfg: CfgNode) -> None:
 
 
 class DetectionAndWords(Backbone):
-    """NanoDet and a CLIP's convolutional image tower on the same photo, both frozen.
+    """NanoDet and a CLIP's convolutional image tower on the same photo, both frozen, but for NanoDet's last layers.
 
     Features are those of :class:`NanoDet`, and ``words`` (B, E, H, W): the image tower's last features behind CLIP's
     linear layer, so that their mean over a region is, but for its length, that region's embedding (as in F-VLM, arXiv
@@ -62,6 +64,7 @@ class DetectionAndWords(Backbone):
         input_size: int,
         colours: tuple[Tensor, Tensor],
         reverse: tuple[bool, bool],
+        learns: bool = False,
     ) -> None:
         """
         Args:
@@ -73,6 +76,7 @@ class DetectionAndWords(Backbone):
             colours: factor and shift (3, 1, 1) from the normalised values that come in to those of the image tower,
                 channels in the order of the former.
             reverse: whether the detection network, and the image tower, take the channels in the other order.
+            learns: the detection network's layers behind its pyramid, which predict cells, learn.
         """
         super().__init__()
         self.detection = detection
@@ -85,6 +89,10 @@ class DetectionAndWords(Backbone):
         self.register_buffer("colour_shift", colours[1], persistent=False)
         freeze_norms(self)
         self.requires_grad_(False)
+        self.learns = learns
+        if learns:
+            detection.hidden.requires_grad_(True)
+            detection.cells.requires_grad_(True)
         shapes = detection.output_shape()
         self._out_features = [*shapes, "words"]
         self._out_feature_channels = {name: shape.channels for name, shape in shapes.items()} | {"words": width}
@@ -95,10 +103,13 @@ class DetectionAndWords(Backbone):
         """As the detection network's."""
         return self.detection.size_divisibility
 
-    @torch.no_grad()
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Features of normalised images (B, 3, H, W)."""
-        return self.detection(x.flip(1) if self.reverse[0] else x) | {"words": self.words(x)}
+        with torch.no_grad():
+            pyramid = self.detection.pyramid(x.flip(1) if self.reverse[0] else x)
+            words = self.words(x)
+        with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
+            return self.detection.predict(pyramid) | {"words": words}
 
     def words(self, x: Tensor) -> Tensor:
         """Embeddings (B, E, h, w) of the places of normalised images (B, 3, H, W), not of unit norm."""
@@ -147,4 +158,5 @@ def build_detection_and_words_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> 
         cfg.INPUT.MAX_SIZE_TEST,
         (factor[:, None, None], shift[:, None, None]),
         reverse=(rgb, not rgb),
+        learns=bool(node.LEARNED_ROWS),
     )
