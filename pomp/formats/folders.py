@@ -93,12 +93,25 @@ class PhotoTable:
         self._rows.writerow([file, photo.name, photo.width, photo.height])
         if photo.path is not None:
             link_photo(photo.path, self._images / file)
+        elif photo.pixels is not None:
+            _write_photo(photo, self._images / file)
         return file
 
 
 def _ending(photo: LabelledPhoto) -> str:
     ending = os.path.splitext(photo.name)[1].lower()  # noqa: PTH122 - a name, which may be no path
-    return ending if ending[1:].isalnum() and ending.isascii() else ".jpg"
+    written = photo.path is None and photo.pixels is not None  # by this package, which needs a format that it writes
+    known = ending in (".jpg", ".jpeg", ".png") if written else ending[1:].isalnum() and ending.isascii()
+    return ending if known else ".jpg"
+
+
+def _write_photo(photo: LabelledPhoto, file: Path) -> None:
+    """Give a frame or a member of an archive a file of its own; nothing where it cannot be read any more."""
+    from PIL import Image
+
+    assert photo.pixels is not None
+    with contextlib.suppress(UserError):
+        Image.fromarray(photo.pixels()).save(file, quality=95)
 
 
 def link_photo(photo: Path, link: Path) -> None:

@@ -91,13 +91,19 @@ def test_frames_of_a_video(one_street: Path, call_pomp: Call, mini_detector: Mod
     for shift in range(7):
         video.write(np.roll(pixels, 8 * shift, axis=1))
     video.release()
-    command = ["detect", "clip.avi", "--every", "0.3s", "--words", "bus", "--no-gallery", "--output", "out"]
+    command = ["detect", "clip.avi", "--every", "0.3s", "--words", "bus", "--format", "yolo", "--output", "out"]
     assert call_pomp(mini_detector, *command)[0] == 0
     found = document("out/detections.json")
     assert [image["file_name"] for image in found["images"]] == [f"clip.avi#{frame:06d}" for frame in (0, 3, 6)]
     assert {path.name for path in Path("out").glob("*.png")} == {
         f"{number:04d}_clip_{frame:06d}.png" for number, frame in ((1, 0), (2, 3), (3, 6))
     }
+    # what other tools open, and what the gallery shows, are the frames
+    frames = sorted(Path("out/yolo").rglob("*.jpg"))
+    assert len(frames) == len(list(Path("out/gallery").glob("*.jpg"))) == 3
+    assert frames[1].stat().st_size != frames[2].stat().st_size
+    with Image.open(frames[0]) as first, Image.open("street.jpg") as street:
+        assert np.abs(np.asarray(first).astype(int) - np.asarray(street).astype(int)).mean() < 8
 
 
 def test_negatives_need_words(one_street: Path, call_pomp: Call, mini_detector: Model) -> None:
