@@ -140,4 +140,4 @@ def test_memory_holds_one_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             tracemalloc.stop()
 
     peak(12)  # templates are compiled once
-    assert peak(48) - peak(12) < 36 * 2500  # half a name each
+    assert peak(30) - peak(12) < 18 * 2500  # half a name each

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prompt_core.photos.writable_names import NAME_BYTES, FlatNames, without_ending, writable
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text() | st.sampled_from(["a/b.jpg", "a_b.png", "../a", "/", "", ".", "A_B", "con\\d"]), max_size=6))
 def test_names_are_of_one_folder_and_each_its_own(texts: list[str]) -> None:
     names = FlatNames()
