@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 
-from pomp.labelling.options import device_of, photo_parser, request_of
+from pomp.labelling.label_options import device_of, photo_parser, request_of
 from pomp.labelling.outputs import Outputs
 from prompt_core.command_line import real_number
 from prompt_core.errors import UserError

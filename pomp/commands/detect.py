@@ -12,7 +12,7 @@ was stopped goes on where it was when the same command is given again, and ends 
 
 from __future__ import annotations
 
-from pomp.labelling.options import add_region_options, device_of, photo_parser, region_outputs, request_of
+from pomp.labelling.label_options import add_region_options, device_of, photo_parser, region_outputs, request_of
 from prompt_core.command_line import real_number
 from prompt_core.ranges import SHARE
 
