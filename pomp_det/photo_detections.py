@@ -13,8 +13,8 @@ from pycocotools import mask as run_lengths
 from pomp_det.box_masks import BOX_MASKS, encode_masks
 from pomp_det.pictures import draw_detections
 from pomp_engine.model_identity import model_identity
-from prompt_core.photos.photo_crops import write_crops
 from prompt_core.photos.drawn_picture import write_picture
+from prompt_core.photos.photo_crops import write_crops
 from prompt_core.photos.photo_list import NamedPhoto
 from prompt_core.photos.photo_task import PhotoTask, Records
 

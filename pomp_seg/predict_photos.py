@@ -12,8 +12,8 @@ from pomp_engine.model_identity import model_identity
 from pomp_seg.data.label_maps import write_label_map
 from pomp_seg.pictures import class_colour, draw_segmentation
 from pomp_seg.predictor import OpenVocabularySegmenter, Segmentation
-from prompt_core.photos.photo_crops import write_crops
 from prompt_core.photos.drawn_picture import write_picture
+from prompt_core.photos.photo_crops import write_crops
 from prompt_core.photos.photo_list import NamedPhoto
 from prompt_core.photos.photo_task import PhotoTask, Records
 
