@@ -67,7 +67,7 @@ def main() -> int:
         result = learn_words(cfg, clip, examples, options.held_out, cache, options.template, others, counting)
     save_learned(result, output, cfg)
     _show(result, kind)
-    say(f"prompt written to {output}")
+    say(f"{'prompt' if options.method in ('pomp', 'coop') else f'method {options.method}'} written to {output}")
     return 0
 
 

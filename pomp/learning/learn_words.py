@@ -157,10 +157,12 @@ def learn_words(
 
 
 def photos_without_corrections(clip: Clip, examples: Examples, cfg: CfgNode, cache: Path) -> np.ndarray:
-    """Features (m, E) of some photos of the folder that nobody corrected; the draw depends on their names alone."""
+    """Features (m, E) of some photos beside the corrected ones; the draw depends on their names alone."""
     root = examples.images.root
     corrected = {*photos_of(examples.images).keys, *examples.nothing.keys}
-    free = [name for name in list_photos(root, recursive=True) if name not in corrected]
+    folders = sorted({Path(key).parent for key in corrected})
+    beside = [(folder / name).as_posix() for folder in folders for name in list_photos(root / folder)]
+    free = [name for name in beside if name not in corrected]
     free.sort(key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
     names = sorted(free[:OTHER_PHOTOS])
     if not names:
