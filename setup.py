@@ -26,7 +26,7 @@ DETECTRON2_NEEDS = [
 DEMO = ["matplotlib>=3.7"]
 # MATLAB lists of Stanford Cars, Flowers and ImageNet's devkit; the logistic regression of CoOp's linear probe.
 CLASSIFICATION = ["scipy>=1.10", "scikit-learn>=1.4"]
-APP = ["gradio>=5.20"]
+APP = ["gradio>=6.31,<7"]
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
 PARQUET = ["pyarrow>=16"]
 HEIC = ["pillow-heif>=0.16"]
