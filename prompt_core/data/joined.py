@@ -100,11 +100,11 @@ def _rows(names: list[str], ids: list[str], part: ImageSet) -> np.ndarray:
         by_name.setdefault(plain_name(name), row)
     rows, taken = np.empty(len(part.names), dtype=np.int64), set()
     for label, (name, identity) in enumerate(zip(part.names, part.ids, strict=True)):
-        row = by_id.get(identity, by_name.get(plain_name(name)))
-        if row is None or row in taken:
-            row = len(names)
+        known = by_id.get(identity, by_name.get(plain_name(name)))
+        if known is None or known in taken:
+            known = len(names)
             names.append(name)
             ids.append(identity)
-        taken.add(row)
-        rows[label] = row
+        taken.add(known)
+        rows[label] = known
     return rows

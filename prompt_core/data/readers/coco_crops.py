@@ -123,7 +123,7 @@ def read_crops(root: Path, annotations: Path, margin: float = MARGIN, smallest: 
         UserError: a file that is absent or not of this kind, a missing photo, or no box.
     """
     path = require_file(annotations, "annotated boxes")
-    document = check(read_json(path), _Annotations, path)
+    document: _Annotations = check(read_json(path), _Annotations, path)
     files = {photo.id: inside(photo.file_name, str(path)) for photo in document.images}
     named = {category.id: category.name for category in document.categories}
     boxes = [box for box in document.annotations if not (box.iscrowd or box.ignore)]
