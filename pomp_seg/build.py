@@ -18,7 +18,7 @@ from pomp_engine.config import build_configured, check_parts, refuse_unsupported
 from pomp_seg.config import META_ARCHITECTURES, UNBUILT, add_segmenter_config
 from pomp_seg.heads import mask_former_head  # noqa: F401
 from pomp_seg.models import mask_former, per_pixel, region_classifier  # noqa: F401
-from pomp_seg.own_share import check_none_of_these
+from pomp_seg.pixel_shares import check_none_of_these
 from pomp_seg.vocabulary import Classes, read_class_names
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary

@@ -149,7 +149,7 @@ def _add_mask_former(cfg: CfgNode) -> None:
     head.EMBEDDING_DIM = 512  # of the class embeddings: the width of the text features
     head.EMBED_HIDDEN_DIM = 1024
     head.EMBED_LAYERS = 2
-    # own; ZeroShotPerPixelModel: names that pixels may show instead of the words, see pomp_seg.own_share. What
+    # own; ZeroShotPerPixelModel: names that pixels may show instead of the words, see pomp_seg.pixel_shares. What
     # MODEL.VOCABULARY takes, or package://PACKAGE/FILE; empty gives scores among the words alone
     head.BACKGROUND = ""
     # own; photos of users: pixels of no greater own share than this are "none of these"; 0.0 gives each pixel a word

@@ -20,7 +20,7 @@ from pomp_seg.data.registration import register_configured, registered_metadata
 from pomp_seg.data.semantic_mapper import build_test_mapper
 from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
-from pomp_seg.own_share import NONE_OF_THESE
+from pomp_seg.pixel_shares import NONE_OF_THESE
 from pomp_seg.vocabulary import Classes, dataset_classes, read_class_names, training_names
 from prompt_core.data.open_photo import read_photo
 from prompt_core.documents.collector import collector_paused
@@ -42,7 +42,7 @@ class Segmentation:
 
     Attributes:
         labels: (H, W) int32, the class index of each pixel of the photo.
-        class_names: C names; the last is :data:`pomp_seg.own_share.NONE_OF_THESE` where the segmenter may say so.
+        class_names: C names; the last is :data:`pomp_seg.pixel_shares.NONE_OF_THESE` where the segmenter may say so.
         shares: (C,) of all pixels, in 0..1, adding up to 1.
         scores: (C,) mean score of the class over its own pixels, 0 where it has none. Scores order the classes of a
             pixel; they are not probabilities and do not add up to 1. With ``MODEL.SEM_SEG_HEAD.BACKGROUND`` they are

@@ -39,7 +39,7 @@ def main() -> None:
 
     from pomp_engine.checkpoint import packaged_file
     from pomp_lab.mini_detector.photo_cost import photos_of
-    from pomp_lab.mini_segmenter.none_of_these import cost, none_of_these
+    from pomp_lab.mini_segmenter.named_pixels import cost, none_of_these
     from pomp_lab.runs import write_results
     from pomp_seg import load_config
 

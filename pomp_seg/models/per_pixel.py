@@ -20,7 +20,7 @@ from pomp_seg.clip import ClipAdapter
 from pomp_seg.ensemble import geometric_ensemble
 from pomp_seg.heads.pixel_decoder import PixelDecoder, rename_old_keys
 from pomp_seg.models.segmenter import Segmenter, build_adapter
-from pomp_seg.own_share import background_names, background_rows, named_probability
+from pomp_seg.pixel_shares import background_names, background_rows, named_probability
 from pomp_seg.regions.encode import LOGIT_SCALE, similarity_logits
 from pomp_seg.vocabulary import Classes, batch_classes
 from prompt_core.errors import UserError
@@ -71,7 +71,7 @@ class ZeroShotPerPixelModel(Segmenter):
             clip_ensemble_weight: in 0..1 the weight of the pixels' own scores against CLIP's of the whole image (see
                 :func:`pomp_seg.ensemble.geometric_ensemble`); above 1 the pixels' scores alone, below 0 CLIP's alone.
             background: names that pixels may show instead of the words: scores are own shares then
-                (:mod:`pomp_seg.own_share`), which add up to less than 1.
+                (:mod:`pomp_seg.pixel_shares`), which add up to less than 1.
             options: of :class:`pomp_seg.models.segmenter.Segmenter`.
         """
         super().__init__(**options)

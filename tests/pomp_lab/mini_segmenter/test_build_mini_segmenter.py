@@ -21,7 +21,7 @@ from pomp_engine import loop
 from pomp_lab.mini_segmenter.pixel_labels import VOC_SPELLINGS, plain_names
 from pomp_seg import load_config
 from pomp_seg.data.label_sets import label_set
-from pomp_seg.own_share import background_names
+from pomp_seg.pixel_shares import background_names
 from pomp_seg.predictor import OpenVocabularySegmenter
 
 from ...support.tools import call_tool

@@ -14,7 +14,7 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
-from pomp_lab.mini_segmenter import none_of_these as table
+from pomp_lab.mini_segmenter import named_pixels as table
 from pomp_seg.evaluation.metrics import confusion_matrix
 from prompt_core.errors import UserError
 

@@ -16,7 +16,7 @@ from PIL import Image
 pytest.importorskip("detectron2")
 
 from pomp_seg import load_config, set_classes
-from pomp_seg.own_share import NONE_OF_THESE, background_names, background_rows, named_probability
+from pomp_seg.pixel_shares import NONE_OF_THESE, background_names, background_rows, named_probability
 from pomp_seg.predict_photos import PhotoSegmentations
 from pomp_seg.predictor import OpenVocabularySegmenter
 from prompt_core.errors import UserError
