@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
-from pomp.exporting.graph import Graph
 from pomp.exporting.image_graph import unit_rows
+from pomp.exporting.model_graph import Graph
 from pomp_det.heads.region_words import RegionWordsROIHeads
 from pomp_det.heads.seen_words import SeenWordsClassifier, seen_evidence
 from pomp_det.proposals.cells import CellProposals
@@ -52,13 +52,21 @@ class DetectorGraph(nn.Module):
         self.register_buffer("pixel_mean", model.pixel_mean.clone())
         self.register_buffer("pixel_std", model.pixel_std.clone())
 
-    def forward(self, photo: Tensor, class_features: Tensor, background: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        photo: Tensor,
+        class_features: Tensor,
+        background: Tensor | None = None,
+        untuned_features: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """One photo.
 
         Args:
             photo: (1, 3, S, S) RGB in 0..255, padded to the right and below with ``pad_value``.
             class_features: (N, E) unit-norm text features of the words.
             background: (B, E) unit-norm features of what else a region may show, where the detector has it.
+            untuned_features: (N, E) unit-norm features of the words in the template of the seen names, where
+                ``class_features`` are those of a learned prompt.
 
         Returns:
             ``boxes`` (K, 4) in pixels, x0, y0, x1, y1; ``scores`` (K, N) of each box and word; with masks ``masks``
@@ -71,7 +79,7 @@ class DetectorGraph(nn.Module):
         pooled = roi_align(features["words"], [boxes], 1, self.words_scale, sampling_ratio=4, aligned=True).flatten(1)
         evidence = seen_evidence(logits)
         embedding = self.classifier.embed(F.normalize(pooled, dim=1))  # (K, E)
-        class_logits = self._class_logits(embedding, evidence, class_features, background)
+        class_logits = self._class_logits(embedding, evidence, class_features, background, untuned_features)
         scores = (class_logits.sigmoid() * objectness[:, None]).sqrt()  # (K, N)
         if self.mask_head is None:
             return boxes, scores
@@ -102,11 +110,16 @@ class DetectorGraph(nn.Module):
         return clipped[inside], every_heat[kept], every_logit[kept]
 
     def _class_logits(
-        self, embedding: Tensor, evidence: Tensor, class_features: Tensor, background: Tensor | None
+        self,
+        embedding: Tensor,
+        evidence: Tensor,
+        class_features: Tensor,
+        background: Tensor | None,
+        untuned: Tensor | None,
     ) -> Tensor:
         """Logits (K, N), as :class:`SeenWordsClassifier` gives them."""
         own = self.classifier
-        part, shares = self._seen_shares(class_features)
+        part, shares = self._seen_shares(class_features if untuned is None else untuned)
         cosine = own.temperature * embedding @ class_features.T  # (K, N)
         bias: Any = own.unseen_bias
         if background is not None:
@@ -159,6 +172,9 @@ def detector_graph(predictor: Any) -> Graph:
     mean = [float(value) for value in model.pixel_mean.flatten()]
     pad_value = mean[::-1] if module.reverse else mean
     words = module.classifier.zs_weight[:, :-1].T.contiguous()
+    untuned = module.classifier.untuned
+    if untuned is not None and not module.has_background:
+        raise UserError("words of a learned prompt are exported with a background; set MODEL.ROI_BOX_HEAD.BACKGROUND")
     generator = torch.Generator().manual_seed(0)
 
     def inputs(count: int, background: int) -> dict[str, Tensor]:
@@ -167,6 +183,9 @@ def detector_graph(predictor: Any) -> Graph:
         photo = 255 * F.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1)
         given = {"photo": photo, "class_features": unit_rows(count, words.shape[1], generator)}
         given["class_features"][0] = words[0]
+        if untuned is not None:
+            background_too = {"background": unit_rows(background, words.shape[1], generator)}
+            return given | background_too | {"untuned_features": given["class_features"].flip(0)}
         return given | (
             {"background": unit_rows(background, words.shape[1], generator)} if module.has_background else {}
         )
@@ -182,7 +201,7 @@ def detector_graph(predictor: Any) -> Graph:
         "class_features": {"width": words.shape[1]},
         "suppression": {"iou": float(heads.last_predictor.test_nms_thresh), "within": "each word"},
     }
-    free = {"class_features": (0,), "background": (0,)}
+    free = {"class_features": (0,), "background": (0,), "untuned_features": (0,)}
     outputs = ("boxes", "scores", *(["masks"] if module.mask_head is not None else []))
     return Graph(module, inputs(3, 5), inputs(7, 11), free, outputs, "boxes", notes)
 

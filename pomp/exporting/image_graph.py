@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP, CustomTextCLIP
 from torch import Tensor, nn
 
-from pomp.exporting.graph import Graph
+from pomp.exporting.model_graph import Graph
 from prompt_core.clip import Clip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pomp.exporting.graph import Graph
+from pomp.exporting.model_graph import Graph
 from prompt_core.background.background import Background, calibrated_scale
 from prompt_core.classifier import TextClassifier
 from prompt_core.errors import UserError
@@ -34,7 +34,7 @@ def export_image_side(arguments: argparse.Namespace) -> str:
         raise UserError(f"--output is {arguments.output}; --image-side {kind} is written to a file ending in {ending}")
     write = _writer(kind)
     check_writable(output)
-    graph, classifier = _of_configuration(arguments) if arguments.model else _of_clip(arguments)
+    graph, classifier = _of_configuration(arguments, output) if arguments.model else _of_clip(arguments)
     if classifier is not None:
         graph = replace(graph, notes={**graph.notes, **_write_words(classifier, output)})
     notes = write(graph, output)
@@ -74,7 +74,7 @@ def _of_clip(arguments: argparse.Namespace) -> tuple[Graph, TextClassifier | Non
     return graph, encoded(arguments)
 
 
-def _of_configuration(arguments: argparse.Namespace) -> tuple[Graph, TextClassifier | None]:
+def _of_configuration(arguments: argparse.Namespace, output: Path) -> tuple[Graph, TextClassifier | None]:
     """A detector or a segmenter of ``--model``, by the words of a prompt or template."""
     from pomp.models.load import load
 
@@ -96,11 +96,15 @@ def _of_configuration(arguments: argparse.Namespace) -> tuple[Graph, TextClassif
         graph = detector_graph(model.predictor)
         scorer = model.predictor.model.roi_heads.last_predictor.cls_score
         rows, others = scorer.zs_weight[:, :-1].T, scorer.other_names
+        if names and scorer.untuned is not None:
+            save_matrix(output.with_suffix(".untuned.npy"), scorer.untuned)
+            graph = replace(graph, notes={**graph.notes, "untuned_file": output.with_suffix(".untuned.npy").name})
     else:
-        from pomp.exporting.segmenter_graph import segmenter_graph
+        from pomp.exporting.segmenter_graph import segmenter_graph, segmenter_matrices
 
         graph = segmenter_graph(model.predictor)
-        rows, others = model.predictor.model.clip_adapter.text_features(names) if names else None, None
+        if names:
+            names, rows, others = segmenter_matrices(model.predictor)
     graph = replace(graph, notes={**graph.notes, "model": arguments.model})
     return graph, _classifier(rows, names, others) if names else None
 
@@ -113,17 +117,25 @@ def _classifier(rows: Tensor, names: list[str], others: Tensor | None) -> TextCl
 
 
 def _write_words(classifier: TextClassifier, output: Path) -> dict[str, Any]:
-    """``NAME.words.npy`` and, with a background, ``NAME.background.npy``; what the notes say of them."""
+    """``NAME.words.npy`` and, with a background, ``NAME.background.npy`` and kinds; what the notes say of them."""
     words = output.with_suffix(".words.npy")
     TextClassifier(classifier.weight, classifier.names, classifier.metadata).save(words)
     notes: dict[str, Any] = {"names": classifier.names, "words_file": words.name}
-    if classifier.background is not None:
-        import numpy as np
-
-        from prompt_core.files import atomic_path
-
-        others = output.with_suffix(".background.npy")
-        with atomic_path(others, durable=True) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, classifier.background.weight.numpy(), allow_pickle=False)
-        notes["background_file"] = others.name
+    background = classifier.background
+    if background is not None:
+        save_matrix(output.with_suffix(".background.npy"), background.weight)
+        notes["background_file"] = output.with_suffix(".background.npy").name
+        if background.kinds is not None:
+            save_matrix(output.with_suffix(".kinds.npy"), background.kinds.weight)
+            notes |= {"kinds_file": output.with_suffix(".kinds.npy").name, "kind_of": background.kinds.word.tolist()}
     return notes
+
+
+def save_matrix(path: Path, rows: Tensor) -> None:
+    """Write a matrix as ``.npy``, atomic."""
+    import numpy as np
+
+    from prompt_core.files import atomic_path
+
+    with atomic_path(path, durable=True) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, np.ascontiguousarray(rows.detach().cpu().numpy()), allow_pickle=False)

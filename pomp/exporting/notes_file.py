@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pomp.exporting.graph import Graph
+from pomp.exporting.model_graph import Graph
 from prompt_core.files import sha256_of_file, write_json
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pomp.exporting.graph import Graph
+from pomp.exporting.model_graph import Graph
 from pomp.exporting.notes_file import write_notes
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pomp.exporting.graph import Graph
+from pomp.exporting.model_graph import Graph
 from pomp.exporting.notes_file import write_notes
 from prompt_core.files import atomic_path
 

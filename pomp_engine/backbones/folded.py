@@ -44,6 +44,8 @@ class FoldedCopy:
 
     def __call__(self, module: nn.Module) -> Any:
         """The copy for the module as it is now."""
+        if torch.compiler.is_compiling():  # tensors have no values yet that could be compared; the function is the same
+            return module
         # A move to another device or type changes where the values are, and everything else in place counts a version;
         # tensors made in inference mode cannot change, and do not count.
         tensors = [*module.parameters(), *module.buffers()]

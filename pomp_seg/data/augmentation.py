@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from detectron2.data import transforms as T
 from detectron2.data.transforms import ResizeTransform, Transform
-from detectron2.projects.point_rend import ColorAugSSDTransform
 
 from prompt_core.errors import UserError, nearest
 
@@ -56,11 +55,19 @@ class ResizeShortestEdge(T.ResizeShortestEdge):
         return LabelResizeTransform(chosen.h, chosen.w, chosen.new_h, chosen.new_w, chosen.interp)
 
 
-class SeededColorTransform(ColorAugSSDTransform):
+class SeededColorTransform(Transform):
     """SSD's colour jitter with a seed. Detectron2's draws from Python's generator, which no loader seeds."""
 
     def __init__(self, image_format: str, seed: int) -> None:
-        super().__init__(image_format)
+        """Raises UserError without OpenCV, which only this jitter needs: predictions do without."""
+        super().__init__()
+        try:
+            from detectron2.projects.point_rend import ColorAugSSDTransform
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "the colour jitter of INPUT.COLOR_AUG_SSD needs OpenCV; run: pip install opencv-python-headless"
+            ) from error
+        self.jitter = ColorAugSSDTransform(image_format)
         self.seed = seed
 
     def apply_image(self, img: np.ndarray, interp: Any = None) -> np.ndarray:
@@ -68,10 +75,18 @@ class SeededColorTransform(ColorAugSSDTransform):
         state = random.getstate()
         random.seed(self.seed)
         try:
-            jittered: np.ndarray = super().apply_image(img, interp)
+            jittered: np.ndarray = self.jitter.apply_image(img, interp)
         finally:
             random.setstate(state)
         return jittered
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """As they are: colours move nothing."""
+        return coords
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """As it is."""
+        return segmentation
 
 
 class ColorJitter(T.Augmentation):

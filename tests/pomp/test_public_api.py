@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import subprocess
@@ -73,6 +74,19 @@ assert not {"torch", "detectron2", "supervision"} & set(sys.modules), "the funct
     command = [sys.executable, "-W", "error::UserWarning", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_opencv_is_only_loaded_where_it_is_needed() -> None:
+    """An installed package has none: supervision no longer brings it, and these parts of Detectron2 import it."""
+    heavy = ("cv2", "detectron2.projects.point_rend", "detectron2.utils.visualizer")
+    found = []
+    for package in ("pomp", "prompt_core", "pomp_engine", "pomp_det", "pomp_seg"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                found += [f"{path}: {name}" for name in names if name.startswith(heavy)]
+    assert found == []
 
 
 def test_photos_are_paths_pictures_or_arrays(model: Model) -> None:

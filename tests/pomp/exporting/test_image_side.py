@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pomp.exporting.graph import Graph
 from pomp.exporting.image_graph import image_graph
+from pomp.exporting.model_graph import Graph
 from pomp.exporting.program_file import write_program
 from prompt_core.background.own_share import own_shares
 from prompt_core.classifier import TextClassifier
@@ -183,7 +183,7 @@ def test_the_exported_detector_finds_what_detectron2s_finds(mini_detector: Any, 
 def test_the_exported_segmenter_names_the_same_pixels(mini_segmenter: Any, tmp_path: Path) -> None:
     from PIL import Image
 
-    from pomp.exporting.segmenter_graph import segmenter_graph
+    from pomp.exporting.segmenter_graph import segmenter_graph, segmenter_matrices
 
     predictor = mini_segmenter.words(["bus", "road", "sky", "building"]).predictor
     graph = segmenter_graph(predictor)
@@ -192,7 +192,9 @@ def test_the_exported_segmenter_names_the_same_pixels(mini_segmenter: Any, tmp_p
     pixels = np.asarray(Image.open(ROOT / "docs/images/street.jpg").convert("RGB").resize((416, 320)))
     photo = torch.tensor(graph.notes["photo"]["pad_value"]).view(1, 3, 1, 1).expand(1, 3, side, side).clone()
     photo[0, :, :320, :416] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    features = predictor.model.clip_adapter.text_features(predictor.class_names)
-    (scores,) = torch.export.load(tmp_path / "segmenter.pt2").module()(photo, features)
-    same = scores[:, :320, :416].argmax(dim=0).numpy() == predictor(pixels).labels
-    assert same.mean() > 0.999
+    names, features, background = segmenter_matrices(predictor)
+    others = () if background is None else (background,)
+    (scores,) = torch.export.load(tmp_path / "segmenter.pt2").module()(photo, features, *others)
+    best, labels = scores[:, :320, :416].max(dim=0)
+    labels = torch.where(best > graph.notes["none_of_these_up_to"], labels, len(names))
+    assert (labels.numpy() == predictor(pixels).labels).mean() > 0.999

@@ -52,9 +52,10 @@ class Graph:
             for name in self.inputs
         }
         try:
-            return torch.export.export(
-                self.module, tuple(self.inputs.values()), dynamic_shapes=tuple(sizes.values()), strict=False
-            )
+            with torch.no_grad():
+                return torch.export.export(
+                    self.module, tuple(self.inputs.values()), dynamic_shapes=tuple(sizes.values()), strict=False
+                )
         except Exception as error:  # tracing fails in as many ways as models are written
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise UserError(f"torch.export cannot trace this model: {reason.strip()[:300]}") from error
