@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pomp.formats.labelled import LabelledPhoto
 
 TRUE_BOXES_SHOWN = ("desk.jpg", "kitchen.jpg", "street.jpg")
-REGIONS_SHOWN = 16
+REGIONS_SHOWN = 24
 NAMED = 3  # words of a whole photo
 
 
@@ -46,18 +46,17 @@ def loop_page(result: LoopResult) -> str:
     folder = resources.files("pomp") / "assets" / "page"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((folder / "loop.html.j2").read_text(encoding="utf-8"))
-    boxes = sum(len(photo.objects) for photo in result.corrected)
     page: str = template.render(
         result=result,
         style=Markup((folder / "showing.css").read_text(encoding="utf-8")),
         hero=Markup(_hero(result)),
         tiles=[_marked(_tile(found)) for found in result.found],
-        boxes=boxes,
         truth=[_marked(_truth(photo, result.words)) for photo in _shown(result)],
-        comparisons=[(comparison, comparison.describe()) for comparison in result.learned.comparisons],
+        told=result.regions.describe(),
         changed=[RegionTile(_address(region), region) for region in result.changed[:REGIONS_SHOWN]],
         better=sum(region.after == region.word for region in result.changed),
         worse=sum(region.before == region.word for region in result.changed),
+        others=len(result.pairs),
         pairs=[
             tuple(Markup(answer_card(side, THRESHOLD, title)) for side, title in zip(pair, _SIDES, strict=True))
             for pair in result.pairs
@@ -90,10 +89,8 @@ def _tile(found: Found) -> Tile:
 
 
 def _truth(photo: LabelledPhoto, words: tuple[str, ...]) -> Tile:
-    from pomp.shipped_photos import PHOTOS
-
     said = f"{len(photo.objects)} boxes"
-    return Tile(said, overlay(read_photo(PHOTOS / photo.name), photo.objects, Ink(words)), "")
+    return Tile(said, overlay(read_photo(photo.path or ""), photo.objects, Ink(words)), "")
 
 
 def _shown(result: LoopResult) -> list[LabelledPhoto]:

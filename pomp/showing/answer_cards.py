@@ -64,11 +64,11 @@ def _pixels(answer: Answer, ink: Ink, threshold: float) -> str:
     rows = [Bar(word, share, colour=ink.colours(word)[0]) for word, share in answer.shares[:LISTED]]
     rest = max(0.0, 1 - sum(share for _, share in answer.shares))
     if rest > 0:
-        rows.append(Bar("negative words", rest, quiet=True))
+        rows.append(Bar(NONE_OF_THESE, rest, quiet=True))
     first = answer.shares[0][0] if answer.shares else NONE_OF_THESE.capitalize()
     largest = f'<p class="verdict">{html.escape(visible(f"Mostly {first}" if answer.shares else first))}</p>'
-    hint = "Each pixel gets the word that fits best, also of the negative ones: they are for what else is there. "
-    hint += "The number is a word's part of the photo."
+    hint = "The number is a word's part of the photo. What fits a negative word better, or no word at all, is "
+    hint += f"“{NONE_OF_THESE}”."
     hint += f" Words that score below {percent(threshold)} are not drawn." if threshold else ""
     return f'{largest}{bars(rows)}<p class="hint">{hint}</p>'
 

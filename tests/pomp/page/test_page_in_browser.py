@@ -117,7 +117,7 @@ def test_other_tasks_answer_too(page: Tab, task: str) -> None:
         page.wait("document.querySelector('#answer .verdict:not([hidden])')")
         page.wait("document.querySelector('#answer').innerText.includes('none of these')")
     else:
-        page.wait(f"{SHOWN}.includes('bus') && document.querySelector('#answer').innerText.includes('negative words')")
+        page.wait(f"{SHOWN}.includes('bus') && document.querySelector('#answer').innerText.includes('none of these')")
 
 
 def test_a_photo_of_the_package_brings_its_words(page: Tab) -> None:
