@@ -239,10 +239,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ShapesOptions(
         classes=8, classification_classes=8, train_images_per_class=2, val_images_per_class=1, parts=("classification",)
     )
-    build_shapes(folder / "runs/demo/shapes", options, overwrite=False, workers=1)
+    build_shapes(folder / "runs/demo_shapes/shapes", options, overwrite=False, workers=1)
     clip = load_clip("mini")
     prompt = SoftPrompt.random(TextTower(clip).width, 4)
-    prompt.save(folder / "runs/demo/prompt/prompt.safetensors", clip="mini", pretrained=None)
+    prompt.save(folder / "runs/demo_shapes/prompt/prompt.safetensors", clip="mini", pretrained=None)
     return folder
 
 

@@ -34,8 +34,8 @@ def block(language: str) -> str:
 def outside(tmp_path: Path, picture_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's module and data."""
     (tmp_path / "my_methods.py").write_text(block("python"), encoding="utf-8")
-    (tmp_path / "runs/demo/shapes").mkdir(parents=True)
-    (tmp_path / "runs/demo/shapes/classification").symlink_to(picture_folder)
+    (tmp_path / "runs/demo_shapes/shapes").mkdir(parents=True)
+    (tmp_path / "runs/demo_shapes/shapes/classification").symlink_to(picture_folder)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
