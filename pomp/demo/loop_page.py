@@ -17,6 +17,7 @@ from prompt_core.data.open_photo import read_photo
 
 if TYPE_CHECKING:
     from pomp.formats.labelled import LabelledPhoto
+    from pomp.showing.answer import Answer
 
 TRUE_BOXES_SHOWN = ("desk.jpg", "kitchen.jpg", "street.jpg")
 REGIONS_SHOWN = 24
@@ -58,8 +59,7 @@ def loop_page(result: LoopResult) -> str:
         worse=sum(region.before == region.word for region in result.changed),
         others=len(result.pairs),
         pairs=[
-            tuple(Markup(answer_card(side, THRESHOLD, title)) for side, title in zip(pair, _SIDES, strict=True))
-            for pair in result.pairs
+            [_marked(_side(side, title)) for side, title in zip(pair, _SIDES, strict=True)] for pair in result.pairs
         ],
         credits=photo_credits(),
         files={"corrections": CORRECTIONS, "prompt": PROMPT},
@@ -86,6 +86,10 @@ def _tile(found: Found) -> Tile:
     rows = [Bar(word, share, colour=ink.colours(word)[0]) for word, share in list(named)[:NAMED]]
     rows.append(Bar("none of these", whole.none, quiet=True))
     return Tile(", ".join(things.words), picture, bars(rows))
+
+
+def _side(found: Answer, title: str) -> Tile:
+    return Tile(title, overlay(found.pixels, found.at(THRESHOLD).objects, Ink(found.words)), "")
 
 
 def _truth(photo: LabelledPhoto, words: tuple[str, ...]) -> Tile:

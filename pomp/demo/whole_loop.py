@@ -111,10 +111,9 @@ class LoopResult:
         """One sentence with the numbers on photos that nobody corrected."""
         told = self.regions.describe()
         low, high = told["gain_interval"]
-        return (
-            f"{told['images']} boxes of {told['photos']} photos that nobody corrected: {told['before']:.0f} % named right "
-            f"before, {told['after']:.0f} % after (difference {told['gain']:+.0f}, 95 % interval {low:+.0f} to {high:+.0f})"
-        )
+        what = f"{told['images']} boxes of {told['photos']} photos that nobody corrected"
+        shares = f"{told['before']:.0f} % named right before, {told['after']:.0f} % after"
+        return f"{what}: {shares} (difference {told['gain']:+.0f}, 95 % interval {low:+.0f} to {high:+.0f})"
 
 
 def run_loop(output: str | os.PathLike[str], settings: tuple[str, ...] = SETTINGS) -> LoopResult:

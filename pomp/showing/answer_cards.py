@@ -14,7 +14,7 @@ from pomp.showing.overlay import Ink, overlay
 from pomp.showing.share_bars import Bar, bars, percent
 from prompt_core.visible import visible
 
-LISTED = 25  # rows of words
+LISTED = 12  # rows of words, the best first
 
 
 def answer_card(answer: Answer, threshold: float, title: str = "") -> str:

@@ -106,7 +106,8 @@ def _label(thing: LabelledObject, ink: Ink, unit: float, width: int, threshold: 
     across = 0.56 * size * len(text) + size
     x = min(max(x, 0), max(width - across, 0))
     y = y - 1.25 * size if y > 1.25 * size else y
-    side = "right" if x + across / 2 > width / 2 else "left"  # where it stays when a narrow page makes it larger
+    # The corner that stays where it is when a narrow page makes the word larger.
+    side = ("right" if x + across / 2 > width / 2 else "left") + ("" if y > size else " top")
     return (
         f'<g class="label {side}" {_scored(thing, threshold)} data-word="{html.escape(visible(thing.word))}">'
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{across:.1f}" height="{1.25 * size:.1f}" rx="{0.2 * size:.1f}" '

@@ -221,7 +221,7 @@ def test_the_embedded_detector_answers_on_the_page(mini_detector: Model, monkeyp
     monkeypatch.setattr(mini_detector, "threshold", LOWEST)
     sent = Sent("street.jpg", read_photo(STREET))
     seen = view(answers_of(mini_detector), sent, "detect", *SUGGESTED["street.jpg"], "hand", 0.3)
-    shown = re.findall(r'<g class="label \w+" data-score="([\d.]+)"( hidden)? data-word="([^"]+)"', seen.card)
+    shown = re.findall(r'<g class="label [a-z ]+" data-score="([\d.]+)"( hidden)? data-word="([^"]+)"', seen.card)
     assert {word for score, hidden, word in shown if not hidden} >= {"bus", "automobile"}
     assert all((float(score) < 0.3) == bool(hidden) for score, hidden, _ in shown)
     counts = {
