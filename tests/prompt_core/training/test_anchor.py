@@ -59,11 +59,9 @@ def test_the_term_is_the_mean_distance_written_out(
     if num_classes:
         UniformSampler(6)(num_classes - 1, generator)  # the draw of classes comes first
     names = [OTHERS[row] for row in torch.randperm(len(OTHERS), generator=generator)[:4].tolist()]
-    expected = 0.0
-    for text in names:
-        learned = method.class_features([text], reference=True)[0]
-        untuned = method.encoder.encode_texts([TEMPLATE.format(text.replace("_", " "))])[0]
-        expected += 2.0 * (1 - float(learned.detach() @ untuned)) / 4
+    learned = method.class_features(names, reference=True).detach()
+    untuned = method.encoder.encode_texts([TEMPLATE.format(name.replace("_", " ")) for name in names])
+    expected = sum(2.0 * (1 - float(one @ other)) / 4 for one, other in zip(learned, untuned, strict=True))
     assert expected > 0.01
     assert float((held - free).detach()) == pytest.approx(expected, abs=1e-10)
 
