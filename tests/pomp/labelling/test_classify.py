@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,21 @@ def test_a_table_without_output(street_photos: Path, call_pomp: Call, mini_class
     assert {path.name for path in street_photos.iterdir()} == {"photos"}
 
 
+def test_one_photo_after_the_other(street_photos: Path, mini_classifier: PhotoClassifier) -> None:
+    mini_classifier.words(WORDS.split(","), "road,sky")
+    asked: list[str] = []
+
+    def names() -> Iterator[str]:
+        for name in ("photos/0.jpg", "photos/5.jpg"):
+            asked.append(name)
+            yield name
+
+    found = mini_classifier.predict_many(names())
+    assert asked == []
+    assert len(next(found)) == len(mini_classifier.predict("photos/0.jpg"))
+    assert asked == ["photos/0.jpg"]
+
+
 def test_a_stopped_run_goes_on(
     street_photos: Path, call_pomp: Call, mini_classifier: PhotoClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +110,7 @@ def test_a_stopped_run_goes_on(
         assert call_pomp(*command, "--output", "out")[0] == 130
     assert not Path("out/results.csv").exists()
     code, _, error = call_pomp(mini_classifier, "classify", "photos", "--words", "bus", "--output", "out")
-    assert (code, "with other settings (classifier, words)" in error) == (2, True)
+    assert (code, "with other settings (classifier, threshold, words)" in error) == (2, True)
     counted: list[int] = []
     monkeypatch.setattr(
         PhotoAnswers, "predict_batch", lambda self, some: counted.append(len(some)) or predict(self, some)
