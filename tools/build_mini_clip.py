@@ -1,15 +1,17 @@
 """Build mini, the small embedded CLIP, from two packages of the index.
 
     python tools/build_mini_clip.py --output build/mini
-    python tools/build_mini_clip.py --adapt build/mini --tiny-imagenet FOLDER --output prompt_core/assets
+    python tools/build_mini_clip.py --adapt build/mini --tiny-imagenet FOLDER \\
+        --regions BOXES.json PHOTOS --output prompt_core/assets
     python tools/build_mini_clip.py --output build/mini --holdout
     python tools/build_mini_clip.py --evaluate prompt_core/assets --tiny-imagenet FOLDER --imagenet-samples FOLDER
 
 Image tower: EfficientNet-Lite0 (supervised on ImageNet-1K), its pooled features and one closed-form linear layer.
 Text tower: a small causal transformer, trained from scratch to give for "prefix + class name" the direction that the
 image tower's own classifier has for that class. Classes that the classifier does not know get a direction predicted
-from a sentence encoder's similarity (kernel ridge regression). --adapt then fits the linear layer to small photos; no
-other step sees one. prompt_core/assets/MINI_MODEL_CARD.md describes the recipe.
+from a sentence encoder's similarity (kernel ridge regression). --adapt then fits the linear layer to small photos and
+the last stage to crops of annotated boxes; no other step sees a photo. prompt_core/assets/MINI_MODEL_CARD.md describes
+the recipe.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import torch
 from pomp_lab.mini_clip.adapt import adapt
 from pomp_lab.mini_clip.build import build
 from pomp_lab.mini_clip.measure import evaluate, result_tables
+from pomp_lab.mini_clip.regions import scored_regions, training_regions
 from pomp_lab.runs import write_results
 from pomp_lab.tables.data_folders import HALVES
 from prompt_core.command_line import ArgumentParser, print_table, whole_number
@@ -53,7 +56,22 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=whole_number(COUNT), default=2, metavar="N", help="torch threads (default: 2)"
     )
-    parser.add_argument("--adapt", type=Path, metavar="FOLDER", help="fit the mini there to photos of Tiny-ImageNet")
+    parser.add_argument(
+        "--adapt", type=Path, metavar="FOLDER", help="fit the mini there to photos of Tiny-ImageNet and to --regions"
+    )
+    parser.add_argument(
+        "--keep-text", type=Path, metavar="FOLDER", help="take the text tower of the finished model there"
+    )
+    parser.add_argument(
+        "--regions",
+        nargs=2,
+        action="append",
+        default=[],
+        type=Path,
+        metavar=("JSON", "DIR"),
+        help="boxes in COCO's format and the folder of their photos: to learn from with --adapt, where it may be given "
+        "again and the first file says the names; to score with --evaluate",
+    )
     parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="build nothing, measure the models there")
     parser.add_argument("--tiny-imagenet", type=Path, metavar="DIR", help="Tiny-ImageNet in its standard layout")
     parser.add_argument(
@@ -64,18 +82,25 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.adapt is None and arguments.evaluate is None:
-        build(arguments.cache, arguments.output, holdout=arguments.holdout, steps=arguments.steps, seed=arguments.seed)
+        options = {"holdout": arguments.holdout, "steps": arguments.steps, "seed": arguments.seed}
+        build(arguments.cache, arguments.output, **options, keep_text=arguments.keep_text)
         return
     if arguments.tiny_imagenet is None:
         raise UserError("--adapt and --evaluate need --tiny-imagenet DIR")
+    features = arguments.cache / "features"
     if arguments.adapt is not None:
-        adapt(arguments.adapt, arguments.tiny_imagenet, arguments.output, arguments.seed)
+        regions = training_regions(arguments.regions)
+        adapt(arguments.adapt, arguments.tiny_imagenet, arguments.output, arguments.seed, regions, features)
         return
+    if len(arguments.regions) > 1:
+        raise UserError("--evaluate scores one file of --regions")
     if arguments.json is not None:
         check_writable(arguments.json)
-    features = arguments.cache / "features"
+    scored = next((scored_regions(*paths) for paths in arguments.regions), {})
     half = arguments.half
-    documents = evaluate(arguments.evaluate, arguments.tiny_imagenet, arguments.imagenet_samples, half, features)
+    documents = evaluate(
+        arguments.evaluate, arguments.tiny_imagenet, arguments.imagenet_samples, half, features, scored
+    )
     for table in result_tables(documents, half):
         print_table(table)
     if arguments.json is not None:

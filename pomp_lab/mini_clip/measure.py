@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,8 +68,14 @@ def held_out_classes(weights: Path) -> list[str]:
         raise UserError(f"{weights} does not say which classes were held out ({error}); build it again") from error
 
 
-def card_targets(tiny: ImageSet, photos: ImageSet | None, held_out: Sequence[str]) -> list[Target]:
-    """What is scored: Tiny-ImageNet among all, base and novel classes, and photos among the 1,000 of ImageNet.
+def card_targets(
+    tiny: ImageSet,
+    photos: ImageSet | None,
+    held_out: Sequence[str],
+    regions: Mapping[str, ImageSet] = MappingProxyType({}),
+) -> list[Target]:
+    """What is scored: Tiny-ImageNet among all, base and novel classes, photos among the 1,000 of ImageNet, and regions
+    among their own names.
 
     Args:
         held_out: ids of the classes that the build did not see; they and the seen ones get separate columns.
@@ -92,6 +99,9 @@ def card_targets(tiny: ImageSet, photos: ImageSet | None, held_out: Sequence[str
             groups |= {"held-out": out, "seen": np.setdiff1d(groups["photos"], out)}
         rows = np.array([place[identity] for identity in photos.ids])
         targets.append(_target("imagenet_samples", photos, Vocabulary(wide.names), rows, groups))
+    for kind, crops in regions.items():
+        every = np.arange(len(crops.names))
+        targets.append(_target(kind.replace(" ", "_"), crops, Vocabulary(crops.names), every, {kind: every}))
     return targets
 
 
@@ -130,7 +140,12 @@ def measure(
 
 
 def evaluate(
-    folder: Path, tiny_root: Path, photos_root: Path | None, half: str, cache: Path
+    folder: Path,
+    tiny_root: Path,
+    photos_root: Path | None,
+    half: str,
+    cache: Path,
+    regions: Mapping[str, ImageSet] = MappingProxyType({}),
 ) -> dict[str, dict[str, Document]]:
     """Measure every variant found in ``folder``.
 
@@ -139,6 +154,7 @@ def evaluate(
         photos_root: folder with ``labels.csv`` of photos of ImageNet-1K classes, or None.
         half: ``tune`` or ``report``, which half of the photos to score; numbers to publish are from the second.
         cache: folder of image features.
+        regions: crops of boxes, each kind scored among its class names.
 
     Returns:
         variant → prompt → ``metrics.json`` document with one data set for each column.
@@ -151,11 +167,12 @@ def evaluate(
         raise UserError(f"no {' or '.join(f'{name}.safetensors' for name in VARIANTS)} in {folder}; build one first")
     tiny = photo_half(tiny_imagenet(tiny_root, "val"), half)
     photos = photo_half(photo_list(photos_root), half) if photos_root is not None else None
+    crops = {kind: photo_half(shown, half) for kind, shown in regions.items()}
     documents: dict[str, dict[str, Document]] = {}
     for name in built:
         weights = folder / f"{name}.safetensors"
         clip = load_clip(folder / f"{name}.json", weights)
-        targets = card_targets(tiny, photos, held_out_classes(weights))
+        targets = card_targets(tiny, photos, held_out_classes(weights), crops)
         protocol = {
             question.dataset: {
                 "images": len(target.images_of(question)),

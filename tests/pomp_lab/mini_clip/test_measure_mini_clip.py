@@ -96,6 +96,11 @@ def test_columns(tiny_root: Path, photos_root: Path, wnids: list[str]) -> None:
 def test_columns_without_photos_or_held_out_classes(tiny_root: Path) -> None:
     tiny = tiny_imagenet(tiny_root, "val")
     assert list(columns_of(card_targets(tiny, None, ["n01440764"]))) == ["tiny 42", "base 2", "novel 40"]
+    columns = columns_of(card_targets(tiny, None, [], {"regions": tiny.subset([0, 1]), "small regions": tiny}))
+    assert {name: len(target.images) for name, (target, _) in columns.items() if "regions" in name} == {
+        "regions 42": 2,
+        "small regions 42": len(tiny),
+    }
     with pytest.raises(UserError, match="is not in ImageNet-1K"):
         card_targets(tiny, ImageSet(["a"], ["a"], np.zeros(1), ["a"], "csv:x", Path()), [])
 
