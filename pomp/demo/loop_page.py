@@ -7,7 +7,7 @@ import io
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pomp.demo.whole_loop import CORRECTIONS, PROMPT, THRESHOLD, Found, LoopResult, Region
+from pomp.demo.loop_result import CORRECTIONS, PROMPT, THRESHOLD, Found, LoopResult, Region
 from pomp.learning.prompt_settings import TEMPLATE
 from pomp.shipped_photos import photo_credits
 from pomp.showing.answer_cards import answer_card

@@ -7,13 +7,15 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pomp.demo.demo_folder import claim_folder
+from pomp.demo.loop_page import loop_page
+from pomp.demo.loop_result import CORRECTIONS, METRICS, PAGE, PROMPT, THRESHOLD, Counts, Found, LoopResult, Region
 from pomp.formats.labelled import Corrections, LabelledPhoto
 from pomp.page.answers import words_of
 from pomp.shipped_photos import PHOTOS, SUGGESTED, shipped_photos
@@ -23,97 +25,14 @@ from prompt_core.visible import say
 from prompt_core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from pomp.learning.before_after import BeforeAfter
     from pomp.learning.learn_words import LearnedWords
     from pomp.models.photo_model import Model
 
-THRESHOLD = 0.3
 # Of pomp learn, for two minutes: fewer names beside the words.
 SETTINGS = ("LOSS.NUM_CLASSES=96", "LOSS.ANCHOR_NAMES=32")
 # The others stay as nobody's: before and after is measured on them. Most of their words are corrected elsewhere.
 CORRECTED = ("broccoli.jpg", "desk.jpg", "gull.jpg", "kitchen.jpg", "sandwich.jpg", "street.jpg", "suitcases.jpg")
-PAGE, CORRECTIONS, PROMPT, METRICS = "index.html", "corrections.json", "prompt.safetensors", "metrics.json"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a photo's own words find: things, and the own shares of the whole photo."""
-
-    things: Answer
-    whole: Answer
-
-
-@dataclass(frozen=True)
-class Region:
-    """A box of a photo that nobody corrected, and the word that the CLIP gives it before and after.
-
-    Attributes:
-        picture: its pixels.
-        word: what is in it.
-        before, after: the best of the words.
-    """
-
-    picture: Image
-    word: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What a detector finds in photos whose things are known.
-
-    Attributes:
-        true: boxes of things.
-        right: that were found, with their word.
-        wrong: boxes that are no such thing.
-    """
-
-    true: int
-    right: int
-    wrong: int
-
-
-@dataclass(frozen=True)
-class LoopResult:
-    """All that the page shows.
-
-    Attributes:
-        folder: of the page.
-        found: of each photo, by its own words.
-        corrected: the photos with boxes of people.
-        words: all that the boxes have.
-        first: what was found in the corrected photos before, with these words.
-        learned: the prompt, and what it was learned from.
-        regions: boxes right before and after, on photos that nobody corrected.
-        changed: those that get another word.
-        counts: what the detector finds in these photos, before and after.
-        pairs: these photos before and after.
-        seconds: of each part.
-    """
-
-    folder: Path
-    found: list[Found]
-    corrected: list[LabelledPhoto]
-    words: tuple[str, ...]
-    first: Counts
-    learned: LearnedWords
-    regions: BeforeAfter
-    changed: list[Region]
-    counts: tuple[Counts, Counts]
-    pairs: list[tuple[Answer, Answer]]
-    seconds: dict[str, float]
-
-    @property
-    def finding(self) -> str:
-        """One sentence with the numbers on photos that nobody corrected."""
-        told = self.regions.describe()
-        low, high = told["gain_interval"]
-        what = f"{told['images']} boxes of {told['photos']} photos that nobody corrected"
-        shares = f"{told['before']:.0f} % named right before, {told['after']:.0f} % after"
-        return f"{what}: {shares} (difference {told['gain']:+.0f}, 95 % interval {low:+.0f} to {high:+.0f})"
 
 
 def run_loop(output: str | os.PathLike[str], settings: tuple[str, ...] = SETTINGS) -> LoopResult:
@@ -126,7 +45,6 @@ def run_loop(output: str | os.PathLike[str], settings: tuple[str, ...] = SETTING
         UserError: for a folder that holds something else.
     """
     from pomp import load
-    from pomp.demo.loop_page import loop_page
     from pomp.formats import coco_json
     from prompt_core.files import write_json, write_text
 

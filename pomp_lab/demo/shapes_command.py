@@ -26,6 +26,6 @@ def main() -> None:
     arguments = parse_with_overrides(parser)
     result = run_demo(arguments.output, load_config(arguments.config, arguments.overrides), fresh=arguments.fresh)
     table = score_table(result)
-    print_blocks([Block(table.caption, (), table.headings, table.texts)])
+    print_blocks([Block(table.caption, (), tuple(table.headings), tuple(table.texts))])
     say(", ".join(f"{name}: {value:.0f} s" for name, value in result.seconds.items()))
     say(f"open {result.folder / 'index.html'}")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pomp.demo.demo_folder import MARKER
-from pomp.demo.whole_loop import CORRECTED, CORRECTIONS, METRICS, PAGE, PROMPT, run_loop
+from pomp.demo.loop_result import CORRECTIONS, METRICS, PAGE, PROMPT
+from pomp.demo.whole_loop import CORRECTED, run_loop
 from pomp.formats import coco_json
 from pomp.shipped_photos import photo_credits, shipped_photos
 from prompt_core.files import read_json
