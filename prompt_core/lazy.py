@@ -10,6 +10,8 @@ from typing import Any
 
 DISTRIBUTION = "prompt-pretraining-toolkit"
 INSTALL_DETECTRON2 = "pomp doctor --install-detectron2"
+# Tools of a checkout, and the words of the command pomp that take the same options.
+_TWINS = {"fetch": "fetch", "build_classifier": "export", "evaluate_prompt": "evaluate", "reproduce": "reproduce"}
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -52,10 +54,22 @@ def install_command(extra: str = "") -> str:
 
     Pip takes the extras of an installed package from its own metadata, and leaves the package itself alone.
     """
-    checkout = (Path(__file__).resolve().parent.parent / "setup.py").is_file()
-    if checkout:
+    if _is_checkout():
         return f'pip install -e ".[{extra}]"' if extra else "pip install -e ."
     return f'pip install "{DISTRIBUTION}[{extra}]"' if extra else f"pip install {DISTRIBUTION}"
+
+
+def command_here(command: str) -> str:
+    """A command of the documents as it is run here: without a checkout there is no ``tools``, and ``pomp`` does it."""
+    if _is_checkout():
+        return command
+    for tool, word in _TWINS.items():
+        command = command.replace(f"python tools/{tool}.py", f"pomp {word}")
+    return command
+
+
+def _is_checkout() -> bool:
+    return (Path(__file__).resolve().parent.parent / "setup.py").is_file()
 
 
 def import_optional(module: str, extra: str, purpose: str) -> ModuleType:

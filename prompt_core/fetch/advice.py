@@ -8,13 +8,14 @@ from pathlib import Path
 from prompt_core.fetch.places import Places
 from prompt_core.fetch.published_files import PublishedFile, find_file
 from prompt_core.files import data_root
+from prompt_core.lazy import command_here
 
 
 def how_to_get(file: PublishedFile, places: Places) -> str:
     """The command that fetches a file, and that which builds it where there is one."""
     if not file.fetchable:
-        return " && ".join(map(places.command, file.build)) or other_ways(file, places)
-    command = f"python tools/fetch.py {shlex.quote(file.name)}"
+        return command_here(" && ".join(map(places.command, file.build))) or other_ways(file, places)
+    command = command_here(f"python tools/fetch.py {shlex.quote(file.name)}")
     if file.path.startswith("datasets/") and places.data != data_root():
         command += f" --root {shlex.quote(str(places.data))}"
     elif file.path.startswith("models/") and places.models != Path("models"):
@@ -29,7 +30,7 @@ def other_ways(file: PublishedFile, places: Places) -> str:
     if file.page is not None:
         ways.append(f"open {file.page} in a browser and save the file as {places.path_of(file.path)}")
     if file.build:
-        ways.append(f"build it: {' && '.join(map(places.command, file.build))}")
+        ways.append(f"build it: {command_here(' && '.join(map(places.command, file.build)))}")
     if file.note and not ways:
         ways.append(file.note)
     return "; or ".join(ways) or "nothing is known of it but its name"
