@@ -47,6 +47,7 @@ def loop_page(result: LoopResult) -> str:
     folder = resources.files("pomp") / "assets" / "page"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((folder / "loop.html.j2").read_text(encoding="utf-8"))
+    moved = [pair for pair in result.pairs if _drawn(pair[0]) != _drawn(pair[1])]
     page: str = template.render(
         result=result,
         style=Markup((folder / "showing.css").read_text(encoding="utf-8")),
@@ -58,9 +59,7 @@ def loop_page(result: LoopResult) -> str:
         better=sum(region.after == region.word for region in result.changed),
         worse=sum(region.before == region.word for region in result.changed),
         others=len(result.pairs),
-        pairs=[
-            [_marked(_side(side, title)) for side, title in zip(pair, _SIDES, strict=True)] for pair in result.pairs
-        ],
+        pairs=[[_marked(_side(side, title)) for side, title in zip(pair, _SIDES, strict=True)] for pair in moved],
         credits=photo_credits(),
         files={"corrections": CORRECTIONS, "prompt": PROMPT},
         template=TEMPLATE,
@@ -86,6 +85,11 @@ def _tile(found: Found) -> Tile:
     rows = [Bar(word, share, colour=ink.colours(word)[0]) for word, share in list(named)[:NAMED]]
     rows.append(Bar("none of these", whole.none, quiet=True))
     return Tile(", ".join(things.words), picture, bars(rows))
+
+
+def _drawn(found: Answer) -> list[tuple[str, str]]:
+    """What a person sees of the things: words and scores as they are written."""
+    return sorted((thing.word, f"{thing.score:.2f}") for thing in found.at(THRESHOLD).objects)
 
 
 def _side(found: Answer, title: str) -> Tile:
