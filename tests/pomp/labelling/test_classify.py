@@ -48,7 +48,7 @@ def test_a_row_for_each_photo(street_photos: Path, call_pomp: Call, mini_classif
     assert [line["file_name"] for line in lines()] == [f"photos/{number}.jpg" for number in (0, 1, 3, 4, 5)]
     for line, expected, row in zip(lines(), alone, rows(), strict=True):
         assert line["word"] == expected["word"]
-        assert line["own_share"] == pytest.approx(expected["own_share"], abs=1e-6)  # photos of a batch, and alone
+        assert line["own_share"] == pytest.approx(expected["own_share"], abs=1e-4)  # photos of a batch, and alone
         assert [entry["word"] for entry in line["best"]] == [entry["word"] for entry in expected["best"]]
         assert row["word"] == (line["word"] or "none of these")
         assert float(row["own_share"]) == pytest.approx(line["own_share"], abs=1e-4)
