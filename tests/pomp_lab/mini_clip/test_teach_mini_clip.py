@@ -63,7 +63,7 @@ def test_the_two_parts_are_the_whole_tower(clip: Clip) -> None:
     assert lower.embed_dim == 192
     pictures = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     expected = clip.encode_image(pictures)
-    found = stage(lower.encode_image(pictures))
+    found = features_of(stage, lower.encode_image(pictures).numpy())
     assert F.cosine_similarity(found, expected).min() > 0.999  # the lower part is in bfloat16
     state = clip.model.state_dict()
     named = stage.named_weights(clip.model.visual.trunk)  # type: ignore[union-attr]
@@ -73,14 +73,15 @@ def test_the_two_parts_are_the_whole_tower(clip: Clip) -> None:
 
 
 def test_labels_are_learned_and_answers_are_kept(clip: Clip, maps: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lessons, "STEPS", 25)
+    monkeypatch.setattr(lessons, "STEPS", 15)
+    monkeypatch.setattr(lessons, "WARMUP", 2)
     monkeypatch.setattr(lessons, "PROJECTION_MIX", 1.0)
     start = LastStage(clip, LowerTrunk(clip).shape)
     before = features_of(start, maps)
     middle = F.normalize(before.mean(0), dim=0)
     others = F.normalize(torch.randn(9, 116, generator=torch.Generator().manual_seed(1)), dim=1)
     classes = F.normalize(middle + 0.2 * others[:2], dim=1)
-    labels = torch.arange(2).repeat(20)
+    labels = torch.tensor([1, 0]).repeat(20)  # a few of which the start has right
 
     def learned(keep: float, seed: int = 0) -> LastStage:
         kinds = [Lesson(maps, 16, 0.0, 1.0, labels, [classes]), Lesson(maps[::-1].copy(), 16, keep)]
@@ -94,17 +95,18 @@ def test_labels_are_learned_and_answers_are_kept(clip: Clip, maps: np.ndarray, m
         return float(F.kl_div(now, then, log_target=True, reduction="batchmean"))
 
     free, held = learned(0.0), learned(20.0)
-    assert right(start) < 0.7
-    assert right(free) > 0.9
+    assert right(start) < 0.4
+    assert right(free) > 0.7
     assert drift(held) < 0.5 * drift(free)
-    assert all(torch.equal(*pair) for pair in zip(learned(20.0).parameters(), held.parameters(), strict=True))
-    assert any(not torch.equal(*pair) for pair in zip(learned(20.0, 1).parameters(), held.parameters(), strict=True))
     monkeypatch.setattr(lessons, "MIX", 0.25)
     monkeypatch.setattr(lessons, "PROJECTION_MIX", 0.5)
     for (name, old), part, new in zip(
         start.named_parameters(), learned(20.0).parameters(), held.parameters(), strict=True
     ):
         torch.testing.assert_close(part, torch.lerp(old, new, 0.5 if name.startswith("projection.") else 0.25))
+    monkeypatch.setattr(lessons, "STEPS", 1)
+    one, other = (features_of(learned(20.0, seed), maps) for seed in (1, 2))
+    assert not torch.equal(one, other)
 
 
 def test_rare_classes_are_drawn_more_often_than_they_occur() -> None:
