@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import pomp
 import prompt_core
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,8 +40,14 @@ def test_the_example_uses_public_names() -> None:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module == "prompt_core":
                 assert {alias.name for alias in node.names} <= set(prompt_core.__all__)
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pomp":
+                assert node.attr in pomp.__all__
                 count += 1
     assert count
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
 
 
 def test_make_targets_exist() -> None:
