@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,10 @@ def test_a_download_is_a_coco_file(page: Tab, tmp_path: Path) -> None:
     page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     page.click("#download-COCO")
     file = tmp_path / "street_coco.json"
-    page.wait("new Promise(done => setTimeout(() => done(true), 200))")
-    for _ in range(100):
-        if file.is_file():
-            break
-        page.wait("new Promise(done => setTimeout(() => done(true), 100))")
+    end = time.monotonic() + 60
+    while not file.is_file():
+        assert time.monotonic() < end
+        time.sleep(0.05)
     (photo,) = coco_json.read(file).photos
     assert sorted(thing.word for thing in photo.objects) == sorted(page.value(SHOWN))
     assert json.loads(file.read_text())["images"][0]["file_name"] == "street.jpg"
