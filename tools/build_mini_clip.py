@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from pomp_lab.mini_clip.adapt import adapt
+from pomp_lab.mini_clip.box_crops import scored_regions, training_regions
 from pomp_lab.mini_clip.build import build
 from pomp_lab.mini_clip.measure import evaluate, result_tables
-from pomp_lab.mini_clip.regions import scored_regions, training_regions
 from pomp_lab.runs import write_results
 from pomp_lab.tables.data_folders import HALVES
 from prompt_core.command_line import ArgumentParser, print_table, whole_number

@@ -55,6 +55,7 @@ class AnnotationRow(msgspec.Struct, gc=False):
     category_id: Int64
     bbox: tuple[Coordinate, Coordinate, Extent, Extent] | None = None
     segmentation: list[list[Coordinate]] | RunLengths | None = None
+    iscrowd: int = 0
     score: Share | None = None
 
 
@@ -74,7 +75,7 @@ def write_corrections(corrections: Corrections, file: Path) -> None:
 
 
 def read(path: Path) -> Corrections:
-    """Read a document of any tool.
+    """Read a document of any tool; boxes around crowds are left out, since they are no box of one thing.
 
     Raises:
         UserError: when it does not fit its schema, or names a photo or a category that it has not.
@@ -121,6 +122,9 @@ def _objects(
     rows: list[dict[str, Any]], names: dict[int, str], image: dict[str, Any], collected: Collected
 ) -> Iterator[LabelledObject]:
     for row in rows:
+        if row.get("iscrowd"):
+            collected.leave_out("boxes around a crowd")
+            continue
         mask = checked_mask(row.get("segmentation"), image["width"], image["height"], row["place"])
         box = row.get("bbox") or (box_of_mask(mask) if mask else None)
         if box is None:

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pomp_lab.mini_clip.box_crops import jittered, whole_photos
 from pomp_lab.mini_clip.last_stage import LastStage, LowerTrunk
 from pomp_lab.mini_clip.lessons import Lesson, taught
-from pomp_lab.mini_clip.regions import jittered, whole_photos
 from pomp_lab.shipped_weights import half_precision
 from pomp_lab.tables.data_folders import NOVEL_CLASSES, SPLIT_SEED, base_novel_classes
 from prompt_core.clip import Clip, load_clip

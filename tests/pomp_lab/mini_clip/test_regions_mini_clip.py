@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pomp_lab.mini_clip import regions
-from pomp_lab.mini_clip.regions import in_plain_words, jittered, scored_regions, training_regions, whole_photos
+from pomp_lab.mini_clip.box_crops import in_plain_words, jittered, scored_regions, training_regions, whole_photos
 from prompt_core.errors import UserError
 
 WIDTH, HEIGHT = 40, 30
