@@ -95,6 +95,12 @@ class CellProposals(nn.Module):
         cells = [features[f"cells{level}"] for level in LEVELS]
         boxes = [image.gt_boxes.tensor for image in gt_instances]
         classes = [image.gt_classes for image in gt_instances]
+        most = max((int(image.max()) for image in classes if len(image)), default=-1)
+        if most >= len(self.learned_rows):
+            raise UserError(
+                f"MODEL.WORDS.LEARNED_ROWS has {len(self.learned_rows)} rows, and there are boxes of word {most + 1}; "
+                "give the detection network's class of each word"
+            )
         return proposals, cell_losses(cells, boxes, classes, self.num_classes, self.learned_rows)
 
     @torch.no_grad()
@@ -122,17 +128,13 @@ class CellProposals(nn.Module):
 
 
 def _learned_rows(cfg: CfgNode) -> list[int]:
-    """``MODEL.WORDS.LEARNED_ROWS``.
+    """``MODEL.WORDS.LEARNED_ROWS``; other words than were learned may be asked for, so that their number says nothing.
 
     Raises:
-        UserError: rows that the detection network has not, or not one for each word.
+        UserError: rows that the detection network has not.
     """
-    node = cfg.MODEL.WORDS
-    rows = list(node.LEARNED_ROWS)
-    words = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if rows and (len(rows) != words or not all(0 <= row < node.SEEN_CLASSES for row in rows)):
-        raise UserError(
-            f"MODEL.WORDS.LEARNED_ROWS has {len(rows)} rows for {words} words of a detection network with "
-            f"{node.SEEN_CLASSES} classes; give the class of each word, from 0"
-        )
+    rows, classes = list(cfg.MODEL.WORDS.LEARNED_ROWS), cfg.MODEL.WORDS.SEEN_CLASSES
+    wrong = next((row for row in rows if not 0 <= row < classes), None)
+    if wrong is not None:
+        raise UserError(f"MODEL.WORDS.LEARNED_ROWS has {wrong}; the detection network has classes 0 to {classes - 1}")
     return rows

@@ -80,6 +80,7 @@ def test_boxes_in_a_detector_out(
     annotations = make_data(tmp_path)
     settings = region_words_settings(tmp_path, **{"MODEL.CLIP.NAME": str(tiny_model[0]), "MODEL.MASK_ON": True})
     settings |= {"MODEL.CLIP.PRETRAINED": str(tiny_model[1]), "MODEL.WEIGHTS": str(tmp_path / "start.safetensors")}
+    settings |= {"MODEL.ROI_HEADS.NUM_CLASSES": 80}  # as in the embedded detector's, whatever the words are
     settings |= {"MODEL.PROMPT": "a photo of a {}.", "INPUT.CUSTOM_AUG": "", "INPUT.MIN_SIZE_TRAIN": [64]}
     file = write_config(tmp_path / "tiny.yaml", settings)
     torch.manual_seed(0)
@@ -99,3 +100,8 @@ def test_boxes_in_a_detector_out(
     assert model.words(["zebra"]).names == ["zebra"]
     with pytest.raises(UserError, match="already holds a run; add --resume"):
         dispatch(given)
+    # A finished run that is resumed stays what it is.
+    weights = torch.load(output / "model_final.pth", weights_only=True)["model"]
+    assert dispatch([*given, "--resume", "SOLVER.MAX_ITER", "3"]) == 0
+    again = torch.load(output / "model_final.pth", weights_only=True)["model"]
+    assert all(torch.equal(again[key], value) for key, value in weights.items())
