@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,19 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pomp_lab.mini_clip.measure import card_prompts, card_targets, held_out_classes, measure
+from pomp_lab.mini_clip.box_crops import scored_regions
+from pomp_lab.mini_clip.measure import card_prompts, card_targets, evaluate, held_out_classes, measure
 from pomp_lab.tables.data_folders import HALVES, photo_half
 from pomp_lab.tables.scored_sets import Question, Target
 from prompt_core import Clip, PromptedTextEncoder, SoftPrompt, UserError, Vocabulary, load_clip
 from prompt_core.data.images import ImageSet
 from prompt_core.data.readers.imagenet import tiny_imagenet
 from prompt_core.data.readers.table import photo_list
-from prompt_core.files import sha256_of_file
+from prompt_core.files import data_root, sha256_of_file
 
 CLASSES, PER_CLASS = 42, 4
+ASSETS = Path(str(resources.files("prompt_core"))) / "assets"
+RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,35 @@ def test_halves_are_fixed() -> None:
     tune, report = (photo_half(images, half) for half in HALVES)
     assert tune.keys == [keys[3], keys[5]]
     assert report.keys == [keys[0], keys[1], keys[2], keys[4]]
+
+
+def test_card_says_what_was_measured() -> None:
+    card = (ASSETS / "MINI_MODEL_CARD.md").read_text(encoding="utf-8")
+    runs = json.loads((RESULTS / "mini.json").read_text(encoding="utf-8"))["runs"]
+    measured = sha256_of_file(ASSETS / "mini.safetensors")
+    for name in ("mini", "mini_holdout"):
+        table = card[card.index(f"\n`{name}`") :].split("\n\n")[1].splitlines()
+        headings, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in table)
+        for prompt, *cells in rows:
+            run = runs[f"{name}: {prompt}"]
+            assert cells == [f"{run[f'{column}/top1']:.1f}" for column in headings[1:]], prompt
+            assert name != "mini" or run["_run"]["weights_sha256"] == measured
+        assert len(rows) == 6
+
+
+@pytest.mark.slow
+def test_shipped_model_names_photos_and_regions(tmp_path: Path) -> None:
+    root = data_root()
+    tiny, photos, boxes = (
+        root / name for name in ("tiny-imagenet-200", "imagenet_samples", "coco_small/instances_val.json")
+    )
+    if not all(path.exists() for path in (tiny, photos, boxes)):
+        pytest.skip(f"no Tiny-ImageNet, imagenet_samples and coco_small in {root}; POMP_DATA says where")
+    shown = evaluate(ASSETS, tiny, photos, "report", tmp_path, scored_regions(boxes, root))["mini"]
+    for prompt in ("a photo of a {}.", "{}"):
+        assert shown[prompt]["regions 80/top1"] >= 45
+    assert shown["a photo of a {}."]["tiny 200/top1"] >= 49
+    assert shown["a photo of a {}."]["photos 1000/top1"] >= 62
 
 
 def columns_of(targets: list[Target]) -> dict[str, tuple[Target, Question]]:
