@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pomp.learning.before_after import BeforeAfter
 from pomp.learning.encoded import EncodedExamples, encode_examples
@@ -20,6 +19,7 @@ from pomp.learning.held_out import photos_held_out, words_held_out
 from pomp.learning.learn_prompt import LearnedMethod, Learner
 from pomp.learning.other_answers import Drift, labelled_others, name_drift
 from pomp.learning.prompt_settings import TEMPLATE
+from prompt_core.background.background import Background
 from prompt_core.background.own_share import own_shares
 from prompt_core.background.photo_words import THRESHOLD
 from prompt_core.classifier import TextClassifier
@@ -151,8 +151,8 @@ def learn_words(
             after = learned.method.class_features(names).cpu()
             elsewhere = photos_without_corrections(clip, examples, cfg, cache)
             drift = name_drift(elsewhere if len(elsewhere) else encoded.plain, classifier.background.weight, after)
-            scale = classifier.background.logit_scale
-            refused = _refused(encoded, [before, learned.method], [classifier.background.weight, after], scale)
+            tuned = classifier.background.encoded_by(lambda names: learned.method.class_features(names).cpu())
+            refused = _refused(encoded, [before, learned.method], [classifier.background, tuned])
     return LearnedWords(learned, comparisons, drift, refused, examples.photos, len(encoded.labels))
 
 
@@ -172,15 +172,17 @@ def photos_without_corrections(clip: Clip, examples: Examples, cfg: CfgNode, cac
 
 
 def _refused(
-    encoded: EncodedExamples, methods: list[Method], names: list[Tensor], scale: float
+    encoded: EncodedExamples, methods: list[Method], backgrounds: list[Background]
 ) -> tuple[float, float] | None:
     """Of the photos that show none of the words, the share that gets none of them, by each method."""
     if not len(encoded.nothing):
         return None
     features = torch.from_numpy(encoded.nothing)
     shares = []
-    for method, background in zip(methods, names, strict=True):
-        best = own_shares(features, method.class_features(encoded.words).cpu(), background, scale).amax(dim=1)
+    for method, background in zip(methods, backgrounds, strict=True):
+        words = method.class_features(encoded.words).cpu()
+        share = own_shares(features, words, background.weight, background.logit_scale, kinds=background.kinds)
+        best = share.amax(dim=1)
         shares.append(float((best <= THRESHOLD).float().mean()))
     return shares[0], shares[1]
 

@@ -20,6 +20,7 @@ from pomp.learning.examples import Task, examples_of
 from pomp.learning.held_out import right_words
 from pomp.learning.learn_prompt import LearnedMethod, Learner
 from pomp.learning.prompt_settings import TEMPLATE, learning_config
+from prompt_core.background.background import Background
 from prompt_core.background.own_share import own_shares
 from prompt_core.background.photo_words import THRESHOLD
 from prompt_core.classifier import TextClassifier
@@ -170,20 +171,17 @@ class Loop:
         others = self._encode(cfg, with_few_words(self.others, few.names), "classify", few)
         classifier = TextClassifier.build(self.clip, few, [TEMPLATE], background=cfg.DATA.VOCABULARY)
         assert classifier.background is not None
-        names = Vocabulary(classifier.background.names, source=cfg.DATA.VOCABULARY)
         numbers = {}
         template = TemplateMethod(self.clip, templates=[TEMPLATE])
         for key, method in (("before", template), ("after", learned.method)):
             with torch.no_grad():
-                background = classifier.background.weight if key == "before" else method.class_features(names).cpu()
-            numbers[key] = none_of_these(method, others, background, classifier.background.logit_scale)
+                background = classifier.background.encoded_by(lambda names, of=method: of.class_features(names).cpu())
+            numbers[key] = none_of_these(method, others, background)
         self.say(f"seed {seed}, none of these: {numbers}")
         return {"words": few.names, **numbers}
 
 
-def none_of_these(
-    method: Method, others: EncodedExamples, background: torch.Tensor, logit_scale: float
-) -> dict[str, float]:
+def none_of_these(method: Method, others: EncodedExamples, background: Background) -> dict[str, float]:
     """Shares in percent of photos of the words and of photos that show none of them.
 
     Returns:
@@ -193,7 +191,8 @@ def none_of_these(
     with torch.no_grad():
         words = method.class_features(others.words).cpu()
         both = torch.from_numpy(np.concatenate((others.plain, others.nothing)))
-        share, best = own_shares(both, words, background, logit_scale).max(dim=1)
+        shares = own_shares(both, words, background.weight, background.logit_scale, kinds=background.kinds)
+        share, best = shares.max(dim=1)
     answered, inside = (share > THRESHOLD).numpy(), len(others.plain)
     right = others.right[np.arange(inside), best[:inside].numpy()] & answered[:inside]
     none_inside, none_outside = int((~answered[:inside]).sum()), int((~answered[inside:]).sum())

@@ -76,6 +76,13 @@ class Background:
     def __len__(self) -> int:
         return len(self.names)
 
+    def encoded_by(self, encode: Callable[[Vocabulary], Tensor]) -> Background:
+        """The same names with other features, such as those of a learned prompt: ``encode`` gives (n, E) unit-norm."""
+        names, kinds = Vocabulary(self.names, source="background"), self.kinds
+        if kinds is not None:
+            kinds = Kinds(encode(Vocabulary(kinds.names, source="kinds")), kinds.names, kinds.word)
+        return Background(encode(names), self.names, self.logit_scale, self.metadata, kinds)
+
     @property
     def notes(self) -> dict[str, Any]:
         """What a classifier file says about it, besides the features."""

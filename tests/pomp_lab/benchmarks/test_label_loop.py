@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from pomp.learning.encoded import EncodedExamples
 from pomp_lab.benchmarks.label_loop import Loop, LoopPlan, labelled_photos, none_of_these, with_few_words
 from pomp_lab.benchmarks.loop_table import loop_table
 from prompt_core import UserError, Vocabulary
+from prompt_core.background.background import Background
 
 WORDS = ("red", "green", "blue", "grey")
 
@@ -89,7 +89,7 @@ def test_none_of_these_is_counted() -> None:
         Vocabulary(["a", "b"]), plain, plain[:, None], labels, right, np.arange(3), nothing, [], "", ""
     )
     method: Any = _Text(axes[:2])
-    found = none_of_these(method, others, F.normalize(axes[2:], dim=1), 50.0)
+    found = none_of_these(method, others, Background(axes[2:], ["c", "d"], 50.0))
     assert found["precision"] == pytest.approx(100 * 2 / 3)
     assert found["answered"] == pytest.approx(100 * 2 / 3)
     assert found["refused"] == 50
