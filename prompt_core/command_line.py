@@ -70,7 +70,7 @@ def _number_within(text: str, kind: Callable[[str], Any], name: str, allowed: Ra
 
 def add_subject_arguments(parser: ArgumentParser) -> None:
     """``--prompt`` or ``--template``, and the CLIP that reads them."""
-    parser.add_argument("--prompt", metavar="FILE", help="prompt.safetensors, or a published .pth.tar or its folder")
+    parser.add_argument("--prompt", metavar="FILE", help="prompt.safetensors, a published .pth.tar or its folder, mini")
     parser.add_argument("--template", action="append", default=[], help="hand-written template with {}; may repeat")
     parser.add_argument("--clip", help="architecture (default: what the prompt was learned with, else MODEL.NAME)")
     parser.add_argument("--pretrained", help="weights of --clip: a tag or a file")
@@ -108,7 +108,7 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
     from prompt_core.methods.registry import load_method, method_file_metadata
     from prompt_core.methods.soft_prompt import SoftPromptMethod
     from prompt_core.methods.templates import TemplateMethod
-    from prompt_core.prompt import SoftPrompt
+    from prompt_core.prompt import SoftPrompt, packaged_prompt
     from prompt_core.text.encoder import PromptedTextEncoder
     from prompt_core.towers.origin import origin_by_name, stated_origin
 
@@ -116,7 +116,7 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
         raise UserError("give one of --prompt FILE, --ensemble NAME, or one or more --template TEXT")
     published = None
     if arguments.prompt:
-        file = checkpoint_file(arguments.prompt)
+        file = checkpoint_file(packaged_prompt(arguments.prompt))
         if not file.is_file():
             raise UserError(f"prompt file {file} does not exist")
         arguments.prompt = str(file)

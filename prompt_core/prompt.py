@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from prompt_core.towers.origin import origin_by_name
 
 if TYPE_CHECKING:
     from prompt_core.clip import Clip
+
+PACKAGED = {"mini": "mini_prompt.safetensors"}  # prompts by the name of the model that they were learned with
 
 
 class SoftPrompt(nn.Module):
@@ -127,6 +130,8 @@ class SoftPrompt(nn.Module):
     def load(cls, path: str | Path, position: str | None = None) -> SoftPrompt:
         """Read a prompt written by :meth:`save`, or a published ``.pth.tar`` checkpoint or the folder of its run.
 
+        ``mini`` is the prompt of the package, unless a file or folder has this name.
+
         Published files hold ``state_dict["ctx"]``, in half or single precision, with or without the buffers of token
         embeddings and a leading ``module.``; their position is not stored and is ``end`` unless given.
 
@@ -134,7 +139,7 @@ class SoftPrompt(nn.Module):
             UserError: when the file is absent, truncated, or holds no context or one that is not finite, or when it
                 holds more than a prompt (CoCoOp, MaPLe).
         """
-        path = checkpoint_file(path)
+        path = checkpoint_file(packaged_prompt(path))
         if not path.is_file():
             raise UserError(f"prompt file {path} does not exist")
         if path.suffix != ".safetensors":
@@ -167,3 +172,10 @@ class SoftPrompt(nn.Module):
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters()):
             raise UserError(f"{path}: the context holds numbers that are not finite; its training diverged")
         return self.eval()
+
+
+def packaged_prompt(path: str | Path) -> Path:
+    """The file of a prompt of the package, by its name in :data:`PACKAGED`; any other path as it is."""
+    if str(path) in PACKAGED and not Path(path).exists():
+        return Path(str(resources.files("prompt_core") / "assets" / PACKAGED[str(path)]))
+    return Path(path)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 PAGE = (ROOT / "docs" / "classification.md").read_text(encoding="utf-8")
 LAPTOP = ["imagenet21k", "cross_dataset", "cross_domain", "ablation_k", "ablation_margin", "align_uniform"]
+MINI_PROMPT = ["mini_prompt", "mini_prompt_tune"]
 BASE_NOVEL = ["base_novel", "base_novel_tune", "base_novel_tune_lr_0.02"]
 
 
@@ -66,7 +67,7 @@ def test_tables_of_the_page_are_those_that_were_written(table: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", [*(f"{name}_laptop" for name in LAPTOP), *BASE_NOVEL, "scenes", "scenes_seg", "coco_seg"]
+    "table", [*(f"{name}_laptop" for name in LAPTOP), *BASE_NOVEL, *MINI_PROMPT, "scenes", "scenes_seg", "coco_seg"]
 )
 def test_written_tables_are_means_of_the_result_files(table: str) -> None:
     results = documents(table)
@@ -85,6 +86,13 @@ def test_written_tables_are_means_of_the_result_files(table: str) -> None:
             assert cell.replace("−", "-") == expected, (name, heading)
             checked += bool(values)
     assert checked >= 15
+
+
+def test_the_prompt_of_the_package_is_shown_as_it_was_measured() -> None:
+    page = (ROOT / "docs/learned_prompts.md").read_text(encoding="utf-8")
+    shown = rows_below(page, "<!-- measured: mini_prompt -->")
+    assert shown == rows_below((RESULTS / "mini_prompt.md").read_text(encoding="utf-8"), "| ")
+    assert len(shown) == 6
 
 
 def test_own_shares_are_those_that_were_measured() -> None:

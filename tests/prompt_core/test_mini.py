@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from prompt_core import PromptedTextEncoder, SoftPrompt, Vocabulary, load_clip
+from prompt_core import PromptedTextEncoder, SoftPrompt, UserError, Vocabulary, load_clip
 from prompt_core.clip import Clip
 
 ASSETS = resources.files("prompt_core") / "assets"
@@ -61,3 +62,19 @@ def test_an_image_of_another_colour_has_another_feature(clip: Clip) -> None:
         features.append(clip.encode_image(clip.preprocess(picture).unsqueeze(0))[0])
     assert torch.allclose(features[0].norm(), torch.tensor(1.0), atol=1e-4)
     assert features[0] @ features[1] < 0.999
+
+
+def test_its_prompt_belongs_to_these_weights(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = SoftPrompt.load("mini")
+    assert prompt.metadata["clip"] == "mini"
+    assert prompt.metadata["clip_sha256"] == clip.fingerprint
+    assert prompt.metadata["vocabulary"]["size"] > 21_843
+    encoder = PromptedTextEncoder(clip)
+    names = Vocabulary.load("coco").names
+    with torch.no_grad():
+        learned, hand = encoder(prompt, names), encoder.encode_texts([f"a photo of a {name}." for name in names])
+    assert 0.8 < float((learned * hand).sum(dim=1).mean()) < 0.9999, "it moved, and not far"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mini").mkdir()
+    with pytest.raises(UserError, match="mini is a folder"):
+        SoftPrompt.load("mini")  # what the user has by this name comes first
