@@ -97,7 +97,7 @@ def screenshot(address: str, width: int, height: int) -> np.ndarray:
         done = subprocess.run([chromium, *options], capture_output=True, text=True, timeout=300, check=False)
         if not file.is_file():
             raise UserError(f"Chromium made no picture: {done.stderr.strip()[-200:]}")
-        return np.asarray(Image.open(file).convert("RGB"))
+        return np.asarray(open_photo(file))
 
 
 def _overlay(found: Answer) -> str:

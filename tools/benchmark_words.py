@@ -25,8 +25,10 @@ def main() -> None:
     """Parse, measure, write and print."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, metavar="FILE", help="JSON for the results")
-    parser.add_argument("--photos", type=int, default=4, help="photos of the package for the embedded models")
-    parser.add_argument("--repeats", type=int, default=3, help="turns, of which the fastest counts")
+    parser.add_argument(
+        "--photos", type=whole_number(COUNT), default=4, help="photos of the package for the embedded models"
+    )
+    parser.add_argument("--repeats", type=whole_number(COUNT), default=3, help="turns, of which the fastest counts")
     options = parser.parse_args()
     check_writable(options.output)
     import torch

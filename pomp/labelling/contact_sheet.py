@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -46,7 +45,7 @@ def draw_sheet(cells: list[Cell]) -> Image.Image:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for place, cell in enumerate(cells):
         left, top = _MARGIN + place % COLUMNS * width, _MARGIN + place // COLUMNS * height
-        with Image.open(io.BytesIO(cell.thumbnail)) as small:
+        with opened_image(cell.thumbnail) as small:
             sheet.paste(small, (left + (THUMBNAIL - small.width) // 2, top + (THUMBNAIL - small.height) // 2))
         share = f" {100 * cell.share:.0f} %"
         for line, (text, end, colour) in enumerate(((cell.word, share, _INK), (cell.name, "", _FAINT))):

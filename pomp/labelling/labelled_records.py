@@ -54,9 +54,7 @@ def _detection(row: dict[str, Any], names: Sequence[str]) -> LabelledObject:
 
 def _regions(record: dict[str, Any], asked: set[str], folder: Path) -> tuple[LabelledObject, ...]:
     """The pixels of each word that was asked for."""
-    from PIL import Image
-
-    with Image.open(folder / record["label_map"]) as image:
+    with opened_image(folder / record["label_map"]) as image:
         labels = np.asarray(image)  # (H, W)
     found = [entry for entry in record["classes"] if entry["name"] in asked]
     return tuple(region(labels, entry["index"], entry["name"], entry["score"]) for entry in found)

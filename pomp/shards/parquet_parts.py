@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -85,9 +84,7 @@ def _objects(row: dict[str, Any]) -> tuple[LabelledObject, ...]:
         return tuple(LabelledObject(one["word"], tuple(one["bbox"]), one["score"], one["mask"]) for one in found)
     if "label_map" not in row:
         return ()
-    from PIL import Image
-
-    with Image.open(io.BytesIO(row["label_map"])) as image:
+    with opened_image(row["label_map"]) as image:
         labels = np.asarray(image)  # (H, W)
     asked = [entry for entry in row["words"] if not entry["negative"]]
     return tuple(region(labels, entry["index"], entry["word"], entry["score"]) for entry in asked)

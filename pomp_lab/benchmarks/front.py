@@ -91,7 +91,7 @@ def _write_photos(folder: Path, count: int, megapixels: float) -> None:
     for number in range(count):
         target, original = folder / f"{number:06d}.jpg", number % len(originals)
         if number < len(originals):
-            with Image.open(originals[original]) as image:
+            with opened_image(originals[original]) as image:
                 image.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(target, quality=_QUALITY)
         else:
             os.link(folder / f"{original:06d}.jpg", target)

@@ -17,6 +17,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, ShapeSpec
 from torch import nn
 
 from pomp_det import build_detector, load_config
+from pomp_det.class_matrix import classifier_of_names
 from pomp_det.config import add_detic_config
 from pomp_det.data.evaluation_mapper import evaluation_resize
 from pomp_det.data.loader import images_per_batch
@@ -95,6 +96,7 @@ def parts(folder: Path) -> dict[str, CfgNode]:
         "dynamic": load_config(None, c4 | rand | {"MODEL.DYNAMIC_CLASSIFIER": True}),
         "words": load_config(None, c4 | zero_shot | words | {f"{heads}ZEROSHOT_WEIGHT_DIM": 116}),
         "region words": load_config(None, region_words_settings(folder)),
+        "learned words": load_config(None, {"MODEL.ROI_HEADS.NAME": "RegionWordsROIHeads", "MODEL.CLIP.NAME": "mini"}),
         "plain": load_config(None, {"DATASETS.TRAIN": ["x"], "MODEL.RANDOM_WEIGHTS": True}),
         "crops": load_config(None, {"DATASETS.TRAIN": ["x"], "INPUT.CUSTOM_AUG": "EfficientDetResizeCrop"}),
         "by shortest edge": load_config(
@@ -128,6 +130,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setattr(torch.Tensor, "uniform_", lambda self, *arguments, **options: self)
         for name in ("rpn", "captions", "distilled", "dynamic", "words", "region words"):
             build_detector(others[name])
+        classifier_of_names(others["learned words"], "cat", "mini")
         for name in ("plain", "crops", "by shortest edge"):
             augmentations_of_config(others[name])
         images_per_batch(others["plain"], 1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pomp_lab.mini_clip import regions
+from pomp_lab.mini_clip import box_crops
 from pomp_lab.mini_clip.box_crops import in_plain_words, jittered, scored_regions, training_regions, whole_photos
 from prompt_core.errors import UserError
 
@@ -54,7 +54,7 @@ def test_scored_crops_have_a_margin_and_plain_words(write: Write, monkeypatch: p
         {"bbox": [30.0, 20.0, 10.0, 10.0], "category_id": 1},
         {"bbox": [20.0, 2.0, 10.0, 7.0], "category_id": 1},
     ]
-    monkeypatch.setattr(regions, "LARGE", 8.0)
+    monkeypatch.setattr(box_crops, "LARGE", 8.0)
     crops, small = scored_regions(*write(rows, ["dog", "tvmonitor"])).values()
     assert [extent(small.read(row)) for row in range(len(small))] == [(19, 1, 12, 9)]
     assert crops.names == crops.ids == ["dog", "tv"]
