@@ -17,7 +17,7 @@ from pomp.page.answers import words_of
 from pomp.shipped_photos import PHOTOS, SUGGESTED
 from pomp.showing.answer import Answer, answer
 from pomp.showing.overlay import Ink, overlay
-from prompt_core.data.open_photo import read_photo
+from prompt_core.data.open_photo import open_photo, read_photo
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path
 from prompt_core.vocabulary import read_vocabulary

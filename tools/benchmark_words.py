@@ -11,10 +11,11 @@ from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 from pomp_lab.benchmarks.harness import machine_description
-from prompt_core.command_line import ArgumentParser
+from prompt_core.command_line import ArgumentParser, whole_number
 from prompt_core.data.open_photo import read_photo
 from prompt_core.errors import run_command
 from prompt_core.files import check_writable, write_json
+from prompt_core.ranges import COUNT
 from prompt_core.visible import say
 from prompt_core.vocabulary import Vocabulary
 

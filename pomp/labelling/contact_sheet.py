@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from prompt_core.data.open_photo import opened_image
 from prompt_core.files import atomic_path
 from prompt_core.visible import visible
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pomp.formats.labelled import LabelledObject, LabelledPhoto
 from pomp.formats.mask_shapes import box_of_mask, mask_of_pixels
+from prompt_core.data.open_photo import opened_image
 from prompt_core.photos.photo_list import NamedPhoto
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from pomp.formats.labelled import LabelledObject, LabelledPhoto
 from pomp.labelling.labelled_records import region
 from pomp.shards.part_rows import arrow, columns
+from prompt_core.data.open_photo import opened_image
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path
 from prompt_core.visible import visible_path

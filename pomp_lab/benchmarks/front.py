@@ -13,6 +13,7 @@ from PIL import Image
 from pomp.labelling.outputs import Outputs
 from pomp.models.load import load
 from pomp.shipped_photos import PHOTOS
+from prompt_core.data.open_photo import opened_image
 from prompt_core.photos.photo_list import list_photos_to_predict
 from prompt_core.photos.photo_loop import predict_photos
 
