@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,10 +176,14 @@ class Loop:
         template = TemplateMethod(self.clip, templates=[TEMPLATE])
         for key, method in (("before", template), ("after", learned.method)):
             with torch.no_grad():
-                background = classifier.background.encoded_by(lambda names, of=method: of.class_features(names).cpu())
+                background = classifier.background.encoded_by(partial(_features, method))
             numbers[key] = none_of_these(method, others, background)
         self.say(f"seed {seed}, none of these: {numbers}")
         return {"words": few.names, **numbers}
+
+
+def _features(method: Method, names: Vocabulary) -> torch.Tensor:
+    return method.class_features(names).cpu()
 
 
 def none_of_these(method: Method, others: EncodedExamples, background: Background) -> dict[str, float]:
