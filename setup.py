@@ -38,6 +38,7 @@ DEV = [
     "hypothesis>=6.100",
     "ruff>=0.6",
     "mypy>=1.11",
+    "mkdocs-material>=9.5",
     "pre-commit>=3.7",
 ]
 
