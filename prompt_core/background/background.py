@@ -25,7 +25,7 @@ from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
 
 # Logit scales at which own shares are probabilities, where that is not the model's own: chosen on photos by
 # ``tools/measure_own_share.py`` (docs/results/own_share.json).
-CALIBRATED_SCALES: Mapping[str, float] = {"mini": 50.0}
+CALIBRATED_SCALES: Mapping[str, float] = {"mini": 40.0}
 
 PACKAGED = "backgrounds"  # folder of the package's assets
 _KEPT = 2  # matrices kept in this process
