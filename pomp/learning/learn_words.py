@@ -148,10 +148,10 @@ def learn_words(
     drift = refused = None
     if not learned.method.conditional and learned.method.bound_names is None:
         with progress("looking at other names"), torch.no_grad():
-            after = learned.method.class_features(names).cpu()
+            tuned = classifier.background.encoded_by(lambda asked: learned.method.class_features(asked).cpu())
             elsewhere = photos_without_corrections(clip, examples, cfg, cache)
-            drift = name_drift(elsewhere if len(elsewhere) else encoded.plain, classifier.background.weight, after)
-            tuned = classifier.background.encoded_by(lambda names: learned.method.class_features(names).cpu())
+            looked_at = elsewhere if len(elsewhere) else encoded.plain
+            drift = name_drift(looked_at, classifier.background.weight, tuned.weight)
             refused = _refused(encoded, [before, learned.method], [classifier.background, tuned])
     return LearnedWords(learned, comparisons, drift, refused, examples.photos, len(encoded.labels))
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pomp.configurations import CONFIGURATIONS, configurations
+from pomp.configurations import configuration, configurations
 from pomp.models.photo_model import Model
 from prompt_core.errors import UserError, nearest
 
@@ -52,9 +52,9 @@ def load(
     if task and task not in TASKS:
         raise UserError(f"task {task!r} is not one of {', '.join(TASKS)}")
     if name == "mini" and task != "classify":
-        name = str(CONFIGURATIONS / f"{EMBEDDED[task or 'detect']}.yaml")
+        name = str(configuration(EMBEDDED[task or "detect"]))
     elif name in configurations():
-        name = str(CONFIGURATIONS / f"{name}.yaml")
+        name = str(configuration(name))
     subject = prompt if prompt is None or not isinstance(prompt, str | os.PathLike) else os.fspath(prompt)
     if name.endswith((".yaml", ".yml")) or Path(name).is_dir():
         return load_on_detectron2(

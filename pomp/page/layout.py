@@ -12,6 +12,7 @@ from pomp.page.view import BOTH, THRESHOLDS, Sent, problem, view, words_for
 from pomp.shipped_photos import SUGGESTED, shipped_photos
 from prompt_core.data.open_photo import read_photo
 from prompt_core.errors import UserError
+from prompt_core.lazy import import_optional
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -136,11 +137,7 @@ def gradio() -> Any:
     Raises:
         UserError: when it is not installed.
     """
-    try:
-        import gradio as gr
-    except ModuleNotFoundError as error:
-        raise UserError("the page needs Gradio; run: pip install 'prompt-pretraining-toolkit[app]'") from error
-    return gr
+    return import_optional("gradio", "app", "for the page")
 
 
 def _downloader(kind: str) -> Any:

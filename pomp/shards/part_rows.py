@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prompt_core.errors import UserError
+from prompt_core.lazy import import_optional
 from prompt_core.photos.photo_list import NamedPhoto
 from prompt_core.photos.photo_task import Records
 
@@ -20,11 +20,7 @@ def arrow() -> Any:
     Raises:
         UserError: where it is not installed.
     """
-    try:
-        import pyarrow
-    except ModuleNotFoundError as error:
-        raise UserError("Parquet parts need pyarrow; run: pip install 'pyarrow>=16'") from error
-    return pyarrow
+    return import_optional("pyarrow", "parquet", "for Parquet parts")
 
 
 def columns(task: str) -> pyarrow.Schema:

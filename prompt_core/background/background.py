@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prompt_core.background.hypernyms import imagenet21k_hypernyms
 from prompt_core.background.kinds import Kinds
-from prompt_core.background.relatives import AGAINST, SAME_TEXT, kinds_of, relatives
+from prompt_core.background.relatives import AGAINST, SAME_TEXT, Comparison
 from prompt_core.documents.schema import Finite, check
 from prompt_core.errors import UserError
 from prompt_core.files import read_safetensors, sha256_of_json, write_safetensors
@@ -160,8 +160,8 @@ def background_of(
     if len(names):
         key = sha256_of_json({"format": 1, "names": names.sha256, "of": cache_key})
         features = cached_matrix(key, lambda: encode(names), cache)
-    out = relatives(words, names, word_features, features, imagenet21k_hypernyms, same_text)
-    word = kinds_of(words, refused, names, word_features, features, imagenet21k_hypernyms, same_text)
+    comparison = Comparison.of(words, names, word_features, features, imagenet21k_hypernyms, same_text)
+    out, word = comparison.relatives(), comparison.kinds(refused)
     out &= word != AGAINST
     taken = {plain_name(name) for name in refused.names}
     kept, counted = _kept(names, out, taken), _kept(names, word < 0, taken)

@@ -68,14 +68,14 @@ def nearest_above(senses: Sequence[Iterable[int]], hierarchy: Hypernyms) -> np.n
 
 
 def with_kinds(logits: Tensor, of_kinds: Tensor, word: Tensor) -> Tensor:
-    """Log-sum-exp (batch, N) of each word's logit and those of its kinds.
+    """Log-sum-exp (batch, N) of each word's logit and those of its kinds, of which there are some.
 
     Args:
         logits: (batch, N) of the words.
         of_kinds: (batch, K).
         word: (K,) the word of each kind.
     """
-    largest = torch.maximum(logits.amax(dim=1), of_kinds.amax(dim=1))[:, None] if len(word) else logits.amax(1)[:, None]
+    largest = torch.maximum(logits.amax(dim=1), of_kinds.amax(dim=1))[:, None]  # (batch, 1)
     total = (logits - largest).exp()  # (batch, N)
     total = total.index_add(1, word.to(logits.device), (of_kinds - largest).exp())
     return total.log() + largest

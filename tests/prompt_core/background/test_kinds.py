@@ -12,7 +12,7 @@ from prompt_core import TextClassifier, UserError, Vocabulary
 from prompt_core.background.background import Background
 from prompt_core.background.hypernyms import Hypernyms
 from prompt_core.background.kinds import Kinds, nearest_above
-from prompt_core.background.relatives import AGAINST, kinds_of
+from prompt_core.background.relatives import AGAINST, Comparison
 
 # animal > dog > terrier > fox terrier; animal > cat; a rock beside them
 NAMES = ["animal", "dog", "terrier", "fox terrier", "cat", "rock"]
@@ -22,8 +22,8 @@ TREE = Hypernyms.of(Vocabulary(NAMES, ids=[f"n{row}" for row in range(6)]), [[],
 def found(words: list[str], negatives: tuple[str, ...] = (), same: float = 2.0) -> list[int]:
     features = torch.eye(6)
     rows = [NAMES.index(word) for word in words]
-    given = Vocabulary(words), Vocabulary(list(negatives)), Vocabulary(NAMES)
-    return kinds_of(*given, features[rows], features, lambda: TREE, same).tolist()
+    comparison = Comparison.of(Vocabulary(words), Vocabulary(NAMES), features[rows], features, lambda: TREE, same)
+    return comparison.kinds(Vocabulary(list(negatives))).tolist()
 
 
 def test_the_nearest_word_above_counts() -> None:
