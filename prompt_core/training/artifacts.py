@@ -168,8 +168,9 @@ def save_state(
     """Write everything that a resumed run needs, atomically. ``settings`` and ``identity`` must not change in between.
 
     Raises:
-        UserError: when what is learned, or the optimiser's state, is not finite; the earlier file stays.
+        UserError: when a loss, what is learned, or the optimiser's state is not finite; the earlier file stays.
     """
+    state.settle()
     _refuse_diverged(path, learned.state_dict() | {"optimizer": state.optimizer})
     values = {entry.name: getattr(state, entry.name) for entry in dataclasses.fields(state)}
     document = {"format": FORMAT, "state": values, "prompt": learned.state_dict(), "settings": settings}

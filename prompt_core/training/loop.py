@@ -2,12 +2,15 @@
 
 Everything random in a step depends only on the seed, the epoch and the step, so the state to resume from is what is
 learned, its momentum and two counters.
+
+A step does not wait for its device: loss and right answers are summed there, and read when someone looks at them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -18,10 +21,13 @@ from torch import Tensor, nn
 from prompt_core.errors import UserError
 from prompt_core.methods.base import Method, seeded
 from prompt_core.negatives import ClassSampler, HardSampler
+from prompt_core.towers.placement import upload
 from prompt_core.training.anchor import Anchor
 from prompt_core.training.batches import Batches
 from prompt_core.training.step import LearningSettings, method_step
 from prompt_core.vocabulary import Vocabulary
+
+READ_SECONDS = 1.0  # between two readings of the sums of a run on a GPU
 
 
 class BestEpoch(TypedDict):
@@ -34,7 +40,10 @@ class BestEpoch(TypedDict):
 
 @dataclass
 class LearningState:
-    """The progress of a run: counters, running sums of the epoch, and the optimiser."""
+    """The progress of a run: counters, running sums of the epoch, and the optimiser.
+
+    :attr:`loss_sum`, :attr:`correct` and :attr:`seen` are as of the last :meth:`settle`.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -47,12 +56,39 @@ class LearningState:
     bank_context: Tensor | dict[str, Tensor] | None = None
     best: BestEpoch | None = None
 
-    def count(self, loss: float, correct: int, seen: int) -> None:
-        """Add a step of ``seen`` images."""
+    def __post_init__(self) -> None:
+        # On the device, float64: loss sum, right answers, images, the first step without a finite loss (0 for none),
+        # and that loss.
+        self._sums: Tensor | None = None
+
+    def count(self, loss: Tensor, right: Tensor) -> None:
+        """Add a step: its mean loss, and which of its images (B,) are right. Nothing waits for the device."""
         self.step += 1
-        self.loss_sum += loss * seen
-        self.correct += correct
-        self.seen += seen
+        if self._sums is None:
+            start = [self.loss_sum, float(self.correct), float(self.seen), 0.0, 0.0]
+            self._sums = torch.tensor(start, dtype=torch.float64, device=loss.device)
+        loss = loss.detach().double()
+        loss_sum, correct, seen, diverged, value = self._sums.unbind()
+        first = ~torch.isfinite(loss) & (diverged == 0)
+        sums = (loss_sum + loss * len(right), correct + right.sum(), seen + len(right))
+        self._sums = torch.stack([*sums, torch.where(first, self.step, diverged), torch.where(first, loss, value)])
+
+    def settle(self) -> None:
+        """Read the sums from the device.
+
+        Raises:
+            UserError: a loss since the last reading was not finite.
+        """
+        if self._sums is None:
+            return
+        self.loss_sum, correct, seen, diverged, value = self._sums.tolist()
+        self.correct, self.seen = int(correct), int(seen)
+        if diverged:
+            raise UserError(
+                f"the loss is {value} at epoch {self.epoch + 1}, step {int(diverged)}; "
+                "lower OPTIM.LR or check the features"
+            )
+        self._sums = None
 
     def report(self, steps: int, images: int, learning_rate: float) -> StepReport:
         """Report the last step; after the last of ``steps`` the epoch is added to the history."""
@@ -65,6 +101,7 @@ class LearningState:
             images,
             learning_rate,
             self.step == steps,
+            self._sums is None,
         )
         if report.epoch_done:
             self.history.append({"loss": report.loss, "accuracy": report.accuracy, "lr": learning_rate})
@@ -75,7 +112,12 @@ class LearningState:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a progress display shows of one step."""
+    """What a progress display shows of one step.
+
+    Attributes:
+        loss, accuracy: running means of the epoch, up to the last step whose sums were read.
+        is_read: whether that is this step.
+    """
 
     epoch: int
     step: int
@@ -85,6 +127,7 @@ class StepReport:
     images: int
     learning_rate: float
     epoch_done: bool
+    is_read: bool = True
 
 
 def learn(
@@ -97,6 +140,7 @@ def learn(
     stop: Callable[[], bool] = lambda: False,
     clip_grad_norm: float | None = None,
     anchor: Anchor | None = None,
+    read_seconds: float | None = None,
 ) -> Iterator[StepReport]:
     """Learn in place, yielding after every step, so that the caller decides when to save, display and stop.
 
@@ -109,6 +153,8 @@ def learn(
         stop: called before each step; the loop ends when it returns true.
         clip_grad_norm: largest norm of the whole gradient.
         anchor: what holds names that are not learned on, if anything does.
+        read_seconds: how often the sums are read from the device at least, besides at the end of each epoch; 0 for
+            every step, before what is learned changes; None for that on a CPU, and for :data:`READ_SECONDS` elsewhere.
 
     Raises:
         UserError: no images, nothing to learn, a sampler that does not fit the method, or a loss that is not finite.
@@ -137,6 +183,9 @@ def learn(
         _bank_as_it_was(hard, method, vocabulary, state.bank_context)
     batch = min(settings.batch, count)
     steps = count // batch
+    if read_seconds is None:
+        read_seconds = 0.0 if method.device.type == "cpu" else READ_SECONDS
+    read_at = -math.inf
     for epoch in range(state.epoch, settings.epochs):
         order = torch.randperm(count, generator=_generator(settings.seed, "order", epoch)).numpy()
         for group in optimizer.param_groups:
@@ -149,7 +198,7 @@ def learn(
             generator = _generator(settings.seed, "step", epoch, step)
             inputs, labels = batches.batch(order[step * batch : (step + 1) * batch], epoch, generator)
             views = len(labels) // batch
-            inputs, labels = inputs.to(method.device), labels.to(method.device)
+            inputs = upload(inputs, method.device)
             if step + 1 < steps:
                 batches.expect(order[(step + 1) * batch : (step + 2) * batch], epoch)
             if hard is not None and step % settings.hard_refresh == 0:
@@ -161,20 +210,19 @@ def learn(
                 loss, right = method_step(
                     method, vocabulary, inputs, labels, settings, sampler, generator, views, anchor
                 )
-            if not bool(torch.isfinite(loss)):
-                raise UserError(
-                    f"the loss is {float(loss.detach())} at epoch {epoch + 1}, step {step + 1}; "
-                    "lower OPTIM.LR or check the features"
-                )
+            state.count(loss, right)
+            if state.step == steps or time.monotonic() - read_at >= read_seconds:
+                state.settle()
+                read_at = time.monotonic()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
             optimizer.step()
             method.eval()
+            del loss  # with its graph, whose memory the next step takes
 
             state.optimizer = optimizer.state_dict()
-            state.count(float(loss.detach()), int(right.sum()), len(labels))
             yield state.report(steps, batch, rates[epoch])
 
 
