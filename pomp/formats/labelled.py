@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # What tools without a place for "no word" get as a word of the whole photo.
 NONE_OF_THESE = "none of these"
+# What a person reads where no word has enough and "none of these" has not, either: several words share the photo.
+UNSURE = "unsure"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class LabelledPhoto:
         name: as in all results, relative, with ``/``.
         width, height: in pixels, upright; 0 where a table of words does not tell them.
         objects: things in it.
-        words: of the whole photo, the best first; an empty tuple says "none of these", None that nobody said.
+        words: of the whole photo, the best first; an empty tuple says "none of these", None that nobody said, or that a
+            model is unsure.
         scores: own share of each of ``words``, where a model gave them.
         path: the file, where it is known.
         none_share: own share of "none of these", where a model gave it.
@@ -63,6 +66,16 @@ class LabelledPhoto:
         """Whether any of it was said by a model, and not by a person."""
         of_photo = self.by_model or bool(self.scores) or self.none_share is not None
         return of_photo or any(item.score is not None for item in self.objects)
+
+
+def answer_of(word: str | None, none_share: float) -> str | None:
+    """The word, :data:`NONE_OF_THESE`, or None where a model is :data:`UNSURE`.
+
+    Args:
+        word: whose own share is enough, or None.
+        none_share: of "none of these"; all words together have the rest.
+    """
+    return word if word is not None else NONE_OF_THESE if none_share >= 0.5 else None
 
 
 # A function that gives the photos again and again, from the beginning, so that none has to stay in memory.

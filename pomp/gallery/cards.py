@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pomp.formats.labelled import NONE_OF_THESE, LabelledObject, LabelledPhoto
+from pomp.formats.labelled import NONE_OF_THESE, UNSURE, LabelledObject, LabelledPhoto
 from pomp.formats.mask_shapes import box_of_mask, mask_area, pixels_of_mask
 from pomp.showing.overlay import OPACITY, Ink, labels, marks
 from prompt_core.data.open_photo import read_photo
@@ -79,7 +79,7 @@ def card_of(photo: LabelledPhoto, picture: str, ink: Ink, share: float) -> Card:
     chips = _chips(photo, ink)
     words = tuple(dict.fromkeys([*(item.word for item in photo.objects), *(photo.words or ())]))
     if not words:
-        words = (NOTHING if photo.words is None else NONE_OF_THESE,)
+        words = (_without_words(photo),)
     return Card(
         photo.name,
         picture,
@@ -111,6 +111,12 @@ def _chips(photo: LabelledPhoto, ink: Ink) -> tuple[Chip, ...]:
     return tuple(chips)
 
 
+def _without_words(photo: LabelledPhoto) -> str:
+    if photo.words is not None:
+        return NONE_OF_THESE
+    return NOTHING if photo.none_share is None else UNSURE
+
+
 def _verdict(photo: LabelledPhoto) -> str:
     if photo.words is not None and not photo.objects:
         if not photo.words:
@@ -118,7 +124,7 @@ def _verdict(photo: LabelledPhoto) -> str:
         return f"own share {photo.scores[0]:.2f}" if photo.scores else "said by a person"
     scores = [item.score for item in photo.objects if item.score is not None]
     if not photo.objects:
-        return NOTHING
+        return _without_words(photo)
     if not scores:
         return "said by a person"
     return f"score {scores[0]:.2f}" if len(scores) == 1 else f"lowest score {min(scores):.2f}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pomp.formats.labelled import LabelledObject, LabelledPhoto
+from pomp.formats.labelled import LabelledObject, LabelledPhoto, answer_of
 from pomp.formats.mask_shapes import box_of_mask, mask_of_pixels
 from prompt_core.data.open_photo import opened_image
 from prompt_core.photos.photo_list import NamedPhoto
@@ -28,8 +28,7 @@ def labelled_photo(
     words: tuple[str, ...] | None = None
     scores: tuple[float, ...] = ()
     if task == "classify":
-        words = (record["word"],) if record["word"] else ()
-        scores = (record["own_share"],) if record["word"] else ()
+        words, scores = words_of_answer(record)
     elif task == "detect":
         objects = tuple(_detection(row, names) for row in record["detections"])
     else:
@@ -46,6 +45,13 @@ def labelled_photo(
         None if photo.within is None else photo.read,
         by_model=True,
     )
+
+
+def words_of_answer(record: dict[str, Any]) -> tuple[tuple[str, ...] | None, tuple[float, ...]]:
+    """Words of a whole photo and their own shares from a classifier's record, as :class:`LabelledPhoto` has them."""
+    if record["word"] is not None:
+        return (record["word"],), (record["own_share"],)
+    return (() if answer_of(None, record["none_of_these"]) else None), ()
 
 
 def _detection(row: dict[str, Any], names: Sequence[str]) -> LabelledObject:

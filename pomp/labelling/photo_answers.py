@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pomp.formats.labelled import NONE_OF_THESE
+from pomp.formats.labelled import NONE_OF_THESE, UNSURE, answer_of
 from pomp.labelling.contact_sheet import THUMBNAIL, Cell, write_contact_sheets
 from prompt_core.files import atomic_path, sha256_of_json
 from prompt_core.photos.photo_list import NamedPhoto
@@ -130,9 +130,14 @@ def table_heading(listed: int) -> list[str]:
 
 
 def table_row(name: str, record: dict[str, Any], listed: int) -> list[str]:
-    """The row of a photo; its word is ``none of these`` where no word has enough."""
+    """The row of a photo; its word is ``none of these`` or ``unsure`` where no word has enough."""
     best = [text for entry in record["best"][:listed] for text in (entry["word"], _share(entry["own_share"]))]
-    return [name, record["word"] or NONE_OF_THESE, _share(record["own_share"]), _share(record["none_of_these"]), *best]
+    return [name, shown_answer(record), _share(record["own_share"]), _share(record["none_of_these"]), *best]
+
+
+def shown_answer(record: dict[str, Any]) -> str:
+    """The answer as a person reads it."""
+    return answer_of(record["word"], record["none_of_these"]) or UNSURE
 
 
 def _share(value: float) -> str:
@@ -141,8 +146,9 @@ def _share(value: float) -> str:
 
 def _cells(records: Records) -> Iterator[Cell]:
     for photo, record in records():
-        share = record["own_share"] if record["word"] else record["none_of_these"]
-        yield Cell(base64.b64decode(record[_THUMBNAIL]), record["word"] or NONE_OF_THESE, share, photo.name)
+        answer = shown_answer(record)
+        share = record["none_of_these"] if answer == NONE_OF_THESE else record["own_share"]
+        yield Cell(base64.b64decode(record[_THUMBNAIL]), answer, share, photo.name)
 
 
 def _thumbnail(image: Image.Image) -> bytes:

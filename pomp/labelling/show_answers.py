@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pomp.formats.labelled import NONE_OF_THESE
 from pomp.labelling.label_photos import Request, tell_left_out
+from pomp.labelling.photo_answers import shown_answer
 from prompt_core.command_line import print_table
 from prompt_core.photos.photo_list import list_photos_to_predict
 from prompt_core.photos.photo_loop import predict_photos
@@ -38,7 +39,7 @@ def show_answers(request: Request, load: Callable[[], Model]) -> int:
     for photo, record in outcome.records():
         best = ", ".join(f"{entry['word']} {_percent(entry['own_share'])}" for entry in record["best"][:LISTED])
         shares = _percent(record["own_share"]), _percent(record["none_of_these"])
-        table.add_row(photo.name, record["word"] or NONE_OF_THESE, *shares, best)
+        table.add_row(photo.name, shown_answer(record), *shares, best)
     print_table(table)
     return tell_left_out([outcome], len(photos), request.strict)
 

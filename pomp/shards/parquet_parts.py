@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pomp.formats.labelled import LabelledObject, LabelledPhoto
-from pomp.labelling.labelled_records import region
+from pomp.labelling.labelled_records import region, words_of_answer
 from pomp.shards.part_rows import arrow, columns
 from prompt_core.data.open_photo import opened_image
 from prompt_core.errors import UserError
@@ -76,7 +76,7 @@ def labelled_parts(folder: str | Path) -> Iterator[LabelledPhoto]:
 def _words(row: dict[str, Any]) -> tuple[tuple[str, ...] | None, tuple[float, ...]]:
     if "own_share" not in row:
         return None, ()
-    return ((row["word"],), (row["own_share"],)) if row["word"] is not None else ((), ())
+    return words_of_answer(row)
 
 
 def _objects(row: dict[str, Any]) -> tuple[LabelledObject, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 
-from pomp.formats.labelled import NONE_OF_THESE
+from pomp.formats.labelled import NONE_OF_THESE, UNSURE, answer_of
 from pomp.showing.answer import Answer
 from pomp.showing.overlay import Ink, overlay
 from pomp.showing.share_bars import Bar, bars, percent
@@ -52,7 +52,8 @@ def _whole_photo(answer: Answer, ink: Ink, threshold: float) -> str:
     rows.append(Bar(NONE_OF_THESE, answer.none, quiet=True))
     word, share = named[0] if named else ("", 0.0)
     # A word is the answer where its share is above the threshold, and a thing where its score is not below.
-    verdict = _between(word, NONE_OF_THESE.capitalize(), share, threshold, strictly=True)
+    otherwise = answer_of(None, answer.none) or UNSURE
+    verdict = _between(word, otherwise.capitalize(), share, threshold, strictly=True)
     hint = (
         "Own share: how much of the photo's answer a word has against all other words and the 21,843 names of "
         f"ImageNet-21K. What no word has is “{NONE_OF_THESE}”."

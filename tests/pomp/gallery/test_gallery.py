@@ -51,6 +51,14 @@ def test_own_shares_near_the_threshold_are_in_doubt() -> None:
     assert doubt(LabelledPhoto("a", 40, 30, (), ()), 0.5) == 0  # a person said that it shows none of them
 
 
+def test_several_words_that_share_a_photo_are_unsure(tmp_path: Path) -> None:
+    photos = [replace(photo(f"{none}.jpg"), words=words, none_share=none) for none, words in ((0.9, ()), (0.1, None))]
+    text = write_gallery(tmp_path, lambda: iter(photos), WORDS, 0.5).read_text("utf-8")
+    assert names_on(tmp_path / "index.html") == ["0.1.jpg", "0.9.jpg"]
+    assert "unsure" in text
+    assert "none of these 0.90" in text
+
+
 def test_photos_in_doubt_come_first(tmp_path: Path) -> None:
     photos = [photo("sure.jpg", 0.95), photo("nothing.jpg"), photo("near.jpg", 0.9, 0.32), photo("middle.jpg", 0.6)]
     page = write_gallery(tmp_path, lambda: iter(photos), WORDS, 0.3)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pomp.labelling.photo_answers import PhotoAnswers
+from pomp.labelling.labelled_records import words_of_answer
+from pomp.labelling.photo_answers import PhotoAnswers, table_row
 from pomp.models.photo_classifier import PhotoClassifier
 
 Call = Callable[..., tuple[int, str, str]]
@@ -50,7 +51,7 @@ def test_a_row_for_each_photo(street_photos: Path, call_pomp: Call, mini_classif
         assert line["word"] == expected["word"]
         assert line["own_share"] == pytest.approx(expected["own_share"], abs=1e-4)  # photos of a batch, and alone
         assert [entry["word"] for entry in line["best"]] == [entry["word"] for entry in expected["best"]]
-        assert row["word"] == (line["word"] or "none of these")
+        assert row["word"] == (line["word"] or ("none of these" if line["none_of_these"] >= 0.5 else "unsure"))
         assert float(row["own_share"]) == pytest.approx(line["own_share"], abs=1e-4)
         assert (row["word_1"], row["word_4"]) == (line["best"][0]["word"], line["best"][3]["word"])
     assert {line["word"] for line in lines()} - {None}  # some photo has a word
@@ -66,6 +67,15 @@ def test_a_row_for_each_photo(street_photos: Path, call_pomp: Call, mini_classif
     }
     assert "written to out" in out
     assert call_pomp(None, "classify", "photos", "--words", WORDS, "--output", "out", "--strict")[0] == 1
+
+
+def test_unsure_is_not_none_of_these() -> None:
+    record = {"word": None, "own_share": 0.4, "none_of_these": 0.2, "best": [{"word": "bus", "own_share": 0.4}]}
+    assert table_row("a.jpg", record, 1) == ["a.jpg", "unsure", "0.4000", "0.2000", "bus", "0.4000"]
+    assert words_of_answer(record) == (None, ())
+    record["none_of_these"] = 0.6
+    assert table_row("a.jpg", record, 1)[1] == "none of these"
+    assert words_of_answer(record) == ((), ())
 
 
 def test_a_table_without_output(street_photos: Path, call_pomp: Call, mini_classifier: PhotoClassifier) -> None:
