@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
@@ -124,20 +123,23 @@ class ZeroShotPerPixelModel(Segmenter):
     ) -> list[PixelScores]:
         classes = batch_classes(batch, self.classes)
         results = []
-        for example, embedding, size in zip(batch, embeddings, padded.image_sizes, strict=True):
+        # Channels last, embeddings are enlarged twice and meet the words without being laid out anew.
+        laid_out = embeddings.contiguous(memory_format=torch.channels_last).split(1)  # each (1, E, h, w)
+        for example, embedding, size in zip(batch, laid_out, padded.image_sizes, strict=True):
             wanted = example.get("height", size[0]), example.get("width", size[1])
 
             def enlarged(
                 maps: Tensor, size: tuple[int, int] = size, wanted: tuple[int, int] = wanted
-            ) -> Tensor:  # (n, h, w) to (n, height, width)
-                full = F.interpolate(maps[None], size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False)
-                resized: Tensor = sem_seg_postprocess(full[0], size, *wanted)
-                return resized
+            ) -> Tensor:  # (1, n, h, w) to (1, n, height, width)
+                full = F.interpolate(maps, size=padded.tensor.shape[-2:], mode="bilinear", align_corners=False)
+                return F.interpolate(
+                    full[:, :, : size[0], : size[1]], size=wanted, mode="bilinear", align_corners=False
+                )
 
-            scores = _pixel_logits(enlarged(embedding)[None], features)[0].softmax(dim=0)
+            scores = _pixel_logits(enlarged(embedding), features)[0].softmax(dim=0)
             scores = self._with_clip(scores, example, classes)
             if self.background is not None:
-                scores = scores * enlarged(self._named(embedding, classes.names, features)[None])
+                scores = scores * enlarged(self._named(embedding[0], classes.names, features)[None, None])[0]
             results.append(PixelScores(scores, wanted))
         return results
 
@@ -175,5 +177,12 @@ class ZeroShotPerPixelModel(Segmenter):
 
 
 def _pixel_logits(embeddings: Tensor, features: Tensor) -> Tensor:
-    """(B, E, H, W) and (C, E) to 100 times the cosines (B, C, H, W)."""
-    return similarity_logits(embeddings.permute(0, 2, 3, 1), features).permute(0, 3, 1, 2)
+    """(B, E, H, W) and (C, E) to 100 times the cosines (B, C, H, W).
+
+    As :func:`pomp_seg.regions.encode.similarity_logits` of each pixel, with the products divided by the norms instead
+    of the embeddings, of which there are more numbers.
+    """
+    pixels = embeddings.permute(0, 2, 3, 1)  # (B, H, W, E)
+    products = pixels @ (LOGIT_SCALE * features.to(pixels)).T  # (B, H, W, C)
+    norms = torch.einsum("bhwe,bhwe->bhw", pixels, pixels).clamp(min=1e-24).sqrt()
+    return (products / norms[..., None]).permute(0, 3, 1, 2)
