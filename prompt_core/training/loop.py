@@ -153,7 +153,7 @@ def learn(
         stop: called before each step; the loop ends when it returns true.
         clip_grad_norm: largest norm of the whole gradient.
         anchor: what holds names that are not learned on, if anything does.
-        read_seconds: how often the sums are read from the device at least, besides at the end of each epoch; 0 for
+        read_seconds: how often the sums are read from the device at least, besides at both ends of an epoch; 0 for
             every step, before what is learned changes; None for that on a CPU, and for :data:`READ_SECONDS` elsewhere.
 
     Raises:
@@ -211,7 +211,7 @@ def learn(
                     method, vocabulary, inputs, labels, settings, sampler, generator, views, anchor
                 )
             state.count(loss, right)
-            if state.step == steps or time.monotonic() - read_at >= read_seconds:
+            if not state.seen or state.step == steps or time.monotonic() - read_at >= read_seconds:
                 state.settle()
                 read_at = time.monotonic()
             optimizer.zero_grad(set_to_none=True)
