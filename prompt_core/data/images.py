@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from prompt_core.data.open_photo import PHOTO_BYTES, UnreadableImage, open_photo
+from prompt_core.data.photo_keys import PhotoKeys
+from prompt_core.documents.bounds import read_bytes
 from prompt_core.errors import UserError
 
 
@@ -23,7 +25,8 @@ class ImageSet:
         names: class names, position = label; they need not be unique ("crane" is a bird and a machine).
         ids: class identifiers (wnids, folder names), position = label; unique.
         labels: (n,) int64.
-        keys: n stable identifiers: POSIX paths relative to ``root``, so that they survive a move of the data.
+        keys: n stable identifiers: POSIX paths relative to ``root``, so that they survive a move of the data. Photos in
+            archives may have those that they would have in folders.
         source: where the photos and names come from, for logs and reports.
         root: the folder that ``keys`` are relative to.
         shards: paths of tar shards relative to ``root``; empty for photos that are plain files.
@@ -33,7 +36,7 @@ class ImageSet:
     names: list[str]
     ids: list[str]
     labels: np.ndarray
-    keys: list[str]
+    keys: Sequence[str]
     source: str
     root: Path
     shards: tuple[str, ...] = ()
@@ -69,13 +72,23 @@ class ImageSet:
             return open_photo(self.root / key, key)
         return open_photo(self._read_member(index), key)
 
+    def read_bytes(self, index: int) -> bytes:
+        """The encoded photo ``index``, as it is stored.
+
+        Raises:
+            UserError: when it cannot be read.
+        """
+        if self.members is None:
+            return read_bytes(self.root / self.keys[index], PHOTO_BYTES)
+        return self._read_member(index)
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
         """The photos at ``indices``, in that order; the classes stay."""
-        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        chosen, keys = np.asarray(indices, dtype=np.int64).reshape(-1), self.keys
         return dataclasses.replace(
             self,
             labels=self.labels[chosen],
-            keys=[self.keys[index] for index in chosen],
+            keys=keys.take(chosen) if isinstance(keys, PhotoKeys) else [keys[index] for index in chosen.tolist()],
             members=None if self.members is None else self.members[chosen],
         )
 

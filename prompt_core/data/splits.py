@@ -94,17 +94,17 @@ def few_shot(images: ImageSet, shots: int, seed: int) -> ImageSet:
     """
     if shots != -1 and shots < 1:
         raise UserError(f"shots = {shots}: expected a positive number of images per class, or -1 for all of them")
-    by_class: list[list[int]] = [[] for _ in images.names]
-    for index, label in enumerate(images.labels.tolist()):
-        by_class[label].append(index)
-    chosen: list[int] = []
-    for class_id, indices in zip(images.ids, by_class, strict=True):
+    order = np.argsort(images.labels, kind="stable")
+    starts = np.searchsorted(images.labels, np.arange(len(images.ids) + 1), sorter=order)
+    chosen = [np.empty(0, dtype=np.int64)]
+    for label, class_id in enumerate(images.ids):
+        indices = order[starts[label] : starts[label + 1]].tolist()
+        keys = {index: images.keys[index] for index in indices}
         if shots != -1 and len(indices) > shots:
             prefix = json.dumps([int(seed), class_id]).encode()
-            ranked = sorted(indices, key=lambda index: (hash_rank(prefix, images.keys[index]), images.keys[index]))
-            indices = ranked[:shots]
-        chosen.extend(sorted(indices, key=images.keys.__getitem__))
-    return images.subset(np.asarray(chosen, dtype=np.int64))
+            indices = sorted(indices, key=lambda index: (hash_rank(prefix, keys[index]), keys[index]))[:shots]
+        chosen.append(np.array(sorted(indices, key=keys.__getitem__), dtype=np.int64))
+    return images.subset(np.concatenate(chosen))
 
 
 def hash_rank(prefix: bytes, key: str) -> bytes:

@@ -10,8 +10,10 @@ import numpy as np
 
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import has_photos, is_folder, list_folders, list_photos, read_lines
+from prompt_core.data.photo_keys import KeyPacker, PhotoKeys
 from prompt_core.data.splits import NoSuchSplit
 from prompt_core.errors import UserError
+from prompt_core.vocabulary import Vocabulary
 
 WNID = re.compile(r"n\d{8}")
 # "validation" is another word for val
@@ -19,33 +21,26 @@ SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "t
 
 
 def wordnet_names(wnids: Sequence[str]) -> dict[str, str]:
-    """First WordNet lemma of each known wnid, from the lists in timm; unknown wnids are left out."""
-    from timm.data import ImageNetInfo
-
-    information = ImageNetInfo("imagenet-21k")
-    names: dict[str, str] = {}
-    for wnid in wnids:
-        try:
-            names[wnid] = information.label_name_to_description(wnid).split(",")[0].strip()
-        except KeyError:
-            continue
-    return names
+    """First WordNet lemma of each known wnid, as the packaged vocabularies have it; unknown wnids are left out."""
+    known: dict[str, str] = {}
+    for vocabulary in map(Vocabulary.load, ("imagenet1k", "imagenet21k")):  # 1k has one more, n04399382
+        known.update(zip(map(str, vocabulary.ids or ()), vocabulary.names, strict=True))
+    return {wnid: known[wnid] for wnid in wnids if wnid in known}
 
 
-def photos_of_classes(root: Path, folders: Iterable[str], recursive: bool = False) -> tuple[list[str], list[int]]:
-    """Keys and labels of the photos in one folder per class; a class without a folder has none.
+def photos_of_classes(root: Path, folders: Iterable[str], recursive: bool = False) -> tuple[PhotoKeys, np.ndarray]:
+    """Keys and labels (n,) of the photos in one folder per class; a class without a folder has none.
 
     Args:
         root: what ``folders`` and the keys are relative to.
         recursive: also photos deeper inside the folders.
     """
-    keys: list[str] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        names = list_photos(root / folder, recursive) if is_folder(root / folder) else []
-        keys.extend(f"{folder}/{name}" for name in names)
-        labels.extend([label] * len(names))
-    return keys, labels
+    packer = KeyPacker()
+    counts = [
+        packer.add(folder, list_photos(root / folder, recursive) if is_folder(root / folder) else [])
+        for folder in folders
+    ]
+    return packer.keys(), np.repeat(np.arange(len(counts)), counts)
 
 
 def folder_per_class(root: str | Path, classes: Sequence[str] | None = None) -> ImageSet:

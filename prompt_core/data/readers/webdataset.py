@@ -18,11 +18,13 @@ import numpy as np
 
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import PHOTO_ENDINGS, read_lines
+from prompt_core.data.photo_keys import KeyPacker
 from prompt_core.data.tar_members import tar_members
 from prompt_core.documents.bounds import SMALL_BYTES
 from prompt_core.documents.json_files import decode_json, read_json
 from prompt_core.errors import UserError
 from prompt_core.visible import shortened, visible_path
+from prompt_core.vocabulary import Vocabulary
 
 # Shards that a pattern may stand for; LAION-5B has 231,349.
 SHARDS = 1_000_000
@@ -37,7 +39,8 @@ def webdataset_shards(pattern: str | Path) -> ImageSet:
     """Tar shards with members ``key.jpg`` (or another photo) and ``key.cls`` (an integer) or ``key.json`` (``label``).
 
     A sample's key is its path up to the first dot of the file name. Class names are in ``classes.txt`` (one per line)
-    or ``classes.json`` (a list, or an object from label to name) next to the first shard. A ``label`` that is a string
+    or ``classes.json`` (a list, an object from label to name, or a saved vocabulary, which also has ids) next to the
+    first shard. A ``label`` that is a string
     must be one of these names. Only the tar headers and labels are read here; links are left out.
 
     Args:
@@ -50,14 +53,15 @@ def webdataset_shards(pattern: str | Path) -> ImageSet:
     paths = expand_shards(str(pattern))
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     shards = tuple(path.absolute().relative_to(root).as_posix() for path in paths)
-    names = _class_names(paths[0].parent)
+    names, ids = _classes(paths[0].parent)
     label_of_name = {name: label for label, name in enumerate(names)}
-    keys: list[str] = []
-    labels: list[int] = []
-    members: list[tuple[int, int, int]] = []
+    packer = KeyPacker()
+    labels: list[np.ndarray] = []
+    members: list[np.ndarray] = []
     for number, path in enumerate(paths):
         photos, label_of = _index_shard(path)
-        for key, (member, offset, size) in photos.items():
+        of_shard: list[int] = []
+        for key, (member, _, _) in photos.items():
             label = label_of.get(key)
             if isinstance(label, str):
                 label = label_of_name.get(label, label)
@@ -66,16 +70,18 @@ def webdataset_shards(pattern: str | Path) -> ImageSet:
                     f"{path}: photo {visible_path(member)} has label {shortened(label)}; expected "
                     f"0..{len(names) - 1} in its .cls or .json"
                 )
-            keys.append(f"{shards[number]}/{member}")
-            labels.append(label)
-            members.append((number, offset, size))
+            of_shard.append(label)
+        count = packer.add(shards[number], (member for member, _, _ in photos.values()))
+        labels.append(np.array(of_shard, dtype=np.int64))
+        places = np.array([place[1:] for place in photos.values()], dtype=np.int64).reshape(count, 2)
+        members.append(np.insert(places, 0, number, axis=1))
+    keys = packer.keys()
     if not keys:
         raise UserError(
             f"no photos in the {len(paths)} shards of {pattern}: expected members such as key.jpg and key.cls"
         )
-    ids = names if len(label_of_name) == len(names) else [f"{label} {name}" for label, name in enumerate(names)]
     source = f"webdataset:{Path(pattern).name}"
-    return ImageSet(names, ids, np.asarray(labels), keys, source, root, shards, np.asarray(members, dtype=np.int64))
+    return ImageSet(names, ids, np.concatenate(labels), keys, source, root, shards, np.concatenate(members))
 
 
 def expand_shards(pattern: str) -> list[Path]:
@@ -165,12 +171,24 @@ def _json_label(content: bytes) -> object:
     return document.get("label") if isinstance(document, dict) else None
 
 
-def _class_names(folder: Path) -> list[str]:
+def _classes(folder: Path) -> tuple[list[str], list[str]]:
+    """Names and ids of the classes; without ids of their own these are the names, or numbers and names."""
+    document = folder / "classes.json"
+    value = None if (folder / "classes.txt").is_file() or not document.is_file() else read_json(document, SMALL_BYTES)
+    if isinstance(value, dict) and isinstance(value.get("names"), list):
+        vocabulary = Vocabulary.load(document)
+        return list(vocabulary.names), [str(identity) for identity in vocabulary.ids or vocabulary.names]
+    names = _class_names(folder, value)
+    unique = len(set(names)) == len(names)
+    return names, names if unique else [f"{label} {name}" for label, name in enumerate(names)]
+
+
+def _class_names(folder: Path, value: object) -> list[str]:
+    """Names of ``classes.txt``, or of the document ``value``."""
     text, document = folder / "classes.txt", folder / "classes.json"
     if text.is_file():
         names = read_lines(text, "class names")
     elif document.is_file():
-        value = read_json(document, SMALL_BYTES)
         if isinstance(value, dict):
             try:
                 value = [value[str(label)] for label in range(len(value))]
