@@ -3,6 +3,7 @@
     python datasets/prepare.py coco
     python datasets/prepare.py voc_seg --root /data
     python datasets/prepare.py imagenet_lvis --help
+    python datasets/prepare.py imagenet21k --from winter21_whole.tar --output datasets/imagenet21k_16shots
 
 python datasets/check.py NAME says what each data set needs. Existing files and labels with the same content are left
 alone; others are reported, and replaced only with --overwrite.
@@ -21,7 +22,7 @@ from typing import Any
 from prompt_core.command_line import ArgumentParser, whole_number
 from prompt_core.errors import UserError, nearest, run_command
 from prompt_core.files import data_root, read_json
-from prompt_core.ranges import COUNT
+from prompt_core.ranges import COUNT, COUNT_OR_ALL, SEED
 from prompt_core.visible import say
 
 # Name: what is made, and the function of (root, overwrite) that makes it and returns what was done for each file. It is
@@ -49,6 +50,10 @@ PREPARATIONS = {
     "coco_stuff": (
         "labels of COCO-Stuff: 171 classes, and the 156 base classes for training",
         f"{_SEGMENTATION}.remapped:prepare_coco_stuff",
+    ),
+    "imagenet21k": (
+        "shards of a few photos of each class of ImageNet-21K, to learn prompts with",
+        "prompt_core.data.write_shards:prepare_shards",
     ),
     "imagenet_21k": (
         "the list of all ImageNet-21K photos, in LVIS's classes and 20,844 behind them",
@@ -94,7 +99,8 @@ def make_parser() -> ArgumentParser:
     choices = parser.add_subparsers(dest="name", metavar="NAME", required=True, help="one of the data sets below")
     for name, (product, _) in PREPARATIONS.items():
         options = choices.add_parser(name, description=f"Make {product}.")
-        options.add_argument("--root", metavar="DIR", help="data root (default: POMP_DATA, else datasets)")
+        if name != "imagenet21k":
+            options.add_argument("--root", metavar="DIR", help="data root (default: POMP_DATA, else datasets)")
         options.add_argument("--overwrite", action="store_true", help="replace files that were made differently")
         add = partial(options.add_argument, metavar="FILE")
         if name == "ade20k_full":
@@ -106,6 +112,8 @@ def make_parser() -> ArgumentParser:
                 metavar="DIR",
                 help="take the same photos out of COCO 2017: DIR has annotations, train2017 and val2017",
             )
+        if name == "imagenet21k":
+            _add_shard_options(options)
         if name in ("imagenet_lvis", "imagenet_21k"):
             add("--photos", type=Path, metavar="DIR", help="folder with WNID/ or WNID.tar")
             add("--workers", type=whole_number(COUNT), default=8, metavar="N", help="threads that read photo headers")
@@ -116,6 +124,23 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
+def _add_shard_options(options: argparse.ArgumentParser) -> None:
+    add = options.add_argument
+    add("--from", dest="source", required=True, metavar="PATH", help="folder, archive or pattern, as imagenet21k:PATH")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for the shards")
+    add("--split", choices=("train", "val"), default="train", help="train (default) or val")
+    add(
+        "--shots",
+        type=whole_number(COUNT_OR_ALL),
+        default=16,
+        metavar="N",
+        help="photos of each class (default: 16; -1: all)",
+    )
+    add("--seed", type=whole_number(SEED), default=42, metavar="N", help="of the choice (default: 42, as SEED)")
+    add("--shard-bytes", type=whole_number(COUNT), default=1 << 30, metavar="N", help="at most (default: 1 GiB)")
+    add("--workers", type=whole_number(COUNT), default=8, metavar="N", help="threads that decode (default: 8)")
+
+
 def prepare(values: argparse.Namespace) -> tuple[Mapping[Path, Any], list[str]]:
     """What was done for each file, and notes on it.
 
@@ -124,6 +149,11 @@ def prepare(values: argparse.Namespace) -> tuple[Mapping[Path, Any], list[str]]:
     """
     module, _, function = PREPARATIONS[values.name][1].partition(":")
     make = getattr(import_module(module), function)
+    if values.name == "imagenet21k":
+        options = {
+            key: getattr(values, key) for key in ("split", "shots", "seed", "shard_bytes", "workers", "overwrite")
+        }
+        return make(values.source, values.output, import_module(module).ShardOptions(**options))
     root, overwrite = data_root(values.root), values.overwrite
     if values.name == "ade20k_full":
         made = make(root, classes=values.classes, overwrite=overwrite)

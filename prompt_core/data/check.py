@@ -80,6 +80,10 @@ def check_entry(entry: ClassificationEntry, root: Path) -> list[Finding]:
         finding = _split_file(entry.name, entry.reader, folder, advice)
         findings.append(finding)
         reported.add(finding.detail)
+    parts, opens = _parts(entry, str(folder), advice)
+    findings += parts
+    if not opens:
+        return findings
     opened: dict[str, ImageSet] = {}
     for split in entry.splits:
         try:
@@ -131,7 +135,23 @@ def check_source(source: str, root: Path) -> list[Finding]:
     for split, images in rows.items():
         findings.append(_split(name, images.root, split, images, opened, [], ""))
         opened[split] = images
-    return findings
+    entry = find_entry(source.partition(":")[0])
+    return findings if entry is None else [*_parts(entry, source.partition(":")[2], "")[0], *findings]
+
+
+def _parts(entry: ClassificationEntry, text: str, advice: str) -> tuple[list[Finding], bool]:
+    """A row for each part of a set that has some, and whether its splits can be opened."""
+    if entry.inspect is None:
+        return [], True
+    try:
+        seen = entry.inspect(text)
+    except UserError as error:
+        return [Finding(entry.name, Path(text), BROKEN, str(error), advice)], False
+    rows = [
+        Finding(entry.name, one.path, PRESENT if one.right else WRONG, one.detail, "" if one.right else advice)
+        for one in seen
+    ]
+    return rows, all(one.opens for one in seen)
 
 
 def _split_file(name: str, reader: Benchmark, folder: Path, advice: str) -> Finding:

@@ -11,12 +11,14 @@ from prompt_core.data.catalog.lookup import NAMES, find_entry, open_named, photo
 from prompt_core.data.images import ImageSet
 from prompt_core.data.joined import JOIN, join_images
 from prompt_core.data.photo_files import is_file, is_folder, list_folders
+from prompt_core.data.readers.class_tars import holds_class_tars
 from prompt_core.data.readers.coco_crops import coco_crops
 from prompt_core.data.readers.coop import coop_split, fgvc_aircraft, only_split_file
-from prompt_core.data.readers.folder import open_folder
-from prompt_core.data.readers.imagenet import imagenet21k, tiny_imagenet
+from prompt_core.data.readers.folder import WNID, open_folder
+from prompt_core.data.readers.imagenet import tiny_imagenet
 from prompt_core.data.readers.table import photo_list
 from prompt_core.data.readers.webdataset import webdataset_shards
+from prompt_core.data.readers.winter_21 import imagenet21k
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import data_root
 from prompt_core.plugins import is_outside, load_object
@@ -101,6 +103,8 @@ def _recognise(text: str, save: bool) -> Callable[[str, str], ImageSet]:
     path = Path(text)
     if path.is_file():
         suffix = path.suffix.lower()
+        if holds_class_tars(path):
+            return KINDS["imagenet21k"]
         if suffix in SUFFIX_KINDS:
             return KINDS[SUFFIX_KINDS[suffix]]
     elif path.is_dir():
@@ -116,8 +120,9 @@ def _recognise(text: str, save: bool) -> Callable[[str, str], ImageSet]:
             return KINDS["csv"]
         if (match := recognise_folders(path)) is not None:
             return lambda text, split: match[0].open(match[1], split, save=save)
-        if any(path.glob("*.tar")):
-            return KINDS["webdataset"]
+        if archives := sorted(path.glob("*.tar")):
+            of_classes = WNID.fullmatch(archives[0].stem) or holds_class_tars(archives[0])
+            return KINDS["imagenet21k" if of_classes else "webdataset"]
         if list_folders(path):
             return KINDS["folder"]
         raise UserError(f"no known image layout in {path}: expected class folders, or one of {_kinds()}")

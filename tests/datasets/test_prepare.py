@@ -16,8 +16,18 @@ pytest.importorskip("detectron2")
 
 Run = Callable[..., tuple[int, str, str]]
 NAMES = (
-    *("ade20k", "ade20k_full", "cc3m", "coco", "coco_small", "coco_small_seg", "coco_stuff", "imagenet_21k"),
-    *("imagenet_lvis", "lvis", "lvis_coco", "objects365", "pcontext", "semseg_samples", "shapes_seg", "voc_seg"),
+    *("ade20k", "ade20k_full", "cc3m", "coco", "coco_small", "coco_small_seg", "coco_stuff", "imagenet21k"),
+    *(
+        "imagenet_21k",
+        "imagenet_lvis",
+        "lvis",
+        "lvis_coco",
+        "objects365",
+        "pcontext",
+        "semseg_samples",
+        "shapes_seg",
+        "voc_seg",
+    ),
 )
 
 
@@ -50,7 +60,7 @@ def test_bad_arguments_are_one_line(run: Run, arguments: list[str], message: str
     assert len(errors.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "imagenet21k"])
 def test_without_a_source_one_line(run: Run, tmp_path: Path, name: str) -> None:
     code, _, errors = run("prepare", name, "--root", tmp_path)
     assert code == 2

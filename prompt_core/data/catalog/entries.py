@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from prompt_core.data.catalog.benchmark_splits import Benchmark
 from prompt_core.data.catalog.entry import ClassificationEntry, Count, seen
+from prompt_core.data.check_imagenet21k import inspect_imagenet21k
 from prompt_core.data.readers import imagenet_1k, original_folders, original_lists
 from prompt_core.data.readers.coop import fgvc_aircraft
-from prompt_core.data.readers.imagenet import imagenet21k, tiny_imagenet
+from prompt_core.data.readers.imagenet import tiny_imagenet
+from prompt_core.data.readers.winter_21 import imagenet21k
 
 _CLASS_NAMES = "; classnames.txt is CoOp's"
 _COOP = ", and split_zhou_{set}.json of CoOp (github.com/KaiyangZhou/CoOp, DATASETS.md) into {{folder}}"
@@ -33,11 +35,14 @@ ENTRIES = (
         aliases=("imagenet_21k", "imagenet21k_p", "imagenet21k_resized"),
         folders=("imagenet21k_resized", "imagenet21k"),
         marks=("imagenet21k_train",),
+        other_marks=(("imagenet21k_train.json",), ("winter21_whole.tar",), ("winter21_whole.tar.gz",)),
         reader=imagenet21k,
         classes=Count(10_450),
         test=seen(522_500),
-        how="unpack the processed winter-21 release (github.com/Alibaba-MIIL/ImageNet21K) into {folder}",
+        how="unpack the processed winter-21 release (github.com/Alibaba-MIIL/ImageNet21K) into {folder}, or put "
+        "winter21_whole.tar (image-net.org) there as it is",
         splits=("test",),
+        inspect=inspect_imagenet21k,
     ),
     ClassificationEntry(
         name="caltech101",

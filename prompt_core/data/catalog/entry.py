@@ -28,6 +28,22 @@ def seen(number: int) -> Count:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What is at a path of a data set, without its being opened.
+
+    Attributes:
+        detail: what was counted, and what is missing.
+        right: whether all is there.
+        opens: whether its splits can be opened in a moment.
+    """
+
+    path: Path
+    detail: str
+    right: bool = True
+    opens: bool = True
+
+
+@dataclass(frozen=True)
 class ClassificationEntry:
     """One data set.
 
@@ -46,6 +62,7 @@ class ClassificationEntry:
         other_marks: marks of other layouts of this set.
         how: how to get it; ``{folder}`` is its folder.
         template: the hand-written one of CoOp, with ``{}`` for the name.
+        inspect: what is in its folder by parts, where classes or files may be missing that no split shows.
     """
 
     name: str
@@ -61,6 +78,7 @@ class ClassificationEntry:
     official_test: Count | None = None
     splits: tuple[str, ...] = ("train", "val", "test")
     other_marks: tuple[tuple[str, ...], ...] = ()
+    inspect: Callable[[str], list[Seen]] | None = None
 
     @property
     def ensemble(self) -> list[str]:
