@@ -36,6 +36,7 @@ def default_config() -> CfgNode:
     cfg.MODEL = CfgNode()
     cfg.MODEL.NAME = "ViT-B-16-quickgelu"  # an open_clip architecture, mini, openai, or a JSON configuration
     cfg.MODEL.PRETRAINED = ""  # a tag or a file; empty for mini
+    cfg.MODEL.PRECISION = "float32"  # of the towers' products: float32 or bfloat16; all else stays float32
 
     cfg.DATA = CfgNode()
     cfg.DATA.TRAIN = ""  # KIND:PATH or a path whose layout is recognised (prompt_core.data.sources)
