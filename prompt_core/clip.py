@@ -15,10 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prompt_core.errors import UserError
+from prompt_core.errors import UserError, nearest
 from prompt_core.files import hash_tensors
 from prompt_core.safe_load import first_sentence
 from prompt_core.towers.build import build_model
+
+# What the matrix products of the towers are computed in; norms, sums, prompts, features and losses are float32 in both.
+PRECISIONS = ("float32", "bfloat16")
 
 
 class Clip:
@@ -31,6 +34,7 @@ class Clip:
         preprocess: PIL image to normalised tensor (3, S, S).
         tokenizer: the open_clip tokenizer of the model, opened at its first use where it is not CLIP's byte-pair one.
         preprocess_cfg: dictionary with ``size``, ``mean``, ``std``, ``interpolation`` and ``resize_mode``.
+        precision: one of :data:`PRECISIONS`.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Clip:
         preprocess_cfg: dict[str, Any],
         tokenizer: Any,
         open_tokenizer: Callable[[], Any] | None = None,
+        precision: str = "float32",
     ) -> None:
         """
         Args:
@@ -52,6 +57,7 @@ class Clip:
             model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = name
         self.pretrained = pretrained
+        self.precision = precision
         self.preprocess_cfg = preprocess_cfg
         self._open_tokenizer = open_tokenizer
         if open_tokenizer is None:
@@ -128,14 +134,19 @@ class Clip:
 
     @cached_property
     def image_fingerprint(self) -> str:
-        """The same over the image tower alone, which determines image features."""
-        return self._hash("visual.")
+        """The same over the image tower alone, and over its precision, which determine image features."""
+        return self._hash("visual.", "" if self.precision == "float32" else self.precision)
 
-    def _hash(self, prefix: str) -> str:
+    def _hash(self, prefix: str, precision: str = "") -> str:
         digest = hashlib.sha256(json.dumps(self.preprocess_cfg, sort_keys=True, default=str).encode())
+        digest.update(precision.encode())
         state = self.model.state_dict()
         hash_tensors(digest, {key: value for key, value in state.items() if key.startswith(prefix)})
         return digest.hexdigest()
+
+    def autocast(self) -> torch.autocast:
+        """open_clip's modules in :attr:`precision`."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
@@ -146,12 +157,18 @@ class Clip:
         """The same with an autograd graph, for prompts in the tower (by hooks); optionally without the L2 norm."""
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
         options = {} if normalise else {"normalize": False}
-        features = self.model.encode_image(images, **options)  # type: ignore[operator]
+        with self.autocast():
+            features = self.model.encode_image(images, **options)  # type: ignore[operator]
         features = features if features.dtype == torch.float64 else features.float()
         return F.normalize(features, dim=-1) if normalise else features
 
 
-def load_clip(name: str | Path, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> Clip:
+def load_clip(
+    name: str | Path,
+    pretrained: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    precision: str = "float32",
+) -> Clip:
     """Load a frozen CLIP.
 
     Hand-written templates work with any open_clip model; a learned prompt needs open_clip's own text transformer with
@@ -164,11 +181,16 @@ def load_clip(name: str | Path, pretrained: str | Path | None = None, device: st
         pretrained: an open_clip tag, or a state dict of open_clip or OpenAI (``.pt``, ``.safetensors``). Without it
             the weights are random, and one warning says so; those of ``hf-hub:`` and ``local-dir:`` are their own.
         device: where to put the model.
+        precision: ``bfloat16`` for the matrix products of both towers in it, by weights that stay in float32.
 
     Raises:
-        UserError: unknown architecture or tag (with the nearest names), an unreadable or unsuitable file, files that
-            are not on this machine and cannot be fetched, or a device that does not exist.
+        UserError: unknown architecture, tag or precision (with the nearest names), an unreadable or unsuitable file,
+            files that are not on this machine and cannot be fetched, or a device that does not exist.
     """
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"unknown precision {precision!r}{nearest(precision, PRECISIONS)}; expected {' or '.join(PRECISIONS)}"
+        )
     name, given = str(name), None if pretrained is None else str(pretrained)
     if name == "mini":
         folder = Path(str(resources.files("prompt_core") / "assets"))
@@ -187,6 +209,7 @@ def load_clip(name: str | Path, pretrained: str | Path | None = None, device: st
         built.preprocess_cfg,
         tokenizer,
         None if built.byte_pairs else built.open_tokenizer,
+        precision,
     )
     try:
         clip.model.to(device)

@@ -164,7 +164,8 @@ def load_model(cfg: CfgNode, random_weights: bool = True) -> Clip:
 
     import torch
 
-    from prompt_core.clip import load_clip
+    from prompt_core.clip import PRECISIONS, load_clip
+    from prompt_core.config import one_of
 
     device = cfg.DEVICE
     if device == "auto":
@@ -175,11 +176,12 @@ def load_model(cfg: CfgNode, random_weights: bool = True) -> Clip:
         raise UserError(f"DEVICE is {device!r}; expected auto, cpu, cuda or cuda:N") from error
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"DEVICE is {device!r} but no GPU is usable here; use DEVICE cpu")
+    model = (cfg.MODEL.NAME, cfg.MODEL.PRETRAINED or None, device, one_of(cfg, "MODEL.PRECISION", PRECISIONS))
     if random_weights:
-        return load_clip(cfg.MODEL.NAME, cfg.MODEL.PRETRAINED or None, device)
+        return load_clip(*model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*the weights are random")
-        clip = load_clip(cfg.MODEL.NAME, cfg.MODEL.PRETRAINED or None, device)
+        clip = load_clip(*model)
     if clip.pretrained is None:
         raise UserError(
             f"{clip.name} has no pretrained weights, and random ones know no classes; give --pretrained with a tag or "

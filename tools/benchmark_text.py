@@ -32,7 +32,13 @@ def main() -> None:
     """Parse, measure part after part, write after each, print."""
     arguments = parse()
     names = chosen(arguments.parts, PARTS, "part", ",")
-    base = TextWork(arguments.clip, arguments.vocabulary, arguments.threads)
+    base = TextWork(
+        arguments.clip,
+        arguments.vocabulary,
+        arguments.threads,
+        device=arguments.device,
+        precision=arguments.precision,
+    )
     options = Options(arguments.repeats, arguments.classifier_names, arguments.chunk_size)
     setting = set_up(base)
     parts: dict[str, Any] = load_parts(arguments.output, setting) if arguments.output else {}
@@ -56,6 +62,8 @@ def parse() -> argparse.Namespace:
     add_option(parser, "--classifier-names", None, "names to time open_clip's classifier on")
     add_option(parser, "--chunk-size", 256, "names per pass of part full")
     add_option(parser, "--clip", "ViT-B-16-quickgelu", "architecture or its JSON file", str, "NAME")
+    add_option(parser, "--device", "cpu", "cpu, cuda or cuda:N", str, "NAME")
+    add_option(parser, "--precision", "float32", "of the towers' products: float32 or bfloat16", str, "NAME")
     add_option(parser, "--vocabulary", "imagenet21k", "list of names", str, "NAME")
     return parser.parse_args()
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pomp_lab.benchmarks.harness import Measured, measure_memory, spread, take_turns, timed
+from pomp_lab.benchmarks.harness import Measured, measure_gpu_memory, measure_memory, spread, take_turns, timed
+from pomp_lab.benchmarks.limits import shares_of_limits
 from prompt_core.classifier import TextClassifier
 from prompt_core.clip import Clip, load_clip
 from prompt_core.errors import UserError
@@ -45,7 +46,10 @@ class TextWork:
         names: how many; a step draws them at random, a classifier takes the first. None for all, in order.
         chunk_size: names per pass of a step.
         reference: whether a step runs all 77 tokens through open_clip's own tower.
-        warm: whether a second call is timed, after the first whose memory is measured; for work of a few seconds.
+        warm: whether a second call is timed, after the first whose memory is measured; for work of a few seconds. On
+            a GPU it always is.
+        device: cpu or cuda.
+        precision: of the towers' products, see :func:`prompt_core.clip.load_clip`.
     """
 
     clip: str
@@ -56,6 +60,8 @@ class TextWork:
     chunk_size: int | None = None
     reference: bool = False
     warm: bool = False
+    device: str = "cpu"
+    precision: str = "float32"
 
 
 def measure_sides(works: Mapping[str, TextWork], repeats: int) -> dict[str, Measured]:
@@ -63,21 +69,26 @@ def measure_sides(works: Mapping[str, TextWork], repeats: int) -> dict[str, Meas
 
     Returns:
         for each its settings, the number of ``names``, the :func:`spread` of ``seconds``, ``extra_bytes`` and
-        ``peak_bytes``, and the ``result`` of the last call.
+        ``peak_bytes``, and the ``result`` of the last call; for a step also the spreads of ``product_share`` and
+        ``copy_share``, and the last of the other values of :func:`pomp_lab.benchmarks.limits.shares_of_limits`.
 
     Raises:
         UserError: a process failed.
     """
     jobs = {side: (work,) for side, work in works.items()}
-    sides = take_turns(measure_work, jobs, repeats, ("seconds", "extra_bytes", "peak_bytes"))
+    quantities = ["seconds", "extra_bytes", "peak_bytes"]
+    if all(work.work == "step" for work in works.values()):
+        quantities += ["product_share", "copy_share"]
+    sides = take_turns(measure_work, jobs, repeats, quantities)
     return {side: {**asdict(works[side]), **measured} for side, measured in sides.items()}
 
 
 def measure_work(job: TextWork) -> Measured:
-    """Load, warm up on two names, measure: what :func:`measure_memory` returns, and ``names``."""
+    """Load, warm up on two names, measure: what :func:`measure_memory` returns, ``names``, and the shares of a step."""
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
-    clip, vocabulary = load_clip(job.clip), Vocabulary.load(job.vocabulary)
+    clip = load_clip(job.clip, device=job.device, precision=job.precision)
+    vocabulary = Vocabulary.load(job.vocabulary)
     if job.work == "step":
         work = training_step(clip, vocabulary, job.chunk_size, job.reference)
     else:
@@ -85,7 +96,15 @@ def measure_work(job: TextWork) -> Measured:
     ids = choose_names(vocabulary, job.names, at_random=job.work == "step")
     # Thread pools and the libraries' own buffers appear at the first call; they are not part of the work.
     work(ids[:2])
-    return {"names": len(ids), **measure_memory(lambda: work(ids), job.warm)}
+    if clip.device.type == "cuda":
+        measured = measure_gpu_memory(lambda: work(ids))
+    else:
+        measured = measure_memory(lambda: work(ids), job.warm)
+    if job.work == "step":
+        names = list(dict.fromkeys(vocabulary.names[row] for row in ids.tolist()))
+        encoder = PromptedTextEncoder(clip)
+        measured |= shares_of_limits(encoder, names, CONTEXTS, job.reference, measured["seconds"])
+    return {"names": len(ids), **measured}
 
 
 def choose_names(vocabulary: Vocabulary, count: int | None, at_random: bool) -> Tensor:
@@ -108,15 +127,15 @@ def training_step(clip: Clip, vocabulary: Vocabulary, chunk_size: int | None = N
     The K names are the sample; the images belong to the first of them. Over all names it is the full softmax.
     """
     encoder = PromptedTextEncoder(clip)
-    prompt = SoftPrompt.random(encoder.tower.width, CONTEXTS)
+    prompt = SoftPrompt.random(encoder.tower.width, CONTEXTS).to(clip.device)
     images = torch.randn(BATCH, encoder.tower.embed_dim, generator=torch.Generator().manual_seed(0))
-    images = F.normalize(images, dim=-1)
-    groups, size = torch.from_numpy(vocabulary.name_groups), len(vocabulary)
+    images = F.normalize(images, dim=-1).to(clip.device)
+    groups, size = torch.from_numpy(vocabulary.name_groups).to(clip.device), len(vocabulary)
 
     def step(ids: Tensor) -> dict[str, float]:
         names = [vocabulary.names[row] for row in ids.tolist()]
         features = encoder(prompt, names, chunk_size, reference)  # (K, E)
-        labels = torch.arange(BATCH) % len(ids)
+        ids, labels = ids.to(clip.device), torch.arange(BATCH, device=clip.device) % len(ids)
         logits = local_contrast_logits(
             images, features[labels], features, ids[labels], ids, size, clip.logit_scale, name_groups=groups
         )  # (B, 1 + K)

@@ -28,7 +28,9 @@ CROSSOVER_WORK = 2e8  # per block; far beyond it packing wins on every tower, an
 TARGETS = (
     ("k128", "time_ratio", "times as fast as all 77 tokens", 25.0, None),
     ("k128", "memory_ratio", "times less extra memory", 12.0, None),
+    ("k128", "product_share", "of the speed of a plain matrix product", 0.7, None),
     ("k1000", "time_ratio", "times as fast as 77 tokens in chunks", 10.0, None),
+    ("k1000", "product_share", "of the speed of a plain matrix product", 0.75, None),
     ("full", "peak_gib", "GiB of resident memory at the peak", None, 4.0),
     ("full", "time_per_name_ratio", "times the time per name of 1,000 names", None, 1.25),
     ("classifier", "template_ratio", "times as fast as open_clip, same template", 15.0, None),
@@ -59,6 +61,7 @@ def k128(base: TextWork, options: Options) -> dict[str, Any]:
     return {
         "time_ratio": _median(sides["full_context"]) / _median(sides["shared_prefix"]),
         "memory_ratio": memory,
+        "product_share": _median(sides["shared_prefix"], "product_share"),
         **sides,
     }
 
@@ -68,7 +71,11 @@ def k1000(base: TextWork, options: Options) -> dict[str, Any]:
     ours = replace(base, names=LARGE, warm=True)
     theirs = replace(base, names=LARGE, reference=True, chunk_size=REFERENCE_CHUNK)
     sides = measure_sides({"shared_prefix": ours, "full_context": theirs}, options.repeats)
-    return {"time_ratio": _median(sides["full_context"]) / _median(sides["shared_prefix"]), **sides}
+    return {
+        "time_ratio": _median(sides["full_context"]) / _median(sides["shared_prefix"]),
+        "product_share": _median(sides["shared_prefix"], "product_share"),
+        **sides,
+    }
 
 
 def full(base: TextWork, options: Options) -> dict[str, Any]:
@@ -115,7 +122,14 @@ def _median(side: dict[str, Any], quantity: str = "seconds") -> float:
 def set_up(base: TextWork) -> dict[str, Any]:
     """What parts must have in common to be in one report."""
     same = {"clip": base.clip, "vocabulary": base.vocabulary, "contexts": CONTEXTS, "images": BATCH}
-    return {**same, "versions": package_versions(), "cpu": processor_name(), "threads": base.threads}
+    machine = {"cpu": processor_name(), "threads": base.threads}
+    if base.device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise UserError(f"--device is {base.device} but no GPU is usable here; use cpu")
+        machine |= {"device": torch.cuda.get_device_name(base.device)}
+    if base.precision != "float32":
+        machine |= {"precision": base.precision}
+    return {**same, "versions": package_versions(), **machine}
 
 
 def load_parts(path: str, setting: dict[str, Any]) -> dict[str, Any]:
@@ -130,10 +144,10 @@ def load_parts(path: str, setting: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_targets(parts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each target of the measured parts: value, bound, and whether it is met."""
+    """Each target of the measured parts: value, bound, and whether it is met; parts of older reports lack some."""
     rows = []
     for part, value, meaning, low, high in TARGETS:
-        if part in parts:
+        if value in parts.get(part, {}):
             rows.append({"part": part, "value": value, "meaning": meaning, **target(parts[part][value], low, high)})
     return rows
 
@@ -150,7 +164,7 @@ def print_report(report: dict[str, Any]) -> None:
         for side, value in values.items():
             if isinstance(value, dict):
                 seconds, extra = _range(value["seconds"], 1), _range(value["extra_bytes"], 2**20)
-                say(f"{part}, {side}, {value['names']} names: {seconds} s, {extra} MiB of extra memory")
+                say(f"{part}, {side}, {value['names']} names: {seconds} s, {extra} MiB of extra memory{_shares(value)}")
     if "classifier" in report["parts"]:
         say(f"classifier: {report['parts']['classifier']['note']}")
     if "crossover" in report["parts"]:
@@ -160,6 +174,14 @@ def print_report(report: dict[str, Any]) -> None:
         for row in part["rows"]:
             table.add_row(str(row["width"]), str(row["names"]), f"{row['work']:.3g}", f"{row['time_ratio']:.2f}")
         print_table(table)
+
+
+def _shares(side: dict[str, Any]) -> str:
+    if "product_share" not in side:
+        return ""
+    product, copy = (100 * _median(side, share) for share in ("product_share", "copy_share"))
+    rates = f"{side['product_rate'] / 1e9:.0f} GFLOP/s and {side['copy_rate'] / 1e9:.0f} GB/s"
+    return f"; {product:.0f} % of the speed of a plain product, {copy:.0f} % of a plain copy's ({rates})"
 
 
 def _range(spread: dict[str, Any], unit: float) -> str:

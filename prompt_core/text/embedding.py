@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from prompt_core.text.tower import TextTower
+from prompt_core.towers.placement import upload
 
 
 def embed_tokens(tower: TextTower, ids: np.ndarray, rows: np.ndarray | None, contexts: Tensor | None) -> Tensor:
@@ -20,17 +20,17 @@ def embed_tokens(tower: TextTower, ids: np.ndarray, rows: np.ndarray | None, con
     Returns:
         (B, T, D), or (1, T, D) where no slot occurs.
     """
-    embedded = tower.embed(torch.from_numpy(np.maximum(ids, 0)).to(tower.device))[None]
+    embedded = tower.embed(upload(np.maximum(ids, 0), tower.device))[None]
     slots = np.flatnonzero(ids < 0)
     if contexts is None or not len(slots):
         return embedded
-    vector_rows = torch.from_numpy(-1 - ids[slots]).to(tower.device)
+    vector_rows = upload(-1 - ids[slots], tower.device)
     contexts = contexts.to(device=tower.device, dtype=embedded.dtype)
     if rows is None:
         vectors = contexts[:, vector_rows]  # (B, slots, D)
     else:
-        vectors = contexts[:, torch.from_numpy(rows[slots]).to(tower.device), vector_rows]
-    places = torch.from_numpy(slots).to(tower.device)
+        vectors = contexts[:, upload(rows[slots], tower.device), vector_rows]
+    places = upload(slots, tower.device)
     return embedded.expand(len(vectors), -1, -1).index_copy(1, places, vectors)
 
 

@@ -18,9 +18,11 @@ from prompt_core.text.gradient_cache import KeptStates, chunked_features
 from prompt_core.text.name_lists import class_names, keeps_underscores, unique_names
 from prompt_core.text.plain import encode_plain_texts
 from prompt_core.text.reference import encode_full_context, encode_truncated
-from prompt_core.text.shared_prefix import encode_shared_prefix, pack_suffixes
+from prompt_core.text.shared_prefix import encode_shared_prefix
+from prompt_core.text.suffix_pack import pack_suffixes
 from prompt_core.text.tokens import PromptTokenizer, TokenSequences
 from prompt_core.text.tower import TextTower, learned_context_obstacle
+from prompt_core.towers.placement import upload
 
 if TYPE_CHECKING:
     from prompt_core.clip import Clip
@@ -140,7 +142,7 @@ class PromptedTextEncoder:
             return self._encode(sequences, np.arange(len(names)), context, deep_context, chunk_size, reference)
         first, inverse = unique_names(names)
         features = self._encode(sequences.select(first), None, context, deep_context, chunk_size, reference)
-        return features[torch.from_numpy(inverse).to(features.device)]
+        return features[upload(inverse, features.device)]
 
     def encode_sequences(
         self, sequences: TokenSequences, context: Tensor, chunk_size: int | None = None, reference: bool = False
@@ -184,7 +186,7 @@ class PromptedTextEncoder:
             )
         else:
             features = self._encode(sequences, None, contexts, None, chunk_size, False)
-        return features[:, torch.from_numpy(inverse).to(features.device)]
+        return features[:, upload(inverse, features.device)]
 
     def encode_texts(self, texts: Sequence[str], chunk_size: int | None = None, reference: bool = False) -> Tensor:
         """Features (N, E) of finished texts, such as a hand-written template filled with each name.
@@ -198,12 +200,12 @@ class PromptedTextEncoder:
         if self.texts_only:
             unique = [texts[row] for row in first]
             features = encode_plain_texts(self.clip, unique, chunk_size or REFERENCE_CHUNK, self.normalise)
-            return features[torch.from_numpy(inverse).to(features.device)]
+            return features[upload(inverse, features.device)]
         sequences = self.tokenizer.texts([texts[row] for row in first])
         nothing = torch.zeros(0, self.tower.width, dtype=self.tower.dtype, device=self.tower.device)
         with torch.no_grad():
             features = self._encode(sequences, None, nothing, None, chunk_size, reference)
-        return features[torch.from_numpy(inverse).to(features.device)]
+        return features[upload(inverse, features.device)]
 
     def _check(self, context: Tensor, names: Sequence[str] | None) -> None:
         if context.shape[-1] != self.tower.width:
@@ -252,21 +254,18 @@ class PromptedTextEncoder:
             return encode(sequences.select(chunk), None if rows is None else rows[chunk], context, deep, **options)
 
         features = chunked_features(encode_chunk, len(chunks), dim, *tensors)
-        unsort = torch.from_numpy(np.argsort(order)).to(features.device)
+        unsort = upload(np.argsort(order), features.device)
         return features.index_select(dim, unsort)
 
     def _places(self, sequences: TokenSequences, chunks: list[np.ndarray], prefixes: int) -> list[KeptStates | None]:
         """Where each chunk keeps its states, as far as :attr:`kept_bytes` allows."""
-        suffixes = sequences.lengths - sequences.prefix_length
-        tokens = [sequences.prefix_length + int(suffixes[chunk].sum()) for chunk in chunks]
-        sizes = [
-            KeptStates.size(self.tower, prefixes, count, len(chunk))
-            for count, chunk in zip(tokens, chunks, strict=True)
-        ]
+        packs = [pack_suffixes(sequences.select(chunk)) for chunk in chunks]
+        sizes = [KeptStates.size(self.tower, prefixes, sequences.prefix_length, pack) for pack in packs]
         element = torch.finfo(self.tower.dtype).bits // 8
         kept = int((np.cumsum(sizes) * element <= self.kept_bytes).sum())
         memory = torch.empty(sum(sizes[:kept]), dtype=self.tower.dtype, device=self.tower.device)
-        return [KeptStates(place) for place in memory.split(sizes[:kept])] + [None] * (len(chunks) - kept)
+        places = zip(packs, memory.split(sizes[:kept]), strict=False)
+        return [KeptStates(pack, place) for pack, place in places] + [None] * (len(chunks) - kept)
 
     def _choose(self, sequences: TokenSequences) -> _Encode:
         """Packed or truncated, by the work of one block, since call overhead dominates for small matrices."""
@@ -283,7 +282,7 @@ class PromptedTextEncoder:
         deep_context: Tensor | None,
         kept: KeptStates | None = None,
     ) -> Tensor:
-        pack = pack_suffixes(sequences)
+        pack = pack_suffixes(sequences) if kept is None else kept.pack
         common = sequences.prefix_length
         conditional = context.dim() == 3 and rows is None
         contexts = context if conditional else context[None]  # (B, L, D), or (1, N, L, D) when class-specific
@@ -291,11 +290,13 @@ class PromptedTextEncoder:
         suffix = embed_tokens(self.tower, pack.ids, None if rows is None else rows[pack.rows], contexts)
         positions = self.tower.positional_embedding
         prefix = prefix + positions[:common]
-        suffix = suffix + positions[torch.from_numpy(pack.positions).to(positions.device)]
+        suffix = suffix + positions[upload(pack.positions, positions.device)]
         if conditional:
             prefix, suffix = (part.expand(len(context), -1, -1) for part in (prefix, suffix))
-        run = encode_shared_prefix if kept is None else kept.encode
-        states = run(self.tower, prefix, suffix, pack, deep_context)
+        if kept is None:
+            states = encode_shared_prefix(self.tower, prefix, suffix, pack, deep_context)
+        else:
+            states = kept.encode(self.tower, prefix, suffix, deep_context)
         features = self.tower.project(states)
         return features if conditional else features[0]
 
@@ -304,7 +305,7 @@ class PromptedTextEncoder:
     ) -> Tensor:
         embeddings = embed_rows(self.tower, sequences.ids, rows, context)
         embeddings = embeddings + self.tower.positional_embedding[: embeddings.shape[1]]
-        lengths = torch.from_numpy(sequences.lengths).to(embeddings.device)
+        lengths = upload(sequences.lengths, embeddings.device)
         return encode_truncated(self.tower, embeddings, lengths, deep_context)
 
     def _full_length(
@@ -315,7 +316,7 @@ class PromptedTextEncoder:
         ids[:, : sequences.ids.shape[1]] = sequences.ids
         plain = sequences.padded(length, self.tokenizer.context_token)
         embeddings = embed_rows(self.tower, ids, rows, context)
-        return encode_full_context(self.tower, torch.from_numpy(plain).to(self.tower.device), embeddings, deep_context)
+        return encode_full_context(self.tower, upload(plain, self.tower.device), embeddings, deep_context)
 
 
 __all__ = ["PromptedTextEncoder", "class_names"]

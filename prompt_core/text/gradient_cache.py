@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompt_core.text.shared_prefix import SuffixPack, attend_and_expand, contract_gradient, encode_shared_prefix
+from prompt_core.text.shared_prefix import TowerPass, through_blocks
+from prompt_core.text.suffix_pack import SuffixPack
 from prompt_core.text.tower import TextTower
 
 
@@ -57,71 +58,34 @@ class _ChunkedFeatures(torch.autograd.Function):
 class KeptStates:
     """The states of one pass of :func:`encode_shared_prefix`, so that a second one with a graph need not run.
 
-    The first call of :meth:`encode` computes and stores them, later ones return them. Their backward pass goes block by
-    block and recomputes the inside of a block, except for its last projection, which is linear (activation
-    checkpointing, arXiv 1604.06174).
+    The first call of :meth:`encode` computes and stores them, later ones return them, with a backward pass that
+    recomputes the inside of a block (:class:`TowerPass`).
 
     Args:
+        pack: of the suffixes of the pass.
         place: (:meth:`size`,) where to keep the states. All of it should come from one allocation: between the
             temporaries of many passes, small ones would scatter over the heap and waste several times their size.
     """
 
-    def __init__(self, place: Tensor) -> None:
+    def __init__(self, pack: SuffixPack, place: Tensor) -> None:
+        self.pack = pack
         self.place = place
         self.filled = False
 
     @staticmethod
-    def size(tower: TextTower, batch: int, tokens: int, names: int) -> int:
-        """Elements that B prefixes with P + T ``tokens`` and N ``names`` take."""
-        return batch * tower.width * (len(tower.blocks) * tokens + names)
+    def size(tower: TextTower, batch: int, common: int, pack: SuffixPack) -> int:
+        """Elements that B prefixes of ``common`` tokens and their pack take."""
+        return batch * tower.width * (len(tower.blocks) * (common + len(pack.ids)) + len(pack.ends))
 
-    def encode(
-        self, tower: TextTower, prefix: Tensor, suffix: Tensor, pack: SuffixPack, deep_context: Tensor | None = None
-    ) -> Tensor:
+    def encode(self, tower: TextTower, prefix: Tensor, suffix: Tensor, deep_context: Tensor | None = None) -> Tensor:
         """See :func:`encode_shared_prefix`; every call must have the same arguments."""
         batch, common, width = prefix.shape
-        output = self.place[-batch * len(pack.unsort) * width :].view(batch, -1, width)  # (B, N, D)
-        inputs = self.place[: -output.numel()].view(len(tower.blocks), batch, -1, width)  # (blocks, B, P + T, D)
-        if not self.filled:
-            output.copy_(encode_shared_prefix(tower, prefix, suffix, pack, deep_context, inputs))
-            self.filled = True
-            return output
+        output = self.place[-batch * len(self.pack.ends) * width :].view(batch, -1, width)  # (B, N, D)
+        inputs = self.place[: -output.numel()].view(len(tower.blocks), batch, -1, width)  # (blocks, B, L, D)
         states = torch.cat([prefix, suffix], dim=1)
-        return _KeptBlocks.apply(states, deep_context, tower, common, pack, inputs, output)
-
-
-class _KeptBlocks(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        states: Tensor,
-        deep_context: Tensor | None,
-        tower: TextTower,
-        common: int,
-        pack: SuffixPack,
-        inputs: Tensor,
-        output: Tensor,
-    ) -> Tensor:
-        ctx.tower, ctx.common, ctx.pack, ctx.inputs = tower, common, pack, inputs
-        ctx.deep_shape = None if deep_context is None else deep_context.shape
-        return output.detach()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        blocks: list[Any] = list(ctx.tower.blocks)
-        rows = torch.from_numpy(ctx.pack.rows[ctx.pack.ends]).to(grads[0].device)
-        gradient = grads[0][:, rows]  # (B, N, D), in pack order
-        deep = None if ctx.deep_shape is None else gradient.new_zeros(ctx.deep_shape)
-        for index in reversed(range(len(blocks))):
-            states = ctx.inputs[index].detach().requires_grad_()
-            with torch.enable_grad():
-                last = index == len(blocks) - 1
-                reached = attend_and_expand(blocks[index], states, ctx.tower.heads, ctx.common, ctx.pack, last)
-            reached_gradients = (gradient, contract_gradient(blocks[index], gradient))
-            (gradient,) = torch.autograd.grad(reached, states, reached_gradients)
-            if deep is not None and 1 <= index <= len(deep):
-                replaced = slice(1, 1 + deep.shape[1])
-                deep[index - 1] = gradient[:, replaced].sum(dim=0)
-                gradient = gradient.index_fill(1, torch.arange(replaced.start, replaced.stop, device=deep.device), 0)
-        return gradient, deep, None, None, None, None, None
+        run = TowerPass(tower, self.pack, common, batch, inputs)
+        if self.filled:
+            return through_blocks(run, states, deep_context, output)
+        output.copy_(run.forward(states, deep_context))
+        self.filled = True
+        return output

@@ -31,12 +31,13 @@ def encode_plain_texts(clip: Clip, texts: Sequence[str], chunk_size: int, normal
     """
     ids = clip.tokenizer(list(texts))  # (N, L)
     _check_lengths(clip.tokenizer, texts, ids)
-    features = torch.cat(
-        [
-            clip.model.encode_text(part.to(clip.device), normalize=False)  # type: ignore[operator]
-            for part in ids.split(chunk_size)
-        ]
-    )
+    with clip.autocast():
+        features = torch.cat(
+            [
+                clip.model.encode_text(part.to(clip.device), normalize=False)  # type: ignore[operator]
+                for part in ids.split(chunk_size)
+            ]
+        )
     features = features if features.dtype == torch.float64 else features.float()
     return F.normalize(features, dim=-1) if normalise else features
 

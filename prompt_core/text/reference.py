@@ -31,7 +31,8 @@ def encode_full_context(
     Returns:
         (N, E) features, unit-norm unless the tower leaves that out.
     """
-    with _replaced_output(tower.token_embedding, embeddings), _deep_contexts(tower, deep_context):
+    replaced = _replaced_output(tower.token_embedding, embeddings), _deep_contexts(tower, deep_context)
+    with replaced[0], replaced[1], tower.clip.autocast():
         features = tower.clip.model.encode_text(ids, normalize=False)  # type: ignore[operator]
     features = features if features.dtype == torch.float64 else features.float()
     return F.normalize(features, dim=-1) if tower.normalise else features
@@ -55,7 +56,8 @@ def encode_truncated(
     for index, block in enumerate(tower.blocks):
         if deep_context is not None and 1 <= index <= len(deep_context):
             states = replace_context(states, deep_context[index - 1])
-        states = block(states, attn_mask=mask)
+        with tower.clip.autocast():
+            states = block(states, attn_mask=mask)
     return tower.project(states[torch.arange(len(states), device=states.device), lengths - 1])
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prompt_core.errors import UserError
+from prompt_core.text.workspace import Workspace
 
 if TYPE_CHECKING:
     from prompt_core.clip import Clip
@@ -67,6 +68,9 @@ class TextTower:
         self.context_length: int = int(clip.tokenizer.context_length)
         self.width: int = int(self.token_embedding.weight.shape[1])
         self.heads: int = int(getattr(getattr(self.blocks[0], "attn", None), "num_heads", 0))
+        self.hidden: int = int(module.transformer.resblocks[0].mlp.c_fc.out_features)
+        self.workspace = Workspace()
+        self._casts: dict[int, tuple[tuple[int, int], Tensor]] = {}
 
     @property
     def positional_embedding(self) -> Tensor:
@@ -77,6 +81,11 @@ class TextTower:
     def dtype(self) -> torch.dtype:
         """Computing type of the blocks."""
         return self.module.transformer.get_cast_dtype()
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """What the products of the blocks are computed in."""
+        return torch.bfloat16 if self.clip.precision == "bfloat16" else self.dtype
 
     @property
     def device(self) -> torch.device:
@@ -158,7 +167,20 @@ class TextTower:
                 and not attention.add_zero_attn
                 and attention.batch_first
                 and not hasattr(block, "ln_1_kv")
+                and all(isinstance(norm, nn.LayerNorm) for norm in (block.ln_1, block.ln_2))
             )
             if not plain:
                 return f"its blocks are {type(block).__name__} with {type(attention).__name__}"
         return None
+
+    def cast(self, weight: Tensor) -> Tensor:
+        """A weight of a block in the type that products are computed in; that of a parameter is remembered."""
+        if weight.dtype == self.product_dtype:
+            return weight
+        known = self._casts.get(id(weight))
+        if known is not None and known[0] == (weight.data_ptr(), weight._version):
+            return known[1]
+        cast = weight.to(self.product_dtype)
+        if isinstance(weight, nn.Parameter):
+            self._casts[id(weight)] = (weight.data_ptr(), weight._version), cast
+        return cast

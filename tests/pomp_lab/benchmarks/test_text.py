@@ -64,7 +64,12 @@ def test_a_step_in_fresh_processes(run: Run, tmp_path: Path) -> None:
     assert [(row["part"], row["measured"]) for row in report["targets"]] == [
         ("k128", part["time_ratio"]),
         ("k128", part["memory_ratio"]),
+        ("k128", part["product_share"]),
     ]
+    assert part["product_share"] == pytest.approx(median(ours, "product_share"))
+    assert ours["product_share"]["median"] == pytest.approx(ours["operations"] / median(ours) / ours["product_rate"])
+    # 77 tokens of each name, against those of the name and a prefix for all.
+    assert theirs["operations"] > 8 * ours["operations"]
     assert "times less extra memory" in out
     assert f"k128, shared_prefix, 48 names: {median(ours):.3g} ({ours['seconds']['min']:.3g} to " in out
 
@@ -85,6 +90,7 @@ def test_parts_join_those_of_an_earlier_run(run: Run, tmp_path: Path, monkeypatc
     assert set(parts) == {"full", "k1000", "classifier"}
     assert [row["part"] for row in report["targets"]] == [
         "classifier",
+        "k1000",
         "k1000",
         "full",
         "full",

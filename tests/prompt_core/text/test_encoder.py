@@ -150,15 +150,17 @@ def test_chunked_packed_gradient_is_exact(
 
 
 class _Products(TorchDispatchMode):
-    """Counts products of matrices, in both directions."""
+    """The shapes of products of matrices, in both directions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.shapes: list[tuple[int, int]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+            self.shapes.append(tuple(result.shape))
+        return result
 
 
 def test_kept_inputs_spare_a_product_a_block(
@@ -172,12 +174,40 @@ def test_kept_inputs_spare_a_product_a_block(
         encoder = PromptedTextEncoder(clip, kept_bytes=kept_bytes)
         with _Products() as counter:
             gradient(encoder(prompt, NAMES, chunk_size=2), prompt)
-        return counter.count
+        return len(counter.shapes)
 
     # Three blocks; the three chunks keep 12, 17 and 22 tokens and 2 names each, of 32 x 4 bytes a block.
     none = products(0)
     assert none - products(15_000) == 3 * 2
     assert none - products(10**9) == 3 * 3
+
+
+def test_graphs_do_not_share_memory(make_tiny_clip: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes use memory again, but never that of a graph that someone still has."""
+    monkeypatch.setattr("prompt_core.text.encoder.PACKED_MINIMUM_WORK", 0)
+    encoder = PromptedTextEncoder(make_tiny_clip(dtype=torch.float64))
+    first, second = (SoftPrompt.random(32, 5, std=0.5, seed=seed).double() for seed in (0, 1))
+    expected = [gradient(encoder(prompt, NAMES), prompt) for prompt in (first, second)]
+    features = [encoder(prompt, NAMES) for prompt in (first, second)]
+    with torch.no_grad():
+        encoder(first, ["something", "else"])
+    assert torch.equal(gradient(features[1], second), expected[1])
+    weights = torch.ones_like(features[0])
+    once, again = (torch.autograd.grad(features[0], first.context, weights, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(once, again)
+    assert torch.equal(gradient(features[0], first), expected[0])
+
+
+def test_a_tower_in_place_of_another_is_read_anew(make_tiny_clip: Callable[..., Any]) -> None:
+    """Nothing of the weights is remembered that loading others would leave stale."""
+    clip, other = make_tiny_clip(), make_tiny_clip(seed=5)
+    clip.precision = other.precision = "bfloat16"
+    encoder, prompt = PromptedTextEncoder(clip), SoftPrompt.random(32, 5)
+    before = packed(encoder, prompt, NAMES)
+    clip.model.load_state_dict(other.model.state_dict())
+    after = packed(encoder, prompt, NAMES)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, packed(PromptedTextEncoder(other), prompt, NAMES))
 
 
 @pytest.mark.parametrize("chunk_size", [0, -1])
@@ -353,14 +383,10 @@ def test_wrong_width_and_class_count_are_refused(tiny_clip: Clip) -> None:
 def test_no_work_is_done_on_padding(tiny_clip: Clip) -> None:
     encoder = PromptedTextEncoder(tiny_clip)
     prompt = SoftPrompt.random(32, 16)
-    seen: list[int] = []
-    handles = [
-        block.ln_2.register_forward_hook(lambda m, i, o: seen.append(o.shape[1])) for block in encoder.tower.blocks
-    ]
-    with torch.no_grad():
-        packed(encoder, prompt, ["cat", "dog", "hare's-foot bristle fern"])
-    for handle in handles:
-        handle.remove()
-    suffix = int((encoder.tokenizer.prompts(["cat", "dog", "hare's-foot bristle fern"], 16).lengths - 17).sum())
+    names = ["cat", "dog", "hare's-foot bristle fern"]
+    with torch.no_grad(), _Products() as counter:
+        packed(encoder, prompt, names)
+    suffix = int((encoder.tokenizer.prompts(names, 16).lengths - 17).sum())
+    hidden = [rows for rows, columns in counter.shapes if columns == 128]
     # Two full blocks see suffix and prefix, the last one only the three end-of-text tokens.
-    assert seen == [17 + suffix, 17 + suffix, 3]
+    assert hidden == [17 + suffix, 17 + suffix, 3]

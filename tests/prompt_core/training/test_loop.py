@@ -144,6 +144,48 @@ def test_a_loss_that_is_not_finite_stops_the_run(encoder: PromptedTextEncoder) -
         run(encoder, LearningSettings(num_classes=4, epochs=50, batch=10, learning_rate=float("inf"), warmup_epochs=0))
 
 
+def test_sums_are_read_when_someone_looks(encoder: PromptedTextEncoder) -> None:
+    """On a GPU, reading them would make the host wait for each step."""
+    features, labels = unit(40, 3, 24).numpy(), np.arange(40) % len(NAMES)
+    vocabulary, batches = Vocabulary(NAMES, ids=list(range(len(NAMES)))), FeatureBatches(features, labels, 2)
+    found = []
+    for read_seconds in (0.0, float("inf")):
+        prompt, state = SoftPrompt.random(32, 4), LearningState()
+        method, sampler = SoftPromptMethod.around(encoder, prompt), UniformSampler(len(NAMES))
+        reports = list(learn(method, vocabulary, batches, SETTINGS, sampler, state, read_seconds=read_seconds))
+        found.append((prompt.context.detach(), state.history, reports))
+    (context, history, every), (other, others, some) = found
+    assert torch.equal(context, other)
+    assert history == others
+    assert all(report.is_read for report in every)
+    assert [report.is_read for report in some] == [report.step in (1, report.steps_per_epoch) for report in some]
+    assert [report.loss for report in some if report.is_read] == [
+        report.loss for report, late in zip(every, some, strict=True) if late.is_read
+    ]
+
+
+def test_a_loss_that_nobody_read_is_never_saved_over(encoder: PromptedTextEncoder, tmp_path: Any) -> None:
+    features, labels = unit(40, 3, 24).numpy(), np.arange(40) % len(NAMES)
+    vocabulary, batches = Vocabulary(NAMES, ids=list(range(len(NAMES)))), FeatureBatches(features, labels, 2)
+    prompt, state = SoftPrompt.random(32, 4), LearningState()
+    method, sampler, path = SoftPromptMethod.around(encoder, prompt), UniformSampler(len(NAMES)), tmp_path / "state.pt"
+    steps = learn(method, vocabulary, batches, SETTINGS, sampler, state, read_seconds=float("inf"))
+    next(steps)
+    save_state(path, state, prompt, {})
+    before = path.read_bytes()
+    good = prompt.context.detach().clone()
+    with torch.no_grad():
+        prompt.context.fill_(float("nan"))
+    next(steps)
+    with torch.no_grad():  # what is learned is finite again, as after a step that was skipped
+        prompt.context.copy_(good)
+    state.optimizer = None
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"the loss is nan at epoch 1, step 2; lower OPTIM\.LR"):
+            save_state(path, state, prompt, {})
+    assert path.read_bytes() == before
+
+
 def test_only_the_context_learns(tiny_clip: Clip) -> None:
     encoder = PromptedTextEncoder(tiny_clip)
     before = tiny_clip.fingerprint
