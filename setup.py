@@ -30,6 +30,7 @@ APP = ["gradio>=6.31,<7"]
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"]
 PARQUET = ["pyarrow>=16"]
 HEIC = ["pillow-heif>=0.16"]
+VIDEO = ["opencv-python-headless>=4.8"]
 DEV = [
     "pytest>=8",
     "pytest-cov>=5",
@@ -114,7 +115,8 @@ setup(
         "parquet": PARQUET,
         "scale": PARQUET,
         "heic": HEIC,
-        "all": [*DETECTRON2_NEEDS, *DEMO, *CLASSIFICATION, *APP, *EXPORT, *PARQUET, *HEIC],
+        "video": VIDEO,
+        "all": [*DETECTRON2_NEEDS, *DEMO, *CLASSIFICATION, *APP, *EXPORT, *PARQUET, *HEIC, *VIDEO],
         "classification": CLASSIFICATION,
         "dev": [*DEV, *DEMO, *CLASSIFICATION, *APP, *EXPORT, *PARQUET, "pycocotools>=2.0.8", "lvis>=0.5.3"],
     },

@@ -273,6 +273,7 @@ def vocabulary_of(images: ImageSet, wider: str = "") -> tuple[Vocabulary, np.nda
     return Vocabulary.load(wider).including(classes) if wider else (classes, np.arange(len(classes)))
 
 
+@functools.lru_cache(maxsize=1 << 16)  # for own shares, the names of ImageNet-21K are compared several times
 def plain_name(name: str) -> str:
     """A class name normalised for comparison between files: lower case, single spaces for underscores."""
     return " ".join(str(name).replace("_", " ").lower().split())
