@@ -65,7 +65,9 @@ def default_config() -> CfgNode:
     cfg.LOSS = CfgNode()
     cfg.LOSS.NUM_CLASSES = 1000  # K: the image's own class and K - 1 sampled ones; 0 for the full softmax
     cfg.LOSS.CORRECTION = "log10"  # log10 (published code), ln, a number, or none
-    cfg.LOSS.REJECT = "name"  # name: classes that share the image's class name; id: the image's own class only
+    # What is no negative of an image: id: its own class only; name: classes of that name; ancestors: also those above
+    # it in WordNet; relatives: above and below it
+    cfg.LOSS.REJECT = "name"
     cfg.LOSS.DRAWS = "batch"  # batch: one draw for all images of a step; per_group: one for each GROUP of them
     cfg.LOSS.GROUP = 32  # images, before views; the published batch of a GPU
     cfg.LOSS.SAMPLER = "uniform"  # uniform, frequency, hard

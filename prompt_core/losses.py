@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from prompt_core.errors import UserError
+from prompt_core.hierarchy.class_lists import ClassLists
 
 Correction = str | float | None
 
@@ -48,6 +49,7 @@ def local_contrast_logits(
     correction: Correction = "log10",
     name_groups: Tensor | None = None,
     log_inclusion: Tensor | None = None,
+    not_negatives: ClassLists | None = None,
 ) -> Tensor:
     """Logits of each image against its own class and the shared sampled classes; the target is column 0.
 
@@ -61,11 +63,13 @@ def local_contrast_logits(
         logit_scale: multiplies the cosine.
         correction: ``log10``, ``ln``, a margin, or None; see :func:`correction_margin`. For each image it is the log of
             the classes that may be negatives over the sampled ones that are: ``log((N - g) / (M - r))`` with g classes
-            rejected for this image, r of them sampled (g = 1 without ``name_groups``).
+            rejected for this image, r of them sampled (g = 1 without ``name_groups`` and ``not_negatives``).
         name_groups: (N,) group of each class; sampled classes of the image's own group are rejected, since they
             share its name and would be false negatives. Without it only the image's own class is.
         log_inclusion: (M,) natural log of each sampled class's probability to be in the sample, for samplers that
             are not uniform; its negative replaces the common margin.
+        not_negatives: instead of ``name_groups``, the classes that are rejected for the images of each class, itself
+            among them (:func:`prompt_core.hierarchy.not_negatives.not_negatives`).
 
     Returns:
         (B, 1 + M); rejected entries are -inf.
@@ -79,10 +83,15 @@ def local_contrast_logits(
         raise UserError(f"{len(log_inclusion)} inclusion probabilities for {len(negative_ids)} negative ids")
     if name_groups is not None and len(name_groups) != num_classes:
         raise UserError(f"{len(name_groups)} name groups for {num_classes} classes")
+    if not_negatives is not None and len(not_negatives) != num_classes:
+        raise UserError(f"{len(not_negatives)} lists of classes that are no negatives for {num_classes} classes")
     positive = (image_features * positive_features).sum(dim=-1, keepdim=True)  # (B, 1)
     negative = image_features @ negative_features.T  # (B, M)
     positive, negative = logit_scale * positive, logit_scale * negative
-    if name_groups is None:
+    if not_negatives is not None:
+        rejected = not_negatives.mask(labels)[:, negative_ids]  # (B, M)
+        group_size = not_negatives.counts(labels).float()
+    elif name_groups is None:
         rejected = negative_ids[None] == labels[:, None]  # (B, M)
         group_size = torch.ones(len(labels), device=labels.device)
     else:
@@ -105,14 +114,20 @@ def full_softmax_logits(
     labels: Tensor,
     logit_scale: float | Tensor,
     name_groups: Tensor | None = None,
+    not_negatives: ClassLists | None = None,
 ) -> Tensor:
-    """Logits (B, N) against all classes; the target is the label. With ``name_groups`` (N,) namesakes are rejected."""
+    """Logits (B, N) against all classes; the target is the label.
+
+    With ``name_groups`` (N,) namesakes are rejected, with ``not_negatives`` the classes in the label's list.
+    """
     logits = logit_scale * image_features @ class_features.T  # (B, N)
-    if name_groups is not None:
-        namesake = name_groups[None] == name_groups[labels][:, None]
-        namesake.scatter_(1, labels[:, None], False)
-        logits = logits.masked_fill(namesake, float("-inf"))
-    return logits
+    if not_negatives is None and name_groups is None:
+        return logits
+    if not_negatives is not None:
+        rejected = not_negatives.mask(labels)
+    elif name_groups is not None:
+        rejected = name_groups[None] == name_groups[labels][:, None]
+    return logits.masked_fill(rejected.scatter_(1, labels[:, None], False), float("-inf"))
 
 
 def anchor_distance(class_features: Tensor, untuned_features: Tensor) -> Tensor:

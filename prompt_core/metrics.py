@@ -23,6 +23,7 @@ class Accuracy:
         images: number of images.
         candidates: number of classes to choose from.
         by_class: row of each class that has images, to its own top-1; of classes that count as one, the first row.
+        answers: the row of the nearest class to each image; of classes that count as one, the first.
     """
 
     top1: float
@@ -31,6 +32,7 @@ class Accuracy:
     images: int
     candidates: int
     by_class: dict[int, float] = field(default_factory=dict)
+    answers: Sequence[int] = field(default=(), compare=False, repr=False)
 
 
 def zero_shot_accuracy(
@@ -67,16 +69,17 @@ def zero_shot_accuracy(
         first = torch.full((int(order.max()) + 1,), classes, dtype=torch.long)
         first.scatter_reduce_(0, order, torch.arange(classes), reduce="amin")
         class_features, targets = class_features[first], order[targets]
-    first_hits, five_hits = [], []
+    nearest, five_hits = [], []
     for start in range(0, count, batch):
         rows = torch.as_tensor(np.asarray(image_features[start : start + batch], dtype=np.float32))
         scores = rows.to(class_features) @ class_features.T  # (batch, N)
         best = scores.topk(min(5, scores.shape[1]), dim=1).indices.cpu()
         hits = best == targets[start : start + batch, None]
         # argmax, not topk, decides ties by the lower index
-        first_hits.append(scores.argmax(dim=1).cpu() == targets[start : start + batch])
+        nearest.append(scores.argmax(dim=1).cpu())
         five_hits.append(hits.any(dim=1))
-    right = torch.cat(first_hits)
+    answers = torch.cat(nearest)
+    right = answers == targets
     by_class = {
         int(first[target]): float(right[targets == target].float().mean()) for target in torch.unique(targets).tolist()
     }
@@ -87,6 +90,7 @@ def zero_shot_accuracy(
         count,
         len(class_features),
         by_class,
+        first[answers].tolist(),
     )
 
 
@@ -110,6 +114,7 @@ def pooled_accuracy(scores: Sequence[Accuracy]) -> Accuracy:
         len(scores),
         scores[0].candidates,
         by_class,
+        [answer for score in scores for answer in score.answers],
     )
 
 

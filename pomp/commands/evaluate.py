@@ -97,6 +97,11 @@ def score_all(
             say(f"{score.name}: {words}")
         if unreadable := score.protocol["unreadable"]:
             say(f"{score.name}: {len(unreadable)} images could not be read and were left out")
+        if wrong := score.hierarchical:
+            say(
+                f"{score.name}: {wrong['right_or_above']:.1f} % right or a class above it, hierarchical F-measure "
+                f"{wrong['hierarchical_f1']:.1f} %, answers and classes meet {wrong['lca_height']:.2f} levels up"
+            )
         metrics, protocol = metrics_of(scores)
         if (mean := metrics.get(f"{score.data_set}_base_and_novel/harmonic_mean")) is not None:
             table.add_row(f"{score.data_set}, harmonic mean", split, "", "", f"{mean:.1f}", "", "")

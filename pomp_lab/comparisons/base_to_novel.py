@@ -7,9 +7,10 @@ are learned in the same number of steps, whatever their number of photos.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,25 +67,46 @@ class BaseToNovel:
         Raises:
             KeyboardInterrupt: on Ctrl-C; the same call continues.
         """
+        rows = table_rows(self.config_name, methods, shots)
+        documents, questions = self.measured(rows, seeds, {"title": TITLE})
+        return table_cells([row.name for row in rows], list(documents.values()), questions)
+
+    @property
+    def config_name(self) -> str:
+        """The configuration as rows name it."""
+        return self.config.name if self.config else ""
+
+    def measured(
+        self,
+        rows: Sequence[Row],
+        seeds: Sequence[int],
+        about: Mapping[str, Any],
+        vocabularies: Mapping[str, Path] | None = None,
+    ) -> tuple[dict[str, Document], list[Question]]:
+        """Learn and score what is missing, and write the results file; the numbers of all rows, and the columns.
+
+        Args:
+            about: the table, for the results file.
+            vocabularies: of rows whose negatives come from a file of names instead of all of them.
+        """
         places = {TINY: self.tiny_imagenet} | ({PHOTOS: self.photos} if self.photos else {})
         folders = DataFolders(Path(), places)
         scored = [f"{TINY}_base_novel", *([f"{PHOTOS}_with_tiny"] if self.photos else [])]
         targets = [open_target(name, folders, self.half) for name in scored]
         config = self.config or Path()
-        rows = table_rows(config.name, methods, shots)
         jobs = make_jobs(rows, seeds, config.parent, self.overrides, Inputs(folders, self.output / "lists"))
-        jobs = [self._with_updates(job) if job.learns else job for job in jobs]
+        jobs = [self._with_updates(job, (vocabularies or {}).get(job.row.name)) if job.learns else job for job in jobs]
         jobs.sort(key=lambda job: (job.learns, job.cfg.DATA.SHOTS if job.learns else 0, job.seed or 0))
         store = RunStore(self.output / "runs", self.results)
         documents = Runner(store, self.output / "learned").run(jobs, targets)
-        store.write_results({"title": TITLE}, documents)
-        questions = [question for target in targets for question in target.questions]
-        return table_cells([row.name for row in rows], list(documents.values()), questions)
+        store.write_results(about, documents)
+        return documents, [question for target in targets for question in target.questions]
 
-    def _with_updates(self, job: Job) -> Job:
+    def _with_updates(self, job: Job, vocabulary: Path | None) -> Job:
         """The batch size that makes :attr:`updates` steps of all epochs together."""
         images, cfg = len(job.inputs.few_shot(job.cfg)), job.cfg.clone()
         cfg.defrost()
+        cfg.DATA.VOCABULARY = str(vocabulary or cfg.DATA.VOCABULARY)
         cfg.OPTIM.BATCH = max(1, images * cfg.OPTIM.EPOCHS // self.updates)
         cfg.freeze()
         return replace(job, cfg=cfg, as_configured=False)

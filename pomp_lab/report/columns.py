@@ -13,6 +13,11 @@ from pomp_lab.report.protocol_text import differences, protocol_key
 # Not in percent; shown with three digits, and the lowest is the best.
 LOWER_IS_BETTER = frozenset({"alignment", "uniformity", "loss"})
 _LABELS = {"top1": "top-1", "top5": "top-5", "per_class": "top-1, mean of classes", "top1_gain": "top-1 gain"}
+_LABELS |= {
+    "right_or_above": "right or above",
+    "hierarchical_f1": "hierarchical F",
+    "lca_height": "height of the mistake",
+}
 _ORDER = ["top1", "top5", "per_class", "AP", "APr", "APc", "APf", "AP50", "AP75", "APs", "APm", "APl"]
 _ORDER += ["hIoU", "mIoU-seen", "mIoU-unseen", "mIoU", "fwIoU", "mACC", "pACC"]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from pomp_lab.tables.scored_sets import Question, Target
 from prompt_core.data.feature_cache import cached_features
 from prompt_core.evaluation.evaluate import TestSet, class_features, image_features, merges_namesakes, score
+from prompt_core.hierarchy.hierarchical_accuracy import in_wordnet
 from prompt_core.methods.base import Method
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.metrics import alignment, uniformity
@@ -80,6 +81,9 @@ def score_target(
                 scores.numbers[f"{question.dataset}/uniformity"] = float(uniformity(classes))
         for metric in ("top1", "top5", "per_class"):
             scores.numbers[f"{question.dataset}/{metric}"] = 100 * getattr(accuracy, metric)
+        merged = merges_namesakes(method, merge_namesakes)
+        wrong = in_wordnet(accuracy.answers, test_set.labels, test_set.candidates, merged)
+        scores.numbers |= {f"{question.dataset}/{metric}": value for metric, value in wrong.items()}
         scores.protocol[question.dataset] = _protocol(method, target, question, test_set, merge_namesakes)
     return scores
 

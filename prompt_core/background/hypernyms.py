@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -78,9 +79,30 @@ class Hypernyms:
                     return set(self.senses[singular])
         return set()
 
+    def synset_of(self, vocabulary: Vocabulary, row: int) -> int | None:
+        """The synset that a class of a vocabulary is by its WordNet id, None without one that is known here."""
+        for ids in (vocabulary.synsets, vocabulary.ids):
+            if ids is not None and str(ids[row]) in self.row:
+                return self.row[str(ids[row])]
+        return None
+
     def above(self, rows: Iterable[int]) -> set[int]:
         """All that is above ``rows``."""
         return _reached(set(rows), self.parents)
+
+    @cached_property
+    def heights(self) -> Sequence[int]:
+        """S numbers: edges on the longest way down from each synset; 0 for one with nothing below it."""
+        waiting, heights = [len(below) for below in self.children], [0] * len(self.children)
+        ready = [row for row, count in enumerate(waiting) if not count]
+        while ready:
+            row = ready.pop()
+            for parent in self.parents[row]:
+                heights[parent] = max(heights[parent], heights[row] + 1)
+                waiting[parent] -= 1
+                if not waiting[parent]:
+                    ready.append(parent)
+        return heights
 
     def related(self, rows: Iterable[int]) -> set[int]:
         """``rows`` with all that is above them and all that is below them."""

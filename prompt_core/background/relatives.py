@@ -120,9 +120,9 @@ def _senses_of_all(vocabulary: Vocabulary, hierarchy: Hypernyms) -> list[set[int
 
 def _senses(vocabulary: Vocabulary, row: int, hierarchy: Hypernyms) -> Iterable[int]:
     """The synset that a class is by its WordNet id, else all that its names may mean."""
-    for ids in (vocabulary.synsets, vocabulary.ids):
-        if ids is not None and str(ids[row]) in hierarchy.row:
-            return (hierarchy.row[str(ids[row])],)
+    synset = hierarchy.synset_of(vocabulary, row)
+    if synset is not None:
+        return (synset,)
     return set().union(*(hierarchy.senses_of(name) for name in _names(vocabulary, row)))
 
 

@@ -24,6 +24,7 @@ from prompt_core.data.sources import data_set_name
 from prompt_core.data.splits import half_of
 from prompt_core.evaluation.protocol import base_novel_mean, selection_text
 from prompt_core.files import sha256_of_json
+from prompt_core.hierarchy.hierarchical_accuracy import in_wordnet
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.metrics import Accuracy, pooled_accuracy, zero_shot_accuracy
 from prompt_core.vocabulary import Vocabulary, vocabulary_of
@@ -230,6 +231,7 @@ class Score:
         protocol: the ``_protocol`` entry.
         classes: top-1 in percent of each class that has images, for ``per_class.json``.
         templates: the method's hand-written templates, if any.
+        hierarchical: numbers of :func:`prompt_core.hierarchy.hierarchical_accuracy.in_wordnet`.
     """
 
     data_set: str
@@ -238,6 +240,7 @@ class Score:
     protocol: dict[str, Any]
     classes: list[dict[str, Any]]
     templates: list[str] | None
+    hierarchical: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -248,6 +251,11 @@ class Score:
     def percent(self) -> dict[str, float]:
         """``top1``, ``top5`` and ``per_class``."""
         return {metric: 100 * getattr(self.accuracy, metric) for metric in ("top1", "top5", "per_class")}
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """For ``metrics.json``: :attr:`percent` and :attr:`hierarchical`."""
+        return self.percent | self.hierarchical
 
 
 def evaluate(
@@ -282,7 +290,9 @@ def evaluate(
         if words := selection_text(learned_file, images):
             protocol["selection"] = words
         templates = getattr(of_source, "templates", None)
-        result = Score(data_set_name(source), part, accuracy, protocol, class_rows(accuracy, test_set), templates)
+        rows = class_rows(accuracy, test_set)
+        wrong = in_wordnet(accuracy.answers, test_set.labels, test_set.candidates, merge)
+        result = Score(data_set_name(source), part, accuracy, protocol, rows, templates, wrong)
         if result.name in names:  # two sources of one name
             result = dataclasses.replace(result, data_set=source)
         names.add(result.name)
@@ -294,7 +304,7 @@ def metrics_of(scores: Sequence[Score]) -> tuple[dict[str, float], dict[str, dic
     metrics: dict[str, float] = {}
     protocol: dict[str, dict[str, Any]] = {}
     for score in scores:
-        metrics |= {f"{score.name}/{metric}": value for metric, value in score.percent.items()}
+        metrics |= {f"{score.name}/{metric}": value for metric, value in score.numbers.items()}
         protocol[score.name] = score.protocol
         if {f"{score.data_set}_base", f"{score.data_set}_novel"} <= protocol.keys() and score.part != "all":
             name = f"{score.data_set}_base_and_novel"

@@ -21,6 +21,7 @@ from prompt_core.data.splits import VALIDATION_SHOTS
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import package_versions
 from prompt_core.files import make_output_folder, write_text
+from prompt_core.hierarchy.not_negatives import BY_HIERARCHY
 from prompt_core.methods.base import LearnedBy, Method
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.methods.registry import build_method, method_class
@@ -248,7 +249,7 @@ def learning_settings(cfg: CfgNode) -> LearningSettings:
     return LearningSettings(
         num_classes=cfg.LOSS.NUM_CLASSES,
         correction=correction_of(cfg),
-        reject=one_of(cfg, "LOSS.REJECT", ("name", "id")),
+        reject=one_of(cfg, "LOSS.REJECT", ("name", "id", *BY_HIERARCHY)),
         draws=draws,
         group=group,
         chunk_size=cfg.LOSS.CHUNK or None,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prompt_core.hierarchy.not_negatives import BY_HIERARCHY, not_negatives
 from prompt_core.losses import Correction, full_softmax_logits, local_contrast_logits
 from prompt_core.methods.base import Method
 from prompt_core.negatives import ClassSampler
@@ -98,7 +100,7 @@ def _batch_loss(
     images = method.image_features(inputs)  # (B, E)
     if not 0 < settings.num_classes < len(vocabulary):
         classes = method.class_features(vocabulary, None, images, settings.chunk_size).to(images.dtype)
-        logits = _full_logits(images, classes, labels, method.logit_scale, _name_groups(vocabulary, settings, images))
+        logits = _full_logits(images, classes, labels, method.logit_scale, _rejected(vocabulary, settings, images))
         loss, right = F.cross_entropy(logits, labels), logits.argmax(dim=1) == labels
         term = method.regulariser(vocabulary, None, classes, generator)
         return loss if term is None else loss + term, right
@@ -144,7 +146,7 @@ def _sampled_logits(
     wanted = [labels[draw.members] for draw in draws] + [draw.ids for draw in draws]
     rows, places = torch.unique(torch.cat(wanted), return_inverse=True)  # (n,) distinct classes, and where each is
     classes = method.class_features(vocabulary, rows, images[members], settings.chunk_size).to(images.dtype)
-    groups = _name_groups(vocabulary, settings, images)
+    rejected = _rejected(vocabulary, settings, images)
     parts = places.split([len(part) for part in wanted])
 
     def logits(draw: Draw, images: Tensor, classes: Tensor, own: Tensor, drawn: Tensor, labels: Tensor) -> Tensor:
@@ -160,8 +162,8 @@ def _sampled_logits(
             len(vocabulary),
             method.logit_scale,
             settings.correction,
-            groups,
-            draw.log_inclusion,
+            log_inclusion=draw.log_inclusion,
+            **rejected,
         )
 
     of_draws = [
@@ -171,12 +173,19 @@ def _sampled_logits(
     return torch.cat(of_draws), method.regulariser(vocabulary, rows, classes, generator)
 
 
-def _full_logits(images: Tensor, classes: Tensor, labels: Tensor, logit_scale: float, groups: Tensor | None) -> Tensor:
+def _full_logits(
+    images: Tensor, classes: Tensor, labels: Tensor, logit_scale: float, rejected: dict[str, Any]
+) -> Tensor:
     if classes.dim() == 2:
-        return full_softmax_logits(images, classes, labels, logit_scale, groups)  # (B, N)
+        return full_softmax_logits(images, classes, labels, logit_scale, **rejected)  # (B, N)
     of_each = zip(images.split(1), classes, labels.split(1), strict=True)
-    return torch.cat([full_softmax_logits(*image, logit_scale, groups) for image in of_each])
+    return torch.cat([full_softmax_logits(*image, logit_scale, **rejected) for image in of_each])
 
 
-def _name_groups(vocabulary: Vocabulary, settings: LearningSettings, images: Tensor) -> Tensor | None:
-    return torch.from_numpy(vocabulary.name_groups).to(images.device) if settings.reject == "name" else None
+def _rejected(vocabulary: Vocabulary, settings: LearningSettings, images: Tensor) -> dict[str, Any]:
+    """What the losses are told about classes that are no negatives of an image, besides its own."""
+    if settings.reject in BY_HIERARCHY:
+        return {"not_negatives": not_negatives(vocabulary, settings.reject)}
+    if settings.reject == "name":
+        return {"name_groups": torch.from_numpy(vocabulary.name_groups).to(images.device)}
+    return {}

@@ -118,6 +118,7 @@ def test_a_conditional_method_is_scored_by_the_same_rules(clip: Clip, vocabulary
     test_set = made_up(vocabulary)
     theirs, ours = (vars(score(method, test_set, merge, batch=7)) for method in (plain, conditional))
     assert ours.pop("by_class") == pytest.approx(theirs.pop("by_class"), abs=1e-6)
+    assert ours.pop("answers") == theirs.pop("answers")
     assert ours == pytest.approx(theirs, abs=1e-6)
     expected = zero_shot_accuracy(
         test_set.features,
