@@ -8,6 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from pomp_engine.geometric_ensemble import geometric_ensemble
 from prompt_core.errors import UserError, nearest
 
 ENSEMBLES = ("zsseg", "zegformer")
@@ -20,7 +21,7 @@ class EnsembleOptions:
     Attributes:
         kind: ``zsseg``, or ``zegformer``, which uses the last two instead of ``weight``.
         with_clip: also classify the regions with CLIP.
-        weight: see :func:`geometric_ensemble`; 0 takes only CLIP's scores.
+        weight: see :func:`pomp_engine.geometric_ensemble.geometric_ensemble`; 0 takes only CLIP's scores.
         zegformer_lambda: see :func:`zegformer_fusion`; 2/3 in ZegFormer's ``mask_former_model.py``.
         zegformer_gamma: see :func:`calibrate`; also without CLIP's classification of the regions. 0.1 in most of
             ZegFormer's files (``GZERO_CALIBRATE``).
@@ -74,27 +75,6 @@ class EnsembleOptions:
         if self.clip_alone:
             return region
         return geometric_ensemble(query, region, seen, self.weight)
-
-
-def geometric_ensemble(query: Tensor, region: Tensor, seen: Tensor | None, weight: float) -> Tensor:
-    """ZSSeg's ensemble (arXiv 2112.14757, section 4.3), not renormalised.
-
-    Seen classes get ``query ** w * region ** (1 - w)``, unseen ones the two exponents the other way round. Where it is
-    not known which classes were seen, all are treated as unseen, as published.
-
-    Args:
-        query: class probabilities (Q, C) of the learned embedding.
-        region: class probabilities (Q, C) of CLIP; ones for regions that it did not see.
-        seen: (C,) bool, or None.
-        weight: w in 0..1.
-
-    Returns:
-        (Q, C).
-    """
-    unseen_form = query ** (1 - weight) * region**weight
-    if seen is None:
-        return unseen_form
-    return torch.where(seen.to(query.device), query**weight * region ** (1 - weight), unseen_form)
 
 
 def zegformer_fusion(segment: Tensor, image: Tensor, seen: Tensor | None, weight: float) -> Tensor:
