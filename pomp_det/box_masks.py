@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,34 @@ BOX_MASKS = "box_masks"  # field of Instances: (n, M, M) probabilities
 THRESHOLD = 0.5
 # Pixels that are interpolated at once: 16 MiB with their coordinates.
 AT_ONCE = 1 << 20
+
+
+class GivenMasks:
+    """Masks of the whole photo that are known in run lengths, as the field ``box_masks`` of detections.
+
+    Rows are chosen and moved as those of a tensor; the masks themselves stay where they are.
+
+    Args:
+        masks: compressed run lengths.
+        rows: (n,) which of them each detection has.
+    """
+
+    def __init__(self, masks: Sequence[dict[str, Any]], rows: Tensor) -> None:
+        self._masks, self._rows = masks, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: Any) -> GivenMasks:
+        return GivenMasks(self._masks, self._rows[rows])
+
+    def to(self, *arguments: Any, **options: Any) -> GivenMasks:
+        """As of a tensor."""
+        return GivenMasks(self._masks, self._rows.to(*arguments, **options))
+
+    def run_lengths(self) -> list[dict[str, Any]]:
+        """Those of each detection."""
+        return [dict(self._masks[row]) for row in self._rows.tolist()]
 
 
 class BoxMaskDetector(nn.Module):
@@ -60,6 +88,10 @@ def in_photo(found: Instances, height: int, width: int) -> Instances:
 def paste_masks(detections: Instances) -> Tensor:
     """All masks in the photo, (n, H, W) bool: n bytes for each pixel."""
     height, width = detections.image_size
+    given = detections.get(BOX_MASKS)
+    if isinstance(given, GivenMasks):
+        decoded = [run_lengths.decode(mask) for mask in given.run_lengths()]
+        return torch.from_numpy(np.stack(decoded)).bool() if decoded else torch.zeros(0, height, width).bool()
     masks = torch.zeros((len(detections), height, width), dtype=torch.bool)
     boxes = detections.pred_boxes.tensor
     for mask, box_mask, box in zip(masks, detections.get(BOX_MASKS), boxes, strict=True):
@@ -74,6 +106,8 @@ def encode_masks(detections: Instances) -> list[dict[str, Any]]:
     Detections that share a box and its mask, as several words of one thing do, share the work.
     """
     height, width = detections.image_size
+    if isinstance(detections.get(BOX_MASKS), GivenMasks):
+        return detections.get(BOX_MASKS).run_lengths()
     if detections.pred_boxes.device.type != "cpu":  # Detectron2 rounds otherwise there
         pairs = zip(detections.get(BOX_MASKS).split(1), detections.pred_boxes.tensor.split(1), strict=True)
         pasted = (paste_masks_in_image(mask, box, (height, width), THRESHOLD) for mask, box in pairs)

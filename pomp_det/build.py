@@ -14,8 +14,8 @@ from torch import nn
 from pomp_det.class_matrix import RANDOM, check_background, check_class_count, configured_classifier
 from pomp_det.classifier import set_classifier
 from pomp_det.config import add_detic_config
-from pomp_det.heads import cascade, region_words, res5  # noqa: F401
-from pomp_det.model import CustomRCNN  # noqa: F401
+from pomp_det.heads import cascade, crop_words, region_words, res5, vild_ensemble  # noqa: F401
+from pomp_det.model import PRECOMPUTED, CustomRCNN  # noqa: F401
 from pomp_det.proposals.cells import CellProposals  # noqa: F401
 from pomp_det.proposals.centernet import CenterNet  # noqa: F401
 from pomp_det.published_keys import UNBUILT, refuse_detr
@@ -31,6 +31,7 @@ from pomp_engine.backbones import (  # noqa: F401
 from pomp_engine.backbones.outside import register_outside_backbone
 from pomp_engine.config import build_configured, check_parts, refuse_unsupported
 from prompt_core.classifier import TextClassifier
+from prompt_core.errors import UserError
 
 
 def build_detector(cfg: CfgNode, classifier: TextClassifier | None = None) -> nn.Module:
@@ -53,10 +54,16 @@ def build_detector(cfg: CfgNode, classifier: TextClassifier | None = None) -> nn
         [
             ("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY),
             ("MODEL.BACKBONE.NAME", BACKBONE_REGISTRY),
-            ("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY),
             ("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY),
         ],
     )
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME != PRECOMPUTED:
+        check_parts(cfg, [("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY)])
+    if cfg.MODEL.PROPOSALS.FILE and cfg.MODEL.META_ARCHITECTURE != "CustomRCNN":
+        raise UserError(
+            f"MODEL.PROPOSALS.FILE has regions to name, which {cfg.MODEL.META_ARCHITECTURE} does not do; use "
+            "MODEL.META_ARCHITECTURE CustomRCNN"
+        )
     named = classifier is not None or bool(cfg.MODEL.VOCABULARY)
     if classifier is None:
         classifier = configured_classifier(cfg)

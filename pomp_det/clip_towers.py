@@ -93,6 +93,16 @@ class RegionEmbedder:
             )
 
 
+def embedder_of(cfg: CfgNode) -> RegionEmbedder:
+    """The image tower of ``MODEL.DISTILLATION_CLIP``, for classes of ``ZEROSHOT_WEIGHT_DIM``.
+
+    Raises:
+        UserError: as :class:`RegionEmbedder`.
+    """
+    clip, width = cfg.MODEL.DISTILLATION_CLIP, cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM
+    return RegionEmbedder(clip.NAME, clip.PRETRAINED or None, width, half_precision=cfg.FP16)
+
+
 def clip_width(name: str) -> int | None:
     """Width E of an architecture's embeddings, without loading it; None where only its files say it (``openai``,
     ``hf-hub:`` and ``local-dir:``).

@@ -148,6 +148,10 @@ def _add_heads(cfg: CfgNode) -> None:
     # image regions, 0 is off; and the best proposals of each box image that it is taken over
     node.DISTILLATION_WEIGHT = 0.0
     node.DISTILLATION_PROPOSALS = 32
+    # own; embeddings of regions that tools/embed_regions.py computed before training, in the place of an image tower
+    node.DISTILLATION_FILE = ""
+    # own; ViLDEnsembleROIHeads: weight of the text head on base classes, and of the image head on novel ones
+    node.ENSEMBLE_WEIGHT = 2 / 3
     cfg.MODEL.DISTILLATION_CLIP = CfgNode()  # own; the image tower, of the CLIP that the class matrix was made with
     cfg.MODEL.DISTILLATION_CLIP.NAME = "ViT-B-32-quickgelu"
     cfg.MODEL.DISTILLATION_CLIP.PRETRAINED = "openai"  # a tag or a file; empty for mini, which has its own

@@ -16,8 +16,12 @@ from pomp_det.data.mapper import ANNOTATION_KINDS
 from pomp_det.heads.distillation import Distillation, best_regions
 from pomp_det.heads.weak_batches import WeakTargets
 from pomp_det.heads.zero_shot import ZeroShotClassifier, same_classes
+from pomp_det.proposals.given import given_proposals, named_regions
+from pomp_engine.data.proposal_files import ProposalFile
 from pomp_engine.half_precision import backbone_features
 from prompt_core.errors import UserError
+
+PRECOMPUTED = "PrecomputedProposals"  # Detectron2's name for no proposal generator
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +35,8 @@ class CustomRCNN(GeneralizedRCNN):
     * ``ann_type``: ``box`` (the default), ``image``, ``caption`` or ``captiontag``; the same for a whole batch,
     * ``pos_category_ids``: class ids of the image, unless it has boxes,
     * ``captions``: list of texts, of which one is drawn.
+
+    With ``DISTILLATION_FILE`` box examples have ``regions``: ``proposal_boxes`` and ``embeddings`` (R, E).
     """
 
     @configurable
@@ -43,6 +49,7 @@ class CustomRCNN(GeneralizedRCNN):
         caption_batch_ratio: int = 4,
         region_embedder: RegionEmbedder | None = None,
         distillation_proposals: int = 32,
+        proposal_file: ProposalFile | None = None,
         **options: Any,
     ) -> None:
         """
@@ -54,6 +61,7 @@ class CustomRCNN(GeneralizedRCNN):
             region_embedder: gives the image embeddings that box batches are distilled from (ViLD, arXiv 2104.13921);
                 no part of the state dict.
             distillation_proposals: the best proposals of an image that are embedded.
+            proposal_file: regions from outside that are named in inference, as they are, in the place of proposals.
             options: of Detectron2's ``GeneralizedRCNN``.
         """
         super().__init__(**options)
@@ -63,6 +71,7 @@ class CustomRCNN(GeneralizedRCNN):
         self.caption_batch_ratio = caption_batch_ratio
         self.region_embedder = region_embedder
         self.distillation_proposals = distillation_proposals
+        self.proposal_file = proposal_file
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -74,6 +83,7 @@ class CustomRCNN(GeneralizedRCNN):
             "caption_batch_ratio": cfg.MODEL.CAP_BATCH_RATIO,
             "region_embedder": _region_embedder(cfg, options["roi_heads"]),
             "distillation_proposals": cfg.MODEL.ROI_BOX_HEAD.DISTILLATION_PROPOSALS,
+            "proposal_file": ProposalFile.from_config(cfg),
         }
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
@@ -84,6 +94,8 @@ class CustomRCNN(GeneralizedRCNN):
         """Detections of each image, or in training the losses."""
         if not self.training:
             return self.inference(batched_inputs)
+        if self.proposal_generator is None:
+            raise UserError(f"MODEL.PROPOSAL_GENERATOR.NAME {PRECOMPUTED} is for tests and predictions; nothing learns")
         images = self.preprocess_image(batched_inputs)
         kind = self._annotation_kind(batched_inputs)
         targets = [example["instances"].to(self.device) for example in batched_inputs]
@@ -99,6 +111,9 @@ class CustomRCNN(GeneralizedRCNN):
         extra: dict[str, Any] = {} if weak_targets is None else {"weak_targets": weak_targets}
         if self.region_embedder is not None and kind == "box":
             extra["distillation"] = self._distillation(self.region_embedder, batched_inputs, proposals)
+        elif kind == "box" and all("regions" in example for example in batched_inputs):
+            regions = [example["regions"].to(self.device) for example in batched_inputs]
+            extra["distillation"] = Distillation(regions, torch.cat([image.embeddings for image in regions]))
         _, head_losses = self.roi_heads(images, features, proposals, targets, **extra)
         return losses | head_losses
 
@@ -112,7 +127,13 @@ class CustomRCNN(GeneralizedRCNN):
         assert not self.training
         images = self.preprocess_image(batched_inputs)
         features = self.features(images.tensor)
-        if detected_instances is None:
+        if detected_instances is None and self.proposal_file is not None:
+            results = named_regions(
+                self.roi_heads, features, *given_proposals(self.proposal_file, batched_inputs, images)
+            )
+        elif detected_instances is None:
+            if self.proposal_generator is None:
+                raise UserError(f"MODEL.PROPOSAL_GENERATOR.NAME is {PRECOMPUTED}; name a file in MODEL.PROPOSALS.FILE")
             proposals, _ = self.proposal_generator(images, features, None)
             results, _ = self.roi_heads(images, features, proposals, None)
         else:
@@ -174,6 +195,8 @@ class CustomRCNN(GeneralizedRCNN):
 
 def _region_embedder(cfg: CfgNode, roi_heads: nn.Module) -> RegionEmbedder | None:
     node, clip = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.DISTILLATION_CLIP
+    if node.DISTILLATION_FILE and node.DISTILLATION_WEIGHT == 0:
+        raise UserError("MODEL.ROI_BOX_HEAD.DISTILLATION_FILE is set, and DISTILLATION_WEIGHT is 0; set it too")
     if node.DISTILLATION_WEIGHT == 0:
         return None
     if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
@@ -182,4 +205,6 @@ def _region_embedder(cfg: CfgNode, roi_heads: nn.Module) -> RegionEmbedder | Non
     if classifier is None:
         raise UserError("MODEL.ROI_BOX_HEAD.DISTILLATION_WEIGHT needs the projection of USE_ZEROSHOT_CLS True")
     width = classifier.linear.out_features
+    if node.DISTILLATION_FILE:
+        return None
     return RegionEmbedder(clip.NAME, clip.PRETRAINED or None, width, half_precision=cfg.FP16)

@@ -32,6 +32,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor, nn
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from pomp_det.heads.fused_scores import ClassProbabilities
 from pomp_det.heads.inference import StageScores, classwise_nms, clip_boxes, detections, mixed_scores
 from pomp_det.heads.weak_heads import WeakHeads
 from prompt_core.errors import UserError, nearest
@@ -126,7 +127,9 @@ def matched_classes(boxes: Tensor, gt_boxes: Tensor, gt_classes: Tensor, min_iou
     return torch.where(best >= min_iou, gt_classes[first], matched)
 
 
-def restricted_scores(stage: StageScores | Tensor, classes: Tensor) -> StageScores | Tensor:
+def restricted_scores(
+    stage: StageScores | ClassProbabilities | Tensor, classes: Tensor
+) -> StageScores | ClassProbabilities | Tensor:
     """Scores of some classes only, so that their probabilities stay what they are among all classes.
 
     Args:
@@ -137,6 +140,8 @@ def restricted_scores(stage: StageScores | Tensor, classes: Tensor) -> StageScor
         the same kind, of K classes in the given order. The background of logits stands for all that was left out,
         which leaves a softmax as it is; a sigmoid does not depend on it.
     """
+    if isinstance(stage, ClassProbabilities):
+        return stage.of_classes(classes)
     if isinstance(stage, StageScores):
         background = classes.new_tensor([stage.weight.shape[1] - 1])
         shares = None if stage.shares is None else stage.shares.of_classes(classes)
@@ -216,8 +221,6 @@ def _with_true_vocabulary(
     return detections
 
 
-def _split(stage: StageScores | Tensor, sizes: Sequence[int]) -> list[StageScores | Tensor]:
+def _split(stage: Any, sizes: Sequence[int]) -> list[Any]:
     """Scores of all images together as those of each image."""
-    if isinstance(stage, StageScores):
-        return list(stage.split(sizes))
     return list(stage.split(sizes))

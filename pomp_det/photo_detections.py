@@ -64,6 +64,12 @@ class PhotoDetections(PhotoTask):
         """Detections of at least the threshold, with masks on their boxes."""
         return self._predictor.detect(pixels, self._threshold)
 
+    def predict_named(self, prepared: np.ndarray, name: str) -> Instances:
+        """The same, in the regions that ``MODEL.PROPOSALS.FILE`` has of the photo, where it is set."""
+        if not self._predictor.cfg.MODEL.PROPOSALS.FILE:
+            return self.predict(prepared)
+        return self._predictor.detect(prepared, self._threshold, name)
+
     def write(self, photo: NamedPhoto, pixels: np.ndarray, prediction: Instances, folder: Path) -> dict[str, Any]:
         """Write the picture; the record has the detections as in the document, without ids."""
         rows = coco_rows(prediction)

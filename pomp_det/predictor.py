@@ -108,24 +108,32 @@ class OpenVocabularyPredictor:
         Raises:
             UserError: when the file is not a photo.
         """
-        detections = self.detect(photo if isinstance(photo, np.ndarray) else read_photo(photo))
+        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+        detections = self.detect(pixels, name="" if isinstance(photo, np.ndarray) else str(photo))
         if detections.has(BOX_MASKS):
             detections.pred_masks = paste_masks(detections)
             detections.remove(BOX_MASKS)
         return detections
 
-    def detect(self, pixels: np.ndarray, threshold: float | Sequence[float] = 0.0) -> Instances:
+    def detect(self, pixels: np.ndarray, threshold: float | Sequence[float] = 0.0, name: str = "") -> Instances:
         """The same for (H, W, 3) uint8 in RGB, with masks as the model gives them, for photos of any size.
 
         Args:
             threshold: what scores less is left out, before any mask is made of it; one for each class, or one for all.
+            name: of the photo, by which its regions are found in ``MODEL.PROPOSALS.FILE``.
 
         Returns:
             ``pred_boxes``, ``scores``, ``pred_classes`` and, where the model has masks, ``box_masks`` (n, M, M):
-            probabilities on a grid over each box; see :mod:`pomp_det.box_masks`.
+            probabilities on a grid over each box, or those of ``MODEL.PROPOSALS.FILE``; see :mod:`pomp_det.box_masks`.
+
+        Raises:
+            UserError: when that file has no regions of the photo.
         """
         height, width = pixels.shape[:2]
-        example = self.example(pixels)
+        example = self.example(pixels) | {"file_name": name}
+        proposals: Any = getattr(self.model, "proposal_file", None)
+        if proposals is not None:
+            proposals.require(name)
         least = threshold if isinstance(threshold, int | float) else min(threshold)
         with torch.inference_mode(), self._only_above(least):
             (found,) = self.model.inference([example], do_postprocess=False)  # type: ignore[operator]

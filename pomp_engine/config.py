@@ -164,6 +164,11 @@ def add_engine_config(cfg: CfgNode) -> None:
     """
     # own; True evaluates and predicts with random weights where MODEL.WEIGHTS is empty or lacks some
     cfg.MODEL.RANDOM_WEIGHTS = False
+    cfg.MODEL.PROPOSALS = CfgNode()
+    # own; regions from outside in the place of the model's own proposals, in tests and predictions: a file or a folder,
+    # see pomp_engine.data.proposal_files; and the best regions of a photo that are used
+    cfg.MODEL.PROPOSALS.FILE = ""
+    cfg.MODEL.PROPOSALS.LIMIT = 300
     node = cfg.SOLVER
     node.USE_CUSTOM_SOLVER = False
     node.OPTIMIZER = "SGD"  # SGD or ADAMW; for a detector, with USE_CUSTOM_SOLVER

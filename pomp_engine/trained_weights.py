@@ -21,7 +21,7 @@ def load_trained(model: nn.Module, cfg: CfgNode, load: Callable[[nn.Module, str]
     """Load ``MODEL.WEIGHTS``, which must hold every weight that learns, or that a part ``learned_before``.
 
     Published configurations name the weights of a backbone. With these the rest would stay random, and nothing would
-    tell. ``MODEL.RANDOM_WEIGHTS`` allows that, and no weights at all.
+    tell. ``MODEL.RANDOM_WEIGHTS`` allows that, and no weights at all. A model in which nothing learns needs none.
 
     Args:
         load: called with the model and the file.
@@ -37,9 +37,11 @@ def load_trained(model: nn.Module, cfg: CfgNode, load: Callable[[nn.Module, str]
         if weights:
             load(model, weights)
         return
-    if not weights:
-        raise UserError(f"MODEL.WEIGHTS is empty; {wanted}")
     learned = _learned(model)
+    if not weights:
+        if not learned:
+            return
+        raise UserError(f"MODEL.WEIGHTS is empty; {wanted}")
     for weight in learned.values():
         _mark(weight)
     try:

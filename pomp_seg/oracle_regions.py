@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from pomp_seg.best_classes import PixelScores
-from pomp_seg.ensemble import class_maps
 from pomp_seg.models.mask_former import ZeroShotMaskFormer
 from prompt_core.errors import UserError
 
@@ -54,10 +53,6 @@ class OracleSegmenter(nn.Module):
         for example in batch:
             if "instances" not in example:
                 raise UserError(f"image {example.get('file_name', '')} has no regions of its ground truth")
-            masks = example["instances"].gt_masks.to(self.segmenter.device).float()  # (R, H, W)
-            regions, valid = self.segmenter.region_logits(example, masks)
-            maps = class_maps(regions[:, :-1].softmax(dim=1), masks[valid])  # (C, H, W)
-            height, width = masks.shape[-2:]
-            wanted = example.get("height", height), example.get("width", width)
-            results.append(PixelScores(maps, wanted))
+            masks = example["instances"].gt_masks.float()  # (R, H, W)
+            results.append(self.segmenter.named_regions(example, masks))
         return results

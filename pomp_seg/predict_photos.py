@@ -64,6 +64,10 @@ class PhotoSegmentations(PhotoTask):
         """The classes of a photo's pixels."""
         return self._predictor(pixels)
 
+    def predict_named(self, prepared: np.ndarray, name: str) -> Segmentation:
+        """The same, in the regions that ``MODEL.PROPOSALS.FILE`` has of the photo, where it is set."""
+        return self._predictor(prepared, name) if self._predictor.cfg.MODEL.PROPOSALS.FILE else self.predict(prepared)
+
     def write(self, photo: NamedPhoto, pixels: np.ndarray, prediction: Segmentation, folder: Path) -> dict[str, Any]:
         """Write label map and picture; the record is the photo's entry in the document."""
         write_label_map(folder / LABELS / photo.picture, prediction.labels, len(self._names))

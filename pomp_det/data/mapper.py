@@ -14,12 +14,15 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 from fvcore.transforms.transform import CropTransform, Transform
 
+from pomp_det.data.region_cache import CachedRegions, RegionCache
 from pomp_det.data.tar_index import TarIndex
 from pomp_engine.data.photos import read_record_photo
 from prompt_core.data.open_photo import UnreadableImage
 from prompt_core.errors import UserError, nearest
 from prompt_core.files import resolve_path
 
+VISIBLE = 0.7  # the share of a region that a crop of the photo has to keep
+SMALLEST_SIDE = 8  # pixels; a crop of less is mostly what resizing makes of it
 # Boxes; classes of the image; captions; captions and the classes that they name.
 ANNOTATION_KINDS = ("box", "image", "caption", "captiontag")
 
@@ -32,7 +35,8 @@ class MixedDatasetMapper(DatasetMapper):
     - ``ann_type``: one of :data:`ANNOTATION_KINDS`;
     - ``pos_category_ids``: class indices that are in the image (empty for boxes);
     - ``captions``: texts, where the record has them;
-    - ``dataset_source``: number of the data set.
+    - ``dataset_source``: number of the data set;
+    - ``regions``: boxes with a ``region_cache``, see :func:`moved_regions`.
 
     Examples of image labels carry ``instances`` without any instance.
     """
@@ -48,10 +52,14 @@ class MixedDatasetMapper(DatasetMapper):
         use_instance_mask: bool = False,
         instance_mask_format: str = "polygon",
         tar_index: TarIndex | None = None,
+        region_cache: RegionCache | None = None,
+        max_regions: int = 32,
     ) -> None:
         """
         Args:
             tar_index: where photos are that records only number.
+            region_cache: embeddings of regions that box examples carry.
+            max_regions: the best of them in an example.
         """
         super().__init__(
             is_train,
@@ -65,10 +73,12 @@ class MixedDatasetMapper(DatasetMapper):
         ]
         self.annotation_kinds = list(annotation_kinds)
         self.tar_index = tar_index
+        self.region_cache, self.max_regions = region_cache, max_regions
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Arguments by ``INPUT`` and ``DATALOADER``, as published files set them."""
+        head = cfg.MODEL.ROI_BOX_HEAD
         return {
             "is_train": is_train,
             "augmentations_per_dataset": augmentations_of_config(cfg),
@@ -77,6 +87,8 @@ class MixedDatasetMapper(DatasetMapper):
             "use_instance_mask": cfg.MODEL.MASK_ON,
             "instance_mask_format": cfg.INPUT.MASK_FORMAT,
             "tar_index": _tar_index(cfg) if cfg.DATALOADER.USE_TAR_DATASET else None,
+            "region_cache": _region_cache(head) if head.DISTILLATION_FILE else None,
+            "max_regions": head.DISTILLATION_PROPOSALS,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +111,9 @@ class MixedDatasetMapper(DatasetMapper):
         record.setdefault("pos_category_ids", [])
         if kind == "box":
             self._transform_annotations(record, transforms, shape)
+            if self.region_cache is not None:
+                cached = self.region_cache.regions(record["image_id"]) or self.region_cache.nothing
+                record["regions"] = moved_regions(cached, transforms, shape, self.max_regions)
         else:
             record.pop("annotations", None)
             record["instances"] = _no_instances(shape)
@@ -123,11 +138,43 @@ def _tar_index(cfg: CfgNode) -> TarIndex:
     return TarIndex(resolve_path(cfg.DATALOADER.TARFILE_PATH), resolve_path(cfg.DATALOADER.TAR_INDEX_DIR))
 
 
+def _region_cache(head: CfgNode) -> RegionCache:
+    cache = RegionCache(resolve_path(head.DISTILLATION_FILE))
+    if cache.width != head.ZEROSHOT_WEIGHT_DIM:
+        raise UserError(
+            f"{head.DISTILLATION_FILE} has embeddings of width {cache.width}, MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM "
+            f"is {head.ZEROSHOT_WEIGHT_DIM}; make them with the CLIP of the class matrix"
+        )
+    return cache
+
+
 def _no_instances(shape: tuple[int, int]) -> Instances:
     empty = Instances(shape)
     empty.gt_boxes = Boxes(torch.zeros(0, 4))
     empty.gt_classes = torch.zeros(0, dtype=torch.int64)
     return empty
+
+
+def moved_regions(cached: CachedRegions, transforms: Transform, shape: tuple[int, int], limit: int) -> Instances:
+    """The best regions that an augmentation leaves whole, with the embeddings that they had in the photo.
+
+    Args:
+        cached: of the photo.
+        transforms: from the photo to the example.
+        shape: height and width of the example.
+
+    Returns:
+        ``proposal_boxes`` in pixels of the example and ``embeddings``. A region of which less than
+        :data:`VISIBLE` is left, or less than :data:`SMALLEST_SIDE` pixels of a side, is left out: it shows something
+        else now.
+    """
+    boxes = torch.as_tensor(transforms.apply_box(cached.boxes.numpy()), dtype=torch.float32)  # (R, 4)
+    clipped = Boxes(boxes.clone())
+    clipped.clip(shape)
+    sides = clipped.tensor[:, 2:] - clipped.tensor[:, :2]
+    left = clipped.area() >= VISIBLE * Boxes(boxes).area()
+    rows = (left & (sides >= SMALLEST_SIDE).all(dim=1)).nonzero().squeeze(1)[:limit]
+    return Instances(shape, proposal_boxes=clipped[rows], embeddings=cached.embeddings[rows])
 
 
 def annotation_kinds(cfg: CfgNode) -> list[str]:

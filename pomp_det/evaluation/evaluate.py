@@ -19,6 +19,7 @@ from pomp_det.data.registration import registered_metadata
 from pomp_det.evaluation.evaluator import DetectionEvaluator
 from pomp_det.evaluation.scoring import score_predictions
 from pomp_det.oracle import OracleDetector
+from pomp_engine.data.proposal_files import ProposalFile, proposals_variant
 from pomp_engine.evaluation import evaluate_sets, inference_folder, run_entry, score_sets
 from pomp_engine.loader import evaluation_loader
 from pomp_engine.task import Results
@@ -28,8 +29,9 @@ from prompt_core.errors import UserError
 def evaluate_detector(cfg: CfgNode, model: nn.Module, backend: str = "hotcoco", oracle: str = "") -> Results:
     """Inference and scores of each of ``DATASETS.TEST``; to be called by all processes.
 
-    Predictions, scores and per-class scores of a data set go to ``OUTPUT_DIR/inference_NAME`` (with an oracle,
-    ``inference_NAME_oracle_KIND``), all numbers with their protocols to ``OUTPUT_DIR/metrics.json``.
+    Predictions, scores and per-class scores of a data set go to ``OUTPUT_DIR/inference_NAME``, all numbers with their
+    protocols to ``OUTPUT_DIR/metrics.json``; with an oracle the names end in ``_oracle_KIND``, with
+    ``MODEL.PROPOSALS.FILE`` in ``_proposals_given``.
 
     Args:
         backend: see :func:`pomp_det.evaluation.scoring.score_predictions`.
@@ -45,7 +47,7 @@ def evaluate_detector(cfg: CfgNode, model: nn.Module, backend: str = "hotcoco", 
     def build_evaluator(dataset: str) -> DetectionEvaluator:
         return DetectionEvaluator(
             dataset,
-            inference_folder(cfg, dataset, _variant(oracle)),
+            inference_folder(cfg, dataset, _variant(cfg, oracle)),
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
             more_classes=cfg.MODEL.DYNAMIC_CLASSIFIER,
             run=run_entry(cfg),
@@ -60,13 +62,17 @@ def evaluate_detector(cfg: CfgNode, model: nn.Module, backend: str = "hotcoco", 
             check_classes(model, cfg.DATASETS.TEST[number], cfg.MODEL.DYNAMIC_CLASSIFIER)
             yield
 
+    if oracle and cfg.MODEL.PROPOSALS.FILE:
+        raise UserError("an oracle has its own regions; leave MODEL.PROPOSALS.FILE empty")
     return evaluate_sets(
         cfg,
         with_box_masks(OracleDetector(model, oracle) if oracle else model),
         build_evaluator,
-        lambda dataset: _build_loader(cfg, dataset, with_ground_truth=bool(oracle)),
+        lambda dataset: _build_loader(
+            cfg, dataset, bool(oracle), getattr(getattr(model, "module", model), "proposal_file", None)
+        ),
         classes_of,
-        _variant(oracle),
+        _variant(cfg, oracle),
     )
 
 
@@ -80,10 +86,10 @@ def score_again(cfg: CfgNode, backend: str = "hotcoco", oracle: str = "") -> Res
     def score(dataset: str, folder: Path) -> dict[str, dict[str, float]]:
         return score_predictions(folder, backend=backend, run=run_entry(cfg), **_protocol(cfg, dataset)).results
 
-    return score_sets(cfg, score, _variant(oracle))
+    return score_sets(cfg, score, _variant(cfg, oracle))
 
 
-def _build_loader(cfg: CfgNode, dataset: str, with_ground_truth: bool) -> Any:
+def _build_loader(cfg: CfgNode, dataset: str, with_ground_truth: bool, proposals: ProposalFile | None = None) -> Any:
     """Every image once, resized as ``INPUT`` says, with ``instances`` for an oracle."""
     if registered_metadata(dataset).get("evaluator_type") == "image_labels":
         raise UserError(f"data set {dataset!r} has image labels and no boxes; it cannot be in DATASETS.TEST")
@@ -91,6 +97,8 @@ def _build_loader(cfg: CfgNode, dataset: str, with_ground_truth: bool) -> Any:
     records = DatasetCatalog.get(dataset)
     if not records:
         raise UserError(f"data set {dataset!r} has no images to evaluate")
+    if proposals is not None:
+        proposals.say_absent(dataset, records)
     return evaluation_loader(records, build_test_mapper(cfg, with_ground_truth), cfg.DATALOADER.NUM_WORKERS)
 
 
@@ -103,5 +111,5 @@ def _protocol(cfg: CfgNode, dataset: str) -> dict[str, Any]:
     }
 
 
-def _variant(oracle: str) -> dict[str, str]:
-    return {"oracle": oracle} if oracle else {}
+def _variant(cfg: CfgNode, oracle: str) -> dict[str, str]:
+    return {"oracle": oracle} if oracle else proposals_variant(cfg)

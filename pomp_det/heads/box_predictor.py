@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pomp_det.heads.class_counts import ClassCounts
 from pomp_det.heads.class_losses import ClassChoice, sigmoid_loss, without_held_out
+from pomp_det.heads.fused_scores import ClassProbabilities
 from pomp_det.heads.image_labels import ImageLabelOptions, image_label_loss
 from pomp_det.heads.inference import (
     ROUNDING,
@@ -210,7 +211,8 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         """Detections from the class scores of one or several stages.
 
         Args:
-            stages: of each stage, of all images together, :class:`StageScores` or logits (R, C + 1).
+            stages: of each stage, of all images together, :class:`StageScores`, :class:`ClassProbabilities` or
+                logits (R, C + 1).
             boxes: (R_i, 4) of each image.
             proposals: the first stage's, with ``objectness_logits`` where their scores are mixed in.
             nms_threshold: in place of the configured one; above 1 for no suppression.
@@ -238,8 +240,12 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
                 detected.append(reference_detections(scores, image_boxes, size, *limits, one_class))
         return [instances for instances, _ in detected], [kept for _, kept in detected]
 
-    def _probabilities(self, stage: StageScores | Tensor, proposals: Sequence[Instances]) -> Sequence[Tensor]:
+    def _probabilities(
+        self, stage: StageScores | ClassProbabilities | Tensor, proposals: Sequence[Instances]
+    ) -> Sequence[Tensor]:
         """(R_i, C + 1) of each image, times own shares where there are any."""
+        if isinstance(stage, ClassProbabilities):
+            return stage.table.split([len(image) for image in proposals])
         logits = stage.logits() if isinstance(stage, StageScores) else stage
         probabilities: Sequence[Tensor] = self.predict_probs((logits, logits), list(proposals))
         if isinstance(stage, Tensor) or stage.shares is None:

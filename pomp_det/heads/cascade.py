@@ -15,6 +15,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from pomp_det.heads.fused_scores import ClassProbabilities
 from pomp_det.heads.inference import StageScores
 from pomp_det.heads.sampled_classes import SampledClasses
 from pomp_det.heads.weak_batches import (
@@ -69,11 +70,26 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
 
     def stage_features(self, features: Sequence[Tensor], proposals: Sequence[Instances], stage: int) -> Tensor:
         """Region features (R, D) of a stage, for the proposals of all images."""
+        return self.box_head[stage](self.pooled(features, proposals))
+
+    def pooled(self, features: Sequence[Tensor], proposals: Sequence[Instances]) -> Tensor:
+        """What the heads of a stage see of the proposals of all images."""
         pooled = self.box_pooler(features, [image.proposal_boxes for image in proposals])
         if self.training:
             # The stages' losses add up; the shared features below them see the mean.
             pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
-        return self.box_head[stage](pooled)
+        return pooled
+
+    def stage_scores(
+        self, features: Sequence[Tensor], proposals: list[Instances], stage: int
+    ) -> tuple[StageScores | ClassProbabilities | Tensor, Tensor]:
+        """Class scores and box shifts (R, 4) of a stage."""
+        predictor = self.box_predictor[stage]
+        box_features = self.stage_features(features, proposals, stage)
+        scores: tuple[StageScores | Tensor, Tensor] = (
+            predictor.stage_scores if predictor.gives_factors else predictor
+        )(box_features)
+        return scores
 
     def _refined(self, stage: int, shifts: Tensor, proposals: list[Instances]) -> list[Instances]:
         """The boxes that a stage's shifts (R, 4) make of its proposals: proposals of the next stage."""
@@ -133,17 +149,17 @@ class DeticCascadeROIHeads(WeakHeads, CascadeROIHeads):
 
     def region_scores(
         self, features: dict[str, Tensor], proposals: list[Instances], refine: bool = True
-    ) -> tuple[list[StageScores | Tensor], Sequence[Tensor]]:
+    ) -> tuple[list[StageScores | ClassProbabilities | Tensor], Sequence[Tensor]]:
         maps = [features[name] for name in self.box_in_features]
-        stages, refined = [], proposals
-        for stage, predictor in enumerate(self.box_predictor):
-            box_features = self.stage_features(maps, refined, stage)
-            scores, shifts = (predictor.stage_scores if predictor.gives_factors else predictor)(box_features)
+        stages: list[Any] = []
+        refined = proposals
+        for stage in range(self.num_cascade_stages):
+            scores, shifts = self.stage_scores(maps, refined, stage)
             stages.append(scores)
             if refine and stage + 1 < self.num_cascade_stages:
                 refined = self._refined(stage, shifts, refined)
-        if predictor.gives_factors:
+        if all(isinstance(scores, StageScores) for scores in stages):
             stages = self.shared_classes(stages)
         if not refine:
             return stages, [image.proposal_boxes.tensor for image in proposals]
-        return stages, predictor.predict_boxes((None, shifts), refined)
+        return stages, self.last_predictor.predict_boxes((None, shifts), refined)

@@ -8,9 +8,8 @@ from typing import NamedTuple
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from pomp_det.data.mapper import SMALLEST_SIDE
 from pomp_det.heads.inference import clip_boxes
-
-SMALLEST_SIDE = 8  # pixels; a crop of less is mostly what resizing makes of it
 
 
 class Distillation(NamedTuple):

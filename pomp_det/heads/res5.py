@@ -14,6 +14,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
+from pomp_det.heads.fused_scores import ClassProbabilities
 from pomp_det.heads.inference import StageScores
 from pomp_det.heads.sampled_classes import SampledClasses
 from pomp_det.heads.weak_batches import (
@@ -52,7 +53,7 @@ class CustomRes5ROIHeads(WeakHeads, Res5ROIHeads):
 
     def region_scores(
         self, features: dict[str, Tensor], proposals: list[Instances], refine: bool = True
-    ) -> tuple[list[StageScores | Tensor], Sequence[Tensor]]:
+    ) -> tuple[list[StageScores | ClassProbabilities | Tensor], Sequence[Tensor]]:
         predictor = self.box_predictor
         box_features = self._region_maps(features, proposals).mean(dim=[2, 3])
         scores, shifts = (predictor.stage_scores if predictor.gives_factors else predictor)(box_features)

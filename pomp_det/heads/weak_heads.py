@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from pomp_det.heads.distillation import Distillation, distillation_loss, no_regions
+from pomp_det.heads.fused_scores import ClassProbabilities
 from pomp_det.heads.inference import SharedClasses, StageScores
 from pomp_det.heads.sampled_classes import ClassSampler, SampledClasses
 from pomp_det.heads.weak_batches import WeakOptions, WeakTargets, top_proposals, zero_mask_loss
@@ -99,7 +100,7 @@ class WeakHeads(ROIHeads):
     @abstractmethod
     def region_scores(
         self, features: dict[str, Tensor], proposals: list[Instances], refine: bool = True
-    ) -> tuple[list[StageScores | Tensor], Sequence[Tensor]]:
+    ) -> tuple[list[StageScores | ClassProbabilities | Tensor], Sequence[Tensor]]:
         """Class scores and boxes of the proposals: what detections are chosen from.
 
         Args:
@@ -108,7 +109,8 @@ class WeakHeads(ROIHeads):
 
         Returns:
             of each stage, of all images together, :class:`StageScores` or logits (R, C + 1), as the predictor's
-            ``gives_factors`` says; and the last stage's boxes (R_i, 4) of each image, in pixels, not yet clipped.
+            ``gives_factors`` says, or :class:`ClassProbabilities`; and the last stage's boxes (R_i, 4) of each image,
+            in pixels, not yet clipped.
         """
 
     @property

@@ -13,9 +13,11 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor
 
+from pomp_engine.data.proposal_files import ProposalFile
 from pomp_seg.best_classes import PixelScores
 from pomp_seg.clip import RegionClipAdapter
 from pomp_seg.ensemble import EnsembleOptions, calibration, class_maps
+from pomp_seg.given_regions import given_masks
 from pomp_seg.heads.predictor import Proposals
 from pomp_seg.losses import MaskProposalLoss, Targets
 from pomp_seg.models.segmenter import Segmenter, build_region_adapter
@@ -130,12 +132,14 @@ class ZeroShotMaskFormer(MaskFormer):
         clip_adapter: RegionClipAdapter,
         region_clip_adapter: RegionClipAdapter | None = None,
         ensemble: EnsembleOptions,
+        proposal_file: ProposalFile | None = None,
         **options: Any,
     ) -> None:
         """
         Args:
             region_clip_adapter: another CLIP or prompt for the regions; None for the same.
             ensemble: how CLIP's classification of the regions is combined.
+            proposal_file: regions from outside that CLIP alone names in inference, in the place of mask proposals.
             options: of :class:`MaskFormer`.
 
         Raises:
@@ -153,6 +157,7 @@ class ZeroShotMaskFormer(MaskFormer):
         # Published checkpoints keep a second CLIP under this name.
         self._region_clip_adapter = region_clip_adapter
         self.ensemble = ensemble
+        self.proposal_file = proposal_file
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -164,7 +169,39 @@ class ZeroShotMaskFormer(MaskFormer):
             if node.SEPERATE_ADAPTER
             else None,
             "ensemble": EnsembleOptions.from_config(node),
+            "proposal_file": ProposalFile.from_config(cfg),
         }
+
+    def forward(self, batch: Sequence[dict[str, Any]]) -> Any:
+        """See :meth:`MaskFormer.forward`."""
+        if self.training or self.proposal_file is None:
+            return super().forward(batch)
+        return [{"sem_seg": scores.all()} for scores in self.pixel_scores(batch)]
+
+    def pixel_scores(self, batch: Sequence[dict[str, Any]]) -> list[PixelScores]:
+        """See :meth:`MaskFormer.pixel_scores`."""
+        if self.proposal_file is None:
+            return super().pixel_scores(batch)
+        return [self.named_regions(example, *given_masks(self.proposal_file, example)) for example in batch]
+
+    @torch.no_grad()
+    def named_regions(self, example: dict[str, Any], masks: Tensor, weights: Tensor | None = None) -> PixelScores:
+        """Class scores of each pixel of one image by regions that are given, 0 outside all of them.
+
+        CLIP alone names them, with this segmenter's prompt and crops: a region that is given has no learned embedding.
+
+        Args:
+            masks: probabilities (R, H, W) at the size of the image.
+            weights: (R,) of the regions; None for 1.
+        """
+        masks = masks.to(self.device)
+        logits, valid = self.region_logits(example, masks)
+        scores = logits[:, :-1].softmax(dim=1)  # without "no object"
+        if weights is not None:
+            scores = scores * weights.to(scores)[valid, None]
+        height, width = masks.shape[-2:]
+        wanted = example.get("height", height), example.get("width", width)
+        return PixelScores(class_maps(scores, masks[valid]), wanted)
 
     def class_logits(self, batch: Sequence[dict[str, Any]], classes: Sequence[Tensor]) -> list[Tensor]:
         """100 times the cosines (B, Q, C + 1) of class embeddings and text features."""

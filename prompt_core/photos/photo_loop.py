@@ -140,7 +140,7 @@ def _predict_some(
     readable = [(photo, small) for photo, small in zip(photos, kept, strict=True) if small is not None]
     predictions = _predicted_together(task, [small for _, small in readable])
     for place, (photo, small) in enumerate(readable):
-        found = predictions[place] if predictions else attempted(photo, partial(task.predict, small))
+        found = predictions[place] if predictions else attempted(photo, partial(task.predict_named, small, photo.name))
         if found is not None:
             record = attempted(photo, partial(task.write, photo, small, found, folder), blamed=False)
             if record is not None:

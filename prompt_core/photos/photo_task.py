@@ -43,6 +43,10 @@ class PhotoTask(abc.ABC):
         """The prediction of one photo; a :class:`UserError` where it is the cause."""
         return self.predict_batch([prepared])[0]
 
+    def predict_named(self, prepared: Any, name: str) -> Any:
+        """The same for a task that looks something up by the photo's name, such as its regions in a file."""
+        return self.predict(prepared)
+
     @abc.abstractmethod
     def write(self, photo: NamedPhoto, prepared: Any, prediction: Any, folder: Path) -> dict[str, Any]:
         """Write the files about a photo; returns its record, JSON."""

@@ -31,6 +31,7 @@ from pomp_engine.solver import build_optimizer, build_scheduler
 from prompt_core import TextClassifier, UserError
 
 from ..support.config_keys import recorded_reads
+from ..support.detector import TINY
 from ..support.detector_run import CATEGORIES, make_data, tiny_settings
 from ..support.region_words import region_words_settings
 
@@ -88,11 +89,17 @@ def parts(folder: Path) -> dict[str, CfgNode]:
     rand = zero_shot | {f"{heads}ZEROSHOT_WEIGHT_PATH": "rand"}
     captions = {"MODEL.WITH_CAPTION": True, f"{heads}ADD_IMAGE_BOX": True, "MODEL.SYNC_CAPTION_BATCH": True}
     distilled = {f"{heads}DISTILLATION_WEIGHT": 0.5}
+    two_heads = {
+        "MODEL.ROI_HEADS.NAME": "ViLDEnsembleROIHeads",
+        f"{heads}LEARNED_BACKGROUND": True,
+        f"{heads}USE_SIGMOID_CE": False,
+    }
     words = {"MODEL.VOCABULARY": "cat,dog", "MODEL.PROMPT": "a {}.", "MODEL.CLIP.NAME": "mini"}
     return {
         "rpn": load_config(None, c4 | {"MODEL.MASK_ON": True}),
         "captions": load_config(None, c4 | rand | captions),
         "distilled": load_config(None, c4 | rand | distilled),
+        "two heads": load_config(None, TINY | CPU | two_heads),
         "dynamic": load_config(None, c4 | rand | {"MODEL.DYNAMIC_CLASSIFIER": True}),
         "words": load_config(None, c4 | zero_shot | words | {f"{heads}ZEROSHOT_WEIGHT_DIM": 116}),
         "region words": load_config(None, region_words_settings(folder)),
@@ -128,7 +135,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
         # Drawing the weights takes most of the time.
         patch.setattr(torch.Tensor, "normal_", lambda self, *arguments, **options: self)
         patch.setattr(torch.Tensor, "uniform_", lambda self, *arguments, **options: self)
-        for name in ("rpn", "captions", "distilled", "dynamic", "words", "region words"):
+        for name in ("rpn", "captions", "distilled", "two heads", "dynamic", "words", "region words"):
             build_detector(others[name])
         classifier_of_names(others["learned words"], "cat", "mini")
         for name in ("plain", "crops", "by shortest edge"):

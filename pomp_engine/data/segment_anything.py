@@ -1,0 +1,121 @@
+"""A file of regions for ``MODEL.PROPOSALS.FILE`` from a mask generator, such as Segment Anything's.
+
+``segment_anything`` (arXiv 2304.02643) and ``sam2`` (arXiv 2408.00714) are used where they are installed, with weights
+that the user names; anything with the same ``generate`` does as well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from pycocotools import mask as run_lengths
+
+from prompt_core.data.photo_files import inside
+from prompt_core.errors import UserError
+from prompt_core.files import make_output_folder, write_json
+from prompt_core.photos.photo_list import NamedPhoto
+from prompt_core.safe_load import load_restricted
+from prompt_core.visible import visible_path
+
+
+class MaskGenerator(Protocol):
+    """What ``SamAutomaticMaskGenerator`` and ``SAM2AutomaticMaskGenerator`` are."""
+
+    def generate(self, image: np.ndarray) -> list[dict[str, Any]]:
+        """Regions of (H, W, 3) uint8 in RGB, each with ``segmentation``: (H, W) bool, or run lengths."""
+
+
+def write_proposals(
+    generator: MaskGenerator,
+    photos: Sequence[NamedPhoto],
+    folder: Path,
+    progress: Callable[[str, int], None] | None = None,
+) -> int:
+    """Write ``NAME.json`` with the regions of each photo, but for those that are there.
+
+    Args:
+        progress: is told the name and the number of regions of each photo that is done.
+
+    Returns:
+        photos that were done now.
+
+    Raises:
+        UserError: a photo that cannot be read, or a folder that cannot be written.
+    """
+    make_output_folder(folder)
+    done = 0
+    for photo in photos:
+        target = folder / f"{inside(photo.name.lstrip('/'), 'the name of a photo')}.json"
+        if target.is_file():
+            continue
+        regions = [_plain(region) for region in generator.generate(photo.read())]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, regions)
+        done += 1
+        if progress is not None:
+            progress(photo.name, len(regions))
+    return done
+
+
+def _plain(region: Mapping[str, Any]) -> dict[str, Any]:
+    """A region as JSON: box, mask in compressed run lengths, and how sure the generator is."""
+    mask = region["segmentation"]
+    if isinstance(mask, np.ndarray):
+        encoded = run_lengths.encode(np.asfortranarray(mask.astype(np.uint8)))
+        mask = {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
+    numbers = {key: float(region[key]) for key in ("predicted_iou", "stability_score") if key in region}
+    return {"segmentation": mask, "bbox": [float(value) for value in region["bbox"]], **numbers}
+
+
+def load_generator(model: str, weights: Path, device: str = "cpu", **options: Any) -> MaskGenerator:
+    """Segment Anything's automatic mask generator.
+
+    Args:
+        model: a name of ``segment_anything``'s registry (``vit_h``, ``vit_l``, ``vit_b``), or a configuration of
+            ``sam2`` (``configs/sam2.1/sam2.1_hiera_l.yaml``).
+        weights: the published checkpoint, of which only tensors are read.
+        options: of the generator.
+
+    Raises:
+        UserError: when the package is not installed, or the weights are absent or not the model's.
+    """
+    package = "sam2" if model.endswith(".yaml") else "segment_anything"
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{package} is not installed; follow its README, and give its checkpoint")
+    if not weights.is_file():
+        raise UserError(f"weights {visible_path(weights)} do not exist; download {package}'s checkpoint")
+    network = _network_of(package, model, weights).to(device)
+    if package == "sam2":
+        from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+        sam2: MaskGenerator = SAM2AutomaticMaskGenerator(network, **options)
+        return sam2
+    from segment_anything import SamAutomaticMaskGenerator
+
+    first: MaskGenerator = SamAutomaticMaskGenerator(network, **options)
+    return first
+
+
+def _network_of(package: str, model: str, weights: Path) -> Any:
+    state = load_restricted(weights)
+    if package == "sam2":
+        from sam2.build_sam import build_sam2
+
+        network: Any = build_sam2(model, None, device="cpu")
+    else:
+        from segment_anything import sam_model_registry
+
+        if model not in sam_model_registry:
+            raise UserError(
+                f"segment_anything has no model {model!r}; expected {', '.join(sorted(sam_model_registry))}"
+            )
+        network = sam_model_registry[model](checkpoint=None)
+    try:
+        network.load_state_dict(state.get("model", state))
+    except RuntimeError as error:
+        raise UserError(f"weights {visible_path(weights)} are not those of {model}") from error
+    return network.eval()
