@@ -17,6 +17,7 @@ from prompt_core.errors import UserError, nearest
 from prompt_core.fetch.advice import where_from
 from prompt_core.files import resolve_path
 from prompt_core.prompt import SoftPrompt
+from prompt_core.safe_load import load_restricted
 from prompt_core.towers.origin import Origin, recognise, stated_origin
 from prompt_core.visible import shortened
 from prompt_core.vocabulary import Vocabulary, plain_name, read_vocabulary
@@ -71,7 +72,7 @@ def source_of(classifier: TextClassifier) -> str:
 
 
 def read_class_matrix(path: str | Path) -> TextClassifier:
-    """A ``.npy`` matrix (C, E), or a classifier file (``.safetensors``).
+    """A ``.npy`` matrix (C, E), a classifier file (``.safetensors``), or a bare tensor (``.pth``, ``.pt``).
 
     A ``.npy`` takes its names from ``NAME.names.json`` next to it. Without that, a matrix that is called like a
     published one (``lvis_v1_*``, ``coco_*``, ``o365_*``) and has as many rows takes those of its vocabulary.
@@ -86,6 +87,8 @@ def read_class_matrix(path: str | Path) -> TextClassifier:
             f"classifier file (tools/build_classifier.py writes both), or to {RANDOM!r} for a random one"
             f"{where_from(path)}"
         )
+    if file.suffix in (".pth", ".pt"):
+        return _bare_tensor(file, str(path))
     if file.suffix != ".npy":
         classifier = TextClassifier.load(file)
         classifier.metadata["source"] = str(path)
@@ -96,6 +99,18 @@ def read_class_matrix(path: str | Path) -> TextClassifier:
     if not file.with_suffix(".names.json").is_file():
         names = _published_names(file.name, len(rows)) or names
     return ClassMatrix(rows, names, str(path), metadata)
+
+
+def _bare_tensor(file: Path, source: str) -> ClassMatrix:
+    """DetPro's and PromptDet's class features, (C, E) or (1, C, E) without names (dyabel/detpro, prompt/trainer.py)."""
+    tensor = load_restricted(file)
+    if isinstance(tensor, Tensor) and tensor.dim() == 3 and len(tensor) == 1:
+        tensor = tensor[0]
+    if not isinstance(tensor, Tensor) or tensor.dim() != 2 or not tensor.is_floating_point():
+        raise UserError(
+            f"{file}: a class matrix as a bare tensor (C, E) is expected of a .pth, a .npy or .safetensors else"
+        )
+    return ClassMatrix(tensor.detach().float(), [f"class {row}" for row in range(len(tensor))], source)
 
 
 def _published_names(file: str, count: int) -> list[str]:

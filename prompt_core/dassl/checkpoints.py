@@ -44,6 +44,7 @@ BEST, LAST = "model-best.pth.tar", "checkpoint"
 _EPOCH = re.compile(r"model\.pth\.tar-(\d+)")
 _BUFFER = re.compile(r"(train_|test_)?token_(prefix|suffix)")
 _FROZEN = ("image_encoder", "text_encoder", "ZS_image_encoder", "logit_scale")
+_MOST_VECTORS = 75  # of a context in 77 tokens; a bare tensor of more rows is features of classes
 _DEEP = re.compile(r"(image|text)_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow")
 
 
@@ -103,6 +104,8 @@ def read_checkpoint(path: str | Path) -> Learned:
     """
     path = Path(path)
     checkpoint = load_restricted(path)
+    if isinstance(checkpoint, Tensor) and checkpoint.dim() == 2 and len(checkpoint) <= _MOST_VECTORS:
+        checkpoint = {"ctx": checkpoint}  # DetPro's NAME_prompt.pth (dyabel/detpro, prompt/trainer.py)
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     tensors = state.items() if isinstance(state, Mapping) else ()
     named = {str(key).removeprefix("module."): value for key, value in tensors if isinstance(value, Tensor)}
