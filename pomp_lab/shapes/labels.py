@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pomp_det.data.prepare.photo_folders import photo_folder_labels
 from pomp_engine.data.derived_files import Outcome, derive_json, file_inputs
 from pomp_lab.shapes.facts import class_rows
 from pomp_seg.data.label_sets import LabelSet, read_label_set
 from pomp_seg.data.prepare.label_folders import Made, convert_labels, count_labels, lookup
 from pomp_seg.data.prepare.remapped import png_files
-from prompt_core.data.open_photo import upright_size
 from prompt_core.errors import UserError
 from prompt_core.files import read_json
 
@@ -37,20 +37,9 @@ def prepare_image_labels(shapes: Path) -> tuple[Path, Outcome]:
     inputs = file_inputs(shapes, options, truth)
 
     def build() -> dict[str, Any]:
-        return _image_labels(pictures, read_json(truth)["categories"])
+        return photo_folder_labels(pictures, read_json(truth)["categories"])[0]
 
     return output, derive_json(output, inputs, "shapes image labels 1", build)
-
-
-def _image_labels(pictures: Path, categories: list[dict[str, Any]]) -> dict[str, Any]:
-    images: list[dict[str, Any]] = []
-    for category in categories:
-        for path in sorted((pictures / category["name"]).glob("*.png")):
-            width, height = upright_size(path)
-            name = path.relative_to(pictures).as_posix()
-            size = {"width": width, "height": height}
-            images.append({"id": len(images) + 1, "file_name": name, **size, "pos_category_ids": [category["id"]]})
-    return {"images": images, "annotations": [], "categories": categories}
 
 
 def prepare_shapes_seg(root: Path, overwrite: bool = False) -> Made:
