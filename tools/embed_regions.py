@@ -12,7 +12,7 @@ was.
 import argparse
 from pathlib import Path
 
-from prompt_core.command_line import ArgumentParser, whole_number
+from prompt_core.command_line import ArgumentParser, parse_with_overrides, whole_number
 from prompt_core.errors import run_command
 from prompt_core.ranges import COUNT
 from prompt_core.visible import say, visible_path
@@ -21,15 +21,15 @@ from prompt_core.visible import say, visible_path
 def main() -> None:
     """Parse, embed what is missing, write the index."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path, help="a detector's configuration")
+    parser.add_argument("--config", required=True, metavar="FILE", help="a detector's configuration")
     parser.add_argument("--dataset", required=True, help="a data set with photos, also one of DATASETS.FILES")
     parser.add_argument("--proposals", required=True, type=Path, metavar="FILE", help="the regions")
     parser.add_argument("--limit", type=whole_number(COUNT), default=300, help="best regions of a photo (default: 300)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the embeddings go")
     parser.add_argument(
-        "set", nargs="*", metavar="KEY VALUE", help="settings, such as MODEL.DISTILLATION_CLIP.NAME mini"
+        "overrides", nargs="*", metavar="KEY VALUE", help="settings, such as MODEL.DISTILLATION_CLIP.NAME mini"
     )
-    arguments = parser.parse_args()
+    arguments = parse_with_overrides(parser)
     from detectron2.data import DatasetCatalog
 
     from pomp_det import load_config
@@ -39,7 +39,7 @@ def main() -> None:
     from pomp_det.data.registration import registered_metadata
     from pomp_engine.data.proposal_files import ProposalFile
 
-    cfg = load_config(arguments.config, arguments.set)
+    cfg = load_config(arguments.config, arguments.overrides)
     register_configured(cfg)
     registered_metadata(arguments.dataset)
     proposals = ProposalFile(arguments.proposals, arguments.limit)

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from prompt_core.command_line import ArgumentParser
+from prompt_core.command_line import ArgumentParser, parse_with_overrides
 from prompt_core.errors import UserError, run_command
 from prompt_core.visible import say, visible_path
 
@@ -28,7 +28,7 @@ def main() -> None:
     from pomp_det.region_prompts.regional_prompt import GRADES, REGIONAL, RegionPromptOptions, ensemble_classifier
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    cfg = load_config(arguments.config, arguments.set)
+    cfg = load_config(arguments.config, arguments.overrides)
     method: dict[str, Any] = {
         "detpro": {"options": RegionPromptOptions(seed=max(cfg.SEED, 0)), "grades": GRADES},
         "promptdet": {"options": REGIONAL, "grades": ((0.5, 1.1),)},
@@ -42,7 +42,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path, help="a detector's configuration")
+    parser.add_argument("--config", required=True, metavar="FILE", help="a detector's configuration")
     parser.add_argument("--method", required=True, choices=("detpro", "promptdet"))
     parser.add_argument("--dataset", required=True, help="a data set with boxes, also one of DATASETS.FILES")
     parser.add_argument("--regions", required=True, type=Path, metavar="DIR", help="what tools/embed_regions.py wrote")
@@ -50,9 +50,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--vocabulary", default="", help="classes of the classifier (default: the data set's)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where prompts and classifier go")
     parser.add_argument(
-        "set", nargs="*", metavar="KEY VALUE", help="settings, such as MODEL.DISTILLATION_CLIP.NAME mini"
+        "overrides", nargs="*", metavar="KEY VALUE", help="settings, such as MODEL.DISTILLATION_CLIP.NAME mini"
     )
-    return parser.parse_args()
+    return parse_with_overrides(parser)
 
 
 def learn(arguments: argparse.Namespace, cfg: Any, options: Any, grades: Any) -> tuple[Any, Any, list[Any]]:
