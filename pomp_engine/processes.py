@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 
 from prompt_core.errors import UserError
+from prompt_core.ranks.torchrun import check_torchrun, leave, started_by_torchrun
 from prompt_core.runs.signals import ENDING, ending_like_ctrl_c, handling
 
 
@@ -34,7 +33,7 @@ def run_processes(main: Callable[..., int], gpus: int | None, processes: int, ar
     """
     if (gpus is not None and gpus < 0) or processes < 1:
         raise UserError(f"--num-gpus {gpus}, --num-processes {processes}: expected 0 or more, and 1 or more")
-    if {"TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"} & os.environ.keys():
+    if started_by_torchrun(os.environ):
         check_torchrun(os.environ)
         return _join_torchrun(main, arguments)
     usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -50,23 +49,6 @@ def run_processes(main: Callable[..., int], gpus: int | None, processes: int, ar
     if count == 1:
         return main(*arguments)
     return _start(main, count, arguments)
-
-
-def check_torchrun(environment: Mapping[str, str]) -> None:
-    """Check the variables that torchrun sets for each process, for they may be left over or set by hand.
-
-    Raises:
-        UserError: naming one that is missing or no number.
-    """
-    advice = "start the processes with torchrun, or unset its variables"
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        value = environment.get(name)
-        if value is None and not name.startswith("LOCAL"):
-            raise UserError(f"the environment variable {name} of torchrun is missing; {advice}")
-        if value is not None and name != "MASTER_ADDR" and not (value.isascii() and value.isdigit()):
-            raise UserError(f"the environment variable {name} is {value!r}, a whole number is expected; {advice}")
-    if int(environment["RANK"]) >= int(environment["WORLD_SIZE"]):
-        raise UserError(f"RANK is {environment['RANK']} of WORLD_SIZE {environment['WORLD_SIZE']} processes; {advice}")
 
 
 def _start(main: Callable[..., int], count: int, arguments: tuple[Any, ...]) -> int:
@@ -105,9 +87,9 @@ def _worker(main: Callable[..., int], folder: str, arguments: tuple[Any, ...]) -
             code = main(*arguments)
     except UserError as error:
         (Path(folder) / str(comm.get_rank())).write_text(str(error), encoding="utf-8")
-        _leave(2)
+        leave(2)
     except KeyboardInterrupt:
-        _leave(130)
+        leave(130)
     _leave_together(code)
 
 
@@ -127,12 +109,4 @@ def _leave_together(code: int) -> None:
     """End a process of a group once all the others have got here too."""
     comm.synchronize()
     torch.distributed.destroy_process_group()
-    _leave(code)
-
-
-def _leave(code: int) -> None:
-    """End the process without the interpreter's shutdown, in which gloo's threads abort about one process in ten."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(code)

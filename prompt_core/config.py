@@ -99,6 +99,9 @@ def default_config() -> CfgNode:
     cfg.LOG.TENSORBOARD = True
     cfg.LOG.CHECKPOINT_MINUTES = 10.0
 
+    cfg.RANKS = CfgNode()  # of a job that torchrun started
+    cfg.RANKS.TIMEOUT_MINUTES = 10.0  # how long a process waits for another one that does not answer
+
     cfg.EVAL = CfgNode()
     cfg.EVAL.DATASETS = ()  # image sources to score
     cfg.EVAL.SPLIT = "val"

@@ -69,12 +69,22 @@ def run_command(main: Callable[[], int | None]) -> None:
         if isinstance(error, BrokenPipeError) and _reader_has_gone():
             code = BROKEN_PIPE
         else:
-            line, code = describe_failure(error)
-            if os.environ.get(DEBUG, "0") not in ("", "0"):
-                _complain("".join(traceback.format_exception(error)).rstrip())
-            _complain(f"error: {line}")
+            code = tell_failure(error)
         _drop_output()
     sys.exit(code)
+
+
+def tell_failure(error: Exception) -> int:
+    """Say in one line on standard error what went wrong, after the traceback where ``POMP_DEBUG`` asks for it.
+
+    Returns:
+        the exit code.
+    """
+    line, code = describe_failure(error)
+    if os.environ.get(DEBUG, "0") not in ("", "0"):
+        _complain("".join(traceback.format_exception(error)).rstrip())
+    _complain(f"error: {line}")
+    return code
 
 
 def describe_failure(error: Exception) -> tuple[str, int]:
