@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from prompt_core.data.augment import view_generator
-from prompt_core.data.feature_blocks import FeatureBlocks
+from prompt_core.data.feature_blocks import FeatureBlocks, block_positions
 from prompt_core.data.images import ImageSet, UnreadableImage
 from prompt_core.errors import UserError
+from prompt_core.ranks.ranks import ALONE, Ranks
 from prompt_core.visible import say
 
 if TYPE_CHECKING:
@@ -74,10 +75,12 @@ def write_features(
     batch_size: int,
     workers: int | None,
     progress: Callable[[int, int], None] | None,
+    ranks: Ranks = ALONE,
 ) -> list[int]:
     """Write the features of ``images``, (readable photos, views, embedding) float16, by :class:`FeatureBlocks`.
 
-    Blocks that an earlier call left in ``folder`` are kept. The arguments are those of
+    Blocks that an earlier call left in ``folder`` are kept, however many ranks made them. Ranks encode a block each at
+    a time; the one that leads writes them. The arguments are those of
     :func:`prompt_core.data.feature_cache.cached_features`.
 
     Returns:
@@ -88,29 +91,34 @@ def write_features(
         InVain: when more than 1 % of the photos cannot be read, or the tower gives non-finite features.
         OSError: when the files cannot be written.
     """
-    total = len(images)
+    total, size = len(images), max(1, BLOCK_VIEWS // views)
     allowed = int(MAX_UNREADABLE_SHARE * total)
     count = _Count(progress, total)
-    with FeatureBlocks(folder, total, max(1, BLOCK_VIEWS // views), views, clip.embed_dim) as blocks:
-        needed, free = blocks.bytes_missing, shutil.disk_usage(folder).free
-        if needed > free:
-            raise UserError(
-                f"the feature cache in {folder.parent} needs {needed:,} bytes, {free:,} are free on that disk"
-            )
-        if blocks.photos_done:
-            say(f"{blocks.photos_done:,} of {total:,} photos are encoded already; going on with the others", error=True)
-        decode = _decoder(clip, images, views, transform, seed)
-        while missing := blocks.missing():
-            count.done, bad = blocks.photos_done, blocks.unreadable
-            places = itertools.chain.from_iterable(map(blocks.positions, missing))
+    decode = _decoder(clip, images, views, transform, seed)
+    with contextlib.ExitStack() as files:
+        blocks = None
+        if ranks.leads:
+            blocks = files.enter_context(FeatureBlocks(folder, total, size, views, clip.embed_dim))
+            _say_what_is_there(folder, blocks, total)
+        while True:
+            known = (blocks.missing(), blocks.unreadable, blocks.photos_done) if blocks is not None else ([], [], 0)
+            missing, bad, count.done = ranks.from_leader(known)
+            if not missing:
+                break
+            own = [block_positions(number, size, total) for number in missing[ranks.rank :: ranks.size]]
+            places = itertools.chain.from_iterable(own)
             with contextlib.closing(_ordered(decode, places, workers, batch_size // views + 1)) as tensors:
-                for number in missing:
-                    positions, left = blocks.positions(number), allowed - len(bad)
-                    features, unreadable = _encode_block(clip, images, positions, tensors, batch_size, left, count)
-                    bad += unreadable
-                    if len(bad) <= allowed and not blocks.put(
-                        number, features.reshape(-1, views, clip.embed_dim), unreadable
-                    ):
+                for start in range(0, len(missing), ranks.size):
+                    made = None
+                    if start + ranks.rank < len(missing):
+                        positions, left = own[start // ranks.size], allowed - len(bad)
+                        made = _encode_block(clip, images, positions, tensors, batch_size, left, count)
+                    of_all = ranks.collect(made)
+                    stands = blocks is None or _put(blocks, missing[start:], of_all, bad, allowed)
+                    of_others = missing[start + 1 : start + ranks.size]  # as the rank that leads sees it
+                    count.add(sum(len(block_positions(number, size, total)) for number in of_others))
+                    stands, bad = ranks.from_leader((stands, bad))
+                    if not stands:
                         break  # the rows of later blocks have moved
             if len(bad) > allowed:
                 first = ", ".join(images.keys[position] for position in sorted(bad)[:3])
@@ -118,8 +126,39 @@ def write_features(
                     f"{len(bad)} of {total} images of {images.source} cannot be read, more than 1 %: {first}, …; "
                     "replace or delete them"
                 )
-        blocks.finish()
-        return blocks.unreadable
+        if blocks is not None:
+            blocks.finish()
+        return bad
+
+
+def _say_what_is_there(folder: Path, blocks: FeatureBlocks, total: int) -> None:
+    needed, free = blocks.bytes_missing, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"the feature cache in {folder.parent} needs {needed:,} bytes, {free:,} are free on that disk")
+    if blocks.photos_done:
+        say(f"{blocks.photos_done:,} of {total:,} photos are encoded already; going on with the others", error=True)
+
+
+def _put(
+    blocks: FeatureBlocks,
+    numbers: Sequence[int],
+    made: Sequence[tuple[np.ndarray, list[int]] | None],
+    bad: list[int],
+    allowed: int,
+) -> bool:
+    """Write the blocks that the ranks have made, the first of ``numbers``; whether later ones stand.
+
+    Args:
+        bad: positions that could not be read, to which theirs are added; past ``allowed`` nothing is written.
+    """
+    for number, block in zip(numbers, made, strict=False):
+        if block is None:  # of a rank for which none was left
+            break
+        features, unreadable = block
+        bad += unreadable
+        if len(bad) <= allowed and not blocks.put(number, features.reshape(-1, *blocks.shape), unreadable):
+            return False
+    return True
 
 
 class _Count:
@@ -128,9 +167,9 @@ class _Count:
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         self.done, self._total, self._progress = 0, total, progress
 
-    def add(self) -> None:
-        self.done += 1
-        if self._progress is not None:
+    def add(self, photos: int = 1) -> None:
+        self.done += photos
+        if photos and self._progress is not None:
             self._progress(self.done, self._total)
 
 

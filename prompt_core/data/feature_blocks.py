@@ -48,6 +48,9 @@ class FeatureBlocks:
         folder: with the journal; ``folder/entry`` is what will be published. Both are made.
         size: photos of a block.
 
+    Attributes:
+        shape: (views, embedding).
+
     Raises:
         OSError: when they cannot be written.
     """
@@ -55,7 +58,7 @@ class FeatureBlocks:
     def __init__(self, folder: Path, total: int, size: int, views: int, embedding: int) -> None:
         self.path = folder / "entry" / FEATURES
         self._journal_path = folder / JOURNAL
-        self._shape, self._total, self._size = (views, embedding), total, size
+        self.shape, self._total, self._size = (views, embedding), total, size
         self._blocks: dict[int, Block] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as streams:
@@ -94,7 +97,7 @@ class FeatureBlocks:
 
     def positions(self, number: int) -> range:
         """Positions of a block in the image set."""
-        return range(number * self._size, min((number + 1) * self._size, self._total))
+        return block_positions(number, self._size, self._total)
 
     def put(self, number: int, features: np.ndarray, unreadable: list[int]) -> bool:
         """Write a block, all of whose predecessors are there.
@@ -133,12 +136,12 @@ class FeatureBlocks:
 
     @property
     def _row_bytes(self) -> int:
-        return self._shape[0] * self._shape[1] * 2
+        return self.shape[0] * self.shape[1] * 2
 
     def _write_header(self, rows: int) -> int:
         """NumPy's header, which has room for a growing first axis; returns its length."""
         self._stream.seek(0)
-        described: Any = {"descr": "<f2", "fortran_order": False, "shape": (rows, *self._shape)}
+        described: Any = {"descr": "<f2", "fortran_order": False, "shape": (rows, *self.shape)}
         np.lib.format.write_array_header_1_0(self._stream, described)
         return self._stream.tell()
 
@@ -169,6 +172,11 @@ class FeatureBlocks:
                     inside = self.positions(number)
                     if 0 <= first_row <= inside.start and all(position in inside for position in unreadable):
                         yield number, (first_row, unreadable, digest)
+
+
+def block_positions(number: int, size: int, total: int) -> range:
+    """Positions in an image set of ``total`` photos of a block of ``size``."""
+    return range(number * size, min((number + 1) * size, total))
 
 
 def _digest(number: int, first_row: int, unreadable: list[int], content: bytes) -> str:

@@ -15,6 +15,7 @@ import datetime
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from prompt_core.documents.bounds import SMALL_BYTES
 from prompt_core.documents.json_files import read_json
 from prompt_core.errors import UserError
 from prompt_core.files import make_output_folder, sha256_of_json, write_json
+from prompt_core.ranks.ranks import ALONE, Ranks
 from prompt_core.visible import say
 
 FORMAT_VERSION = 2  # 2: photos are turned as their Exif orientation says, 16 bits are scaled
@@ -86,6 +88,7 @@ def cached_features(
     batch_size: int = 32,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> CachedFeatures:
     """Load the features of ``images`` from ``folder``, or run the frozen image tower once per view and cache them.
 
@@ -102,6 +105,8 @@ def cached_features(
         batch_size: views per call of the image tower, at most (but always a whole photo).
         workers: threads that decode and transform; None takes one per core, at most 16; 0 works in this thread.
         progress: called with (photos done, total photos).
+        ranks: the processes of a job, which encode together, each photo once; all must call with the same arguments,
+            and see the same ``folder``.
 
     Raises:
         UserError: when there are no images, more than 1 % of them cannot be read (then nothing is cached), the tower
@@ -119,24 +124,31 @@ def cached_features(
         return _load(entry, images, views, clip.embed_dim)
 
     cached = load()
-    if cached is None:
-        if entry.exists():
-            say(f"warning: the feature cache entry {entry} is damaged; it is made anew", error=True)
-        make_output_folder(folder)  # which also deletes what killed runs left there
-        with workshop_of(entry) as workshop:
-            cached = load()  # a run that was at it may have finished
-            if cached is None:
+    if ranks.any(cached is None):
+        # The rank that leads decides whether there is something to do, so that all do the same.
+        if cached is None and ranks.leads:
+            if entry.exists():
+                say(f"warning: the feature cache entry {entry} is damaged; it is made anew", error=True)
+            make_output_folder(folder)  # which also deletes what killed runs left there
+        with workshop_of(entry) if ranks.leads else nullcontext(entry) as workshop:
+            found = cached or (load() if ranks.leads else None)  # a run that was at it may have finished
+            if ranks.from_leader(found is None):
                 unreadable = write_features(
-                    workshop, clip, images, views, transform, seed, batch_size, workers, progress
+                    workshop, clip, images, views, transform, seed, batch_size, workers, progress, ranks
                 )
-                _write_index(workshop / "entry", clip, images, views, transform, seed, unreadable)
-                publish(workshop / "entry", entry, lambda: load() is not None)
-    elif part_of(entry).exists():  # its run was killed between its last steps
+                if ranks.leads:
+                    _write_index(workshop / "entry", clip, images, views, transform, seed, unreadable)
+                    publish(workshop / "entry", entry, lambda: load() is not None)
+        ranks.wait()
+    elif ranks.leads and part_of(entry).exists():  # its run was killed between its last steps
         with workshop_of(entry):
             pass
     cached = cached or load()
     if cached is None:
-        raise UserError(f"the feature cache entry {entry} vanished while it was written; run again")
+        raise UserError(
+            f"the feature cache entry {entry} vanished while it was written; run again"
+            + ("" if ranks.size == 1 else ", with a DATA.CACHE that all processes see")
+        )
     return cached
 
 
@@ -165,7 +177,7 @@ def _load(entry: Path, images: ImageSet, views: int, embedding: int) -> CachedFe
         return None
     if "features_sha256" in index and index["features_sha256"] != _sha256_of_rows(features):
         return None
-    keys = images.keys if not unreadable else [images.keys[position] for position in indices]
+    keys = images.keys if not unreadable else [images.keys[position] for position in indices.tolist()]
     return CachedFeatures(
         features, images.labels[indices], list(keys), indices, [images.keys[position] for position in unreadable], entry
     )
