@@ -115,10 +115,12 @@ def full_softmax_logits(
     logit_scale: float | Tensor,
     name_groups: Tensor | None = None,
     not_negatives: ClassLists | None = None,
+    columns: Tensor | None = None,
 ) -> Tensor:
     """Logits (B, N) against all classes; the target is the label.
 
-    With ``name_groups`` (N,) namesakes are rejected, with ``not_negatives`` the classes in the label's list.
+    With ``name_groups`` (N,) namesakes are rejected, with ``not_negatives`` the classes in the label's list. With
+    ``columns`` (n,) the class features are those of these classes alone, and so are the logits (B, n).
     """
     logits = logit_scale * image_features @ class_features.T  # (B, N)
     if not_negatives is None and name_groups is None:
@@ -127,7 +129,8 @@ def full_softmax_logits(
         rejected = not_negatives.mask(labels)
     elif name_groups is not None:
         rejected = name_groups[None] == name_groups[labels][:, None]
-    return logits.masked_fill(rejected.scatter_(1, labels[:, None], False), float("-inf"))
+    rejected = rejected.scatter_(1, labels[:, None], False)
+    return logits.masked_fill(rejected if columns is None else rejected[:, columns], float("-inf"))
 
 
 def anchor_distance(class_features: Tensor, untuned_features: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from prompt_core.errors import UserError
+from prompt_core.ranks.balance import runs
+from prompt_core.ranks.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def zero_shot_accuracy(
     class_features: Tensor,
     name_groups: Sequence[int] | np.ndarray | None = None,
     batch: int = 1024,
+    ranks: Ranks = ALONE,
 ) -> Accuracy:
     """Classify by the nearest class feature.
 
@@ -51,6 +54,9 @@ def zero_shot_accuracy(
         name_groups: (N,) group of each class. Classes of one group share their name, hence their feature, and no
             classifier on names can distinguish them; with groups they count as one class. Without it a tie goes to
             the first of them, as in the published evaluation.
+        batch: images that are scored at once.
+        ranks: the processes of a job. All call with the same arguments and score some of the batches each; the answers
+            are gathered, so that the result is that of one process.
 
     Raises:
         UserError: when there are no images or a label has no class.
@@ -69,8 +75,9 @@ def zero_shot_accuracy(
         first = torch.full((int(order.max()) + 1,), classes, dtype=torch.long)
         first.scatter_reduce_(0, order, torch.arange(classes), reduce="amin")
         class_features, targets = class_features[first], order[targets]
-    nearest, five_hits = [], []
-    for start in range(0, count, batch):
+    nearest, five_hits = [torch.empty(0, dtype=torch.long)], [torch.empty(0, dtype=torch.bool)]
+    own = runs(count, ranks.size, batch)[ranks.rank]
+    for start in range(own.start, own.stop, batch):
         rows = torch.as_tensor(np.asarray(image_features[start : start + batch], dtype=np.float32))
         scores = rows.to(class_features) @ class_features.T  # (batch, N)
         best = scores.topk(min(5, scores.shape[1]), dim=1).indices.cpu()
@@ -78,14 +85,15 @@ def zero_shot_accuracy(
         # argmax, not topk, decides ties by the lower index
         nearest.append(scores.argmax(dim=1).cpu())
         five_hits.append(hits.any(dim=1))
-    answers = torch.cat(nearest)
+    of_all = ranks.everyone((torch.cat(nearest), torch.cat(five_hits)))
+    answers, in_five = (torch.cat(parts) for parts in zip(*of_all, strict=True))
     right = answers == targets
     by_class = {
         int(first[target]): float(right[targets == target].float().mean()) for target in torch.unique(targets).tolist()
     }
     return Accuracy(
         float(right.float().mean()),
-        float(torch.cat(five_hits).float().mean()),
+        float(in_five.float().mean()),
         float(np.mean(list(by_class.values()))),
         count,
         len(class_features),

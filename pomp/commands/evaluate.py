@@ -39,14 +39,34 @@ from prompt_core.evaluation.protocol import class_parts, run_description, write_
 from prompt_core.files import make_output_folder, write_sealed_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.templates import ENSEMBLES
+from prompt_core.ranks.ranks import Ranks
+from prompt_core.ranks.torchrun import one_voice, run_in_ranks
 from prompt_core.runs.lock import alone_in
 from prompt_core.visible import say
 
 COLUMNS = ("data set", "split", "images", "candidates", "top-1 %", "top-5 %", "per class %")
 
 
-def main() -> None:
+def main() -> int:
     """Parse, score, print the table, write metrics.json."""
+    with one_voice():
+        arguments, cfg, make_method = parse()
+    split, vocabulary = arguments.split or cfg.EVAL.SPLIT, arguments.vocabulary or cfg.EVAL.VOCABULARY
+    sources = arguments.datasets.split(",") if arguments.datasets else list(cfg.EVAL.DATASETS)
+
+    def work(ranks: Ranks) -> int:
+        if not sources:
+            raise UserError("no data set; give --datasets KIND:PATH,KIND:PATH")
+        # numbers beside a prompt that is still learning would be those of another
+        with alone_in(arguments.output) if arguments.output and ranks.leads else nullcontext():
+            score_all(arguments, cfg, make_method, sources, split, vocabulary, ranks)
+        return 0
+
+    return run_in_ranks(work, cfg.DEVICE, cfg.RANKS.TIMEOUT_MINUTES)
+
+
+def parse() -> tuple[argparse.Namespace, Any, Callable[[Clip], Method]]:
+    """The command line, the configuration, and what makes the method."""
     parser = config_parser(__doc__)
     add_subject_arguments(parser)
     parser.add_argument("--ensemble", choices=ENSEMBLES, help="a published ensemble of templates")
@@ -55,14 +75,7 @@ def main() -> None:
     parser.add_argument("--classes", help="all, base, novel or base,novel (default: EVAL.CLASSES)")
     parser.add_argument("--vocabulary", help="candidates: a published vocabulary or a file")
     arguments = parse_with_overrides(parser)
-    cfg, make_method = resolve_method(arguments)
-    split, vocabulary = arguments.split or cfg.EVAL.SPLIT, arguments.vocabulary or cfg.EVAL.VOCABULARY
-    sources = arguments.datasets.split(",") if arguments.datasets else list(cfg.EVAL.DATASETS)
-    if not sources:
-        raise UserError("no data set; give --datasets KIND:PATH,KIND:PATH")
-    # numbers beside a prompt that is still learning would be those of another
-    with alone_in(arguments.output) if arguments.output else nullcontext():
-        score_all(arguments, cfg, make_method, sources, split, vocabulary)
+    return arguments, *resolve_method(arguments)
 
 
 def score_all(
@@ -72,9 +85,10 @@ def score_all(
     sources: list[str],
     split: str,
     vocabulary: str,
+    ranks: Ranks,
 ) -> None:
-    """Score on each image source, print, and write into the folder of ``--output``."""
-    output = make_output_folder(arguments.output) if arguments.output else None
+    """Score on each image source, by all processes of a job; one prints, and writes into the folder of ``--output``."""
+    output = make_output_folder(arguments.output) if arguments.output and ranks.leads else None
     merge = one_of(cfg, "EVAL.NAMESAKES", ("merged", "separate")) == "merged"
     parts = class_parts(arguments.classes or cfg.EVAL.CLASSES)
     image_sets = {source: open_images(source, split) for source in sources}
@@ -88,7 +102,7 @@ def score_all(
         table.add_column(column, justify="left" if column in ("data set", "split") else "right")
     scores = []
     for score in evaluate(
-        method, image_sets, split, parts, vocabulary, cfg.DATA.CACHE, merge, arguments.prompt, counting
+        method, image_sets, split, parts, vocabulary, cfg.DATA.CACHE, merge, arguments.prompt, counting, ranks
     ):
         scores.append(score)
         shown = [f"{value:.1f}" for value in score.percent.values()]

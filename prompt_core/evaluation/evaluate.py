@@ -18,141 +18,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prompt_core.data.encode_photos import ImageTower
-from prompt_core.data.feature_cache import CachedFeatures, cached_features
 from prompt_core.data.sources import data_set_name
 from prompt_core.data.splits import half_of
 from prompt_core.evaluation.protocol import base_novel_mean, selection_text
-from prompt_core.files import sha256_of_json
+from prompt_core.evaluation.scored_images import Progress, TestSet, load_test_set
 from prompt_core.hierarchy.hierarchical_accuracy import in_wordnet
 from prompt_core.methods.image_towers import image_tower
 from prompt_core.metrics import Accuracy, pooled_accuracy, zero_shot_accuracy
-from prompt_core.vocabulary import Vocabulary, vocabulary_of
+from prompt_core.ranks.balance import runs
+from prompt_core.ranks.ranks import ALONE, Ranks
+from prompt_core.ranks.shared_classes import class_shares, own_class_features
+from prompt_core.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from prompt_core.data.images import ImageSet
     from prompt_core.methods.base import Method
 
-Progress = Callable[[int, int], None]
 
+def class_features(method: Method, vocabulary: Vocabulary, ranks: Ranks = ALONE) -> Tensor:
+    """(N, E) features of a vocabulary, on the CPU, for methods whose features do not depend on the image.
 
-@dataclass(frozen=True, eq=False)
-class TestSet:
-    """Images with their features, and the candidates that they are scored among.
-
-    Attributes:
-        features: (n, E) outputs of a method's image tower.
-        labels: (n,) rows of ``candidates``.
-        candidates: C names to choose from.
-        unreadable: keys of the images that could not be decoded.
-        images_sha256: hash of the image set.
-        source: description of the images.
-        rows: (C,) rows of the candidates in the larger vocabulary that :meth:`among` chose them from; all rows for the
-            whole vocabulary. Class features of the larger one, indexed by them, are those of the candidates.
+    The processes of a job encode a share each, unless the method has to see that the names are those it is bound to.
     """
-
-    __test__ = False  # the name is not pytest's
-
-    features: np.ndarray
-    labels: np.ndarray
-    candidates: Vocabulary
-    unreadable: Sequence[str] = ()
-    images_sha256: str = ""
-    source: str = ""
-    rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-
-    def __post_init__(self) -> None:
-        if not len(self.rows):
-            object.__setattr__(self, "rows", np.arange(len(self.candidates)))
-
-    @classmethod
-    def from_cache(
-        cls, cached: CachedFeatures, images: ImageSet, candidates: Vocabulary, rows: np.ndarray, source: str = ""
-    ) -> TestSet:
-        """The images of a cache entry.
-
-        Args:
-            images: the images that were cached.
-            rows: row of ``candidates`` for each class of ``images``.
-            source: description of the images; by default their own.
-        """
-        return cls(
-            np.asarray(cached.features[:, 0], dtype=np.float32),
-            rows[cached.labels],
-            candidates,
-            cached.unreadable,
-            images.fingerprint(),
-            source or images.source,
-        )
-
-    @property
-    def wide_labels(self) -> np.ndarray:
-        """(n,) rows of the larger vocabulary."""
-        return self.rows[self.labels]
-
-    def among(self, rows: np.ndarray, images: np.ndarray | None = None) -> TestSet:
-        """The same images, or those that ``images`` ((n,) booleans or positions) chooses, among fewer candidates.
-
-        Args:
-            rows: (C,) rows of the current candidates.
-        """
-        chosen = slice(None) if images is None else images
-        labels = self.labels[chosen]
-        place = np.full(len(self.candidates), -1)
-        place[rows] = np.arange(len(rows))
-        everything = np.array_equal(rows, np.arange(len(self.candidates)))
-        return TestSet(
-            self.features[chosen],
-            np.where(labels < 0, -1, place[labels]),
-            self.candidates if everything else self.candidates[rows],
-            self.unreadable,
-            self.images_sha256,
-            self.source,
-            self.rows[rows],
-        )
-
-    def protocol(self, split: str, merge_namesakes: bool, part: str = "all") -> dict[str, Any]:
-        """The ``_protocol`` entry of numbers on this set.
-
-        Args:
-            part: of the classes, see :func:`prompt_core.evaluation.protocol.class_parts`.
-        """
-        from prompt_core import __version__
-
-        return {
-            "split": split,
-            **({} if part == "all" else {"images_of": f"{part} classes"}),
-            "metric": "top-1 over all images (micro)",
-            "candidates": len(self.candidates),
-            "namesakes": "merged" if merge_namesakes else "separate",
-            "images": len(self.labels),
-            "unreadable": list(self.unreadable),
-            "scorer": f"prompt_core {__version__}",
-            "images_sha256": self.images_sha256,
-            "annotation_sha256": sha256_of_json(self.labels.tolist()),
-            "vocabulary_sha256": self.candidates.sha256,
-            "source": self.source,
-        }
-
-
-def load_test_set(
-    tower: ImageTower, images: ImageSet, vocabulary: str, cache: str | Path, progress: Progress | None = None
-) -> TestSet:
-    """Encode ``images``, or load their features from the cache.
-
-    Args:
-        tower: the frozen model, or the tower of a method (:func:`prompt_core.methods.image_towers.image_tower`).
-        vocabulary: candidates beyond the images' own classes: a published vocabulary or a file; empty for none.
-        cache: folder of image features.
-    """
-    cached = cached_features(tower, images, 0, None, 0, cache, progress=progress)
-    return TestSet.from_cache(cached, images, *vocabulary_of(images, vocabulary))
-
-
-def class_features(method: Method, vocabulary: Vocabulary) -> Tensor:
-    """(N, E) features of a vocabulary, on the CPU, for methods whose features do not depend on the image."""
+    ranks = ALONE if method.bound_names is not None else ranks
+    shares = class_shares(method, vocabulary, None, ranks)
     with torch.no_grad():
-        return method.class_features(vocabulary).cpu()
+        return ranks.gather_rows(own_class_features(method, vocabulary, None, shares, None, ranks), shares).cpu()
 
 
 def image_features(method: Method, test_set: TestSet) -> Tensor:
@@ -173,6 +64,7 @@ def score(
     merge_namesakes: bool = True,
     classes: Tensor | None = None,
     batch: int = 8,
+    ranks: Ranks = ALONE,
 ) -> Accuracy:
     """Accuracy of a method on a test set.
 
@@ -180,6 +72,7 @@ def score(
         test_set: its features are those of :func:`prompt_core.methods.image_towers.image_tower`.
         classes: (C, E) class features of the candidates, where they are already known.
         batch: images whose class features are held at once, where they differ from image to image.
+        ranks: the processes of a job, which share the images; each gets the accuracy of all.
 
     Raises:
         UserError: no images, or classes that a bound method does not know.
@@ -188,24 +81,29 @@ def score(
     with torch.no_grad():
         images = image_features(method, test_set)
         if not method.conditional:
-            classes = class_features(method, test_set.candidates) if classes is None else classes
-            return score_classes(test_set, classes, merge, images.cpu())
+            classes = class_features(method, test_set.candidates, ranks) if classes is None else classes
+            return score_classes(test_set, classes, merge, images.cpu(), ranks)
         groups = test_set.candidates.name_groups if merge else None
         scores = []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
+        own = runs(len(images), ranks.size, batch)[ranks.rank]
+        for start in range(own.start, own.stop, batch):
+            part = images[start : min(start + batch, own.stop)]
             of_each = method.class_features(test_set.candidates, None, part).cpu()  # (b, C, E)
             scores += [
                 zero_shot_accuracy(image[None], label[None], image_classes, groups)
                 for image, label, image_classes in zip(
-                    part.cpu(), test_set.labels[start : start + batch], of_each, strict=True
+                    part.cpu(), test_set.labels[start : start + len(part)], of_each, strict=True
                 )
             ]
-    return pooled_accuracy(scores)
+    return pooled_accuracy([score for part in ranks.everyone(scores) for score in part])
 
 
 def score_classes(
-    test_set: TestSet, classes: Tensor, merge_namesakes: bool = True, images: Tensor | None = None
+    test_set: TestSet,
+    classes: Tensor,
+    merge_namesakes: bool = True,
+    images: Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> Accuracy:
     """Accuracy of class features (C, E) of a test set's candidates.
 
@@ -213,7 +111,8 @@ def score_classes(
         images: (n, E) features instead of the test set's own.
     """
     groups = test_set.candidates.name_groups if merge_namesakes else None
-    return zero_shot_accuracy(test_set.features if images is None else images, test_set.labels, classes, groups)
+    features = test_set.features if images is None else images
+    return zero_shot_accuracy(features, test_set.labels, classes, groups, ranks=ranks)
 
 
 def predict(test_set: TestSet, classes: Tensor) -> np.ndarray:
@@ -268,6 +167,7 @@ def evaluate(
     merge_namesakes: bool = True,
     learned_file: str | Path | None = None,
     progress: Callable[[str], AbstractContextManager[Progress | None]] = lambda text: nullcontext(),
+    ranks: Ranks = ALONE,
 ) -> Iterator[Score]:
     """Score a method on each part of each data set.
 
@@ -277,15 +177,16 @@ def evaluate(
         parts: of the classes, see :func:`prompt_core.evaluation.protocol.class_parts`.
         learned_file: file the method was loaded from; it records the images that its epoch was chosen by.
         progress: context manager around encoding, such as :func:`prompt_core.command_line.counting`.
+        ranks: the processes of a job, which share the images; each gets the same scores.
     """
     names: set[str] = set()
     for source, part in itertools.product(image_sets, parts):
         images = half_of(image_sets[source], part)
         with progress(f"encoding {source}") as count:
-            test_set = load_test_set(image_tower(method), images, vocabulary, cache, count)
+            test_set = load_test_set(image_tower(method), images, vocabulary, cache, count, ranks)
         of_source = method.for_data_set(source)
         merge = merges_namesakes(method, merge_namesakes)
-        accuracy = score(of_source, test_set, merge)
+        accuracy = score(of_source, test_set, merge, ranks=ranks)
         protocol = test_set.protocol(split, merge, part)
         if words := selection_text(learned_file, images):
             protocol["selection"] = words

@@ -20,6 +20,8 @@ from prompt_core.losses import anchor_distance
 from prompt_core.methods.base import Method
 from prompt_core.methods.templates import TemplateFeatures
 from prompt_core.negatives import UniformSampler
+from prompt_core.ranks.ranks import ALONE, Ranks
+from prompt_core.ranks.shared_classes import class_shares
 from prompt_core.vocabulary import Vocabulary, plain_name
 
 if TYPE_CHECKING:
@@ -44,16 +46,25 @@ class Anchor:
     count: int
     untuned: TemplateFeatures
 
-    def term(self, method: Method, generator: torch.Generator, chunk_size: int | None = None) -> Tensor:
+    def term(
+        self, method: Method, generator: torch.Generator, chunk_size: int | None = None, ranks: Ranks = ALONE
+    ) -> Tensor:
         """``weight`` times :func:`prompt_core.losses.anchor_distance` of a draw of names.
 
         Args:
             generator: of the step; on the CPU.
             chunk_size: names per pass, see :class:`prompt_core.text.encoder.PromptedTextEncoder`.
+            ranks: the processes of a job; each takes its share of the names, and the terms of all add up to the whole.
         """
         rows, _ = UniformSampler(len(self.names))(self.count, generator)
+        own = class_shares(method, self.names, rows, ranks)[ranks.rank]
+        if not len(own):
+            return torch.zeros((), device=method.device)
+        rows, share = rows[own], len(own) / len(rows)
         learned = method.class_features(self.names, rows, None, chunk_size)  # (count, E)
-        return self.weight * anchor_distance(learned, self.untuned(method.encoder, self.names, rows).to(learned))
+        return (
+            self.weight * share * anchor_distance(learned, self.untuned(method.encoder, self.names, rows).to(learned))
+        )
 
     def describe(self) -> dict[str, Any]:
         """The record of it in the resumable state and in files."""

@@ -20,6 +20,8 @@ from prompt_core.data.augment import TrainTransform, view_generator
 from prompt_core.data.encode_photos import MAX_UNREADABLE_SHARE
 from prompt_core.data.images import ImageSet, UnreadableImage
 from prompt_core.errors import UserError
+from prompt_core.ranks.balance import runs
+from prompt_core.ranks.ranks import ALONE, Ranks
 
 
 class Batches(Protocol):
@@ -29,10 +31,16 @@ class Batches(Protocol):
         """Number of images."""
         ...
 
-    def batch(self, chosen: np.ndarray, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, chosen: np.ndarray, epoch: int, generator: torch.Generator, own: range | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Inputs (B V, ...) and labels (B V,) of the images ``chosen`` (B,), V views of each.
 
         Views are the outer, images the inner index, as the published trainer concatenates its augmented batches.
+
+        Args:
+            own: places in ``chosen`` of the images of this rank: inputs are (b V, ...) of these alone, and the same
+                as in a whole batch.
         """
         ...
 
@@ -58,11 +66,16 @@ class FeatureBatches:
     def __len__(self) -> int:
         return len(self.features)
 
-    def batch(self, chosen: np.ndarray, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, chosen: np.ndarray, epoch: int, generator: torch.Generator, own: range | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Features (B V, E) float32 and labels (B V,)."""
         stored = self.features.shape[1]
         ranks = torch.rand(len(chosen), stored, generator=generator).argsort(dim=1)[:, : self.views].numpy()  # (B, V)
-        picked = torch.from_numpy(np.asarray(self.features[chosen[:, None], ranks], dtype=np.float32))  # (B, V, E)
+        rows = chosen
+        if own is not None:
+            rows, ranks = chosen[own.start : own.stop], ranks[own.start : own.stop]
+        picked = torch.from_numpy(np.asarray(self.features[rows[:, None], ranks], dtype=np.float32))  # (B, V, E)
         if self.normalise:
             picked = F.normalize(picked, dim=-1)
         flat = picked.transpose(0, 1).reshape(-1, picked.shape[-1])
@@ -104,11 +117,13 @@ class ImageBatches:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, chosen: np.ndarray, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, chosen: np.ndarray, epoch: int, generator: torch.Generator, own: range | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Images (B V, 3, S, S) float32 and labels (B V,)."""
-
-        self.expect(chosen, epoch)
-        decoded = torch.stack([self._expected.pop((index, epoch)).result() for index in chosen.tolist()])
+        rows = chosen if own is None else chosen[own.start : own.stop]
+        self.expect(rows, epoch)
+        decoded = torch.stack([self._expected.pop((index, epoch)).result() for index in rows.tolist()])
         labels = torch.from_numpy(self.labels[chosen].astype(np.int64)).repeat(self.views)
         return decoded.transpose(0, 1).flatten(0, 1), labels  # from (B, V, 3, S, S)
 
@@ -136,9 +151,14 @@ def decoding_pool(workers: int | None) -> ThreadPoolExecutor:
 
 
 def readable_images(
-    images: ImageSet, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+    images: ImageSet,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[ImageSet, list[str]]:
     """The photos that can be decoded, and the keys of the others, so that no step fails on one of those.
+
+    The ranks of a job try a part of them each.
 
     Raises:
         UserError: no photos, or more than 1 % of them that cannot be read.
@@ -153,16 +173,16 @@ def readable_images(
             return False
         return True
 
-    good: list[int] = []
-    bad: list[str] = []
+    own = runs(len(images), ranks.size)[ranks.rank]
+    readable: list[bool] = []
     with decoding_pool(workers) as pool:
-        for index, readable in enumerate(pool.map(is_readable, range(len(images)))):
-            if readable:
-                good.append(index)
-            else:
-                bad.append(images.keys[index])
+        for can_be_read in pool.map(is_readable, own):
+            readable.append(can_be_read)
             if progress is not None:
-                progress(index + 1, len(images))
+                progress(len(readable), len(own))
+    flags = [flag for part in ranks.everyone(readable) for flag in part]
+    good = [index for index, flag in enumerate(flags) if flag]
+    bad = [images.keys[index] for index, flag in enumerate(flags) if not flag]
     if len(bad) > int(MAX_UNREADABLE_SHARE * len(images)):
         raise UserError(
             f"{len(bad)} of {len(images)} images of {images.source} cannot be read, more than 1 %: "

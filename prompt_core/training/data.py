@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prompt_core.command_line import counting
 from prompt_core.data.augment import TrainTransform
 from prompt_core.data.feature_cache import cached_features
 from prompt_core.data.images import ImageSet
@@ -16,6 +17,8 @@ from prompt_core.data.sources import open_images
 from prompt_core.data.splits import HALVES, few_shot, half_of
 from prompt_core.errors import UserError, nearest
 from prompt_core.methods.image_towers import tower_for
+from prompt_core.methods.registry import build_method, method_class
+from prompt_core.ranks.ranks import ALONE, Ranks
 from prompt_core.training.batches import Batches, FeatureBatches, ImageBatches, readable_images
 from prompt_core.vocabulary import Vocabulary, plain_name, vocabulary_of
 
@@ -48,8 +51,26 @@ class TrainingData:
     content: str
 
 
+def load_data(cfg: CfgNode, clip: Clip, ranks: Ranks = ALONE) -> TrainingData:
+    """The training images as the method of ``cfg`` reads them.
+
+    Raises:
+        UserError: for anything that is missing or does not fit.
+    """
+    reads = method_class(cfg.METHOD.NAME).reads
+    # A model that does not go with the method is refused before images are read.
+    if reads == "images":
+        build_method(cfg, clip)
+    with counting("reading images" if reads == "images" else "encoding images") as progress:
+        return load_training_data(cfg, clip, progress, reads, ranks)
+
+
 def load_training_data(
-    cfg: CfgNode, clip: Clip, progress: Callable[[int, int], None] | None = None, reads: str = "features"
+    cfg: CfgNode,
+    clip: Clip,
+    progress: Callable[[int, int], None] | None = None,
+    reads: str = "features",
+    ranks: Ranks = ALONE,
 ) -> TrainingData:
     """Open the images that ``cfg.DATA`` names, take the few-shot subset, and compute or load its features.
 
@@ -57,6 +78,7 @@ def load_training_data(
         reads: ``features``, ``raw_features`` (before the L2 norm) or ``images``, see
             :class:`prompt_core.methods.base.Method`. Images are augmented again in each epoch, with ``AUGMENT.VIEWS``
             views of each, unless ``AUGMENT.STORED_VIEWS`` is 0: then the test transform is used.
+        ranks: the processes of a job, which compute the features together.
 
     Raises:
         UserError: for anything that is missing or does not fit.
@@ -72,7 +94,7 @@ def load_training_data(
     vocabulary, rows = vocabulary_of(images, cfg.DATA.VOCABULARY)
     content = images.fingerprint()
     if reads == "images":
-        images, unreadable = readable_images(images, workers, progress)
+        images, unreadable = readable_images(images, workers, progress, ranks)
         labels = rows[images.labels]
         photos = ImageBatches(images, labels, transform, clip.preprocess, cfg.AUGMENT.VIEWS, cfg.SEED, workers)
         return TrainingData(photos, labels, vocabulary, unreadable, images.source, photos.views, content)
@@ -86,6 +108,7 @@ def load_training_data(
         batch_size=cfg.DATA.ENCODE_BATCH,
         workers=workers,
         progress=progress,
+        ranks=ranks,
     )
     labels = rows[cached.labels]
     batches = FeatureBatches(cached.features, labels, cfg.AUGMENT.VIEWS, normalise=reads == "features")

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from prompt_core.errors import UserError
 from prompt_core.methods.base import Method, seeded
 from prompt_core.negatives import ClassSampler, HardSampler
+from prompt_core.ranks.ranks import ALONE, Ranks
+from prompt_core.ranks.shared_classes import class_shares, own_class_features
 from prompt_core.towers.placement import upload
 from prompt_core.training.anchor import Anchor
 from prompt_core.training.batches import Batches
-from prompt_core.training.step import LearningSettings, method_step
+from prompt_core.training.step import LearningSettings, check_ranks, image_runs, method_step
 from prompt_core.vocabulary import Vocabulary
 
 READ_SECONDS = 1.0  # between two readings of the sums of a run on a GPU
@@ -61,8 +63,8 @@ class LearningState:
         # and that loss.
         self._sums: Tensor | None = None
 
-    def count(self, loss: Tensor, right: Tensor) -> None:
-        """Add a step: its mean loss, and which of its images (B,) are right. Nothing waits for the device."""
+    def count(self, loss: Tensor, right: Tensor, images: int) -> None:
+        """Add a step: its mean loss, and how many of its images are right. Nothing waits for the device."""
         self.step += 1
         if self._sums is None:
             start = [self.loss_sum, float(self.correct), float(self.seen), 0.0, 0.0]
@@ -70,7 +72,7 @@ class LearningState:
         loss = loss.detach().double()
         loss_sum, correct, seen, diverged, value = self._sums.unbind()
         first = ~torch.isfinite(loss) & (diverged == 0)
-        sums = (loss_sum + loss * len(right), correct + right.sum(), seen + len(right))
+        sums = (loss_sum + loss * images, correct + right, seen + images)
         self._sums = torch.stack([*sums, torch.where(first, self.step, diverged), torch.where(first, loss, value)])
 
     def settle(self) -> None:
@@ -141,8 +143,12 @@ def learn(
     clip_grad_norm: float | None = None,
     anchor: Anchor | None = None,
     read_seconds: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[StepReport]:
     """Learn in place, yielding after every step, so that the caller decides when to save, display and stop.
+
+    The ranks of a job see the same order, draws and views, whatever their number. They share out the images and the
+    class features of each step, add up the gradients once, and so learn the same on each.
 
     The method is in training mode within a step only: whenever the caller has it, it evaluates. What draws from torch's
     global generator within a step (dropout) depends on the seed, the epoch and the step, as everything else.
@@ -155,9 +161,11 @@ def learn(
         anchor: what holds names that are not learned on, if anything does.
         read_seconds: how often the sums are read from the device at least, besides at both ends of an epoch; 0 for
             every step, before what is learned changes; None for that on a CPU, and for :data:`READ_SECONDS` elsewhere.
+        ranks: the processes of a job; each calls this with the same arguments.
 
     Raises:
-        UserError: no images, nothing to learn, a sampler that does not fit the method, or a loss that is not finite.
+        UserError: no images, nothing to learn, a sampler that does not fit the method, a loss that is not finite, or
+            more ranks than the method can use.
     """
     count = len(batches)
     if count == 0:
@@ -180,9 +188,11 @@ def learn(
         settings.epochs, settings.learning_rate, settings.warmup_epochs, settings.warmup_learning_rate
     )
     if hard is not None and state.bank_context is not None:
-        _bank_as_it_was(hard, method, vocabulary, state.bank_context)
+        _bank_as_it_was(hard, method, vocabulary, state.bank_context, ranks)
     batch = min(settings.batch, count)
     steps = count // batch
+    own = image_runs(batch, settings, ranks)[ranks.rank]
+    check_ranks(method, batch, settings, ranks)
     if read_seconds is None:
         read_seconds = 0.0 if method.device.type == "cpu" else READ_SECONDS
     read_at = -math.inf
@@ -193,29 +203,32 @@ def learn(
             scale = 1.0 if epoch < settings.warmup_epochs else group.get("lr_scale", 1.0)
             group["lr"] = rates[epoch] * scale
         for step in range(state.step, steps):
-            if stop():
+            if ranks.any(stop()):
                 return
             generator = _generator(settings.seed, "step", epoch, step)
-            inputs, labels = batches.batch(order[step * batch : (step + 1) * batch], epoch, generator)
+            chosen = order[step * batch : (step + 1) * batch]
+            inputs, labels = batches.batch(chosen, epoch, generator, own)
             views = len(labels) // batch
             inputs = upload(inputs, method.device)
             if step + 1 < steps:
-                batches.expect(order[(step + 1) * batch : (step + 2) * batch], epoch)
+                batches.expect(order[(step + 1) * batch :][own.start : own.stop], epoch)
             if hard is not None and step % settings.hard_refresh == 0:
                 state.bank_context = _copy(method.state_module)
-                _fill_bank(hard, method, vocabulary)
+                _fill_bank(hard, method, vocabulary, ranks)
 
             method.train()
-            with seeded(_seed(settings.seed, "noise", epoch, step)):
+            # What a method itself draws is drawn on each rank for its own share.
+            with seeded(_seed(settings.seed, "noise", epoch, step) + ranks.rank):
                 loss, right = method_step(
-                    method, vocabulary, inputs, labels, settings, sampler, generator, views, anchor
+                    method, vocabulary, inputs, labels, settings, sampler, generator, views, anchor, ranks
                 )
-            state.count(loss, right)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            whole_loss, correct = ranks.sum_gradients(parameters, loss, right.sum())
+            state.count(whole_loss, correct, len(labels))
             if not state.seen or state.step == steps or time.monotonic() - read_at >= read_seconds:
                 state.settle()
                 read_at = time.monotonic()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
             if clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
             optimizer.step()
@@ -230,18 +243,20 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in module.state_dict().items()}
 
 
-def _fill_bank(sampler: HardSampler, method: Method, vocabulary: Vocabulary) -> None:
+def _fill_bank(sampler: HardSampler, method: Method, vocabulary: Vocabulary, ranks: Ranks) -> None:
+    shares = class_shares(method, vocabulary, None, ranks)
     with torch.no_grad():
-        sampler.update(method.class_features(vocabulary))
+        own = own_class_features(method, vocabulary, None, shares, None, ranks)
+        sampler.update(ranks.gather_rows(own, shares))
 
 
 def _bank_as_it_was(
-    sampler: HardSampler, method: Method, vocabulary: Vocabulary, bank: Tensor | dict[str, Tensor]
+    sampler: HardSampler, method: Method, vocabulary: Vocabulary, bank: Tensor | dict[str, Tensor], ranks: Ranks
 ) -> None:
     """Give the sampler the class features of its last update again."""
     now = _copy(method.state_module)
     method.state_module.load_state_dict({"context": bank} if isinstance(bank, Tensor) else bank)
-    _fill_bank(sampler, method, vocabulary)
+    _fill_bank(sampler, method, vocabulary, ranks)
     method.state_module.load_state_dict(now)
 
 

@@ -6,52 +6,41 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from prompt_core.clip import Clip
-from prompt_core.command_line import asked_to_stop, counting, load_model
+from prompt_core.command_line import asked_to_stop, load_model
 from prompt_core.config import correction_of, one_of
-from prompt_core.data.feature_cache import cached_features
-from prompt_core.data.splits import VALIDATION_SHOTS
 from prompt_core.errors import UserError
-from prompt_core.evaluation.protocol import package_versions
 from prompt_core.files import make_output_folder, write_text
 from prompt_core.hierarchy.not_negatives import BY_HIERARCHY
 from prompt_core.methods.base import LearnedBy, Method
-from prompt_core.methods.image_towers import image_tower
 from prompt_core.methods.registry import build_method, method_class
 from prompt_core.negatives import ClassSampler, HardSampler, UniformSampler, WeightedSampler
+from prompt_core.ranks.ranks import ALONE, Ranks
+from prompt_core.ranks.torchrun import INTERRUPTED
 from prompt_core.runs.identity import identity_of
 from prompt_core.runs.lock import alone_in
 from prompt_core.training.anchor import Anchor, make_anchor
-from prompt_core.training.artifacts import (
-    METHOD_FILE,
-    METRICS_FILE,
-    STATE_FILE,
-    load_state,
-    save_state,
-    write_fitted,
-    write_learned,
-)
-from prompt_core.training.data import TrainingData, load_training_data, training_images
+from prompt_core.training.artifacts import STATE_FILE, load_state, save_state, write_learned
+from prompt_core.training.at_once import check_at_once, fit, learn_nothing, say_written
+from prompt_core.training.data import TrainingData, load_data
 from prompt_core.training.display import display, tensorboard
 from prompt_core.training.loop import LearningState, learn
-from prompt_core.training.selection import LAST, keep_best, open_selection
+from prompt_core.training.selection import keep_best, open_selection
 from prompt_core.training.step import DRAWS, LearningSettings
 from prompt_core.training.warm_up import warm_up_alone
 from prompt_core.visible import say
-from prompt_core.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
 
 
-INTERRUPTED = 130
 # Settings that a resumed run may change: they change no result, or their content is in the identity. More epochs are
 # not among them, since the cosine goes over all of them.
 MAY_CHANGE = (
@@ -68,25 +57,37 @@ MAY_CHANGE = (
     "LOSS.ANCHOR_VOCABULARY",
     "LOG.",
     "EVAL.",
+    "RANKS.",
 )
 
 
-def pretrain(cfg: CfgNode, output: str | Path, resume: bool = False) -> int:
+def pretrain(cfg: CfgNode, output: str | Path, resume: bool = False, ranks: Ranks = ALONE) -> int:
     """Learn what ``cfg`` describes; returns the exit code (0, or 130 when Ctrl-C stopped it).
+
+    Args:
+        ranks: the processes of a job. The one that leads holds the folder and writes; all of them need to see it.
 
     Raises:
         UserError: for bad input, for a folder that already holds a run unless ``resume``, or where one is going on.
     """
     kind = method_class(cfg.METHOD.NAME)
     learning = LEARNING[kind.learned_by]
-    folder = make_output_folder(output)
-    with alone_in(folder):
+    if ranks.size > 1 and learning is not LEARNING["steps"]:
+        raise UserError(
+            f"method {cfg.METHOD.NAME} is learned at once, by one process, and {ranks.size} were started; start one"
+        )
+    folder = Path(output)
+    with ExitStack() as held:
+        if ranks.leads:
+            folder = make_output_folder(output)
+            held.enter_context(alone_in(folder))
+        ranks.wait()
         learning.check(cfg, folder, resume)
         settings = learning_settings(cfg)
         if learning is LEARNING["steps"] and (warning := warm_up_warning(settings)):
             say(f"warning: {warning}", error=True)
         clip = load_model(cfg)
-        return INTERRUPTED if learning.learn(cfg, clip, settings, folder, resume) is None else 0
+        return INTERRUPTED if learning.learn(cfg, clip, settings, folder, resume, ranks) is None else 0
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,12 @@ class Learning:
 
     Attributes:
         check: called with the configuration, the folder and whether to resume; raises before the model is loaded.
-        learn: called with configuration, model, settings of the loop, folder, and whether to resume; gives the file of
-            what is learned, or None after Ctrl-C.
+        learn: called with configuration, model, settings of the loop, folder, whether to resume, and the ranks; gives
+            the file of what is learned, or None after Ctrl-C.
     """
 
     check: Callable[[CfgNode, Path, bool], None]
-    learn: Callable[[CfgNode, Clip, LearningSettings, Path, bool], Path | None]
+    learn: Callable[[CfgNode, Clip, LearningSettings, Path, bool, Ranks], Path | None]
 
 
 def check_steps(cfg: CfgNode, folder: Path, resume: bool) -> None:
@@ -111,42 +112,15 @@ def check_steps(cfg: CfgNode, folder: Path, resume: bool) -> None:
         raise UserError(f"{folder} holds no state.pt to resume from; check --output, or start without --resume")
 
 
-def check_at_once(cfg: CfgNode, folder: Path, resume: bool) -> None:
-    """Raises UserError for a run that is there already, and for settings that need steps."""
-    name = cfg.METHOD.NAME
-    # The numbers of a fit come last: without them a killed run left the method, and the fit is done anew.
-    last = METRICS_FILE if method_class(name).learned_by == "fit" else METHOD_FILE
-    if not resume and (folder / METHOD_FILE).exists() and (folder / last).exists():
-        raise UserError(f"{folder} already holds a run; choose another --output")
-    if resume:
-        raise UserError(f"method {name} is done at once, there is nothing to resume; leave --resume out")
-    if cfg.SELECT_ON_TEST or cfg.SELECT.ON != LAST:
-        raise UserError(f"method {name} has no epochs to choose from; leave SELECT.ON last")
-    if cfg.LOSS.ANCHOR:
-        raise UserError(f"method {name} learns no text that LOSS.ANCHOR could hold; leave LOSS.ANCHOR 0")
-
-
 def _already_there(folder: Path) -> UserError:
     return UserError(f"{folder} already holds a run; add --resume to go on with it, or choose another --output")
 
 
-def load_data(cfg: CfgNode, clip: Clip) -> TrainingData:
-    """The training images as the method of ``cfg`` reads them.
-
-    Raises:
-        UserError: for anything that is missing or does not fit.
-    """
-    reads = method_class(cfg.METHOD.NAME).reads
-    # A model that does not go with the method is refused before images are read.
-    if reads == "images":
-        build_method(cfg, clip)
-    with counting("reading images" if reads == "images" else "encoding images") as progress:
-        return load_training_data(cfg, clip, progress, reads)
-
-
-def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder: Path, resume: bool) -> Path | None:
+def learn_by_steps(
+    cfg: CfgNode, clip: Clip, settings: LearningSettings, folder: Path, resume: bool, ranks: Ranks
+) -> Path | None:
     """Run the loop, with progress, TensorBoard, log and checkpoints; the file of what is learned, None after Ctrl-C."""
-    data = load_data(cfg, clip)
+    data = load_data(cfg, clip, ranks)
     method = build_method(cfg, clip, data.vocabulary)
     state_file = folder / STATE_FILE
     selection = open_selection(cfg, method.bound_names is not None)
@@ -156,10 +130,20 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
         decides["selection"] = selection.describe()
     identity = identity_of(cfg, MAY_CHANGE, training_data=data.content)
     state = load_state(state_file, method.state_module, decides, identity) if resume else LearningState()
-    if resume:
+
+    def save() -> None:
+        if ranks.leads:
+            save_state(state_file, state, method.state_module, decides, identity)
+            write_log(folder, state)
+
+    if resume and ranks.leads:
         write_log(folder, state)  # a kill may have come between the state and its log
     saved_at = time.monotonic()
-    with asked_to_stop() as asked, display(settings, state) as show, tensorboard(cfg, folder) as board:
+    with (
+        asked_to_stop() as asked,
+        display(settings, state) as show,
+        tensorboard(cfg, folder) if ranks.leads else nullcontext() as board,
+    ):
         for report in learn(
             method,
             data.vocabulary,
@@ -170,6 +154,7 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
             stop=lambda: bool(asked),
             clip_grad_norm=cfg.OPTIM.CLIP_GRAD_NORM or None,
             anchor=anchor,
+            ranks=ranks,
         ):
             show(report)
             if board is not None:
@@ -178,56 +163,26 @@ def learn_by_steps(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder:
                 board.add_scalar("train/accuracy", report.accuracy, total)
                 board.add_scalar("train/learning_rate", report.learning_rate, total)
             if report.epoch_done and selection is not None:
-                keep_best(selection, method, state)
+                keep_best(selection, method, state, ranks)
             if report.epoch_done or time.monotonic() - saved_at > 60 * cfg.LOG.CHECKPOINT_MINUTES:
-                save_state(state_file, state, method.state_module, decides, identity)
-                write_log(folder, state)
+                save()
                 saved_at = time.monotonic()
     if state.epoch < settings.epochs:
-        save_state(state_file, state, method.state_module, decides, identity)
+        save()
         say(f"stopped at epoch {state.epoch + 1}, step {state.step}; continue with --resume")
         return None
     if state.best is not None:
         method.state_module.load_state_dict(state.best["learned"])
         say(f"epoch {state.best['epoch']} is kept: {100 * state.best['accuracy']:.1f} % of the images that choose")
-    return _say_written(write_learned(folder, cfg, method, data, settings, state, selection, anchor))
+    if not ranks.leads:
+        return folder
+    return say_written(write_learned(folder, cfg, method, data, settings, state, selection, anchor))
 
 
 def write_log(folder: Path, state: LearningState) -> None:
     """Write ``log.jsonl``, a line for each epoch that is done."""
     lines = [json.dumps({"epoch": epoch + 1, **entry}) for epoch, entry in enumerate(state.history)]
     write_text(folder / "log.jsonl", "".join(line + "\n" for line in lines))
-
-
-def fit(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder: Path, resume: bool) -> Path:
-    """Fit at once, on all training images and a few of the validation split; the file of what is learned."""
-    data = load_data(cfg, clip)
-    method = build_method(cfg, clip, data.vocabulary)
-    split = method.validation_split
-    images = training_images(cfg, split, min(cfg.DATA.SHOTS, VALIDATION_SHOTS))  # -1 keeps all of both
-    with counting("encoding validation images") as progress:
-        cached = cached_features(image_tower(method), images, 0, None, cfg.SEED, cfg.DATA.CACHE, progress=progress)
-    known, rows = vocabulary_of(images, cfg.DATA.VOCABULARY)
-    if known.names != data.vocabulary.names:
-        raise UserError(f"the classes of split {split!r} are not those of split {cfg.DATA.SPLIT!r}")
-    generator = torch.Generator().manual_seed(cfg.SEED)
-    features, labels = data.batches.batch(np.arange(len(data.batches)), 0, generator)
-    validation = np.asarray(cached.features[:, 0], dtype=np.float32)
-    result = method.fit(features.numpy(), labels.numpy(), validation, rows[cached.labels])
-    return _say_written(write_fitted(folder, cfg, method, data, result))
-
-
-def learn_nothing(cfg: CfgNode, clip: Clip, settings: LearningSettings, folder: Path, resume: bool) -> Path:
-    """The file of a method that is given by its settings alone."""
-    file = folder / METHOD_FILE
-    build_method(cfg, clip).save(file, versions=package_versions())
-    say(f"method {cfg.METHOD.NAME} learns nothing; written to {file}")
-    return file
-
-
-def _say_written(file: Path) -> Path:
-    say(f"{file.stem} written to {file}")
-    return file
 
 
 LEARNING: dict[LearnedBy, Learning] = {

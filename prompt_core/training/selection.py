@@ -6,7 +6,7 @@ their validation split is their test split (POMP's ``validation_test.py``), and 
 
 from __future__ import annotations
 
-import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,11 @@ from prompt_core.data.sources import open_images
 from prompt_core.data.splits import few_shot
 from prompt_core.errors import UserError
 from prompt_core.evaluation.evaluate import TestSet, load_test_set, score
+from prompt_core.files import make_output_folder
 from prompt_core.methods.base import Method
 from prompt_core.methods.image_towers import image_tower
+from prompt_core.ranks.ranks import ALONE, Ranks
+from prompt_core.temporary_files import temporary_folder
 from prompt_core.training.data import training_images
 from prompt_core.training.loop import LearningState
 from prompt_core.vocabulary import vocabulary_of
@@ -48,14 +51,21 @@ class Selection:
     cache: str
     _loaded: TestSet | None = None
 
-    def accuracy(self, method: Method) -> float:
-        """Top-1 in [0, 1] of a method in its current state; namesakes count as one class."""
+    def accuracy(self, method: Method, ranks: Ranks = ALONE) -> float:
+        """Top-1 in [0, 1] of a method in its current state, by all ranks; namesakes count as one class."""
+
+        def load(cache: str) -> TestSet:
+            return load_test_set(image_tower(method), self.images, self.vocabulary, cache, ranks=ranks)
+
         if method.reads != "images":
-            self._loaded = self._loaded or load_test_set(image_tower(method), self.images, self.vocabulary, self.cache)
-            return score(method, self._loaded).top1
+            self._loaded = self._loaded or load(self.cache)
+            return score(method, self._loaded, ranks=ranks).top1
         # The method's image tower changes in each epoch: its features cannot be reused.
-        with tempfile.TemporaryDirectory() as folder:
-            return score(method, load_test_set(image_tower(method), self.images, self.vocabulary, folder)).top1
+        with ExitStack() as stack:
+            folder = None
+            if ranks.leads:
+                folder = stack.enter_context(temporary_folder(make_output_folder(self.cache) / "epoch"))
+            return score(method, load(str(ranks.from_leader(folder))), ranks=ranks).top1
 
     def describe(self) -> dict[str, Any]:
         """The record of it in the resumable state and in files."""
@@ -94,9 +104,9 @@ def open_selection(cfg: CfgNode, bound: bool) -> Selection | None:
     return Selection(on, images, vocabulary, cfg.DATA.CACHE)
 
 
-def keep_best(selection: Selection, method: Method, state: LearningState) -> None:
+def keep_best(selection: Selection, method: Method, state: LearningState, ranks: Ranks = ALONE) -> None:
     """Score the epoch that has just ended, and keep what was learned where it is better than all before."""
-    accuracy = selection.accuracy(method)
+    accuracy = selection.accuracy(method, ranks)
     state.history[-1]["validation"] = accuracy
     if state.best is None or accuracy > state.best["accuracy"]:
         learned = {key: value.detach().cpu().clone() for key, value in method.state_module.state_dict().items()}

@@ -84,8 +84,11 @@ class PixelBatches:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, chosen: np.ndarray, epoch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return self.inputs[chosen], torch.from_numpy(self.labels[chosen])
+    def batch(
+        self, chosen: np.ndarray, epoch: int, generator: torch.Generator, own: range | None = None
+    ) -> tuple[Tensor, Tensor]:
+        rows = chosen if own is None else chosen[own.start : own.stop]
+        return self.inputs[rows], torch.from_numpy(self.labels[chosen])
 
     def expect(self, chosen: np.ndarray, epoch: int) -> None:
         """Nothing is prepared."""

@@ -98,7 +98,7 @@ def test_what_is_kept_is_what_was_learned_by_then(
 
     def scripted(values: list[float]) -> None:
         given = iter(values)
-        monkeypatch.setattr(Selection, "accuracy", lambda self, method: next(given))
+        monkeypatch.setattr(Selection, "accuracy", lambda self, method, ranks: next(given))
 
     with monkeypatch.context() as patch:
         scripted([0.2, 0.9])
