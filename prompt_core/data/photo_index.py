@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy as np
 from prompt_core.data.photo_keys import KeyPacker
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, read_sealed_json, write_sealed_json
-from prompt_core.runs.lock import alone_in
+from prompt_core.runs.lock import LOCK_FILE, alone_in
 from prompt_core.visible import say
 
 VERSION = 1
@@ -35,6 +36,7 @@ INDEX, PROGRESS = "index.json", "progress.jsonl"
 HASHED_ENDS = 1 << 16  # bytes at either end of an archive that tell it from another of its size
 LISTED = 1000  # faults that are kept with their text; all are counted
 SAID_EVERY = 500  # archives
+WAIT = 1.0  # seconds
 _FAULTS = ("faults", "fault_count", "others")
 
 
@@ -115,26 +117,28 @@ def photo_index(
 ) -> PhotoIndex:
     """The index in ``folder`` of the archives in ``files``; built where it is absent, unfinished or of other files.
 
+    Of several processes one builds it, and the others wait.
+
     Args:
         archives: iterates over the archives, given a list that takes lines on what is wrong with the files.
         read: lists the photos of one.
 
     Raises:
-        UserError: when there is no photo, the folder cannot be written, or another run builds it.
+        UserError: when there is no photo, the folder cannot be written, or the archives change meanwhile.
     """
-    found = read_index(folder, files)
-    if found is not None:
-        return found
-    with alone_in(folder, again=False):
-        found = read_index(folder, files)  # of a run that was at it
-        if found is None:
-            if (folder / INDEX).exists():
-                say(f"{folder} is of archives that have changed since; it is built anew", error=True)
-                (folder / INDEX).unlink()
-            _build(folder, files, archives, read)
-            found = read_index(folder, files)
-    if found is None:
-        raise UserError(f"the archives changed while {folder} was built; run again when they are whole")
+    waits = False
+    while (found := read_index(folder, files)) is None:
+        try:
+            with alone_in(folder, again=False):
+                if read_index(folder, files) is None:  # a run that was at it may have ended
+                    _build(folder, files, archives, read)
+        except UserError:
+            if not (folder / LOCK_FILE).exists():
+                raise
+            if not waits:
+                say(f"another run builds {folder}; waiting for it", error=True)
+            waits = True
+            time.sleep(WAIT)
     return found
 
 
@@ -180,16 +184,19 @@ def _are_these(files: Sequence[Path], stamps: Sequence[Sequence[Any]], may_be_co
     """
     if len(files) != len(stamps):
         return False
-    for path, (name, size, time, ends) in zip(files, stamps, strict=True):
+    for path, (name, size, changed, ends) in zip(files, stamps, strict=True):
         status = path.stat()
         if path.name != name or status.st_size != size:
             return False
-        if status.st_mtime_ns != time and not (may_be_copies and _hash_of_ends(path, size) == ends):
+        if status.st_mtime_ns != changed and not (may_be_copies and _hash_of_ends(path, size) == ends):
             return False
     return True
 
 
 def _build(folder: Path, files: Sequence[Path], archives: Callable[[list[str]], Iterator[Archive]], read: Read) -> None:
+    if (folder / INDEX).exists():
+        say(f"{folder} is damaged, or its archives have changed since; it is built anew", error=True)
+        (folder / INDEX).unlink()
     stamps, faults = _stamps(files), list[str]()
     with open(folder / PROGRESS, "a+b") as progress:
         done = {part.archive for part in _lines(progress, stamps)}
@@ -203,6 +210,9 @@ def _build(folder: Path, files: Sequence[Path], archives: Callable[[list[str]], 
                 say(f"{folder.name}: {number + 1:,} archives read", error=True)
         _finish(folder, stamps, _lines(progress, stamps), faults)
     (folder / PROGRESS).unlink()
+    if _stamps(files) != stamps:
+        (folder / INDEX).unlink()
+        raise UserError(f"the archives changed while {folder} was built; run again when they are whole")
 
 
 def _write_line(stream: Any, content: bytes) -> None:

@@ -99,7 +99,7 @@ def prepared_shards(folder: Path, part: str) -> ImageSet:
     manifest = read_manifest(folder, part)
     if manifest is None:
         there = [other for other in PARTS if is_file(manifest_file(folder, other))]
-        raise NoSuchSplit(f"{folder} holds shards of {', '.join(there)}, none of {part}; prepare them with --split")
+        raise NoSuchSplit(f"{folder} holds shards of {', '.join(there)}, none of {part}; prepare these too")
     if missing := lacking(folder, manifest):
         raise UserError(
             f"{len(missing)} of {len(manifest.shards)} shards in {folder} are missing or not whole, the first is "

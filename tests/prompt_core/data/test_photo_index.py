@@ -14,6 +14,7 @@ import pytest
 from prompt_core.data.photo_index import Archive, ArchivePhotos, PhotoIndex, photo_index, read_index
 from prompt_core.data.photo_keys import PhotoKeys
 from prompt_core.errors import UserError
+from prompt_core.runs.lock import alone_in
 
 COUNTS = {"n2": 3, "n1": 4, "n3": 2}
 
@@ -111,7 +112,7 @@ def test_a_changed_archive_is_noticed(
     os.utime(build.file, (copied + 100, copied + 100))
     build()
     assert len(build.read) == 6
-    assert "is of archives that have changed since; it is built anew" in capsys.readouterr().err
+    assert "its archives have changed since; it is built anew" in capsys.readouterr().err
     monkeypatch.setattr(build, "archives", faulty)
     build.file.write_bytes(bytes(2000))
     build()
@@ -128,6 +129,41 @@ def test_a_damaged_index_is_built_anew(build: Builder, tmp_path: Path, file: str
     path.write_bytes(path.read_bytes()[:-20])
     assert names_of(build())[0] == "n1_0.JPEG"
     assert len(build.read) == 6
+
+
+def test_of_two_processes_one_builds_and_the_other_waits(
+    build: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = alone_in(tmp_path / "index")
+    held.__enter__()
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            held.__exit__(None, None, None)
+
+    monkeypatch.setattr("prompt_core.data.photo_index.time.sleep", sleep)
+    assert build().classes == ["n1", "n2", "n3"]
+    assert len(waited) == 2
+    assert capsys.readouterr().err.count("waiting for it") == 1
+
+
+def test_archives_that_change_meanwhile_and_a_folder_that_cannot_be_made(build: Builder, tmp_path: Path) -> None:
+    photos = build.photos
+
+    def changing(archive: Archive) -> ArchivePhotos:
+        build.file.write_bytes(bytes(4000))
+        return photos(archive)
+
+    build.photos = changing  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"the archives changed while .*index was built; run again"):
+        build()
+    assert read_index(tmp_path / "index", [build.file]) is None
+    shutil.rmtree(tmp_path / "index")
+    (tmp_path / "index").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot write to .*index"):
+        build()
 
 
 def test_progress_of_another_file_is_not_gone_on_with(build: Builder) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prompt_core.data.images import ImageSet, UnreadableImage
+from prompt_core.data.readers import class_tars
 from prompt_core.data.readers.class_tars import processed_wnids
 from prompt_core.data.readers.folder import wordnet_names
 from prompt_core.data.readers.winter_21 import VAL_PHOTOS, imagenet21k
@@ -20,6 +24,7 @@ from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
 from ....support import class_tars as made
+from ....support import hostile
 from ....support.class_tars import PROCESSED, SMALL, UNKNOWN
 
 COUNTS = dict(zip(PROCESSED, (57, 52, 75), strict=True))
@@ -181,6 +186,35 @@ def test_damage_between_members_is_never_silent(tmp_path: Path) -> None:
         whole.parent.mkdir()
         whole.write_bytes(made.tar_bytes([(f"w/{PROCESSED[0]}.tar", bytes(inner))]))
         assert "1 faults in the archives" in imagenet21k(whole, "val").source, kind
+
+
+def test_a_disk_that_fails_is_no_damage_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = made.photos_of(COUNTS)
+    whole, read = made.write_whole(tmp_path / "winter21_whole.tar", photos), class_tars.tar_members
+
+    def failing(path: Path, what: str = "archive", start: int = 0, size: int | None = None) -> Any:
+        if PROCESSED[1] in what:
+            raise UserError(f"cannot read {what} {path}: Input/output error") from OSError(5, "Input/output error")
+        return read(path, what, start, size)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(class_tars, "tar_members", failing)
+        with pytest.raises(UserError, match="Input/output error"):
+            imagenet21k(whole, "train")
+    images = imagenet21k(whole, "train")
+    assert images.ids == list(PROCESSED)
+    assert "faults" not in images.source
+
+
+@given(content=hostile.tar_files(), nested=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_any_bytes_are_photos_or_a_line(content: bytes, nested: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("whole")
+    whole = made.tar_bytes([(f"w/{PROCESSED[0]}.tar", content)]) if nested else content
+    (folder / "winter21_whole.tar").write_bytes(whole)
+    images = hostile.success_or_one_line(lambda: imagenet21k(folder / "winter21_whole.tar", "val"))
+    for index in range(len(images) if images is not None else 0):
+        hostile.success_or_one_line(lambda index=index: images.read(index))  # type: ignore[misc]
 
 
 def test_a_compressed_archive_says_what_to_do(tmp_path: Path) -> None:
