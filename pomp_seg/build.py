@@ -17,7 +17,7 @@ from pomp_engine.backbones.outside import register_outside_backbone
 from pomp_engine.config import build_configured, check_parts, refuse_unsupported
 from pomp_seg.config import META_ARCHITECTURES, UNBUILT, add_segmenter_config
 from pomp_seg.heads import mask_former_head  # noqa: F401
-from pomp_seg.models import mask_former, per_pixel, region_classifier  # noqa: F401
+from pomp_seg.models import generated_features, mask_former, per_pixel, region_classifier  # noqa: F401
 from pomp_seg.pixel_shares import check_none_of_these
 from pomp_seg.vocabulary import Classes, read_class_names
 from prompt_core.errors import UserError
@@ -80,6 +80,16 @@ def _check_names(cfg: CfgNode) -> None:
         raise UserError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, no segmenter; expected "
             f"{', '.join(META_ARCHITECTURES)}"
+        )
+    if cfg.MODEL.PROPOSALS.FILE and cfg.MODEL.META_ARCHITECTURE != "ZeroShotMaskFormer":
+        raise UserError(
+            f"MODEL.PROPOSALS.FILE has regions to name, which {cfg.MODEL.META_ARCHITECTURE} does not do; use "
+            "META_ARCHITECTURE ZeroShotMaskFormer"
+        )
+    if cfg.MODEL.PROPOSALS.FILE and (cfg.TEST.AUG.ENABLED or cfg.TEST.SLIDING_WINDOW):
+        raise UserError(
+            "the regions of MODEL.PROPOSALS.FILE are those of a whole photo; set TEST.AUG.ENABLED and "
+            "TEST.SLIDING_WINDOW to False"
         )
     if cfg.MODEL.META_ARCHITECTURE != "MaskFormer" and cfg.INPUT.FORMAT != "RGB":
         raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP also reads the photos and takes RGB")

@@ -11,10 +11,12 @@ from pomp_seg.data.augmentation import check_choice
 from pomp_seg.data.loader import MAPPERS
 from pomp_seg.data.registration import check_labels, dataset_labels, registered_metadata
 from pomp_seg.evaluation.metrics import check_denominator
+from pomp_seg.models.generated_features import GeneratedFeatureModel
 from pomp_seg.models.mask_former import MaskFormer, ZeroShotMaskFormer
 from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
 from pomp_seg.oracle_regions import OracleSegmenter
+from pomp_seg.views import ViewOptions
 from prompt_core.errors import UserError
 
 REGIONS = "mask_former_binary_semantic"
@@ -35,6 +37,7 @@ def check_run(cfg: CfgNode, model: nn.Module, training: bool) -> None:
     if regions != (cfg.INPUT.DATASET_MAPPER_NAME == REGIONS):
         given, wanted = cfg.INPUT.DATASET_MAPPER_NAME, REGIONS if regions else "mask_former_semantic"
         raise UserError(f"INPUT.DATASET_MAPPER_NAME is {given!r}; {cfg.MODEL.META_ARCHITECTURE} needs {wanted}")
+    ViewOptions.from_config(cfg)
     if cfg.ORACLE and not regions:
         OracleSegmenter(model)  # refuses a segmenter that cannot name regions
     if cfg.SOLVER.TEST_IMS_PER_BATCH < 1:
@@ -96,7 +99,7 @@ def _check_count(cfg: CfgNode, model: nn.Module, dataset: str) -> None:
 
 def _check_ignored_value(model: nn.Module, dataset: str) -> None:
     """Check that the value that the pixel loss ignores is that of the labels."""
-    if not isinstance(model, ZeroShotPerPixelModel):
+    if not isinstance(model, (ZeroShotPerPixelModel, GeneratedFeatureModel)):
         return
     head: Any = model.sem_seg_head
     ignored = registered_metadata(dataset).ignore_label

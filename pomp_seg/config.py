@@ -19,12 +19,17 @@ from pomp_engine.config import add_engine_config, override_pairs, read_config, t
 from pomp_seg.ranges import SEGMENTER_RANGES
 from prompt_core.errors import UserError, nearest
 
-META_ARCHITECTURES = ("MaskFormer", "ZeroShotMaskFormer", "ProposalClipClassifier", "ZeroShotPerPixelModel")
+META_ARCHITECTURES = (
+    "MaskFormer",
+    "ZeroShotMaskFormer",
+    "ProposalClipClassifier",
+    "ZeroShotPerPixelModel",
+    "GeneratedFeatureModel",
+)
 
 _SELF_TRAINING = "there is no self-training on pseudo labels"
 _PANOPTIC = "segmentation here is semantic, not panoptic"
 _NO_ENCODER = "there is no transformer encoder, as in the published files"
-_WHOLE_PHOTO = "a photo is segmented as a whole"
 _MASK_FORMER = "segmenters are trained as MaskFormer is"
 # Keys that published files or their users may set, and that nothing reads: why, see refuse_unsupported.
 UNBUILT = unbuilt_keys.UNBUILT | {
@@ -40,11 +45,6 @@ UNBUILT = unbuilt_keys.UNBUILT | {
     "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": _NO_ENCODER,
     "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": _NO_ENCODER,
     "MODEL.CLIP_ADAPTER.REGION_RESIZED": "CLIP sees regions in its own size",
-    "TEST.AUG.ENABLED": "a photo is tested at one size",
-    "TEST.SLIDING_WINDOW": _WHOLE_PHOTO,
-    "TEST.SLIDING_TILE_SIZE": _WHOLE_PHOTO,
-    "TEST.SLIDING_OVERLAP": _WHOLE_PHOTO,
-    "TEST.DENSE_CRF": "label maps are not refined",
     "DATALOADER.SAMPLER_TRAIN": "the records of training come in random order",
     "SOLVER.BIAS_LR_FACTOR": _MASK_FORMER,
     "SOLVER.WEIGHT_DECAY_BIAS": _MASK_FORMER,
@@ -101,6 +101,7 @@ def _add_models(cfg: CfgNode) -> None:
     """Add the keys of the models to a Detectron2 configuration, in place."""
     _add_mask_former(cfg)
     _add_clip_adapter(cfg)
+    _add_generator(cfg)
     cfg.MODEL.RESNETS.STEM_TYPE = "basic"  # basic or deeplab, of build_resnet_deeplab_backbone
     cfg.MODEL.RESNETS.RES4_DILATION = 1
     cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 2, 4]
@@ -156,6 +157,20 @@ def _add_mask_former(cfg: CfgNode) -> None:
     head.NONE_OF_THESE = 0.0
 
 
+def _add_generator(cfg: CfgNode) -> None:
+    node = cfg.MODEL.GENERATOR = CfgNode()  # own; of GeneratedFeatureModel, see pomp_seg.models.generated_features
+    node.KIND = "zs3"  # or cagnet
+    node.CLASSES = ""  # seen and unseen ones, as MODEL.VOCABULARY takes them; empty for those of the first test set
+    node.EMBEDDINGS = ""  # a matrix with a row for each class; empty for CLIP's text features
+    node.HIDDEN = 256
+    node.PIXELS = 128  # of each class in a step
+    node.MOMENTS = 1.0  # weights of the losses; with cagnet 50 as published
+    node.CONTEXT = 100.0
+    node.ADVERSARIAL = 1.0
+    node.SELF_TRAINING = 0.0  # share of the surest pixels of an unseen class that become pseudo labels; 0 for none
+    node.SELF_TRAINING_FROM = 0  # iteration
+
+
 def _add_clip_adapter(cfg: CfgNode) -> None:
     node = cfg.MODEL.CLIP_ADAPTER = CfgNode()
     _add_prompt(node, "imagenet")
@@ -207,9 +222,10 @@ def _add_solver(cfg: CfgNode) -> None:
     # sees only some classes, a file of their names
     cfg.DATASETS.FILES = []
     node.TEST_IMS_PER_BATCH = 1  # photos or regions of a batch of an evaluation, for each process
-    cfg.TEST.SLIDING_WINDOW = False  # with the next three see UNBUILT
-    cfg.TEST.SLIDING_TILE_SIZE = 224
-    cfg.TEST.SLIDING_OVERLAP = 2 / 3.0
+    # Several views of a photo in a test, with Detectron2's TEST.AUG, see pomp_seg.views
+    cfg.TEST.SLIDING_WINDOW = False
+    cfg.TEST.SLIDING_TILE_SIZE = 224  # pixels; 0 goes by the shorter side of the resized photo
+    cfg.TEST.SLIDING_OVERLAP = 2 / 3.0  # share of a window
     cfg.TEST.DENSE_CRF = False
 
 

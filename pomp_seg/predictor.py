@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from pomp_engine.trained_weights import load_trained
@@ -21,6 +22,7 @@ from pomp_seg.data.semantic_mapper import build_test_mapper
 from pomp_seg.models.per_pixel import ZeroShotPerPixelModel
 from pomp_seg.models.region_classifier import ProposalClipClassifier
 from pomp_seg.pixel_shares import NONE_OF_THESE
+from pomp_seg.views import with_views
 from pomp_seg.vocabulary import Classes, dataset_classes, read_class_names, training_names
 from prompt_core.data.open_photo import read_photo
 from prompt_core.documents.collector import collector_paused
@@ -82,6 +84,7 @@ class OpenVocabularySegmenter:
         self.model = model.eval()
         self.cfg = cfg
         self._mapper = build_test_mapper(cfg)
+        self._tested = with_views(self.model, cfg).eval()
         self._classes: Classes | None = None
         self._background: tuple[bool, ...] = ()
         self._none_below = 0.0  # own share of pixels that show none of the words
@@ -161,16 +164,19 @@ class OpenVocabularySegmenter:
             check_closed_classes(self.model, dataset)
         self._classes, self._background, self._none_below = classes, (False,) * len(classes.names), 0.0
 
-    def __call__(self, photo: str | Path | np.ndarray) -> Segmentation:
+    def __call__(self, photo: str | Path | np.ndarray, name: str = "") -> Segmentation:
         """The classes of one photo's pixels.
 
         Args:
             photo: a file, or (H, W, 3) uint8 in RGB.
+            name: of the photo, by which its regions are found in ``MODEL.PROPOSALS.FILE``; where left out, its file.
 
         Raises:
-            UserError: when the file is not a photo, or the array is of another kind.
+            UserError: when the file is not a photo, or the array is of another kind; when that file has no regions of
+                the photo.
         """
-        labels, best = self.best(photo if isinstance(photo, np.ndarray) else read_photo(photo))
+        pixels = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+        labels, best = self.best(pixels, name or ("" if isinstance(photo, np.ndarray) else str(photo)))
         names = tuple(self.class_names)
         if self._none:
             none = best <= self._none_below
@@ -185,7 +191,7 @@ class OpenVocabularySegmenter:
             self.background,
         )
 
-    def best(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+    def best(self, pixels: np.ndarray, name: str = "") -> tuple[Tensor, Tensor]:
         """The best of the classes for each pixel of (H, W, 3) uint8 in RGB, and its score, (H, W) each, on the CPU.
 
         Raises:
@@ -195,12 +201,19 @@ class OpenVocabularySegmenter:
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise UserError(f"a photo of shape (H, W, 3) in uint8 is expected, given {pixels.shape} in {pixels.dtype}")
         height, width = pixels.shape[:2]
-        example: dict[str, Any] = {"image": self._resized(pixels)}
-        # Some enlarge embeddings or masks instead of scores.
-        if isinstance(self.model, ZeroShotPerPixelModel) or getattr(self.model, "resize_masks", False):
+        example: dict[str, Any] = {"image": self._resized(pixels), "file_name": name}
+        if self.cfg.MODEL.PROPOSALS.FILE:
+            self.model.proposal_file.require(name)  # type: ignore[union-attr, operator]
+            example |= {"photo_size": (height, width)}
+        # Some enlarge embeddings or masks instead of scores, and colours are compared with scores of their size.
+        crf = self.cfg.TEST.DENSE_CRF
+        if crf or isinstance(self.model, ZeroShotPerPixelModel) or getattr(self.model, "resize_masks", False):
             example |= dict(zip(("height", "width"), enlarged_size(height, width), strict=True))
+        if crf:
+            size = example["width"], example["height"]
+            example["photo"] = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
         with torch.inference_mode():
-            maps = self.model([example])[0]["sem_seg"]  # (C, h, w)
+            maps = self._tested([example])[0]["sem_seg"]  # (C, h, w)
             return best_classes(maps, (height, width))
 
     def _resized(self, pixels: np.ndarray) -> Tensor:

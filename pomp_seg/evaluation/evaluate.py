@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 
+from pomp_engine.data.proposal_files import proposals_variant
 from pomp_engine.evaluation import evaluate_sets, inference_folder, run_entry, score_sets
 from pomp_engine.loader import evaluation_loader
 from pomp_engine.task import Results
@@ -20,6 +21,7 @@ from pomp_seg.evaluation.classification import RegionClassificationEvaluator
 from pomp_seg.evaluation.evaluator import SegmentationEvaluator
 from pomp_seg.evaluation.scoring import score_predictions
 from pomp_seg.oracle_regions import OracleSegmenter
+from pomp_seg.views import ViewOptions, with_views
 from prompt_core.errors import UserError
 
 
@@ -28,7 +30,8 @@ def evaluate_segmenter(cfg: CfgNode, model: nn.Module) -> Results:
 
     Predictions, scores and per-class scores of a data set go to ``OUTPUT_DIR/inference_NAME``, all numbers with their
     protocols to ``OUTPUT_DIR/metrics.json``; with ``ORACLE``, whose masks are the ground truth's, to
-    ``inference_NAME_oracle_masks`` and ``metrics_oracle_masks.json``.
+    ``inference_NAME_oracle_masks`` and ``metrics_oracle_masks.json``, with ``MODEL.PROPOSALS.FILE`` likewise to
+    ``…_proposals_given``, with several views of a photo to ``…_views_sizes_windows_crf``.
 
     Returns:
         ``{"voc_sem_seg_test": {"sem_seg": {"mIoU": …}}}`` in percent; empty on all but the main process.
@@ -46,11 +49,16 @@ def evaluate_segmenter(cfg: CfgNode, model: nn.Module) -> Results:
     def build_loader(dataset: str) -> Any:
         mapper = build_mapper(cfg, False, dataset)
         records, images = DatasetCatalog.get(dataset), int(cfg.SOLVER.TEST_IMS_PER_BATCH)
+        if cfg.MODEL.PROPOSALS.FILE:
+            segmenter_of: Any = getattr(model, "module", model)
+            segmenter_of.proposal_file.say_absent(dataset, records)
         return evaluation_loader(records, mapper, cfg.DATALOADER.NUM_WORKERS, images)
 
-    segmenter = OracleSegmenter(model) if _variant(cfg) else model
+    if cfg.ORACLE and cfg.MODEL.PROPOSALS.FILE:
+        raise UserError("ORACLE takes the true regions; leave MODEL.PROPOSALS.FILE empty, or set ORACLE to False")
+    segmenter = OracleSegmenter(model) if "oracle" in _variant(cfg) else model
     if cfg.INPUT.DATASET_MAPPER_NAME != REGIONS:
-        segmenter = BestClasses(segmenter)
+        segmenter = BestClasses(with_views(segmenter, cfg))
     return evaluate_sets(cfg, segmenter, build_evaluator, build_loader, variant=_variant(cfg))
 
 
@@ -70,5 +78,12 @@ def score_again(cfg: CfgNode) -> Results:
 
 
 def _variant(cfg: CfgNode) -> dict[str, str]:
-    """What is unusual about an evaluation with ``ORACLE``; a tuned prompt always classifies the annotated regions."""
-    return {"oracle": "masks"} if cfg.ORACLE and cfg.INPUT.DATASET_MAPPER_NAME != REGIONS else {}
+    """What is unusual about an evaluation with ``ORACLE``, regions from outside, or several views of a photo.
+
+    A tuned prompt always classifies the annotated regions.
+    """
+    if cfg.INPUT.DATASET_MAPPER_NAME == REGIONS:
+        return {}
+    views = ViewOptions.from_config(cfg).name
+    given = {"oracle": "masks"} if cfg.ORACLE else proposals_variant(cfg)
+    return given | ({"views": views} if views else {})

@@ -18,18 +18,20 @@ from pomp_engine.run_folder import weights_to_evaluate
 from pomp_seg import add_segmenter_config, build_segmenter, load_config
 from pomp_seg.config import UNBUILT
 from pomp_seg.task import segmentation_task
+from pomp_seg.views import ViewOptions
 from prompt_core import UserError
 
 from ..support.config_keys import recorded_reads
 from ..support.segmenter_run import make_data, tiny_settings, unregister
 
 CPU = {"MODEL.DEVICE": "cpu"}
-REGIONS = "MODEL.CLIP_ADAPTER.REGION_CLIP_ADAPTER"
+CLIP = "MODEL.CLIP_ADAPTER."
+REGIONS = f"{CLIP}REGION_CLIP_ADAPTER"
 # Keys of Detectron2 that published segmentation files change, and that nothing here reads.
 WITHOUT_EFFECT = {
     "MODEL.MASK_ON": "a detector's; there are no masks of boxes",
-    "TEST.AUG.MAX_SIZE": "only with TEST.AUG.ENABLED, which is refused",
-    "TEST.AUG.MIN_SIZES": "only with TEST.AUG.ENABLED, which is refused",
+    "TEST.AUG.MAX_SIZE": "only with TEST.AUG.ENABLED",
+    "TEST.AUG.MIN_SIZES": "only with TEST.AUG.ENABLED",
 }
 
 
@@ -48,13 +50,18 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
         sizes = {f"{REGIONS}.PROMPT_DIM": 116, f"{REGIONS}.CLIP_MODEL_NAME": "mini"}
         separate = {"MODEL.CLIP_ADAPTER.SEPERATE_ADAPTER": True}
         prompted.append(load_config(None, tiny_settings(folder) | prompts | sizes | separate))
+    generated = {"MODEL.META_ARCHITECTURE": "GeneratedFeatureModel", "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 116,
+                 "MODEL.SEM_SEG_HEAD.NAME": "ZeroPerPixelBaselineHead"}  # fmt: skip
+    prompted.append(load_config(None, tiny_settings(folder) | {f"{CLIP}PROMPT_LEARNER": "predefined"} | generated))
+    views = load_config(None, CPU | {"TEST.SLIDING_WINDOW": True})
     backbone = load_config(None, CPU | {"OUTPUT_DIR": str(folder / "nothing")})
-    with pytest.MonkeyPatch.context() as patch, recorded_reads(tuning, training, *prompted, backbone) as keys:
+    with pytest.MonkeyPatch.context() as patch, recorded_reads(tuning, training, *prompted, views, backbone) as keys:
         patch.setenv("POMP_DATA", str(folder))
         run.train(segmentation_task(), tuning)
         run.train(segmentation_task(), training)
         for cfg in prompted:
             build_segmenter(cfg)
+        ViewOptions.from_config(views)
         with pytest.raises(UserError, match="holds no run"):
             weights_to_evaluate(backbone)
         for name in ("build_efficientnet_lite_backbone", "build_detection_and_words_backbone"):

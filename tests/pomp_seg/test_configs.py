@@ -153,7 +153,7 @@ def test_data_sets_are_known_and_have_as_many_classes_as_the_loss(run: str) -> N
     "run",
     ["coco_stuff_prompt_zsseg", "coco_stuff_prompt_pomp", "coco_stuff_156", "coco_stuff_156_imagenet",
      "coco_stuff_156_vild", "coco_stuff_156_zsseg", "coco_stuff_156_pomp", "coco_stuff_156_pomp_raw",
-     "coco_stuff_156_spnet", "coco_stuff_156_zegformer", "coco_stuff_171_closed"],
+     "coco_stuff_156_spnet", "coco_stuff_156_cagnet", "coco_stuff_156_zegformer", "coco_stuff_171_closed"],
 )  # fmt: skip
 def test_builds(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_initial_values: None) -> None:
     monkeypatch.chdir(tmp_path)
@@ -200,6 +200,17 @@ def test_baselines_differ_from_their_neighbours_in_the_method_alone() -> None:
             "MODEL.SEM_SEG_HEAD.NAME",
             "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
         }
+        for kind in ("zs3", "cagnet"):
+            of_kind = {"MODEL.GENERATOR.KIND", "MODEL.GENERATOR.MOMENTS"} if kind == "cagnet" else set()
+            assert changed(f"{data}_{kind}", f"{data}_spnet") == of_kind | {
+                "MODEL.META_ARCHITECTURE",
+                "MODEL.GENERATOR.SELF_TRAINING",
+                "MODEL.GENERATOR.SELF_TRAINING_FROM",
+                "SOLVER.BASE_LR",
+                "SOLVER.MAX_ITER",
+            } - ({"SOLVER.MAX_ITER"} if load(f"{data}_spnet").SOLVER.MAX_ITER == 20000 else set())
+            spnet = load(f"{data}_spnet").OUTPUT_DIR
+            assert load(f"{data}_{kind}").MODEL.WEIGHTS == f"{spnet}/model_final.pth"
         assert changed(f"{data}_pomp_raw", f"{data}_pomp") == {f"{CLIP}PROMPT_LEARNER", f"{CLIP}PROMPT_LAYOUT"}
     assert load("voc_15_spnet").MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT > 1
 

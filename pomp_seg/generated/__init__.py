@@ -1,0 +1,1 @@
+"""Features of pixels made from words, from which a classifier of unseen classes learns: ZS3 and CaGNet."""
