@@ -131,7 +131,8 @@ class SeveralViews(nn.Module):
             return scores.all()
 
         image = example["image"]
-        side = window_side(*image.shape[-2:], self.options.window)
+        height, width = image.shape[-2:]
+        side = window_side(height, width, self.options.window)
         return PixelScores(by_windows(image, of_window, side, self.options.overlap), size).all()
 
 

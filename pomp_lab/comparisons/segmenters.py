@@ -22,11 +22,13 @@ class SegmenterRow:
         learner: ``CLIP_ADAPTER.PROMPT_LEARNER`` of stage 2.
         tuning: that of stage 1, the tuning of the prompt on regions; None without it.
         overrides: further settings of stage 2.
+        starts_from: another row, with whose weights of the same seed it begins; empty for the configuration's.
     """
 
     learner: str
     tuning: str | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
+    starts_from: str = ""
 
     @property
     def hand(self) -> bool:
@@ -40,13 +42,29 @@ _PER_PIXEL = (
     ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 116),
     ("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT", 2.0),
 )
+# ZS3 and CaGNet learn a classifier on the frozen pixels of SPNet's row, in a third of its steps.
+_GENERATED = (
+    ("MODEL.META_ARCHITECTURE", "GeneratedFeatureModel"),
+    *_PER_PIXEL[1:3],
+    ("SOLVER.MAX_ITER", 400),
+    ("SOLVER.CLIP_GRADIENTS.ENABLED", False),
+    ("MODEL.GENERATOR.SELF_TRAINING", 0.25),
+    ("MODEL.GENERATOR.SELF_TRAINING_FROM", 200),
+)
+SPNET = "SPNet, hand prompt"
 
 ROWS = {
     "hand prompt": SegmenterRow("predefined"),
     "ZSSeg's own prompt, tuned": SegmenterRow("learnable", "learnable"),
     "POMP": SegmenterRow("pomp"),
     "POMP, tuned": SegmenterRow("pomp_tuned", "pomp"),
-    "SPNet, hand prompt": SegmenterRow("predefined", overrides=_PER_PIXEL),
+    SPNET: SegmenterRow("predefined", overrides=_PER_PIXEL),
+    "ZS3": SegmenterRow("predefined", overrides=_GENERATED, starts_from=SPNET),
+    "CaGNet": SegmenterRow(
+        "predefined",
+        overrides=(*_GENERATED, ("MODEL.GENERATOR.KIND", "cagnet"), ("MODEL.GENERATOR.MOMENTS", 50.0)),
+        starts_from=SPNET,
+    ),
 }
 
 
@@ -129,7 +147,10 @@ class SegmenterComparison(Comparison):
             files.append(f"prompt/{self.experiment.prompt}")
         if ROWS[row].tuning is not None:
             files += [f"mini/{self.experiment.tuning}", "mini/segmentation_prompt.yaml"]
-        return sha256_of_json(list(map(self.read, files)))
+        texts = list(map(self.read, files))
+        if start := ROWS[row].starts_from:
+            texts += [self.config_hash(start), str(ROWS[start].overrides)]
+        return sha256_of_json(texts)
 
     def training(self, row: str, seed: int) -> dict[str, Any]:
         plan = ROWS[row]
@@ -141,6 +162,10 @@ class SegmenterComparison(Comparison):
             checkpoint = self.prompt(seed) if plan.tuning is None else self.tuned_prompt(plan.tuning, seed)
             settings["MODEL.CLIP_ADAPTER.PROMPT_CHECKPOINT"] = str(checkpoint)
             settings |= self._shape(plan.learner, seed)
+        if plan.starts_from:
+            start = self.run_of(plan.starts_from, seed)
+            weights = self.store.folder_of(start) / FINAL_WEIGHTS
+            settings["MODEL.WEIGHTS"] = str(self.store.once(weights, lambda: self.train(plan.starts_from, seed)))
         if self.experiment.classes:
             listed = read_json(self.root / self.experiment.classes)
             settings["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(listed["names"]) - len(listed["unseen"])

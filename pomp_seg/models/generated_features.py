@@ -160,9 +160,9 @@ class GeneratedFeatureModel(Segmenter):
         head: Any = self.sem_seg_head
         ignored = int(head.ignore_value)
         padded = ImageList.from_tensors([x["sem_seg"].to(self.device) for x in batch], self.size_divisibility, ignored)
-        return self.losses(
-            features, self._known_labels(at_features(padded.tensor, features.shape[-2:]), ignored), ignored
-        )
+        height, width = features.shape[-2:]
+        labels = at_features(padded.tensor, (height, width))
+        return self.losses(features, self._known_labels(labels, ignored), ignored)
 
     @torch.no_grad()
     def pixel_features(self, batch: Sequence[dict[str, Any]]) -> tuple[Tensor, ImageList]:

