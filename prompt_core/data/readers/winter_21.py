@@ -6,6 +6,7 @@ Whichever way the photos come, a class is its wnid, classes are sorted by it, an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def _in_archives(text: str, part: str) -> ImageSet:
     wnids = [wnid for wnid in index.classes if (wnid in processed) == (part != SMALL)]
     if not wnids:
         raise UserError(f"{text} holds none of the classes that are asked for, but {index.classes[0]}, …")
-    root = files[0].parent
+    root = Path(os.path.commonpath([path.absolute().parent for path in files]))
     names, notes = class_names(root / TREE, wnids)
     if index.fault_count:
         notes.append(f"{index.fault_count:,} faults in the archives")
@@ -104,7 +105,7 @@ def _in_archives(text: str, part: str) -> ImageSet:
         raise UserError(f"{text} has no photos for {part}: at most {VAL_PHOTOS} of each class, and these are of val")
     class_of = np.repeat(np.arange(len(index.classes), dtype=np.int32), index.counts)
     keys = PhotoKeys(index.text, index.ends, [f"{part}/{wnid}" for wnid in index.classes], class_of, rows)
-    shards = tuple(path.relative_to(root).as_posix() for path in files)
+    shards = tuple(path.absolute().relative_to(root).as_posix() for path in files)
     return ImageSet(names, wnids, labels, keys, _source(part, notes), root, shards, index.places[rows])
 
 

@@ -89,6 +89,20 @@ def test_bare_paths_are_recognised(tmp_path: Path) -> None:
     assert open_images("imagenet21k", "val", root=tmp_path / "a").ids == [PROCESSED[0]]
 
 
+def test_shards_in_several_folders(tmp_path: Path) -> None:
+    photos = made.photos_of(COUNTS)
+    pattern = Path(made.write_shards(tmp_path / "a", photos, 2))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a/w21-0001.tar").rename(tmp_path / "b/w21-0001.tar")
+    images = imagenet21k(tmp_path / "{a/w21-0000,b/w21-0001}.tar", "train")
+    assert images.shards == ("a/w21-0000.tar", "b/w21-0001.tar")
+    whole = imagenet21k(made.write_whole(tmp_path / "whole.tar", photos), "train")
+    assert images.fingerprint() == whole.fingerprint()
+    assert {images.read(index).size for index in range(len(images))} == {(4, 4)}
+    with pytest.raises(UserError, match=r"w21-0001.tar: no such file"):
+        imagenet21k(pattern, "train")
+
+
 def test_small_classes_are_apart_and_a_tree_names_classes(tmp_path: Path) -> None:
     import torch
 
