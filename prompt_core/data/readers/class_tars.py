@@ -127,8 +127,8 @@ def read_archive(files: Sequence[Path], archive: Archive) -> ArchivePhotos:
 
 @functools.cache
 def synsets() -> frozenset[str]:
-    """The 21,843 wnids of ImageNet-21K."""
-    return frozenset(map(str, Vocabulary.load("imagenet21k").ids or ()))
+    """The 21,843 wnids of ImageNet-21K, and n04399382, which only ImageNet-1K has."""
+    return frozenset(str(wnid) for name in ("imagenet21k", "imagenet1k") for wnid in Vocabulary.load(name).ids or ())
 
 
 @functools.cache

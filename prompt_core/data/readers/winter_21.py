@@ -6,6 +6,7 @@ Whichever way the photos come, a class is its wnid, classes are sorted by it, an
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,10 +94,9 @@ def _in_archives(text: str, part: str) -> ImageSet:
     names, notes = class_names(root / TREE, wnids)
     if index.fault_count:
         notes.append(f"{index.fault_count:,} faults in the archives")
-        say(
+        _warn(
             f"warning: {index.fault_count:,} faults in {text}, the first: {index.faults[0]}; datasets/check.py "
-            f"imagenet21k:{text} lists them",
-            error=True,
+            f"imagenet21k:{text} lists them"
         )
     if part != SMALL and len(index.classes) > len(wnids):
         notes.append(f"{len(index.classes) - len(wnids):,} classes beyond the processed release left out")
@@ -107,6 +107,12 @@ def _in_archives(text: str, part: str) -> ImageSet:
     keys = PhotoKeys(index.text, index.ends, [f"{part}/{wnid}" for wnid in index.classes], class_of, rows)
     shards = tuple(path.absolute().relative_to(root).as_posix() for path in files)
     return ImageSet(names, wnids, labels, keys, _source(part, notes), root, shards, index.places[rows])
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Say it once, however many splits are opened."""
+    say(text, error=True)
 
 
 def _photos_of(index: PhotoIndex, wnids: Sequence[str], part: str) -> tuple[np.ndarray, np.ndarray]:
