@@ -1,16 +1,17 @@
 """Embeddings of image regions by a CLIP, computed once: for ViLD's distillation and for prompts of regions.
 
-    python tools/embed_regions.py --config configs/detection/lvis_base_boxes_vild_ensemble.yaml \\
-        --dataset lvis_v1_train_norare --proposals proposals.json --output runs/regions/lvis_base
+    python tools/embed_regions.py --config configs/detection/lvis_base_boxes.yaml --dataset lvis_v1_train_norare \\
+        --output runs/regions/lvis_base MODEL.WEIGHTS runs/detection/lvis_base_boxes/model_final.pth
 
---proposals is what MODEL.PROPOSALS.FILE reads: results of any detector as a COCO list, detections.json, the regions of
-Segment Anything, or an annotation file for the true boxes. The image tower is MODEL.DISTILLATION_CLIP; as in ViLD, an
-embedding is the mean of a box's crop and of that of a 1.5 times larger one. A command that was stopped goes on where it
-was.
+The regions are the proposals of the detector, which have no class, or those of --proposals: what MODEL.PROPOSALS.FILE
+reads, such as results of any detector as a COCO list, the regions of Segment Anything, or an annotation file for the
+true boxes. The image tower is MODEL.DISTILLATION_CLIP; as in ViLD, an embedding is the mean of a box's crop and of that
+of a 1.5 times larger one. A command that was stopped goes on where it was.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from prompt_core.command_line import ArgumentParser, parse_with_overrides, whole_number
 from prompt_core.errors import run_command
@@ -23,7 +24,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, metavar="FILE", help="a detector's configuration")
     parser.add_argument("--dataset", required=True, help="a data set with photos, also one of DATASETS.FILES")
-    parser.add_argument("--proposals", required=True, type=Path, metavar="FILE", help="the regions")
+    parser.add_argument("--proposals", type=Path, metavar="FILE", help="regions from outside (default: the detector's)")
     parser.add_argument("--limit", type=whole_number(COUNT), default=300, help="best regions of a photo (default: 300)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the embeddings go")
     parser.add_argument(
@@ -37,20 +38,24 @@ def main() -> None:
     from pomp_det.clip_towers import embedder_of
     from pomp_det.data.region_cache import write_region_cache
     from pomp_det.data.registration import registered_metadata
+    from pomp_det.proposals.own_proposals import OwnProposals
     from pomp_engine.data.proposal_files import ProposalFile
 
     cfg = load_config(arguments.config, arguments.overrides)
     register_configured(cfg)
     registered_metadata(arguments.dataset)
-    proposals = ProposalFile(arguments.proposals, arguments.limit)
     records = DatasetCatalog.get(arguments.dataset)
-    proposals.say_absent(arguments.dataset, records)
+    if arguments.proposals is None:
+        proposals: Any = OwnProposals(cfg, arguments.limit)
+    else:
+        proposals = ProposalFile(arguments.proposals, arguments.limit)
+        proposals.say_absent(arguments.dataset, records)
     embedder, clip = embedder_of(cfg), cfg.MODEL.DISTILLATION_CLIP
     made = {
         "dataset": arguments.dataset,
         "clip": clip.NAME,
         "pretrained": Path(clip.PRETRAINED).name,
-        "proposals": arguments.proposals.name,
+        "proposals": Path(arguments.proposals or cfg.MODEL.WEIGHTS).name,
         "limit": arguments.limit,
         "enlargements": list(embedder.enlargements),
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pomp_engine.data.photos import read_record_photo
-from pomp_engine.data.proposal_files import ProposalFile
+from pomp_engine.data.proposal_files import GivenRegions
 from prompt_core.documents.schema import Count, Int64, check
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, make_output_folder, read_sealed_json, write_sealed_json
@@ -33,6 +33,13 @@ INDEX = "regions.json"
 PHOTOS = 256
 # Gives unit-norm embeddings (R, E) of boxes (R_i, 4) in photos (3, H_i, W_i), RGB in 0..255.
 Embed = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+
+
+class Proposals(Protocol):
+    """Such as :class:`pomp_engine.data.proposal_files.ProposalFile`."""
+
+    def regions(self, photo: Mapping[str, Any], height: int, width: int) -> GivenRegions | None:
+        """The regions of a photo of that size; None for a photo that is not there."""
 
 
 class Shard(msgspec.Struct):
@@ -134,7 +141,7 @@ class RegionCache:
 def write_region_cache(
     folder: Path,
     records: Sequence[Mapping[str, Any]],
-    proposals: ProposalFile,
+    proposals: Proposals,
     embed: Embed,
     made: Mapping[str, Any],
     progress: Callable[[int, int], None] | None = None,
@@ -181,7 +188,7 @@ def _write_shard(
     folder: Path,
     number: int,
     records: Sequence[Mapping[str, Any]],
-    proposals: ProposalFile,
+    proposals: Proposals,
     embed: Embed,
     device: str,
 ) -> Shard:

@@ -26,6 +26,10 @@ class LabelledRegions(NamedTuple):
     labels: Tensor
     ious: Tensor
 
+    def of_grade(self, num_classes: int, grade: tuple[float, float]) -> Tensor:
+        """(R,) true for regions of a class whose IoU is at least the first and below the second number."""
+        return (self.labels < num_classes) & (self.ious >= grade[0]) & (self.ious < grade[1])
+
     def rows(self, chosen: Tensor) -> LabelledRegions:
         """Some of them."""
         return LabelledRegions(self.features[chosen], self.labels[chosen], self.ious[chosen])

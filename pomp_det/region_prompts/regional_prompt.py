@@ -120,9 +120,7 @@ def graded(
     generator: torch.Generator,
 ) -> LabelledRegions:
     """The regions of classes of a grade, then a share of those that are background, labelled C."""
-    low, high = grade
-    foreground = (regions.labels < num_classes) & (regions.ious >= low) & (regions.ious < high)
-    chosen = regions.rows(foreground)
+    chosen = regions.rows(regions.of_grade(num_classes, grade))
     if options.background is None:
         return chosen
     least, most = options.background

@@ -1,4 +1,4 @@
-"""Detectors side by side on generated scenes: the effects of the classifier's words, the prompt and image labels.
+"""Detectors side by side on generated scenes: words, prompts, image labels, and what CLIP says of regions.
 
 Base classes are the frequent and common ones and have boxes; the rare ones are novel: they have no boxes, but the
 classifier knows their names, and in the second stage pictures of single objects have them as image labels.
@@ -14,9 +14,12 @@ from typing import Any
 from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison
 from pomp_lab.runs import RunStore
 from pomp_lab.shapes.facts import shape_options
+from prompt_core.config import override_pairs
+from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json, write_json
 
-HAND, POMP = "a {}", "POMP"
+HAND, POMP, DETPRO = "a {}", "POMP", "DetPro"
+REGIONS = 48  # proposals of a scene that are embedded
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,16 @@ class DetectorRow:
 
     Attributes:
         config: file in ``configs/mini``.
-        classifier: :data:`HAND`, :data:`POMP`, or None for a learned layer of the base classes' boxes.
+        classifier: :data:`HAND`, :data:`POMP`, :data:`DETPRO`, or None for a learned layer of the base classes' boxes.
         start: name of the row whose weights it starts from.
+        regions: name of the row whose proposals are embedded, to distil from and to learn :data:`DETPRO` on.
         overrides: further settings.
     """
 
     config: str
     classifier: str | None
     start: str | None = None
+    regions: str | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -45,6 +50,16 @@ _LEARNED = (
     ("MODEL.ROI_BOX_HEAD.USE_ZEROSHOT_CLS", False),
     ("MODEL.ROI_BOX_HEAD.FAST_INFERENCE", False),
 )
+# ViLD-ensemble as in configs/detection/lvis_base_boxes_vild_ensemble.yaml, distilled from mini.
+_TWO_HEADS = (
+    ("MODEL.ROI_HEADS.NAME", "ViLDEnsembleROIHeads"),
+    ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", False),
+    ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", False),
+    ("MODEL.ROI_BOX_HEAD.USE_BIAS", 0.0),
+    ("MODEL.ROI_BOX_HEAD.LEARNED_BACKGROUND", True),
+    ("MODEL.ROI_BOX_HEAD.DISTILLATION_WEIGHT", 0.5),
+    ("MODEL.ROI_BOX_HEAD.DISTILLATION_PROPOSALS", 32),
+)
 _NEGATIVES = (("MODEL.ROI_BOX_HEAD.HELD_OUT_FREQUENCIES", ""),)
 
 ROWS = {
@@ -54,6 +69,12 @@ ROWS = {
     "boxes, POMP, novel names as negatives": DetectorRow("scenes_boxes.yaml", POMP, overrides=_NEGATIVES),
     'boxes and image labels, "a {name}"': DetectorRow("scenes_images.yaml", HAND, start='boxes, "a {name}"'),
     "boxes and image labels, POMP": DetectorRow("scenes_images.yaml", POMP, start="boxes, POMP"),
+    'boxes, ViLD-ensemble, "a {name}"': DetectorRow(
+        "scenes_boxes.yaml", HAND, regions='boxes, "a {name}"', overrides=_TWO_HEADS
+    ),
+    "boxes, ViLD-ensemble, DetPro": DetectorRow(
+        "scenes_boxes.yaml", DETPRO, regions='boxes, "a {name}"', overrides=_TWO_HEADS
+    ),
 }
 
 
@@ -93,14 +114,38 @@ class DetectorComparison(Comparison):
                 ["shapes_image_labels", str(annotations / "image_labels.json"), pictures, "image_labels"],
             ],
         }
-        if plan.classifier is not None:
+        if plan.regions is not None:
+            regions = self._regions(plan.regions, seed)
+            settings["MODEL.ROI_BOX_HEAD.DISTILLATION_FILE"] = str(regions)
+        if plan.classifier == DETPRO:
+            settings["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"] = str(self._detpro(regions, seed))
+        elif plan.classifier is not None:
             settings["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"] = str(self._classifier(plan.classifier, seed))
         if plan.start is not None:
-            start = plan.start
-            weights = self.store.folder_of(self.run_of(start, seed)) / FINAL_WEIGHTS
-            # results may be moved without their weights
-            settings["MODEL.WEIGHTS"] = str(self.store.once(weights, lambda: self.train(start, seed)))
+            settings["MODEL.WEIGHTS"] = str(self._weights(plan.start, seed))
         return settings
+
+    def _weights(self, row: str, seed: int) -> Path:
+        """The weights of a row; results may be moved without them."""
+        weights = self.store.folder_of(self.run_of(row, seed)) / FINAL_WEIGHTS
+        return self.store.once(weights, lambda: self.train(row, seed))
+
+    def _regions(self, row: str, seed: int) -> Path:
+        """Embeddings of what a row's detector proposes in the training scenes."""
+        from pomp_det.data.region_cache import INDEX
+
+        weights = self._weights(row, seed)
+        folder = self.store.folder / f"regions_{self.run_of(row, seed).id}"
+        overrides = {**self.training(row, seed), **dict(ROWS[row].overrides), "MODEL.WEIGHTS": str(weights)}
+        overrides |= dict(override_pairs(self.overrides))
+        config = self.configs / self.config_file(row)
+        return self.store.once(folder / INDEX, lambda: embed_proposals(config, overrides, folder)).parent
+
+    def _detpro(self, regions: Path, seed: int) -> Path:
+        """The mean over DetPro's prompts for all classes."""
+        path = regions.parent / f"{regions.name}_detpro_{seed}" / "classifier.safetensors"
+        truth = self.shapes / "annotations"
+        return self.store.once(path, lambda: learn_detpro(regions, truth, seed, path))
 
     def _counts(self) -> Path:
         """The categories with their counts and frequencies, as the federated loss reads them."""
@@ -127,3 +172,50 @@ class DetectorComparison(Comparison):
         vocabulary = Vocabulary.load(self.shapes / "annotations" / "lvis_train.json")
         TextClassifier.build(load_clip("mini"), vocabulary, subject).save(path)
         return path
+
+
+def embed_proposals(config: Path, settings: dict[str, Any], folder: Path) -> None:
+    """Embeddings by ``mini`` of what a detector proposes in the training scenes."""
+    from detectron2.data import DatasetCatalog
+
+    import pomp_det
+    from pomp_det.checks import register_configured
+    from pomp_det.clip_towers import RegionEmbedder
+    from pomp_det.data.region_cache import write_region_cache
+    from pomp_det.proposals.own_proposals import OwnProposals
+
+    cfg = pomp_det.load_config(config, settings)
+    register_configured(cfg)
+    embedder = RegionEmbedder("mini", None, cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM)
+    records = DatasetCatalog.get("shapes_lvis_train_norare")
+    made = {"clip": "mini", "limit": REGIONS}
+    write_region_cache(folder, records, OwnProposals(cfg, REGIONS), embedder, made)
+
+
+def learn_detpro(regions: Path, annotations: Path, seed: int, path: Path) -> None:
+    """DetPro's prompts on these regions and the boxes of the base classes; a classifier of all classes.
+
+    Grades that no proposal reaches are left out.
+    """
+    from pomp_det.data.records import load_boxes
+    from pomp_det.data.region_cache import RegionCache
+    from pomp_det.region_prompts.labelled_regions import read_labelled_regions
+    from pomp_det.region_prompts.regional_prompt import (
+        GRADES,
+        RegionPromptOptions,
+        ensemble_classifier,
+        learn_region_prompt,
+    )
+    from prompt_core.clip import load_clip
+    from prompt_core.files import make_output_folder
+
+    scenes = annotations.parent / "scenes"
+    records, classes, _ = load_boxes(annotations / "lvis_train_norare.json", scenes, None, federated=True)
+    labelled, names = read_labelled_regions(RegionCache(regions), records, classes.names)
+    clip, options = load_clip("mini"), RegionPromptOptions(seed=seed)
+    grades = [grade for grade in GRADES if bool(labelled.of_grade(len(names), grade).any())]
+    if not grades:
+        raise UserError(f"no proposal in {regions} fits a box; train the detector that proposes them for longer")
+    prompts = [learn_region_prompt(clip, names, labelled, grade, options).prompt for grade in grades]
+    make_output_folder(path.parent)
+    ensemble_classifier(clip, classes, prompts).save(path)

