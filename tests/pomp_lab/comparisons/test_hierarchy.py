@@ -36,7 +36,7 @@ def test_both_losses_have_each_rule() -> None:
     rows, exact = rejecting_rows("x.yaml", 1000, 16)
     settings = [dict(row.settings) for row in rows[1:]]
     assert [(one["LOSS.NUM_CLASSES"], one["LOSS.REJECT"]) for one in settings] == [
-        (count, rule) for count in ("1000", "0") for rule in ("name", "ancestors", "relatives")
+        (count, rule) for count in ("1000", "0") for rule in ("name", "ancestors")
     ]
     assert exact == [row.name for row in rows if dict(row.settings).get("LOSS.NUM_CLASSES") == "0"]
 
@@ -79,10 +79,9 @@ def test_one_command_writes_both_tables(
     code, _, error = call_tool("compare_hierarchy", "--config", CONFIG, *data, *options, *model, *budget)
     assert code == 0, error
     written = json.loads(Path("out/hierarchy.json").read_text())
-    assert len(written["runs"]) == 1 + 6
+    assert len(written["runs"]) == 1 + 4
     assert written["about"]["near_names"] == 6
     rows = [f"full softmax, near names, rejected: {words}/seed 0" for words in hierarchy.REJECTED.values()]
     losses = {row: written["runs"][row]["_run"]["history"][0]["loss"] for row in rows}
-    assert len(set(losses.values())) == 3, "each rule leaves out other classes"
-    assert losses[rows[0]] > losses[rows[1]] > losses[rows[2]]
+    assert losses[rows[0]] > losses[rows[1]], "fewer classes are wrong"
     assert "General words answered by their kinds" in Path("out/hierarchy.md").read_text()
