@@ -17,7 +17,7 @@ from pomp_engine.backbones.timm_backbones import pretrained_weights
 from pomp_engine.evaluation import flat_metrics
 from pomp_engine.run_folder import FINAL, start_log, weights_to_evaluate
 from pomp_engine.task import Results, Task
-from pomp_engine.trained_weights import load_trained
+from pomp_engine.trained_weights import learned_weights, load_trained
 from prompt_core.errors import UserError
 from prompt_core.runs.lock import alone_in
 from prompt_core.visible import say
@@ -57,7 +57,7 @@ def evaluate(task: Task, cfg: CfgNode, weights: str = "") -> Results:
     with _alone(cfg):
         model = _prepare(task, cfg)
         _check_test_sets(cfg)
-        cfg = _with_weights(cfg, weights or weights_to_evaluate(cfg))
+        cfg = _with_weights(cfg, weights or weights_to_evaluate(cfg, bool(learned_weights(model))))
         task.check(cfg, model, False)
         load_trained(model, cfg, task.load)
         return _evaluate(task, cfg, model)

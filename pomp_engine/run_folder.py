@@ -61,8 +61,11 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
     return next((path for path in (folder / f"{name}.pth" for name in (FINAL, ROLLING)) if path.is_file()), None)
 
 
-def weights_to_evaluate(cfg: CfgNode) -> str:
+def weights_to_evaluate(cfg: CfgNode, learns: bool = True) -> str:
     """The newest checkpoint of the run in ``OUTPUT_DIR``, else ``MODEL.WEIGHTS``.
+
+    Args:
+        learns: whether the model has weights that learn; one that has none needs no checkpoint.
 
     Raises:
         UserError: when there is neither, without ``MODEL.RANDOM_WEIGHTS``.
@@ -71,7 +74,7 @@ def weights_to_evaluate(cfg: CfgNode) -> str:
     if newest is not None:
         _logger.info("evaluating the run in %s: %s", cfg.OUTPUT_DIR, newest)
         return str(newest)
-    if not cfg.MODEL.WEIGHTS and not cfg.MODEL.RANDOM_WEIGHTS:
+    if learns and not cfg.MODEL.WEIGHTS and not cfg.MODEL.RANDOM_WEIGHTS:
         raise UserError(f"MODEL.WEIGHTS is empty and {cfg.OUTPUT_DIR} holds no run; give the checkpoint to evaluate")
     return str(cfg.MODEL.WEIGHTS)
 

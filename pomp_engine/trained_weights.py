@@ -37,7 +37,7 @@ def load_trained(model: nn.Module, cfg: CfgNode, load: Callable[[nn.Module, str]
         if weights:
             load(model, weights)
         return
-    learned = _learned(model)
+    learned = learned_weights(model)
     if not weights:
         if not learned:
             return
@@ -75,7 +75,7 @@ def _is_marked(weight: nn.Parameter) -> bool:
     return bool(weight.isnan().any())
 
 
-def _learned(model: nn.Module) -> dict[str, nn.Parameter]:
+def learned_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights that learn, but for those that were read from a file of their own (``read_from``), such as a prompt.
 
     Those of parts that learned before (``learned_before``) count, although they are frozen.

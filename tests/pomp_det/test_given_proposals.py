@@ -115,8 +115,14 @@ def test_an_evaluation_on_true_boxes_names_them_all(make_tiny: Callable[..., Any
     run.evaluate(detection_task(), cfg)
     document = json.loads((tmp_path / "run/metrics_proposals_given.json").read_text())
     assert document["_protocol"]["tiny"]["proposals"] == "given"
-    lines = (tmp_path / "run/inference_tiny_proposals_given/predictions/rank_00000.jsonl").read_text().splitlines()
-    truth = json.loads((tmp_path / "boxes.json").read_text())["annotations"]
+    check_boxes(tmp_path)
+
+
+def check_boxes(folder: Path) -> None:
+    """What was found are the annotated boxes, and all of them."""
+    lines = (folder / "run/inference_tiny_proposals_given/predictions/rank_00000.jsonl").read_text().splitlines()
+    truth = json.loads((folder / "boxes.json").read_text())["annotations"]
+    assert lines
     for line in map(json.loads, lines):
         boxes = {tuple(item["bbox"]) for item in truth if item["image_id"] == line["image_id"]}
         assert {tuple(map(round, item["bbox"])) for item in line["instances"]} == boxes
@@ -169,6 +175,26 @@ def test_crops_are_named_by_clip_alone(
         instances.pred_boxes.tensor.tolist(), instances.scores, instances.pred_classes.tolist(), strict=True
     ):
         torch.testing.assert_close(score, expected[by_left[round(box[0])], label], atol=2e-3, rtol=2e-3)
+
+
+def test_crops_are_evaluated_without_weights(tiny_clip: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("prompt_core.clip.load_clip", lambda *arguments: tiny_clip)
+    make_data(tmp_path, count=2)
+    changed = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.VOCABULARY": "",
+        "MODEL.PROMPT": "",
+        "MODEL.DISTILLATION_CLIP.NAME": "openai",
+        "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": "rand",
+        "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM": 24,
+        "MODEL.ROI_HEADS.NUM_CLASSES": 3,
+        "MODEL.PROPOSALS.FILE": str(tmp_path / "boxes.json"),
+        "DATASETS.FILES": [["tiny", str(tmp_path / "boxes.json"), str(tmp_path)]],
+        "DATASETS.TEST": ["tiny"],
+        "OUTPUT_DIR": str(tmp_path / "run"),
+    }
+    run.evaluate(detection_task(), load_config(CONFIGS / "mini/given_regions.yaml", changed))
+    check_boxes(tmp_path)
 
 
 def test_nothing_is_found_without_a_file(photo: torch.Tensor) -> None:
