@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,21 @@ pytest.importorskip("detectron2")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor, nn
 
+from pomp_engine import run
 from pomp_seg import load_config
 from pomp_seg.best_classes import BestClasses, PixelScores
 from pomp_seg.dense_crf import crf_package, refine
+from pomp_seg.predictor import OpenVocabularySegmenter
 from pomp_seg.sliding_windows import by_windows, window_side, window_starts
+from pomp_seg.task import segmentation_task
 from pomp_seg.views import SeveralViews, ViewOptions, views_of, with_views
 from prompt_core import UserError
+from prompt_core.evaluation.protocol import read_metrics
+
+from ..support.segmenter_run import make_data, save_segmenter, tiny_settings, unregister
 
 CPU = {"MODEL.DEVICE": "cpu"}
 
@@ -190,3 +198,32 @@ def test_a_crf_follows_the_colours() -> None:
     assert view([example])[0]["sem_seg"].shape == (3, 32, 48)
     with pytest.raises(UserError, match="a photo of 48 x 32 pixels in uint8 is expected"):
         refine(scores, colours[:-1])
+
+
+@pytest.mark.slow
+def test_an_evaluation_and_a_prediction_with_views(tmp_path: Path) -> None:
+    """Their numbers are kept apart, and a predictor sees the same views."""
+    make_data(tmp_path)
+    views = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (32, 48), "TEST.SLIDING_WINDOW": True,
+             "TEST.SLIDING_TILE_SIZE": 40, "TEST.SLIDING_OVERLAP": 0.5}  # fmt: skip
+    settings_of_run = tiny_settings(tmp_path, **views) | {"MODEL.CLIP_ADAPTER.PROMPT_LEARNER": "predefined"}
+    cfg = load_config(None, settings_of_run)
+    try:
+        cfg.MODEL.WEIGHTS = str(save_segmenter(tmp_path, cfg))
+        run.evaluate(segmentation_task(), cfg)
+        folder = tmp_path / "run/inference_tiny_views_sizes_windows"
+        written = np.asarray(Image.open(folder / "predictions/0.png"))
+        protocol = read_metrics(tmp_path / "run/metrics_views_sizes_windows.json")["_protocol"]["tiny"]
+        assert protocol["views"] == "sizes_windows"
+        predictor = OpenVocabularySegmenter.load(cfg)
+        predictor.set_dataset("tiny")
+        found = predictor(tmp_path / "shapes/scenes/val/0.png").labels
+        assert found.shape == written.shape
+        assert (found == written).mean() > 0.95, "it resizes scores, the evaluation gives them the photo's size"
+        plain = dict.fromkeys(("TEST.AUG.ENABLED", "TEST.SLIDING_WINDOW"), False)
+        once = load_config(None, settings_of_run | plain | {"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS})
+        alone = OpenVocabularySegmenter.load(once)
+        alone.set_dataset("tiny")
+        assert (alone(tmp_path / "shapes/scenes/val/0.png").labels != found).any()
+    finally:
+        unregister()
