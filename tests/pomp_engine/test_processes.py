@@ -1,4 +1,4 @@
-"""Several processes of a run: one that dies, a signal to their parent, and torchrun's variables."""
+"""Several processes of a run: one that dies, and a signal to their parent."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from pomp_engine.processes import check_torchrun
-from prompt_core import UserError
-
 ROOT = Path(__file__).resolve().parents[2]
-TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 PARENT = """
 import os, sys, time
 from pathlib import Path
@@ -61,20 +57,3 @@ def test_processes_end_together(tmp_path: Path, number: signal.Signals) -> None:
         assert (parent.returncode, last) == (130, "interrupted")
         assert {path.name for path in tmp_path.glob("*.saved")} == {"0.saved", "1.saved"}
     assert not any(Path(f"/proc/{child}").exists() for child in children)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"MASTER_PORT": None}, "variable MASTER_PORT of torchrun is missing; start the processes with torchrun"),
-        ({"RANK": None}, "variable RANK of torchrun is missing"),
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', a whole number is expected"),
-        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1'"),
-        ({"RANK": "2"}, "RANK is 2 of WORLD_SIZE 2 processes"),
-    ],
-)
-def test_torchruns_variables_are_named(changed: dict[str, str | None], message: str) -> None:
-    check_torchrun(TORCHRUN)
-    given = {name: value for name, value in (TORCHRUN | changed).items() if value is not None}
-    with pytest.raises(UserError, match=message):
-        check_torchrun(given)
