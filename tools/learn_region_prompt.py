@@ -92,7 +92,7 @@ def learn(arguments: argparse.Namespace, cfg: Any, options: Any, grades: Any) ->
         path = arguments.output / f"prompt_{grade[0]}.safetensors"
         if not path.is_file():
             learned = learn_region_prompt(clip, names, regions, grade, options)
-            learned.save_prompt(path, method=arguments.method, dataset=arguments.dataset, grade=grade)
+            learned.save(path, method=arguments.method, dataset=arguments.dataset)
             say(f"{visible_path(path)}: {len(names)} classes, IoU {grade[0]} to {min(grade[1], 1)}")
         prompts.append(SoftPrompt.load(path))
     return clip, wanted, prompts

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,7 @@ def learn_region_prompt(
     regions: LabelledRegions,
     grade: tuple[float, float] = (0.5, 1.1),
     options: RegionPromptOptions | None = None,
-) -> SoftPromptMethod:
+) -> SoftPrompt:
     """Learn a prompt on the regions of one grade.
 
     Args:
@@ -73,7 +74,7 @@ def learn_region_prompt(
         grade: regions of a class count whose IoU is at least the first and below the second number.
 
     Returns:
-        the method, whose ``prompt`` is learned and whose ``save_prompt`` writes it.
+        the prompt, whose metadata say which CLIP and which grade it was learned with.
 
     Raises:
         UserError: no region of that grade, or embeddings of another width than the text features.
@@ -108,8 +109,14 @@ def learn_region_prompt(
         logger.info("IoU %.1f to %.1f, epoch %d: loss %.4f", *grade, epoch + 1, total / len(chosen.labels))
         if not math.isfinite(total):
             raise UserError("the loss is not a number; choose a smaller rate")
-    prompt.eval()
-    return method
+    prompt.metadata |= {
+        "clip": clip.name,
+        "pretrained": Path(clip.pretrained).name if clip.pretrained else None,
+        "clip_sha256": clip.fingerprint,
+        "grade": list(grade),
+        "regions": len(chosen.labels),
+    }
+    return prompt.eval()
 
 
 def graded(

@@ -25,14 +25,14 @@ import numpy as np
 from detectron2.config import CfgNode
 from pycocotools import mask as run_lengths
 
-from pomp_engine.data.annotation_masks import RunLengths, mask_fault
+from pomp_engine.data.annotation_masks import RunLengths, is_polygon, mask_fault
 from pomp_engine.data.photo_names import PhotoNames
 from prompt_core.documents.bounds import SMALL_BYTES
 from prompt_core.documents.json_files import read_json
 from prompt_core.documents.schema import Finite, Int64, check_each
 from prompt_core.errors import UserError
 from prompt_core.files import resolve_path
-from prompt_core.visible import visible_path
+from prompt_core.visible import shortened, visible, visible_path
 
 _Coordinate = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 _Extent = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
@@ -56,6 +56,14 @@ class Result(Region, gc=False, kw_only=True):
     """A region and its photo."""
 
     image_id: Int64 | str
+
+
+class Photo(msgspec.Struct, gc=False):
+    """A photo of a COCO document."""
+
+    id: Int64 | str
+    file_name: str | None = None
+    coco_url: str | None = None
 
 
 class GivenRegions(NamedTuple):
@@ -165,7 +173,7 @@ class ProposalFile:
                 self._by_name.add(name, items)
         elif isinstance(document, dict) and not isinstance(document.get("annotations"), list):
             for name, items in document.items():
-                self._by_name.add(name, self._regions_of_file(items, self.path, f".{name}"))
+                self._by_name.add(name, self._regions_of_file(items, self.path, f".{visible(name[:80])}"))
         elif document != []:
             self._by_name.add(self.path.name, self._regions_of_file(document, self.path))
 
@@ -174,13 +182,14 @@ class ProposalFile:
         if not isinstance(annotations, list):
             raise UserError(f"{visible_path(self.path)} has images and no list of annotations; expected {_KINDS}")
         check_each(annotations, Result, self.path, "annotations")
+        check_each(document["images"], Photo, self.path, "images")
         items: dict[Any, list[Any]] = {}
         for annotation in annotations:
             items.setdefault(annotation["image_id"], []).append(annotation)
         for image in document["images"]:
-            name = (image.get("file_name") or image.get("coco_url")) if isinstance(image, dict) else None
-            if not isinstance(name, str) or "id" not in image:
-                raise UserError(f"{visible_path(self.path)}: every image needs its id and its file_name")
+            name = image.get("file_name") or image.get("coco_url")
+            if not name:
+                raise UserError(f"{visible_path(self.path)}: image {shortened(image['id'])} has no file_name")
             self._by_name.add(name, items.get(image["id"], []))
 
     def _regions_of_file(self, document: Any, path: Path, place: str = "") -> list[Any]:
@@ -234,7 +243,7 @@ def compressed(segmentation: Any, height: int, width: int) -> dict[str, Any]:
         return {"size": list(segmentation["size"]), "counts": segmentation["counts"]}
     given = segmentation
     if isinstance(given, list):
-        given = [polygon for polygon in given if len(polygon) >= 6]
+        given = [polygon for polygon in given if is_polygon(polygon)]
     encoded = run_lengths.frPyObjects(given, height, width)
     encoded = run_lengths.merge(encoded) if isinstance(encoded, list) else encoded
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}

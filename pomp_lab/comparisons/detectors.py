@@ -216,6 +216,6 @@ def learn_detpro(regions: Path, annotations: Path, seed: int, path: Path) -> Non
     grades = [grade for grade in GRADES if bool(labelled.of_grade(len(names), grade).any())]
     if not grades:
         raise UserError(f"no proposal in {regions} fits a box; train the detector that proposes them for longer")
-    prompts = [learn_region_prompt(clip, names, labelled, grade, options).prompt for grade in grades]
+    prompts = [learn_region_prompt(clip, names, labelled, grade, options) for grade in grades]
     make_output_folder(path.parent)
     ensemble_classifier(clip, classes, prompts).save(path)

@@ -137,14 +137,15 @@ def test_a_prompt_is_learned_and_is_an_ordinary_file(tiny_clip: Any, regions: La
         return region_loss(logits, regions.labels, class_weights(regions.labels, 3)).item()
 
     start = SoftPrompt.random(tiny_clip.model.ln_final.weight.shape[0], 4, seed=0)
-    method = learn_region_prompt(tiny_clip, NAMES, regions, (0.7, 0.8), options)
-    assert loss(method.prompt) < 0.9 * loss(start)
+    prompt = learn_region_prompt(tiny_clip, NAMES, regions, (0.7, 0.8), options)
+    assert loss(prompt) < 0.9 * loss(start)
     again = learn_region_prompt(tiny_clip, NAMES, regions, (0.7, 0.8), options)
-    assert torch.equal(again.prompt.context, method.prompt.context)
-    method.save_prompt(tmp_path / "prompt.safetensors", grade=(0.7, 0.8))
+    assert torch.equal(again.context, prompt.context)
+    prompt.save(tmp_path / "prompt.safetensors", method="detpro")
     read = SoftPrompt.load(tmp_path / "prompt.safetensors")
-    assert torch.equal(read.context, method.prompt.context)
-    assert read.metadata["grade"] == [0.7, 0.8]
+    assert torch.equal(read.context, prompt.context)
+    assert (read.metadata["grade"], read.metadata["method"]) == ([0.7, 0.8], "detpro")
+    assert read.metadata["clip_sha256"] == tiny_clip.fingerprint
     with pytest.raises(UserError, match=r"no region of a class has an IoU of 0\.9 to 1\.1"):
         learn_region_prompt(tiny_clip, NAMES, regions, (0.9, 1.1), options)
     with pytest.raises(UserError, match="embeddings of regions have width 3"):

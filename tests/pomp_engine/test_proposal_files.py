@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -21,6 +21,8 @@ from pomp_engine.data.proposal_files import ProposalFile
 from pomp_engine.data.segment_anything import load_generator, write_proposals
 from prompt_core import UserError
 from prompt_core.photos.photo_list import list_photos_to_predict
+
+from ..support import hostile
 
 HEIGHT, WIDTH = 30, 40
 DISC = (np.add.outer((np.arange(HEIGHT) - 12) ** 2, (np.arange(WIDTH) - 15) ** 2) < 64).astype(np.uint8)
@@ -117,7 +119,8 @@ def test_more_of_a_path_decides_and_a_tie_is_refused() -> None:
     [
         ([], "has no regions; expected a list of COCO results"),
         ({"images": []}, "has images and no list of annotations"),
-        ({"images": [{"id": 1}], "annotations": []}, "every image needs its id and its file_name"),
+        ({"images": [{"id": 1}], "annotations": []}, "image 1 has no file_name"),
+        ({"images": [{"id": [1]}], "annotations": []}, r"images\[0\]\.id is"),
         ([{"image_id": 7, "bbox": [0, 0, -1, 2]}], r"\[0\]\.bbox\[2\] is -1; a number of at least 0"),
         ([{"image_id": 7, "bbox": [0, 0, 1, 2], "score": 3.5}], r"score is 3\.5; a number of at most 1"),
         ([{"image_id": None, "bbox": [0, 0, 1, 2]}], "image_id is"),
@@ -141,6 +144,28 @@ def test_refused_files(tmp_path: Path, content: Any, expected: str) -> None:
 def test_regions_that_cannot_be_used(tmp_path: Path, region: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         ProposalFile(write(tmp_path / "a.json", [region])).regions(photo(), HEIGHT, WIDTH)
+
+
+RESULTS = [{"image_id": 7, **region} for region in regions()]
+DOCUMENT = {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": RESULTS}
+
+
+@given(
+    st.one_of(
+        hostile.json_files(RESULTS),
+        hostile.json_files(DOCUMENT),
+        hostile.json_files({"a.jpg": regions("predicted_iou")}),
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+def test_any_file_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    found = hostile.success_or_one_line(lambda: ProposalFile(tmp_path / "a.json").regions(photo(), HEIGHT, WIDTH))
+    if found is not None:
+        assert np.isfinite(found.boxes).all()
+        assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+        assert ((found.scores >= 0) & (found.scores <= 1)).all()
+        assert all(run_lengths.decode(mask).shape == (HEIGHT, WIDTH) for mask in found.masks or ())
 
 
 def test_photos_without_regions_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
