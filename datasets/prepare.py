@@ -72,6 +72,10 @@ PREPARATIONS = {
         "Objects365 v2 with corrected class names, without photos that do not exist",
         f"{_DETECTION}.objects365:prepare_objects365",
     ),
+    "openimages": (
+        "Open Images' validation boxes of 2019, with those of the classes above them",
+        f"{_DETECTION}.openimages:prepare_openimages",
+    ),
     "pcontext": ("labels of PASCAL-Context with 59 classes", f"{_SEGMENTATION}.pcontext:prepare_pcontext"),
     "semseg_samples": (
         "labels of a few photos of ADE20K (150 classes) and CamVid (11)",
@@ -167,7 +171,7 @@ def prepare(values: argparse.Namespace) -> tuple[Mapping[Path, Any], list[str]]:
         made, missing = make(root, overwrite)
         text = f"{len(missing)} training photos do not exist and were left out, the first is {next(iter(missing), '')}"
         return made, [text] if missing else []
-    if values.name == "cc3m":
+    if values.name in ("cc3m", "openimages"):
         made, problems = make(root, overwrite)
         return made, problems.lines()
     if values.name == "imagenet_21k":

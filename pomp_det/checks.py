@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -18,6 +19,7 @@ from pomp_det.data.registration import (
     register_datasets,
     registered_metadata,
 )
+from pomp_det.evaluation.openimages_scores import read_category_ancestors
 from pomp_det.heads.box_predictor import DeticFastRCNNOutputLayers
 from prompt_core.classifier import TextClassifier
 from prompt_core.errors import UserError, nearest
@@ -78,10 +80,13 @@ def check_ground_truth(dataset: str) -> None:
     """Check that a test set can be scored against, before any training or inference.
 
     Raises:
-        UserError: as :func:`pomp_det.data.annotation_files.read_scored_annotations`.
+        UserError: as :func:`pomp_det.data.annotation_files.read_scored_annotations`; for Open Images also as
+            :func:`pomp_det.evaluation.openimages_scores.read_category_ancestors`.
     """
     metadata = registered_metadata(dataset)
-    read_scored_annotations(metadata.json_file, federated=metadata.evaluator_type == "lvis")
+    document = read_scored_annotations(metadata.json_file, federated=metadata.evaluator_type == "lvis")
+    if metadata.evaluator_type == "openimages":
+        read_category_ancestors(Path(metadata.json_file), document)
 
 
 def check_class_counts(model: nn.Module) -> None:

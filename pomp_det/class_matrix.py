@@ -39,7 +39,7 @@ MADE_WITH = {
     "_clip_pomp+cname": (TEMPLATE, "ViT-B-16-quickgelu"),
 }
 # Detic's and POMP's matrices come without names; their rows are in the order of category ids.
-PUBLISHED_FILES = {"lvis_v1_": "lvis", "coco_": "coco", "o365_": "objects365"}
+PUBLISHED_FILES = {"lvis_v1_": "lvis", "coco_": "coco", "o365_": "objects365", "oid_": "openimages"}
 
 
 class ClassMatrix(TextClassifier):

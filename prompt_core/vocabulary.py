@@ -23,7 +23,7 @@ from prompt_core.visible import is_one_line, shortened
 if TYPE_CHECKING:
     from prompt_core.data.images import ImageSet
 
-PUBLISHED = ("imagenet21k", "imagenet1k", "lvis", "coco", "objects365", "ade20k")
+PUBLISHED = ("imagenet21k", "imagenet1k", "lvis", "coco", "lvis+coco", "objects365", "openimages", "ade20k")
 FILES = (*READERS, ".safetensors")
 
 
@@ -183,7 +183,8 @@ class Vocabulary:
         """A published vocabulary by name, or a file.
 
         Names: ``imagenet21k`` (21,843 synsets, first lemma each), ``imagenet1k``, ``lvis``, ``coco``, ``objects365``,
-        ``ade20k``. Files: ``.txt`` with one name per line; ``.csv`` with a column ``name`` (and ``id``, ``synset``,
+        ``openimages`` (500 of the challenge), ``ade20k``, ``lvis+coco`` (COCO's names that LVIS spells otherwise come
+        last). Files: ``.txt`` with one name per line; ``.csv`` with a column ``name`` (and ``id``, ``synset``,
         ``frequency``, ``synonyms`` separated by ``|``); ``.json`` with a list of names, with the object that
         :meth:`save` writes, or with COCO or LVIS ``categories`` (sorted by their ids);
         ``.safetensors`` of a classifier.
@@ -192,6 +193,8 @@ class Vocabulary:
             UserError: unknown name, absent or malformed file, blank or duplicate classes.
         """
         key = str(name)
+        if key == "lvis+coco":
+            return _joined("lvis", "coco")
         if key in PUBLISHED:
             return _imagenet(key) if key.startswith("imagenet") else _from_assets(key)
         path = Path(name)
@@ -229,6 +232,14 @@ def _imagenet(which: str) -> Vocabulary:
         synonyms=[names[1:] for names in lemmas],
         source=f"{which}: synsets and WordNet lemmas as listed in timm",
     )
+
+
+def _joined(first: str, second: str) -> Vocabulary:
+    """The names of two published vocabularies, each once; they have no ids, which would mean two things."""
+    own, other = Vocabulary.load(first), Vocabulary.load(second)
+    known = {plain_name(name) for name in own.names}
+    names = [*own.names, *(name for name in other.names if plain_name(name) not in known)]
+    return Vocabulary(names, source=f"{own.source}; {other.source}")
 
 
 def _from_assets(name: str) -> Vocabulary:

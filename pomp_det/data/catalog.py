@@ -20,7 +20,8 @@ class DatasetEntry(CatalogEntry):
     """One data set of boxes, masks or classes of photos.
 
     Attributes:
-        kind: annotation format: ``lvis`` (federated boxes), ``coco`` (boxes) or ``image_labels`` (classes per photo).
+        kind: annotation format: ``lvis`` (federated boxes), ``coco`` (boxes), ``openimages`` (boxes and what was
+            looked for) or ``image_labels`` (classes per photo).
         annotations: file below the data root; further ones are accepted places of the same content.
         images: folder below the data root.
         vocabulary: published vocabulary that the classes come from; None reads them from the annotation file.
@@ -95,19 +96,35 @@ def _coco_small(split: str, count: int) -> DatasetEntry:
     )
 
 
-def _objects365(split: str, file: str, count: int | None) -> DatasetEntry:
+def _objects365(split: str, file: str, count: int | None, how: str = "") -> DatasetEntry:
+    folder = split.removesuffix("_rare")
     return DatasetEntry(
         name=f"objects365_v2_{split}",
         group="objects365",
         kind="coco",
         annotations=(f"objects365/annotations/{file}", f"objects365/{file}"),
-        images=f"objects365/{split}",
-        how=f"put zhiyuan_objv2_{split}.json of Objects365 v2 (objects365.org) into {{root}}/objects365/annotations "
+        images=f"objects365/{folder}",
+        how=how
+        or f"put zhiyuan_objv2_{split}.json of Objects365 v2 (objects365.org) into {{root}}/objects365/annotations "
         "and run python datasets/prepare.py objects365",
-        images_how=f"download the {split} patches of Objects365 v2 from objects365.org and unpack them into "
-        f"{{root}}/objects365/{split}",
+        images_how=f"download the {folder} patches of Objects365 v2 from objects365.org and unpack them into "
+        f"{{root}}/objects365/{folder}",
         vocabulary="objects365",
         image_count=count,
+    )
+
+
+def _openimages(name: str, file: str, how: str) -> DatasetEntry:
+    return DatasetEntry(
+        name=name,
+        group="openimages",
+        kind="openimages",
+        annotations=(f"oid/annotations/{file}",),
+        images="oid/images/validation",
+        how=how,
+        images_how="download the validation photos of Open Images (storage.googleapis.com/openimages) and unpack them "
+        "into {root}/oid/images/validation",
+        vocabulary="openimages",
     )
 
 
@@ -152,6 +169,18 @@ def _conceptual_captions(name: str, file: str) -> DatasetEntry:
     )
 
 
+_OPEN_IMAGES = (
+    "put the boxes, human image labels and hierarchy of the Open Images Challenge 2019 (challenge-2019-validation-"
+    "detection-bbox.csv, challenge-2019-validation-detection-human-imagelabels.csv, challenge-2019-label500-hierarchy."
+    "json from storage.googleapis.com/openimages) into {root}/oid/annotations and run python datasets/prepare.py "
+    "openimages"
+)
+_OBJECTS365_VAL = "objects365/annotations/zhiyuan_objv2_val_fixname.json"
+_OPEN_IMAGES_VAL = "oid/annotations/oid_challenge_2019_val_expanded.json"
+_OPEN_IMAGES_RARE = "oid_challenge_2019_val_expanded_rare.json"
+_RARE_CLASSES = (
+    "leave the other classes out of {root}/%s; Detic names this file, and neither it nor what makes it is published"
+)
 _ZERO_SHOT = "python datasets/prepare.py coco"
 _FROM_TRAIN = _LVIS_ZIP.replace("{split}", "train") + " && python datasets/prepare.py lvis"
 _FROM_VAL = _LVIS_ZIP.replace("{split}", "val") + " && python datasets/prepare.py lvis"
@@ -198,6 +227,9 @@ _ENTRIES = (
     _coco_small("val_masks", 175),
     _objects365("train", "zhiyuan_objv2_train_fixname_fixmiss.json", None),
     _objects365("val", "zhiyuan_objv2_val_fixname.json", 80_000),
+    _objects365("val_rare", "zhiyuan_objv2_val_fixname_rare.json", None, _RARE_CLASSES % _OBJECTS365_VAL),
+    _openimages("oid_val_expanded", "oid_challenge_2019_val_expanded.json", _OPEN_IMAGES),
+    _openimages("oid_val_expanded_rare", _OPEN_IMAGES_RARE, _RARE_CLASSES % _OPEN_IMAGES_VAL),
     _imagenet("imagenet_lvis_v1", "imagenet_lvis", "imagenet_lvis_image_info.json", "ImageNet-LVIS", "lvis"),
     _imagenet("imagenet_lvis-22k", "imagenet_21k", "imagenet-22k_image_info_lvis-22k.json", "ImageNet-21K"),
     _conceptual_captions("cc3m_v1_train", "train_image_info.json"),

@@ -48,14 +48,14 @@ def register_dataset(
 
     Args:
         name: for ``DATASETS.TRAIN`` or ``DATASETS.TEST``; a data set of this name is replaced.
-        kind: ``coco``, ``lvis`` or ``image_labels``.
+        kind: ``coco``, ``lvis``, ``openimages`` (boxes, with what was looked for in each photo) or ``image_labels``.
         vocabulary: the classes to count by, as an object, a published name or a file; None: the file's categories.
         class_groups: named lists of category ids that are scored apart, for example base and novel classes.
 
     Raises:
         UserError: for an unknown kind or vocabulary.
     """
-    kinds = ("coco", "lvis", "image_labels")
+    kinds = ("coco", "lvis", "openimages", "image_labels")
     if kind not in kinds:
         raise UserError(f"kind {kind!r} is unknown{nearest(kind, kinds)}; expected {', '.join(kinds)}")
     classes = Vocabulary.load(vocabulary) if isinstance(vocabulary, (str, os.PathLike)) else vocabulary

@@ -22,6 +22,8 @@ from prompt_core.files import read_json
 
 def scorer_version(protocol: Protocol, backend: str) -> str:
     """Name and version of the scorer that a backend uses."""
+    if protocol.kind == "openimages":
+        return "pomp_det"
     package = "hotcoco" if backend == "hotcoco" else {"lvis": "lvis", "coco": "pycocotools"}[protocol.kind]
     try:
         return f"{package} {importlib.metadata.version(package)}"

@@ -22,7 +22,8 @@ from prompt_core.vocabulary import Vocabulary
 class DetectionEvaluator(DatasetEvaluator):
     """Streams detections to disk on every rank; the main process scores the files.
 
-    LVIS data sets are scored federated, others as COCO; open-vocabulary COCO also by seen and unseen classes.
+    LVIS data sets are scored federated, Open Images by its own AP50, others as COCO; open-vocabulary COCO also by seen
+    and unseen classes.
 
     Args:
         dataset: name of a registered data set with boxes.

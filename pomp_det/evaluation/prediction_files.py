@@ -39,7 +39,7 @@ class Manifest(msgspec.Struct):
     """What scoring needs in addition to the detections."""
 
     dataset: str
-    kind: Literal["coco", "lvis"]
+    kind: Literal["coco", "lvis", "openimages"]
     annotations: str
     ranks: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
     tasks: list[Literal["bbox", "segm"]] | None

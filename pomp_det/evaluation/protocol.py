@@ -10,6 +10,7 @@ import numpy as np
 
 from prompt_core.errors import UserError, nearest
 
+KINDS = ("lvis", "coco", "openimages")
 BACKENDS = ("hotcoco", "reference")
 MASKS_WITHOUT_GROUND_TRUTH = ("evaluate", "skip")
 # Of an image over all classes, of an image and class, and of a class over the whole set.
@@ -22,8 +23,9 @@ class Protocol:
 
     Attributes:
         dataset: name of the data set and split.
-        kind: ``lvis`` (federated) or ``coco``.
-        detections: how many of an image count: over all classes (``lvis``, 300) or of each class (``coco``, 100).
+        kind: ``lvis`` (federated), ``coco`` or ``openimages``.
+        detections: how many of an image count: over all classes (``lvis``, ``openimages``, 300) or of each class
+            (``coco``, 100).
         fixed_ap: no cap for an image, the 10,000 best of each class over the set; ``lvis`` only.
         masks_without_ground_truth: what to do with predicted masks where the annotations have none. ``evaluate``, as
             in the published cross-data-set configuration, scores them: no mask can match, AP is 0 (pycocotools itself
@@ -42,7 +44,7 @@ class Protocol:
     class_groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("lvis", "coco"):
+        if self.kind not in KINDS:
             raise UserError(f"data set {self.dataset!r} has annotations of kind {self.kind!r}, which are not scored")
         known = MASKS_WITHOUT_GROUND_TRUTH
         if self.masks_without_ground_truth not in known:
@@ -51,19 +53,21 @@ class Protocol:
                 f"masks_without_ground_truth is {self.masks_without_ground_truth!r}; expected {', '.join(known)}{hint}"
             )
         if self.fixed_ap and self.kind != "lvis":
-            raise UserError(f"Fixed AP is defined for federated annotations; {self.dataset!r} is scored as COCO")
+            raise UserError(f"Fixed AP is defined for LVIS; {self.dataset!r} is scored by {self.variant}")
         if self.fixed_ap and self.detections is not None:
             raise UserError("Fixed AP has no cap for an image; leave the number of detections out")
         if self.detections is not None and self.detections < 1:
             raise UserError(f"detections per image is {self.detections}; expected at least 1")
         if self.detections is None:
-            object.__setattr__(self, "detections", LVIS_DETECTIONS if self.kind == "lvis" else COCO_DETECTIONS)
+            object.__setattr__(self, "detections", COCO_DETECTIONS if self.kind == "coco" else LVIS_DETECTIONS)
 
     @property
     def variant(self) -> str:
         """Short name of the metric."""
         if self.kind == "coco":
             return "COCO AP"
+        if self.kind == "openimages":
+            return "Open Images AP50"
         return "LVIS Fixed AP" if self.fixed_ap else "LVIS AP (federated)"
 
     @property
@@ -79,7 +83,7 @@ class Protocol:
             "split": self.dataset,
             "metric": self.variant,
             "detections": self.detections_text,
-            "iou_thresholds": "linspace(0.5, 0.95, 10)",
+            "iou_thresholds": "0.5" if self.kind == "openimages" else "linspace(0.5, 0.95, 10)",
             "area_source": {
                 "ground truth": "'area' of the annotation, else the area of its box",
                 "box": "area of the predicted box",

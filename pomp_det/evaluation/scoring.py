@@ -15,6 +15,7 @@ import numpy as np
 from pomp_det.data.annotation_files import read_scored_annotations
 from pomp_det.evaluation.backends import complete_annotations, score, scorer_version
 from pomp_det.evaluation.metrics import class_average_precision, detection_metrics
+from pomp_det.evaluation.openimages_scores import score_openimages
 from pomp_det.evaluation.prediction_files import PredictionIndex, read_manifest, write_results
 from pomp_det.evaluation.protocol import Protocol, check_backend, top_of_class, top_of_image
 from pomp_engine.data.derived_files import write_compact_json
@@ -38,7 +39,7 @@ class Scores:
         results: ``{"bbox": {"AP": …}, "segm": {…}}`` in percent, as Detectron2's evaluators return; NaN is undefined.
         protocol: the ``_protocol`` entry.
         classes: ``{"bbox": (C,), "segm": (C,)}`` AP of each class in percent.
-        precision: the array behind each task, (10, 101, C, 4).
+        precision: the array behind each task, (10, 101, C, 4); Open Images' number has none.
     """
 
     dataset: str
@@ -101,8 +102,15 @@ def score_predictions(
         _logger.warning("%s: there is no detection at all", folder)
     categories = sorted(document["categories"], key=lambda category: category["id"])
     tasks = _tasks(manifest, protocol, without_mask, len(document["annotations"]))
-    del document
-    results, classes, arrays = _score_tasks(folder, truth, index, tasks, protocol, backend, categories, without_mask)
+    if protocol.kind == "openimages":
+        results, classes = score_openimages(truth, document, lambda: _scored(index, "bbox", protocol, None))
+        arrays: dict[str, np.ndarray] = {}
+        _log(protocol, "bbox", results["bbox"])
+    else:
+        del document
+        results, classes, arrays = _score_tasks(
+            folder, truth, index, tasks, protocol, backend, categories, without_mask
+        )
     facts = {
         "scorer": scorer_version(protocol, backend),
         "annotations": truth.name,
@@ -203,7 +211,7 @@ def _fixed_ap_choice(index: PredictionIndex) -> np.ndarray:
 def _scored(
     index: PredictionIndex, task: str, protocol: Protocol, chosen: np.ndarray | None
 ) -> Iterator[dict[str, Any]]:
-    """What the scorer sees: LVIS's caps are applied here, COCO's inside the scorer; a mask result carries no box.
+    """What the scorer sees: caps of an image are applied here, COCO's inside the scorer; a mask result has no box.
 
     With a box and a mask, lvis-api takes the area of the box for small, medium and large.
     """
@@ -214,7 +222,7 @@ def _scored(
         if chosen is not None:
             scored = [instance for place, instance in enumerate(instances, start=number) if chosen[place]]
             number += len(instances)
-        elif protocol.kind == "lvis":
+        elif protocol.kind != "coco":
             assert protocol.detections is not None
             scored = top_of_image(instances, protocol.detections)
         for instance in scored:

@@ -23,6 +23,7 @@ NAMES = (
         "lvis",
         "lvis_coco",
         "objects365",
+        "openimages",
         "pcontext",
         "semseg_samples",
         "shapes_seg",

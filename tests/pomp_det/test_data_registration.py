@@ -56,6 +56,8 @@ def test_every_name_of_published_configurations_is_registered(shared: Path, tmp_
         ("coco_2017_val", "coco", 80),
         ("coco_generalized_zeroshot_val", "coco", 80),
         ("objects365_v2_val", "coco", 365),
+        ("objects365_v2_val_rare", "coco", 365),
+        ("oid_val_expanded", "openimages", 500),
         ("imagenet_lvis_v1", "image_labels", 1203),
     ],
 )

@@ -19,7 +19,7 @@ from prompt_core.clip import Clip
 from prompt_core.methods.base import Method
 from prompt_core.methods.registry import METHODS
 from prompt_core.methods.templates import TemplateMethod
-from prompt_core.vocabulary import read_vocabulary
+from prompt_core.vocabulary import plain_name, read_vocabulary
 
 from ..support import hostile
 
@@ -42,6 +42,15 @@ def test_imagenet21k(imagenet21k: Vocabulary) -> None:
     assert not any("," in name or name != name.strip() for name in imagenet21k)
 
 
+def test_two_published_vocabularies_as_one() -> None:
+    both, lvis, coco = (read_vocabulary(name) for name in ("lvis+coco", "lvis", "coco"))
+    assert both.names[: len(lvis)] == lvis.names
+    assert set(both.names[len(lvis) :]) <= set(coco.names)
+    assert {plain_name(name) for name in both} == {plain_name(name) for name in [*lvis, *coco]}
+    assert len({plain_name(name) for name in both}) == len(both) == 1224
+    assert both.check().ids is None  # a number would mean two things
+
+
 @pytest.mark.parametrize(
     ("name", "count", "first", "last"),
     [
@@ -49,6 +58,7 @@ def test_imagenet21k(imagenet21k: Vocabulary) -> None:
         ("lvis", 1203, "aerosol_can", "zucchini"),
         ("coco", 80, "person", "toothbrush"),
         ("objects365", 365, "Person", "Table Tennis"),
+        ("openimages", 500, "Infant bed", "Toilet"),
         ("ade20k", 150, "wall", "flag"),
     ],
 )

@@ -1,0 +1,72 @@
+"""Open Images' 500 challenge classes and their hierarchy: a dog is also a mammal and an animal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from prompt_core.documents.bounds import SMALL_BYTES
+from prompt_core.documents.json_files import read_json
+from prompt_core.documents.schema import check
+from prompt_core.errors import UserError
+
+HIERARCHY = "challenge-2019-label500-hierarchy.json"  # as Open Images distributes it
+_DEEPEST = 64
+
+
+class Node(msgspec.Struct, gc=False):
+    """A class of the hierarchy; ``Part`` says what it consists of, which makes nothing an ancestor."""
+
+    LabelName: str
+    Subcategory: list[Node] = []
+
+
+def class_labels() -> list[str]:
+    """The machine ids (``/m/0bt9lr``) of the classes of the vocabulary ``openimages``, in its order.
+
+    Source: class descriptions of the Open Images Challenge 2019, annotations CC BY 4.0.
+    """
+    text = (resources.files("pomp_det") / "data" / "assets" / "openimages_classes.json").read_text(encoding="utf-8")
+    labels: list[str] = json.loads(text)
+    return labels
+
+
+def read_ancestors(path: str | Path, labels: Sequence[str]) -> list[frozenset[int]]:
+    """For each class the rows of the classes above it, without itself and without the root.
+
+    Args:
+        path: Open Images' hierarchy of the challenge.
+        labels: machine ids of the classes.
+
+    Raises:
+        UserError: an absent or malformed file, or a class that the labels lack.
+    """
+    row_of = {label: row for row, label in enumerate(labels)}
+    above: list[set[int]] = [set() for _ in labels]
+
+    def walk(node: Node, ancestors: frozenset[int]) -> None:
+        if len(ancestors) > _DEEPEST:
+            raise UserError(f"{path}: classes lie more than {_DEEPEST} deep, or a class lies under itself")
+        for child in node.Subcategory:
+            if child.LabelName not in row_of:
+                raise UserError(f"{path}: class {child.LabelName!r} is none of the {len(labels)} challenge classes")
+            row = row_of[child.LabelName]
+            above[row] |= ancestors - {row}
+            walk(child, ancestors | {row})
+
+    root: Node = check(read_json(path, SMALL_BYTES), Node, Path(path), "the hierarchy")
+    walk(root, frozenset())
+    return [frozenset(rows) for rows in above]
+
+
+def descendants_of(ancestors: Sequence[frozenset[int]]) -> list[frozenset[int]]:
+    """For each class the rows of the classes below it."""
+    below: list[set[int]] = [set() for _ in ancestors]
+    for row, rows in enumerate(ancestors):
+        for ancestor in rows:
+            below[ancestor].add(row)
+    return [frozenset(rows) for rows in below]
