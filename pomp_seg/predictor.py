@@ -44,7 +44,8 @@ class Segmentation:
 
     Attributes:
         labels: (H, W) int32, the class index of each pixel of the photo.
-        class_names: C names; the last is :data:`pomp_seg.pixel_shares.NONE_OF_THESE` where the segmenter may say so.
+        class_names: C names; the last is :data:`pomp_seg.pixel_shares.NONE_OF_THESE` where the segmenter may say so, as
+            it does outside all regions of ``MODEL.PROPOSALS.FILE``.
         shares: (C,) of all pixels, in 0..1, adding up to 1.
         scores: (C,) mean score of the class over its own pixels, 0 where it has none. Scores order the classes of a
             pixel; they are not probabilities and do not add up to 1. With ``MODEL.SEM_SEG_HEAD.BACKGROUND`` they are
@@ -87,7 +88,7 @@ class OpenVocabularySegmenter:
         self._tested = with_views(self.model, cfg).eval()
         self._classes: Classes | None = None
         self._background: tuple[bool, ...] = ()
-        self._none_below = 0.0  # own share of pixels that show none of the words
+        self._none_below = -1.0  # score of pixels that show none of the words
         if cfg.MODEL.VOCABULARY:
             self.set_vocabulary(cfg.MODEL.VOCABULARY)
 
@@ -117,7 +118,7 @@ class OpenVocabularySegmenter:
 
     @property
     def _none(self) -> tuple[str, ...]:
-        return (NONE_OF_THESE,) if self._none_below > 0 else ()
+        return (NONE_OF_THESE,) if self._none_below >= 0 else ()
 
     def set_vocabulary(
         self, vocabulary: str | Sequence[str] | Vocabulary, background: str | Sequence[str] = ""
@@ -146,7 +147,9 @@ class OpenVocabularySegmenter:
         set_classes(self.model, names, seen)
         self._classes = Classes(tuple(names), None if seen is None else tuple(seen))
         self._background = (False,) * len(words) + (True,) * len(others)
-        self._none_below = self.cfg.MODEL.SEM_SEG_HEAD.NONE_OF_THESE
+        share = self.cfg.MODEL.SEM_SEG_HEAD.NONE_OF_THESE
+        # outside all regions of a file every score is 0
+        self._none_below = share if share > 0 or self.cfg.MODEL.PROPOSALS.FILE else -1.0
 
     def set_dataset(self, dataset: str) -> None:
         """Take the classes of a registered data set, with its own split into seen and unseen, as an evaluation does.
@@ -162,7 +165,7 @@ class OpenVocabularySegmenter:
             set_classes(self.model, classes.names, classes.seen)
         else:
             check_closed_classes(self.model, dataset)
-        self._classes, self._background, self._none_below = classes, (False,) * len(classes.names), 0.0
+        self._classes, self._background, self._none_below = classes, (False,) * len(classes.names), -1.0
 
     def __call__(self, photo: str | Path | np.ndarray, name: str = "") -> Segmentation:
         """The classes of one photo's pixels.

@@ -18,8 +18,10 @@ from pycocotools import mask as run_lengths
 from pomp_seg import load_config, set_classes
 from pomp_seg.build import build_segmenter
 from pomp_seg.oracle_regions import OracleSegmenter
+from pomp_seg.predictor import OpenVocabularySegmenter
 from prompt_core import UserError
 
+from ..support.segmenter import TINY
 from ..support.segmenter_run import NAMES
 
 
@@ -66,6 +68,22 @@ def test_masks_of_a_photo_are_resized_with_it(tiny: Any, tmp_path: Path) -> None
     (scores,) = model.pixel_scores([example])
     assert scores.size == (80, 120)
     assert torch.equal(scores.maps.sum(dim=0) > 0, masks[0, ::2, ::2])
+
+
+def test_pixels_of_no_region_are_none_of_the_words(tiny: Any, tmp_path: Path) -> None:
+    masks = torch.zeros(1, 40, 60, dtype=torch.bool)
+    masks[0, 10:30, 5:25] = True
+    changed = {"MODEL.PROPOSALS.FILE": str(regions_file(tmp_path, masks, [0.5])), "INPUT.MIN_SIZE_TEST": 40}
+    cfg = load_config(None, TINY | changed)
+    predictor = OpenVocabularySegmenter(tiny(changed), cfg)
+    predictor.set_vocabulary("cat,sky")
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    found = predictor(pixels, "a.png")
+    assert found.class_names == ("cat", "sky", "none of these")
+    assert ((found.labels == 2) == ~masks[0].numpy()).all()
+    assert found.background == (False, False, True)
+    with pytest.raises(UserError, match="has no regions of it"):
+        predictor(pixels, "b.png")
 
 
 def test_segmenters_that_name_no_regions_refuse_the_file(tmp_path: Path) -> None:
