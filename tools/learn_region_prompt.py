@@ -33,9 +33,9 @@ def main() -> None:
         "detpro": {"options": RegionPromptOptions(seed=max(cfg.SEED, 0)), "grades": GRADES},
         "promptdet": {"options": REGIONAL, "grades": ((0.5, 1.1),)},
     }[arguments.method]
-    clip, names, prompts = learn(arguments, cfg, **method)
+    clip, names, texts, prompts = learn(arguments, cfg, **method)
     path = arguments.output / "classifier.safetensors"
-    ensemble_classifier(clip, names, prompts).save(path)
+    ensemble_classifier(clip, texts, prompts, names).save(path)
     say(f"{visible_path(path)}: {len(names)} classes, the mean over {len(prompts)} prompts")
 
 
@@ -55,8 +55,8 @@ def parse() -> argparse.Namespace:
     return parse_with_overrides(parser)
 
 
-def learn(arguments: argparse.Namespace, cfg: Any, options: Any, grades: Any) -> tuple[Any, Any, list[Any]]:
-    """The CLIP, the vocabulary of the classifier, and the prompt of each grade."""
+def learn(arguments: argparse.Namespace, cfg: Any, options: Any, grades: Any) -> tuple[Any, list[str], Any, list[Any]]:
+    """The CLIP, the names of the classifier and what is encoded of them, and the prompt of each grade."""
     from detectron2.data import DatasetCatalog
 
     from pomp_det.checks import register_configured
@@ -83,9 +83,10 @@ def learn(arguments: argparse.Namespace, cfg: Any, options: Any, grades: Any) ->
         )
     regions, names = read_labelled_regions(cache, DatasetCatalog.get(arguments.dataset), vocabulary.names)
     wanted = read_vocabulary(arguments.vocabulary) if arguments.vocabulary else vocabulary
+    texts: Any = wanted
     if arguments.descriptions:
         known = read_descriptions(arguments.descriptions)
-        names, wanted = described(names, known), described(wanted.names, known)
+        names, texts = described(names, known), described(wanted.names, known)
     make_output_folder(arguments.output)
     prompts = []
     for grade in grades:
@@ -95,7 +96,7 @@ def learn(arguments: argparse.Namespace, cfg: Any, options: Any, grades: Any) ->
             learned.save(path, method=arguments.method, dataset=arguments.dataset)
             say(f"{visible_path(path)}: {len(names)} classes, IoU {grade[0]} to {min(grade[1], 1)}")
         prompts.append(SoftPrompt.load(path))
-    return clip, wanted, prompts
+    return clip, list(wanted.names), texts, prompts
 
 
 if __name__ == "__main__":

@@ -141,12 +141,20 @@ def graded(
 
 
 def ensemble_classifier(
-    clip: Clip, vocabulary: Vocabulary | Sequence[str], prompts: Sequence[SoftPrompt]
+    clip: Clip,
+    vocabulary: Vocabulary | Sequence[str],
+    prompts: Sequence[SoftPrompt],
+    names: Sequence[str] | None = None,
 ) -> TextClassifier:
-    """The mean over prompts of unit-norm class features, normalised again (DetPro, section 3.4)."""
+    """The mean over prompts of unit-norm class features, normalised again (DetPro, section 3.4).
+
+    Args:
+        vocabulary: what is encoded, such as names with descriptions.
+        names: what the classes are called; None for the same.
+    """
     encoder = PromptedTextEncoder(clip)
     parts = [TextClassifier.build(clip, vocabulary, prompt, encoder=encoder) for prompt in prompts]
     weight = F.normalize(torch.stack([part.weight for part in parts]).sum(dim=0), dim=1)
     metadata = {key: value for key, value in parts[0].metadata.items() if key != "prompt_sha256"}
     hashes = [part.metadata["prompt_sha256"] for part in parts]
-    return TextClassifier(weight, parts[0].names, metadata | {"prompts_sha256": hashes})
+    return TextClassifier(weight, names or parts[0].names, metadata | {"prompts_sha256": hashes})

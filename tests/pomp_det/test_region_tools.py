@@ -13,7 +13,7 @@ from PIL import Image
 pytest.importorskip("detectron2")
 
 from pomp_det.data.region_cache import RegionCache
-from prompt_core import SoftPrompt, TextClassifier
+from prompt_core import SoftPrompt, TextClassifier, load_clip
 
 from ..support.detector_run import CATEGORIES, make_config, make_data
 
@@ -39,7 +39,10 @@ def test_regions_are_embedded_and_prompts_learned(
     prompt = SoftPrompt.load(tmp_path / "promptdet/prompt_0.5.safetensors")
     assert (prompt.n_ctx, prompt.metadata["method"], prompt.metadata["clip"]) == (8, "promptdet", "mini")
     classifier = TextClassifier.load(tmp_path / "promptdet/classifier.safetensors")
-    assert classifier.names == [f"{category['name']}, which is a thing" for category in CATEGORIES]
+    assert classifier.names == [category["name"] for category in CATEGORIES]  # as the data set calls them
+    texts = [f"{category['name']}, which is a thing" for category in CATEGORIES]
+    expected = TextClassifier.build(load_clip("mini"), texts, prompt)
+    torch.testing.assert_close(classifier.weight, expected.weight)
     # true boxes alone are of no other grade
     code, _, error = call_tool("learn_region_prompt", *learn, "--method", "detpro", "--output", tmp_path / "detpro")
     assert (code, "no region of a class has an IoU of 0.5 to 0.6" in error) == (2, True)
