@@ -43,6 +43,10 @@ def test_regions_are_embedded_and_prompts_learned(
     texts = [f"{category['name']}, which is a thing" for category in CATEGORIES]
     expected = TextClassifier.build(load_clip("mini"), texts, prompt)
     torch.testing.assert_close(classifier.weight, expected.weight)
+    hand = ["--method", "hand", "--descriptions", tmp_path / "what.csv", "--output", tmp_path / "hand"]
+    assert call_tool("learn_region_prompt", *given, *hand)[0] == 0
+    expected = TextClassifier.build(load_clip("mini"), texts, "a photo of {}.")
+    torch.testing.assert_close(TextClassifier.load(tmp_path / "hand/classifier.safetensors").weight, expected.weight)
     # true boxes alone are of no other grade
     code, _, error = call_tool("learn_region_prompt", *learn, "--method", "detpro", "--output", tmp_path / "detpro")
     assert (code, "no region of a class has an IoU of 0.5 to 0.6" in error) == (2, True)
