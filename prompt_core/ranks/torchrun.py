@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from prompt_core.ranks.process_ranks import ProcessRanks
 
 INTERRUPTED = 130
+PATIENCE = 30.0  # seconds that a process waits for the first one to fail alike
 STOPPED = (
     "stopped by a signal: Ctrl-C, a scheduler, or torchrun because another process died; start the same command again, "
     "a training with --resume"
@@ -49,10 +51,24 @@ def check_torchrun(environment: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def one_voice() -> Iterator[None]:
-    """Only the first of torchrun's processes on a machine prints within: what all would say alike."""
-    quiet = started_by_torchrun(os.environ) and os.environ.get("LOCAL_RANK", "0") != "0"
-    with _hushed() if quiet else nullcontext():
+    """Only the first of torchrun's processes on a machine prints within: what all would say alike.
+
+    Where another one fails, it waits to be ended with the first, and tells of it only if that does not happen.
+    """
+    if not started_by_torchrun(os.environ) or os.environ.get("LOCAL_RANK", "0") == "0":
         yield
+        return
+    try:
+        with _hushed():
+            yield
+    except Exception as error:
+        code = 2 if isinstance(error, UserError) else 1
+        try:
+            time.sleep(PATIENCE)
+            code = tell_failure(error)
+        except KeyboardInterrupt:
+            pass
+        leave(code)
 
 
 def run_in_ranks(work: Callable[[Ranks], int], device: str, minutes: float) -> int:
@@ -72,7 +88,8 @@ def run_in_ranks(work: Callable[[Ranks], int], device: str, minutes: float) -> i
     if not started_by_torchrun(os.environ):
         return work(ALONE)
     check_torchrun(os.environ)
-    ranks, store = _join(device, minutes)
+    with one_voice():
+        ranks, store = _join(device, minutes)
     try:
         with nullcontext() if ranks.leads else _hushed():
             code = work(ranks)
@@ -109,11 +126,11 @@ def _join(device: str, minutes: float) -> tuple[ProcessRanks, Any]:
     backend, timeout = "gloo", timedelta(minutes=minutes)
     if device != "cpu" and torch.cuda.is_available():
         local, usable = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if ":" in device or local >= usable:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", local + 1))
+        if ":" in device or here > usable:
             raise UserError(
-                f"DEVICE is {device} with {os.environ.get('LOCAL_WORLD_SIZE', 'several')} processes and {usable} GPUs "
-                "on this machine; each takes a GPU of its own: give DEVICE cuda and start no more processes than GPUs, "
-                "or give DEVICE cpu"
+                f"DEVICE is {device} with {here} processes and {usable} GPUs on this machine; each takes a GPU of its "
+                "own: give DEVICE cuda and start no more processes than GPUs, or give DEVICE cpu"
             )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
