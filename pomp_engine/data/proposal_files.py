@@ -187,7 +187,8 @@ class ProposalFile:
         for annotation in annotations:
             items.setdefault(annotation["image_id"], []).append(annotation)
         for image in document["images"]:
-            name = image.get("file_name") or image.get("coco_url")
+            url = image.get("coco_url") or ""  # of LVIS: http://images.cocodataset.org/val2017/000000397133.jpg
+            name = image.get("file_name") or "/".join(url.split("/")[-2:])
             if not name:
                 raise UserError(f"{visible_path(self.path)}: image {shortened(image['id'])} has no file_name")
             self._by_name.add(name, items.get(image["id"], []))

@@ -57,18 +57,20 @@ def test_every_format_means_the_same(tmp_path: Path) -> None:
     named = [result | {"image_id": "val/a.jpg"} for result in results]
     images = [{"id": 3, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}]
     document = {"images": images, "annotations": [result | {"image_id": 3} for result in results]}
+    lvis = [{"id": 3, "coco_url": "http://images.cocodataset.org/val/a.jpg"}]
     sam = regions("predicted_iou")
     files = [
         write(tmp_path / "results.json", results),
         write(tmp_path / "named.json", named),
         write(tmp_path / "document.json", document),
+        write(tmp_path / "lvis.json", document | {"images": lvis}),
         write(tmp_path / "one/a.json", sam),
         write(tmp_path / "by_name.json", {"a.jpg": sam, "b.jpg": []}),
         write(tmp_path / "folder/val/a.jpg.json", sam).parents[1],
         write(tmp_path / "sa1b/a.json", {"image": {"file_name": "a.jpg"}, "annotations": sam}).parent,
     ]
     for file in files:
-        found = ProposalFile(file).regions(photo(), HEIGHT, WIDTH)
+        found = ProposalFile(file).regions(photo(name="datasets/coco/val/a.jpg"), HEIGHT, WIDTH)
         assert found is not None
         assert found.boxes.tolist() == [[7, 4, 40, 21], [2, 3, 12, 8]]
         assert found.scores.tolist() == pytest.approx([0.9, 0.4])
@@ -157,7 +159,7 @@ DOCUMENT = {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": RESULTS}
         hostile.json_files({"a.jpg": regions("predicted_iou")}),
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 def test_any_file_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     found = hostile.success_or_one_line(lambda: ProposalFile(tmp_path / "a.json").regions(photo(), HEIGHT, WIDTH))
