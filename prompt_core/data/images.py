@@ -139,15 +139,15 @@ class ImageSet:
     def _read_member(self, index: int) -> bytes:
         assert self.members is not None
         shard, offset, size = (int(value) for value in self.members[index])
-        if size > PHOTO_BYTES:
+        if not 0 <= size <= PHOTO_BYTES:
             raise UnreadableImage(self.keys[index], f"{size:,} bytes, where at most {PHOTO_BYTES:,} are expected")
         try:
             # opened anew each time: a shared position in the file would not survive threads
             with open(self.root / self.shards[shard], "rb") as stream:
                 stream.seek(offset)
                 return stream.read(size)
-        except OSError as error:
-            raise UnreadableImage(self.keys[index], error.strerror or str(error)) from error
+        except (OSError, IndexError, ValueError) as error:  # the last two where an index is damaged
+            raise UnreadableImage(self.keys[index], getattr(error, "strerror", None) or str(error)) from error
 
 
 def _file_size(path: str) -> int:

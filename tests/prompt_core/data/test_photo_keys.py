@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_core.data.photo_keys import KeyPacker, PhotoKeys
@@ -22,6 +22,7 @@ def packed(folders: dict[str, list[str]]) -> tuple[PhotoKeys, list[str]]:
     return packer.keys(), texts
 
 
+@settings(max_examples=40)
 @given(folders=st.dictionaries(NAMES, st.lists(NAMES, max_size=5), max_size=4), data=st.data())
 def test_keys_are_their_texts(folders: dict[str, list[str]], data: st.DataObject) -> None:
     keys, texts = packed(folders)

@@ -87,6 +87,9 @@ def test_bare_paths_are_recognised(tmp_path: Path) -> None:
         f"imagenet21k_train/{PROCESSED[0]}/{sorted(photos[PROCESSED[0]])[50]}"
     }
     assert open_images("imagenet21k", "val", root=tmp_path / "a").ids == [PROCESSED[0]]
+    (tmp_path / "link.tar").symlink_to(whole)
+    assert imagenet21k(tmp_path / "link.tar", "val").ids == [PROCESSED[0]]
+    assert (tmp_path / "link.tar.index").is_dir(), "beside the link, where its archive's folder cannot be written"
 
 
 def test_shards_in_several_folders(tmp_path: Path) -> None:
@@ -221,7 +224,7 @@ def test_a_disk_that_fails_is_no_damage_of_the_archive(tmp_path: Path, monkeypat
 
 
 @given(content=hostile.tar_files(), nested=st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_any_bytes_are_photos_or_a_line(content: bytes, nested: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("whole")
     whole = made.tar_bytes([(f"w/{PROCESSED[0]}.tar", content)]) if nested else content
@@ -229,6 +232,19 @@ def test_any_bytes_are_photos_or_a_line(content: bytes, nested: bool, tmp_path_f
     images = hostile.success_or_one_line(lambda: imagenet21k(folder / "winter21_whole.tar", "val"))
     for index in range(len(images) if images is not None else 0):
         hostile.success_or_one_line(lambda index=index: images.read(index))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("place", [(7, 0, 9), (0, -5, 9), (0, 1 << 60, 9), (0, 0, 1 << 50), (0, 0, -3)])
+def test_an_index_that_leads_nowhere_is_an_unreadable_photo(tmp_path: Path, place: tuple[int, int, int]) -> None:
+    whole = made.write_whole(tmp_path / "winter21_whole.tar", made.photos_of({PROCESSED[0]: 52}))
+    imagenet21k(whole, "val")
+    places = np.load(tmp_path / "winter21_whole.tar.index/places.npy")
+    places[3] = place
+    np.save(tmp_path / "winter21_whole.tar.index/places.npy", places)
+    images = imagenet21k(whole, "val")
+    assert images.read(2).size == (4, 4)
+    with pytest.raises(UnreadableImage, match=images.keys[3]):
+        images.read(3)
 
 
 def test_a_compressed_archive_says_what_to_do(tmp_path: Path) -> None:
