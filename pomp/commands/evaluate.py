@@ -39,7 +39,7 @@ from prompt_core.evaluation.protocol import class_parts, run_description, write_
 from prompt_core.files import make_output_folder, write_sealed_json
 from prompt_core.methods.base import Method
 from prompt_core.methods.templates import ENSEMBLES
-from prompt_core.ranks.ranks import Ranks
+from prompt_core.ranks.ranks import Ranks, check_same
 from prompt_core.ranks.torchrun import one_voice, run_in_ranks
 from prompt_core.runs.lock import alone_in
 from prompt_core.visible import say
@@ -93,6 +93,8 @@ def score_all(
     parts = class_parts(arguments.classes or cfg.EVAL.CLASSES)
     image_sets = {source: open_images(source, split) for source in sources}
     clip = load_model(cfg, arguments.random_weights)
+    if ranks.size > 1:
+        check_same(ranks, weights=clip.fingerprint, photos=[images.fingerprint() for images in image_sets.values()])
     method = make_method(clip)
 
     title = arguments.prompt or arguments.ensemble or "; ".join(arguments.template)

@@ -112,6 +112,7 @@ def _measure(job: RanksWork, rank: int, size: int, folder: str, answers: Any) ->
 
     try:
         torch.set_num_threads(1)
+        torch.manual_seed(0)  # the same random weights in each
         ranks = ALONE
         if size > 1:
             group: dict[str, Any] = {"rank": rank, "world_size": size, "timeout": timedelta(seconds=WAIT)}

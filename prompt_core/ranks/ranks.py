@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from prompt_core.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -81,3 +83,21 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def check_same(ranks: Ranks, **facts: object) -> None:
+    """Check that all ranks found the same: another file on another machine would be learned from without a word.
+
+    Args:
+        facts: what it is, as a name for the message, and plain values.
+
+    Raises:
+        UserError: on all ranks, naming what differs.
+    """
+    of_all = ranks.everyone(facts)
+    different = [name for name in facts if any(other[name] != of_all[0][name] for other in of_all)]
+    if different:
+        raise UserError(
+            f"the {ranks.size} processes of this job do not have the same {' and '.join(different)}; give them the "
+            "same files (random weights differ from process to process)"
+        )

@@ -22,7 +22,7 @@ from prompt_core.hierarchy.not_negatives import BY_HIERARCHY
 from prompt_core.methods.base import LearnedBy, Method
 from prompt_core.methods.registry import build_method, method_class
 from prompt_core.negatives import ClassSampler, HardSampler, UniformSampler, WeightedSampler
-from prompt_core.ranks.ranks import ALONE, Ranks
+from prompt_core.ranks.ranks import ALONE, Ranks, check_same
 from prompt_core.ranks.torchrun import INTERRUPTED
 from prompt_core.runs.identity import identity_of
 from prompt_core.runs.lock import alone_in
@@ -87,6 +87,8 @@ def pretrain(cfg: CfgNode, output: str | Path, resume: bool = False, ranks: Rank
         if learning is LEARNING["steps"] and (warning := warm_up_warning(settings)):
             say(f"warning: {warning}", error=True)
         clip = load_model(cfg)
+        if ranks.size > 1:
+            check_same(ranks, weights=clip.fingerprint)
         return INTERRUPTED if learning.learn(cfg, clip, settings, folder, resume, ranks) is None else 0
 
 
@@ -130,6 +132,7 @@ def learn_by_steps(
         decides["selection"] = selection.describe()
     identity = identity_of(cfg, MAY_CHANGE, training_data=data.content)
     state = load_state(state_file, method.state_module, decides, identity) if resume else LearningState()
+    check_same(ranks, data=[decides["vocabulary"], data.content], state=[state.epoch, state.step])
 
     def save() -> None:
         if ranks.leads:

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prompt_core import UserError
 from prompt_core.ranks.process_ranks import LostRank
-from prompt_core.ranks.ranks import ALONE, Ranks
+from prompt_core.ranks.ranks import ALONE, Ranks, check_same
 from prompt_core.ranks.softmax import shared_cross_entropy
 from prompt_core.training.step import LearningSettings
 
@@ -42,6 +43,9 @@ def operations(ranks: Ranks) -> dict[str, Any]:
     found["sum"] = total.detach()
     values = torch.tensor([1.0, -ranks.rank])
     found["largest"], found["smallest"] = ranks.largest(values), ranks.smallest(values)
+    check_same(ranks, model="a")
+    with pytest.raises(UserError, match="the 2 processes of this job do not have the same data; give them the same files"):
+        check_same(ranks, model="a", data=[ranks.rank])
     found["any"] = [ranks.any(ranks.rank == 1), ranks.any(False)]
     found["everyone"], found["collected"] = ranks.everyone(ranks.rank + 5), ranks.collect(ranks.rank + 5)
     found["from leader"] = ranks.from_leader({"rank": ranks.rank})
