@@ -44,7 +44,7 @@ def operations(ranks: Ranks) -> dict[str, Any]:
     values = torch.tensor([1.0, -ranks.rank])
     found["largest"], found["smallest"] = ranks.largest(values), ranks.smallest(values)
     check_same(ranks, model="a")
-    with pytest.raises(UserError, match="the 2 processes of this job do not have the same data; give them the same files"):
+    with pytest.raises(UserError, match="the 2 processes of this job do not have the same data; give them"):
         check_same(ranks, model="a", data=[ranks.rank])
     found["any"] = [ranks.any(ranks.rank == 1), ranks.any(False)]
     found["everyone"], found["collected"] = ranks.everyone(ranks.rank + 5), ranks.collect(ranks.rank + 5)
