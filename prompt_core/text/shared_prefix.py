@@ -14,10 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from prompt_core.text.attention import Sight
+from prompt_core.text.attention import Attended, SharedPrefixAttention
 from prompt_core.text.block import FrozenBlock, Inside
 from prompt_core.text.suffix_pack import SuffixPack
 from prompt_core.text.tower import TextTower
@@ -69,10 +70,12 @@ class TowerPass:
     def __init__(self, tower: TextTower, pack: SuffixPack, common: int, batch: int, kept: Tensor | None = None) -> None:
         self.tower, self.kept = tower, kept
         self.shape = (batch, common + len(pack.ids), tower.width)  # (B, L, D)
-        self.ends = upload(pack.ends + common, tower.device)  # (N,)
-        sight = Sight.of(pack, common, batch, tower.product_dtype, tower.device)
-        self.blocks = [FrozenBlock(block, tower, common, sight, None) for block in tower.blocks[:-1]]
-        self.blocks.append(FrozenBlock(tower.blocks[-1], tower, common, sight, self.ends))
+        ends = np.arange(batch)[:, None] * self.shape[1] + common + pack.ends  # (B, N), of all rows
+        self.names, leaving = len(pack.ends), upload(ends.reshape(-1), tower.device)
+        attention = SharedPrefixAttention(pack, common, batch, tower.heads, tower.product_dtype, tower.device)
+        self.attention = attention
+        self.blocks = [FrozenBlock(block, tower, attention, None) for block in tower.blocks[:-1]]
+        self.blocks.append(FrozenBlock(tower.blocks[-1], tower, attention, leaving))
         self._learned_on: _Memory | None = None
 
     def forward(self, states: Tensor, deep_context: Tensor | None = None, learning: bool = False) -> Tensor:
@@ -83,80 +86,69 @@ class TowerPass:
             learning: whether a backward pass follows, without ``kept``.
         """
         memory = self._memory(apart=learning)
-        insides = memory.insides
-        output = states.new_empty(self.shape[0], len(self.ends), self.shape[2])
-        insides[0].states.copy_(states)
-        for index, (block, inside) in enumerate(zip(self.blocks, insides, strict=True)):
+        output = states.new_empty(self.shape[0] * self.names, self.shape[2])
+        following = [*(inside.states for inside in memory.insides[1:]), output]
+        memory.insides[0].states.view(self.shape).copy_(states)
+        for index, (block, inside) in enumerate(zip(self.blocks, memory.insides, strict=True)):
             if deep_context is not None and 1 <= index <= len(deep_context):
-                inside.states[:, 1 : 1 + deep_context.shape[1]] = deep_context[index - 1]
-            block.forward_to_hidden(inside)
-            leaving = insides[index + 1].states if index + 1 < len(insides) else output
-            block.forward_from_hidden(inside, memory.like(inside.bent), leaving)
+                inside.states.view(self.shape)[:, 1 : 1 + deep_context.shape[1]] = deep_context[index - 1]
+            block.forward(inside, following[index], memory.room)
         self._learned_on = memory if learning else None
-        return output
+        return output.view(self.shape[0], self.names, self.shape[2])
 
     def backward(self, gradient: Tensor, deep_shape: torch.Size | None = None) -> tuple[Tensor, Tensor | None]:
         """The gradients at the embeddings and at the deep context, given the one at the output, (B, N, D)."""
         memory = self._learned_on or self._memory(apart=False)
         deep = None if deep_shape is None else gradient.new_zeros(deep_shape)
+        gradient = gradient.reshape(-1, self.shape[2])
         for index in reversed(range(len(self.blocks))):
             block, inside = self.blocks[index], memory.insides[index]
             if self._learned_on is None:
-                block.forward_to_hidden(inside)
-            gradient = block.backward(inside, gradient, memory.like(inside.bent), memory.like(inside.qkv))
+                block.forward(inside, None, memory.room)
+            gradient = block.backward(inside, gradient, memory.room)
             if deep is not None and 1 <= index <= len(deep):
-                replaced = gradient[:, 1 : 1 + deep.shape[1]]
+                replaced = gradient.view(self.shape)[:, 1 : 1 + deep.shape[1]]
                 deep[index - 1] = replaced.sum(dim=0)
                 replaced.zero_()
-        return gradient, deep
+        return gradient.view(self.shape), deep
 
     def _memory(self, apart: bool) -> _Memory:
         """Memory for the insides of all blocks, each its own or, except for the inputs, one for all of them."""
-        (batch, length, width), count, ends = self.shape, len(self.blocks), len(self.ends)
-        heads, hidden = self.tower.heads, self.tower.hidden
+        (batch, length, width), count = self.shape, len(self.blocks)
+        heads, rows = self.tower.heads, batch * length
         slots = count if apart else 1
         inputs = 0 if self.kept is not None else count if apart else 2
+        states, products = self.tower.dtype, self.tower.product_dtype
+        room = ((batch, length, 3, heads, width // heads), products)
+        attended = [(shape, products) for shape in self.attention.shapes(width // heads)]
 
-        def wanted(tokens: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
-            return [((batch, tokens, width), self.tower.dtype), ((batch, tokens, hidden), self.tower.product_dtype)]
+        def after_attention(leaving: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
+            return [((leaving, width), states), ((leaving, self.tower.hidden), products)]
 
-        head = width // heads
-        attention: list[tuple[tuple[int, ...], torch.dtype]] = [
-            ((batch, length, 3, heads, head), self.tower.product_dtype),
-            ((batch, length, heads, head), self.tower.product_dtype),
-        ]
-        room = ((batch * length * max(hidden, 3 * width),), self.tower.product_dtype)
-        shapes = [
-            room,
-            *wanted(length)[:1] * inputs,
-            *attention * slots,
-            *wanted(length) * max(1, slots - 1),
-            *wanted(ends),
-        ]
+        shapes: list[tuple[tuple[int, ...], torch.dtype]] = [room, *[((rows, width), states)] * inputs]
+        shapes += attended * slots
+        shapes += [*after_attention(rows) * max(1, slots - 1), *after_attention(batch * self.names)]
         loan = self.tower.workspace.lend(shapes, self.tower.device)
         tensors = iter(loan.tensors)
         memory = _Memory(loan, next(tensors), [])
-        states = [next(tensors) for _ in range(inputs)] if self.kept is None else list(self.kept)
-        attended = [(next(tensors), next(tensors)) for _ in range(slots)]
-        after = [(next(tensors), next(tensors)) for _ in range(max(1, slots - 1))]
+        kept = [] if self.kept is None else list(self.kept.view(count, rows, width))
+        kept += [next(tensors) for _ in range(inputs)]
+        first = [Attended(*(next(tensors) for _ in attended)) for _ in range(slots)]
+        second = [(next(tensors), next(tensors)) for _ in range(max(1, slots - 1))]
         last = (next(tensors), next(tensors))
         for index in range(count):
-            own = after[index % len(after)] if index < count - 1 else last
-            memory.insides.append(Inside(states[index % len(states)], *attended[index % slots], *own))
+            rest = last if index == count - 1 else second[index % len(second)]
+            memory.insides.append(Inside(kept[index % len(kept)], first[index % slots], *rest))
         return memory
 
 
 @dataclass
 class _Memory:
-    """The insides of all blocks, and room for the widest results of one, which nobody keeps."""
+    """The insides of all blocks, and room for queries, keys and values of one, or their gradient."""
 
     loan: Loan
     room: Tensor
     insides: list[Inside]
-
-    def like(self, tensor: Tensor) -> Tensor:
-        """The room in the shape of a tensor."""
-        return self.room[: tensor.numel()].view_as(tensor)
 
 
 def through_blocks(

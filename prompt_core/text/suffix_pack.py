@@ -8,9 +8,9 @@ import numpy as np
 
 from prompt_core.text.tokens import TokenSequences
 
-# Tokens of a row, about: attention is computed between all tokens of a row and masked, so that long rows waste
-# products and short ones spend their time on calls.
-ROW_TOKENS = 32
+# Tokens of a row at least: attention is computed between all tokens of a row and masked, so that long rows waste
+# products; very short ones would leave much padding.
+ROW_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ def pack_suffixes(sequences: TokenSequences) -> SuffixPack:
 
 
 def _arrange(lengths: np.ndarray) -> tuple[int, np.ndarray]:
-    """The length of a row and the start of each suffix, with the least padding of a few lengths."""
+    """The length of a row and the start of each suffix: little padding, or the least of some lengths."""
     total, longest = int(lengths.sum()), int(lengths.max())
-    shortest_row = max(longest, -(-total // max(1, round(total / ROW_TOKENS))))
+    shortest = -(-longest // 8) * 8
+    even = max(longest, -(-total // max(1, total // (2 * ROW_TOKENS))))
     best: tuple[int, int, np.ndarray] | None = None
-    for length in range(shortest_row, shortest_row + 8):
+    for length in (*range(max(shortest, ROW_TOKENS), shortest + 24, 8), *range(even, even + 8)):
         starts = _fill(lengths, length)
         size = -(-int((starts + lengths).max()) // length) * length
         if best is None or size < best[0]:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64  # bytes, a cache line
+# glibc's malloc gives what is freed back to the system, unless a block of about this size was freed before: from then
+# on it keeps blocks up to this size (mallopt(3), M_MMAP_THRESHOLD), and results of products find pages that are there.
+KEPT_BLOCK = 31 * 2**20
 
 
 class Workspace:
@@ -23,6 +26,8 @@ class Workspace:
     def lend(self, wanted: Sequence[tuple[Sequence[int], torch.dtype]], device: torch.device) -> Loan:
         """Tensors of these shapes and types, their values arbitrary, until nobody refers to the loan."""
         sizes = [-(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT for shape, dtype in wanted]
+        if self._spare is None and device.type == "cpu":
+            torch.empty(KEPT_BLOCK, dtype=torch.uint8)
         memory, self._spare = self._spare, None
         if memory is None or memory.numel() < sum(sizes) or memory.device != device:
             # An ordinary tensor even in inference mode, since training may be next to use it.

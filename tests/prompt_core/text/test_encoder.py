@@ -158,7 +158,7 @@ class _Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+        if func.overloadpacket in (torch.ops.aten.addmm, torch.ops.mkldnn._linear_pointwise):
             self.shapes.append(tuple(result.shape))
         return result
 
