@@ -35,6 +35,7 @@ from prompt_core.methods.soft_prompt import SoftPromptMethod
 from prompt_core.negatives import UniformSampler
 from prompt_core.ranks.ranks import ALONE, Ranks
 from prompt_core.training.step import LearningSettings, image_places, method_step
+from prompt_core.visible import say
 from prompt_core.vocabulary import Vocabulary
 
 WAIT = 1800.0  # seconds for a measurement
@@ -129,6 +130,7 @@ def _measure(job: RanksWork, rank: int, size: int, folder: str, answers: Any) ->
             ranks.wait()
             seconds.append(time.perf_counter() - started)
             spent.append(time.process_time() - spent_before)
+        say(f"    process {rank} of {size}: {min(seconds):.4g} s, {min(spent):.4g} s of a core", error=True)
         answers.put({"seconds": seconds, "cpu_seconds": spent, "facts": facts})
         ranks.wait()
     except BaseException as error:

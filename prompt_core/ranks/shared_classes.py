@@ -13,6 +13,8 @@ from prompt_core.ranks.balance import balanced_shares
 from prompt_core.ranks.ranks import Ranks
 from prompt_core.vocabulary import Vocabulary
 
+_counted: list[tuple[Vocabulary, np.ndarray]] = []  # the last two: every step asks for its classes, and an anchor's
+
 
 def class_shares(method: Method, vocabulary: Vocabulary, rows: Tensor | None, ranks: Ranks) -> list[Tensor]:
     """Places in ``rows`` (n,) that each rank encodes, ascending; None stands for all rows of the vocabulary.
@@ -22,8 +24,7 @@ def class_shares(method: Method, vocabulary: Vocabulary, rows: Tensor | None, ra
     if ranks.size == 1:
         return [torch.arange(len(vocabulary) if rows is None else len(rows))]
     wanted = np.arange(len(vocabulary)) if rows is None else rows.cpu().numpy()
-    costs = _name_tokens(method, [vocabulary.names[row] for row in wanted.tolist()])
-    shares = balanced_shares(costs, ranks.size, vocabulary.name_groups[wanted])
+    shares = balanced_shares(_name_tokens(method, vocabulary)[wanted], ranks.size, vocabulary.name_groups[wanted])
     return [torch.from_numpy(share) for share in shares]
 
 
@@ -48,8 +49,14 @@ def own_class_features(
     return method.class_features(vocabulary, torch.zeros(1, dtype=torch.long), None, chunk_size)[:0]
 
 
-def _name_tokens(method: Method, names: Sequence[str]) -> np.ndarray:
-    """(n,) tokens of each name; where names do not go through CLIP's tokenizer, all count alike."""
-    if not method.clip.has_byte_pairs or method.encoder.texts_only:
-        return np.ones(len(names), dtype=np.int64)
-    return method.encoder.tokenizer.prompts(names, 0).lengths
+def _name_tokens(method: Method, vocabulary: Vocabulary) -> np.ndarray:
+    """(N,) tokens of each name; where names do not go through CLIP's tokenizer, all count alike."""
+    for known, tokens in _counted:
+        if known is vocabulary:
+            return tokens
+    if method.clip.has_byte_pairs and not method.encoder.texts_only:
+        tokens = method.encoder.tokenizer.prompts(vocabulary.names, 0).lengths
+    else:
+        tokens = np.ones(len(vocabulary), dtype=np.int64)
+    _counted[:] = [*_counted[-1:], (vocabulary, tokens)]
+    return tokens
