@@ -26,6 +26,8 @@ import msgspec
 import numpy as np
 
 from prompt_core.data.photo_keys import KeyPacker
+from prompt_core.data.tar_members import ARCHIVE_BYTES
+from prompt_core.documents.bounds import check_size
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, read_sealed_json, write_sealed_json
 from prompt_core.runs.lock import LOCK_FILE, alone_in
@@ -124,7 +126,7 @@ def photo_index(
         read: lists the photos of one.
 
     Raises:
-        UserError: when there is no photo, the folder cannot be written, or the archives change meanwhile.
+        UserError: when there is no photo, something is no file, the folder cannot be written, or the archives change.
     """
     waits = False
     while (found := read_index(folder, files)) is None:
@@ -162,8 +164,8 @@ def _stamps(files: Sequence[Path]) -> list[list[Any]]:
     """Name, size, time and hash of the ends of each file."""
     stamps = []
     for path in files:
-        status = path.stat()
-        stamps.append([path.name, status.st_size, status.st_mtime_ns, _hash_of_ends(path, status.st_size)])
+        size = check_size(path, ARCHIVE_BYTES)  # a pipe has no end
+        stamps.append([path.name, size, path.stat().st_mtime_ns, _hash_of_ends(path, size)])
     return stamps
 
 

@@ -369,6 +369,14 @@ RUNS: tuple[PlainRun, ...] = (
     plain_run(
         "datasets/prepare",
         "data",
+        "imagenet21k --from <path:imagenet/ImageNet-LVIS> --output <output:shards> --split val --shots <number:-1> "
+        "--seed <number:1> --shard-bytes <number:30000> --workers <number:1>",
+        reads="imagenet/ImageNet-LVIS/*.tar",
+        leaves="*",
+    ),
+    plain_run(
+        "datasets/prepare",
+        "data",
         "ade20k_full --root <path:.> --classes <path:classes.json>",
         reads="classes.json ADE20K_2021_17_01/images/*/*/*/*",
         leaves="*",

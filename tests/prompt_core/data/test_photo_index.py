@@ -160,6 +160,10 @@ def test_archives_that_change_meanwhile_and_a_folder_that_cannot_be_made(build: 
     with pytest.raises(UserError, match=r"the archives changed while .*index was built; run again"):
         build()
     assert read_index(tmp_path / "index", [build.file]) is None
+    build.file.unlink()
+    os.mkfifo(build.file)
+    with pytest.raises(UserError, match=r"whole.tar: it is a pipe or a device"):
+        build()
     shutil.rmtree(tmp_path / "index")
     (tmp_path / "index").write_text("a file")
     with pytest.raises(UserError, match=r"cannot write to .*index"):
