@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import warnings
@@ -58,6 +59,7 @@ class Clip:
         self.name = name
         self.pretrained = pretrained
         self.precision = precision
+        self._logit_scale: tuple[tuple[int, int], float] = (0, 0), 0.0
         self.preprocess_cfg = preprocess_cfg
         self._open_tokenizer = open_tokenizer
         if open_tokenizer is None:
@@ -90,7 +92,12 @@ class Clip:
         """
         scale = self.model.logit_scale
         assert isinstance(scale, Tensor)
-        return float(scale.detach().double().exp())
+        # Read from a GPU once, since reading waits for all that it has to do.
+        known, value = self._logit_scale
+        if known != (scale.data_ptr(), scale._version) or scale.device.type == "cpu":
+            value = float(scale.detach().double().exp())
+            self._logit_scale = (scale.data_ptr(), scale._version), value
+        return value
 
     @property
     def device(self) -> torch.device:
@@ -144,9 +151,11 @@ class Clip:
         hash_tensors(digest, {key: value for key, value in state.items() if key.startswith(prefix)})
         return digest.hexdigest()
 
-    def autocast(self) -> torch.autocast:
-        """open_clip's modules in :attr:`precision`."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """open_clip's modules in :attr:`precision`; float32 leaves the caller's own autocast as it is."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:

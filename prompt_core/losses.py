@@ -96,15 +96,17 @@ def local_contrast_logits(
         group_size = torch.ones(len(labels), device=labels.device)
     else:
         rejected = name_groups[negative_ids][None] == name_groups[labels][:, None]
-        group_size = torch.bincount(name_groups)[name_groups[labels]].float()
+        # Not by bincount, which makes the host wait for a GPU.
+        group_size = (name_groups[None] == name_groups[labels][:, None]).sum(dim=1).float()
     if correction is not None:
         if log_inclusion is None:
             sampled = (len(negative_ids) - rejected.sum(dim=1)).clamp(min=1)
             margin = _margins((num_classes - group_size).clamp(min=1), sampled, correction)[:, None]  # (B, 1)
+            negative = negative + margin.to(negative)
+        elif isinstance(correction, str):
+            negative = negative - log_inclusion[None].to(negative) * _base(correction)
         else:
-            chosen = -log_inclusion[None] * _base(correction) if isinstance(correction, str) else float(correction)
-            margin = torch.as_tensor(chosen)
-        negative = negative + margin.to(negative)
+            negative = negative + float(correction)
     return torch.cat([positive, negative.masked_fill(rejected, float("-inf"))], dim=1)
 
 

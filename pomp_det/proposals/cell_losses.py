@@ -91,7 +91,8 @@ def assign_cells(points: Tensor, predicted: Tensor, boxes: Tensor) -> tuple[Tens
         return owner, points.new_zeros(len(points))
     inside = ((points[None] > boxes[:, None, :2]) & (points[None] < boxes[:, None, 2:])).all(dim=2)  # (G, M)
     away = torch.cdist((boxes[:, :2] + boxes[:, 2:]) / 2, points.to(boxes.dtype))  # (G, M)
-    inside[torch.arange(len(boxes)), away.argmin(dim=1)] = True  # of a box between the centres the nearest
+    every = torch.arange(len(boxes), device=boxes.device)
+    inside[every, away.argmin(dim=1)] = True  # of a box between the centres the nearest
     overlap = box_iou(boxes, predicted.to(boxes.dtype))
     # Where predictions miss a box altogether, the cells near its middle learn it.
     order = (overlap - 1e-4 * away).masked_fill(~inside, -torch.inf)

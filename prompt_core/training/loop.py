@@ -68,7 +68,7 @@ class LearningState:
         self.step += 1
         if self._sums is None:
             start = [self.loss_sum, float(self.correct), float(self.seen), 0.0, 0.0]
-            self._sums = torch.tensor(start, dtype=torch.float64, device=loss.device)
+            self._sums = upload(torch.tensor(start, dtype=torch.float64), loss.device)
         loss = loss.detach().double()
         loss_sum, correct, seen, diverged, value = self._sums.unbind()
         first = ~torch.isfinite(loss) & (diverged == 0)

@@ -160,7 +160,7 @@ def learn_by_steps(
             ranks=ranks,
         ):
             show(report)
-            if board is not None:
+            if board is not None and report.is_read:
                 total = report.epoch * report.steps_per_epoch + report.step
                 board.add_scalar("train/loss", report.loss, total)
                 board.add_scalar("train/accuracy", report.accuracy, total)

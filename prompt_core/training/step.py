@@ -292,5 +292,5 @@ def _rejected(vocabulary: Vocabulary, settings: LearningSettings, images: Tensor
     if settings.reject in BY_HIERARCHY:
         return {"not_negatives": not_negatives(vocabulary, settings.reject)}
     if settings.reject == "name":
-        return {"name_groups": torch.from_numpy(vocabulary.name_groups).to(images.device)}
+        return {"name_groups": upload(vocabulary.name_groups, images.device)}
     return {}
