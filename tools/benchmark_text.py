@@ -2,7 +2,9 @@
 
     python tools/benchmark_text.py --output docs/results/text_benchmark.json
     python tools/benchmark_text.py --parts classifier --classifier-names 1000 --output docs/results/text_benchmark.json
+    python tools/benchmark_text.py --device cuda --precision bfloat16 --parts steps,k128,k1000,full --output gpu.json
 
+steps       training steps on 128 and 1,000 names: how close each is to the speed of a plain matrix product
 k128        a training step on 128 names: time and memory, against all 77 tokens of each through open_clip's tower
 k1000       the same on 1,000 names, against 77 tokens in chunks
 full        a step on every name with the exact gradient, in chunks: memory, and time per name against 1,000 names

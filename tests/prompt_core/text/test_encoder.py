@@ -270,6 +270,28 @@ def test_bfloat16_within_two_hundredths() -> None:
     assert float((ours - exact).abs().max()) < 2 * float((theirs - exact).abs().max())
 
 
+@pytest.mark.parametrize("work", [0, float("inf")])  # packed, truncated
+def test_products_in_bfloat16_agree_with_float32(
+    make_tiny_clip: Callable[..., Any], work: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt, its gradient and the features stay float32, and so do states, norms and sums between products."""
+    monkeypatch.setattr("prompt_core.text.encoder.PACKED_MINIMUM_WORK", work)
+    clip, prompt = make_tiny_clip(), SoftPrompt.random(32, 5)
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    results = []
+    for precision in ("float32", "bfloat16"):
+        clip.precision = precision
+        features = PromptedTextEncoder(clip)(prompt, NAMES)
+        results.append((features, gradient(features, prompt), clip.encode_image(images)))
+        assert {result.dtype for result in results[-1]} == {torch.float32}
+    exact, rounded = results
+    assert not torch.equal(exact[0], rounded[0])
+    assert not torch.equal(exact[2], rounded[2])
+    for one, other in zip(exact, rounded, strict=True):
+        assert float(torch.cosine_similarity(one.flatten(), other.flatten(), dim=0).detach()) > 0.999
+        assert relative(other, one) < 0.03
+
+
 @pytest.mark.parametrize(
     ("text_cfg", "custom", "reason"),
     [
