@@ -28,9 +28,18 @@ if TYPE_CHECKING:
 
 # Keys that affect no number: paths and speed, and what identities record by content.
 _PLACES = ("OUTPUT", "DEVICE", "SEED", "LOG", "DATA.TRAIN", "DATA.CLASSES", "DATA.VOCABULARY", "DATA.CACHE")
-_SPEED = ("DATA.WORKERS", "DATA.ENCODE_BATCH", "MODEL.NAME", "MODEL.PRETRAINED", "EVAL.NAMESAKES", "EVAL.DATASETS")
+_SPEED = (
+    "DATA.WORKERS",
+    "DATA.ENCODE_BATCH",
+    "RANKS.TIMEOUT_MINUTES",
+    "MODEL.NAME",
+    "MODEL.PRETRAINED",
+    "EVAL.NAMESAKES",
+    "EVAL.DATASETS",
+)
 # Keys that are younger than finished runs, with the value that those had: only another value makes another run.
 _YOUNGER = {
+    "MODEL.PRECISION": "float32",
     "LOSS.DRAWS": "batch",
     "LOSS.GROUP": 32,
     "LOSS.ANCHOR": 0.0,

@@ -34,7 +34,7 @@ COMMANDS = SCRIPTS | {"prompt_core/doctor"}
 NOT_TRIED = {"tools/install_detectron2"}
 # What makes files of this package, or measures the embedded models for minutes; its options are tried below.
 NOT_TRIED |= {f"tools/{name}" for name in ("build_photos", "make_pictures", "measure_mini_prompt")}
-NOT_TRIED |= {f"tools/benchmark_{name}" for name in ("front", "loop", "real_size", "words")}
+NOT_TRIED |= {f"tools/benchmark_{name}" for name in ("front", "loop", "ranks", "real_size", "words")}
 # Folders of inputs that are made in moments, and commands that take moments on them.
 QUICK = tuple(run for run in RUNS if not run.slow and run.tree in ("prompt", "results", "packages"))
 KINDS = {
