@@ -8,7 +8,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("*.md", "docs/*.md", "docs/images/*", "datasets/README.md", "*/assets/*.md")
 # What pages link to, as it is.
-FILES = ("docs/results/*", "configs/**/*.yaml", "pomp_*/data/assets/*.json", "LICENSE", "NOTICE")
+FILES = ("docs/results/*", "docs/cluster/*", "configs/**/*.yaml", "pomp_*/data/assets/*.json", "LICENSE", "NOTICE")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

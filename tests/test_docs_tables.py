@@ -56,6 +56,19 @@ def number_of(document: dict[str, Any], heading: str) -> float | None:
     return float(document[f"{dataset}/{heading.replace(' ', '_')}"])
 
 
+def test_costs_on_paper_are_those_of_the_result_file() -> None:
+    estimates = json.loads((RESULTS / "ranks.json").read_text(encoding="utf-8"))["on_paper"]["rows"]
+    seconds = {(row["ranks"], row["step"]): row["all"] for row in estimates if row["machines"] == "GPUs"}
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    _, *rows = rows_below(page, "<!-- on paper: GPUs -->")
+    shown = {
+        (int(row[0]), step): float(cell)
+        for row in rows
+        for step, cell in zip(("one draw", "a draw each", "full softmax"), row[1:], strict=True)
+    }
+    assert {key: round(1000 * value, 1) for key, value in seconds.items()} == shown
+
+
 @pytest.mark.parametrize("table", LAPTOP)
 def test_tables_of_the_page_are_those_that_were_written(table: str) -> None:
     rows = rows_below((RESULTS / f"{table}_laptop.md").read_text(encoding="utf-8"), "| row")
