@@ -72,8 +72,8 @@ class GivenRegions(NamedTuple):
     Attributes:
         boxes: (R, 4) float32, x0, y0, x1, y1 in pixels of the photo, inside it.
         scores: (R,) float32 in 0..1.
-        masks: R compressed run lengths of the whole photo; None where no region has a mask. Beside regions with a mask,
-            the mask of one that has none is its box.
+        masks: R compressed run lengths of the whole photo; None where no region of the file has a mask, else the mask
+            of one that has none is its box.
     """
 
     boxes: np.ndarray
@@ -93,12 +93,15 @@ class ProposalFile:
     """
 
     def __init__(self, path: str | Path, limit: int = 300) -> None:
-        self.path, self.limit = Path(path), limit
+        self.path, self.limit, self._with_masks = Path(path), limit, False
         self._by_id: dict[int, list[Any]] = {}
         self._by_name: PhotoNames[Path | list[Any]] = PhotoNames(visible_path(self.path))
         if self.path.is_dir():
-            for file in sorted(self.path.rglob("*.json")):
+            files = sorted(self.path.rglob("*.json"))
+            for file in files:
                 self._by_name.add(file.relative_to(self.path).as_posix(), file)
+            lists = (self._regions_of_file(read_json(file, SMALL_BYTES), file) for file in files)
+            next(filter(None, lists), None)  # the first photo that has regions says whether they have masks
         else:
             self._take(read_json(self.path))
         if not self._by_id and not len(self._by_name):
@@ -165,6 +168,7 @@ class ProposalFile:
             self._take_document(document)
         elif isinstance(document, list) and document and isinstance(document[0], dict) and "image_id" in document[0]:
             check_each(document, Result, self.path, "")
+            self._with_masks = _some_mask(document)
             by_name: dict[str, list[Any]] = {}
             for item in document:
                 place: Any = self._by_id if isinstance(item["image_id"], int) else by_name
@@ -183,6 +187,7 @@ class ProposalFile:
             raise UserError(f"{visible_path(self.path)} has images and no list of annotations; expected {_KINDS}")
         check_each(annotations, Result, self.path, "annotations")
         check_each(document["images"], Photo, self.path, "images")
+        self._with_masks = _some_mask(annotations)
         items: dict[Any, list[Any]] = {}
         for annotation in annotations:
             items.setdefault(annotation["image_id"], []).append(annotation)
@@ -200,13 +205,14 @@ class ProposalFile:
                 f"{visible_path(path)}: no list of regions{place and ' at ' + place[1:]}; expected {_KINDS}"
             )
         check_each(regions, Region, path, place)
+        self._with_masks = self._with_masks or _some_mask(regions)
         return regions
 
     def _usable(self, items: Sequence[Any], height: int, width: int, photo: Mapping[str, Any]) -> GivenRegions:
         """The best regions inside the photo."""
         scores = np.array([_score(item) for item in items], np.float32)
         order = np.argsort(-scores, kind="stable")
-        with_masks = any(item.get("segmentation") for item in items)
+        with_masks = self._with_masks
         boxes, kept, masks = [], [], []
         for row in order:
             item = items[row]
@@ -248,6 +254,10 @@ def compressed(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     encoded = run_lengths.frPyObjects(given, height, width)
     encoded = run_lengths.merge(encoded) if isinstance(encoded, list) else encoded
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+
+
+def _some_mask(items: Sequence[Mapping[str, Any]]) -> bool:
+    return any(item.get("segmentation") for item in items)
 
 
 def _score(item: Mapping[str, Any]) -> float:

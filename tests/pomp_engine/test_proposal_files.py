@@ -94,6 +94,17 @@ def test_boxes_alone_masks_alone_and_both(tmp_path: Path) -> None:
     assert found is not None
     assert found.masks is not None
     assert run_lengths.decode(found.masks[0]).sum() == 50
+    # photos of a file all have masks, or none has
+    without = ProposalFile(write(tmp_path / "c.json", [*mixed[1:], {"image_id": 8, "bbox": [2, 3, 10, 5]}]))
+    other = without.regions(photo(8), HEIGHT, WIDTH)
+    assert other is not None
+    assert [int(run_lengths.area(mask)) for mask in other.masks or ()] == [50]
+    write(tmp_path / "d/a.json", [])
+    write(tmp_path / "d/b.json", mixed[1:])
+    write(tmp_path / "d/c.json", boxes)
+    folder = ProposalFile(tmp_path / "d").regions(photo(name="c.jpg"), HEIGHT, WIDTH)
+    assert folder is not None
+    assert folder.masks is not None
     rows, columns = DISC.any(axis=1).nonzero()[0], DISC.any(axis=0).nonzero()[0]
     assert found.boxes[1].tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
