@@ -112,4 +112,4 @@ def test_a_step_on_a_device_without_values() -> None:
     program = ROOT / "tests/support/stand_in_gpu.py"
     result = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["refusals", "towers", "step"]
+    assert result.stdout.split() == ["refusals", "towers", "step", "detector", "segmenter"]

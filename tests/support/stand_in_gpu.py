@@ -125,6 +125,35 @@ def towers() -> None:
         assert features.device.type == NAME
 
 
+def detector() -> None:
+    """The backbone and the proposal head of a detector; which boxes follow depends on values."""
+    from detector import TINY  # beside this program
+
+    from pomp_det import build_detector, load_config
+
+    model = build_detector(load_config(None, TINY | {"MODEL.DEVICE": "cpu"}))
+    with StandIn():
+        move(model)
+        features = model.backbone(torch.randn(1, 3, 128, 128, device=NAME))
+        generator = model.proposal_generator
+        results = generator.centernet_head([features[name] for name in generator.levels.features])
+        assert {tensor.device.type for tensor in tree_leaves((features, results))} == {NAME}
+
+
+def segmenter() -> None:
+    """The backbone of a segmenter and its mask proposals; which regions follow depends on values."""
+    from segmenter import TINY  # beside this program
+
+    from pomp_seg import build_segmenter, load_config
+
+    model = build_segmenter(load_config(None, TINY))
+    with StandIn():
+        move(model)
+        results = model.sem_seg_head(model.backbone(torch.randn(1, 3, 64, 64, device=NAME)))
+        values = [value for result in results for value in vars(result).values()]
+        assert {value.device.type for value in values if isinstance(value, Tensor)} == {NAME}
+
+
 def refusals() -> None:
     """What the stand-in is for."""
     with StandIn():
@@ -135,7 +164,7 @@ def refusals() -> None:
 
 if __name__ == "__main__":
     torch.utils.backend_registration._setup_privateuseone_for_python_backend(NAME)
-    for work in (refusals, towers, step):
+    for work in (refusals, towers, step, detector, segmenter):
         work()
         print(work.__name__)
     sys.exit(0)
