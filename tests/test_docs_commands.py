@@ -48,6 +48,7 @@ SMALL = {
     "pretrain_prompt.py": ["OPTIM.EPOCHS", "1", "OPTIM.BATCH", "4", "DATA.SHOTS", "1", "AUGMENT.STORED_VIEWS", "1"],
 }
 # Tools that read the configurations of prompt learning, or none.
+OTHER_MODELS = ("write_proposals.py",)  # whose --model is one of another project
 LEARNING = ("pretrain_prompt.py", "evaluate_prompt.py", "build_classifier.py", "compare_prompts.py", "demo.py")
 
 
@@ -156,7 +157,8 @@ def check_configuration(command: Command, values: argparse.Namespace) -> None:
     Raises:
         UserError: when it does not.
     """
-    name = getattr(values, "config", None) or getattr(values, "model", None)
+    model = None if Path(command.tool).name in OTHER_MODELS else getattr(values, "model", None)
+    name = getattr(values, "config", None) or model
     overrides = list(getattr(values, "overrides", []) or getattr(values, "set", None) or [])
     absent = [word for word in command.words if word.startswith("configs/") and not (ROOT / word).is_file()]
     assert not absent, f"{command.place}: there is no {absent[0]}"
