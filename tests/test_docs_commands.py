@@ -47,8 +47,8 @@ SMALL = {
     ],
     "pretrain_prompt.py": ["OPTIM.EPOCHS", "1", "OPTIM.BATCH", "4", "DATA.SHOTS", "1", "AUGMENT.STORED_VIEWS", "1"],
 }
-# Tools that read the configurations of prompt learning, or none.
 OTHER_MODELS = ("write_proposals.py",)  # whose --model is one of another project
+# Tools that read the configurations of prompt learning, or none.
 LEARNING = ("pretrain_prompt.py", "evaluate_prompt.py", "build_classifier.py", "compare_prompts.py", "demo.py")
 
 
