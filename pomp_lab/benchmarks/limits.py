@@ -14,7 +14,7 @@ from prompt_core.text.encoder import PromptedTextEncoder
 # Side of the square matrices of a product, and bytes of a copy: large enough to be as fast as the machine can.
 PRODUCT_SIDE = {"cpu": 2048, "cuda": 8192}
 COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}
-TURNS = 5
+TURNS = 3
 
 
 def step_operations(

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from pomp_lab.benchmarks import limits, text_parts
 from pomp_lab.benchmarks import text as benchmark
-from pomp_lab.benchmarks import text_parts
 from prompt_core.errors import UserError
 from prompt_core.text import encoder as encoder_module
 from prompt_core.text.encoder import PromptedTextEncoder
@@ -28,6 +28,8 @@ def run(call_tool: Run, tiny_model: tuple[Path, Path], monkeypatch: pytest.Monke
     small = {"SMALL": 48, "LARGE": 60, "REFERENCE_CHUNK": 25, "WIDTHS": (32,), "COUNTS": (3, 6)}
     for name, value in small.items():
         monkeypatch.setattr(text_parts, name, value)
+    monkeypatch.setattr(limits, "PRODUCT_SIDE", {"cpu": 64})
+    monkeypatch.setattr(limits, "COPY_BYTES", {"cpu": 2**16})
     fixed = ["--clip", tiny_model[0], "--vocabulary", "coco", "--threads", "1", "--output", "results.json"]
     return lambda *arguments: call_tool("benchmark_text", *fixed, *arguments)
 
