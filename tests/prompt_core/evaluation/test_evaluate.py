@@ -77,7 +77,7 @@ def test_ties_and_namesakes(with_namesakes: tuple[dict[str, Method], TestSet], n
     assert (round(60 * accuracy.top1), accuracy.candidates, accuracy.images) == (top1, candidates, 60)
     # Features of an image's own that are not merged tie, and rounding decides which of the namesakes is the fifth.
     by_rounding = name == "cocoop" and not merge
-    assert round(60 * accuracy.top5) == pytest.approx(top5, abs=1 if by_rounding else 0)
+    assert round(60 * accuracy.top5) == pytest.approx(top5, abs=2 if by_rounding else 0)
     assert {row: round(images[row] * value) for row, value in accuracy.by_class.items()} == of_class
     assert accuracy.per_class == pytest.approx(np.mean([right / images[row] for row, right in of_class.items()]))
 
