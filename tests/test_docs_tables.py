@@ -15,7 +15,7 @@ RESULTS = ROOT / "docs" / "results"
 PAGE = (ROOT / "docs" / "classification.md").read_text(encoding="utf-8")
 LAPTOP = ["imagenet21k", "cross_dataset", "cross_domain", "ablation_k", "ablation_margin", "align_uniform"]
 MINI_PROMPT = ["mini_prompt", "mini_prompt_tune"]
-BASE_NOVEL = ["base_novel", "base_novel_tune", "base_novel_tune_lr_0.02"]
+BASE_NOVEL = ["base_novel", "base_novel_anchor", "base_novel_tune", "base_novel_tune_lr_0.02"]
 
 
 def rows_below(text: str, start: str) -> list[list[str]]:
