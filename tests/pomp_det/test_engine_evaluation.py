@@ -217,6 +217,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("threads")
 def test_two_processes_train_and_evaluate_as_one_does(
     folder: Path, call_tool: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch

@@ -148,7 +148,8 @@ def tool(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
 
 
-@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
 def test_two_processes_train_and_evaluate_as_one_does(folder: Path, stage: int) -> None:
     changed: dict[str, Any] = {"SOLVER.MAX_ITER": 3}
     if stage == 2:

@@ -223,7 +223,6 @@ def test_any_shape_comes_back(
         ({"state_dict": {"ctx_of_words": CONTEXT}}, 0),
         ({"epoch": 3}, 0),
         ([CONTEXT], 0),
-        (CONTEXT, 0),
     ],
 )
 def test_checkpoints_without_one_context(tmp_path: Path, content: Any, count: int) -> None:

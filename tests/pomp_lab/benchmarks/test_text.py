@@ -38,6 +38,7 @@ def median(side: dict[str, Any], quantity: str = "seconds") -> float:
     return float(np.median(side[quantity]["all"]))
 
 
+@pytest.mark.slow
 def test_a_step_in_fresh_processes(run: Run, tmp_path: Path) -> None:
     code, out, error = run("--parts", "k128", "--repeats", "1")
     assert code == 0, error

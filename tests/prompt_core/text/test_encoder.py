@@ -256,6 +256,7 @@ def test_conditional_contexts(make_tiny_clip: Callable[..., Any], position: str,
     torch.testing.assert_close(gradient, expected, atol=1e-12, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_bfloat16_within_two_hundredths() -> None:
     """bfloat16 keeps 8 bits; over 12 blocks the two orders of summing differ by less than 0.02 per unit-norm entry."""
     clip = text_side("ViT-B-32-quickgelu", dtype=torch.bfloat16)
