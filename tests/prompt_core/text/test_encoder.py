@@ -68,7 +68,7 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
         ("ViT-B-32-quickgelu", None),
         ("ViT-B-16-quickgelu", None),
         ("ViT-B-16", None),
-        ("ViT-L-14", None),
+        pytest.param("ViT-L-14", None, marks=pytest.mark.slow),
         ("RN50-quickgelu", None),
         ("ViT-H-14", 3),
         ("convnext_base", None),
