@@ -53,7 +53,8 @@ class Protocol:
                 f"masks_without_ground_truth is {self.masks_without_ground_truth!r}; expected {', '.join(known)}{hint}"
             )
         if self.fixed_ap and self.kind != "lvis":
-            raise UserError(f"Fixed AP is defined for federated annotations; {self.dataset!r} is scored by {self.variant}")
+            name = f"{self.dataset!r} is scored by {self.variant}"
+            raise UserError(f"Fixed AP is defined for federated annotations; {name}")
         if self.fixed_ap and self.detections is not None:
             raise UserError("Fixed AP has no cap for an image; leave the number of detections out")
         if self.detections is not None and self.detections < 1:
