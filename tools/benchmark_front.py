@@ -60,7 +60,7 @@ def with_repeats(row: dict[str, Any], before: dict[str, Any] | None) -> dict[str
     """The faster of a run and those before, with what each needed."""
     of_run = {"load_average": row["machine"]["load_average"], **{name: row[name] for name in REPEATED}}
     repeats = [*before["repeats"], of_run] if before else [of_run]
-    fastest = before if before and before["cpu_seconds_per_photo"] < row["cpu_seconds_per_photo"] else row
+    fastest = before if before and before["photos_per_second"] > row["photos_per_second"] else row
     return {**fastest, "repeats": repeats}
 
 
