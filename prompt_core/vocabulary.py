@@ -236,10 +236,8 @@ def _imagenet(which: str) -> Vocabulary:
 
 def _joined(first: str, second: str) -> Vocabulary:
     """The names of two published vocabularies, each once; they have no ids, which would mean two things."""
-    own, other = Vocabulary.load(first), Vocabulary.load(second)
-    known = {plain_name(name) for name in own.names}
-    names = [*own.names, *(name for name in other.names if plain_name(name) not in known)]
-    return Vocabulary(names, source=f"{own.source}; {other.source}")
+    own, other = (Vocabulary(each.names, source=each.source) for each in map(Vocabulary.load, (first, second)))
+    return own.including(other)[0]
 
 
 def _from_assets(name: str) -> Vocabulary:

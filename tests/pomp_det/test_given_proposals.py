@@ -130,19 +130,23 @@ def check_boxes(folder: Path) -> None:
 
 # --- without any detector
 
+# Of configs/mini/given_regions.yaml: random words of the tiny CLIP's width.
+CROPS_BY_TINY_CLIP = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.VOCABULARY": "",
+    "MODEL.PROMPT": "",
+    "MODEL.DISTILLATION_CLIP.NAME": "openai",
+    "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": "rand",
+    "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM": 24,
+}
+
 
 @torch.no_grad()
 def test_crops_are_named_by_clip_alone(
     tiny_clip: Any, monkeypatch: pytest.MonkeyPatch, photo: torch.Tensor, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("prompt_core.clip.load_clip", lambda *arguments: tiny_clip)
-    changed = {
-        "MODEL.DEVICE": "cpu",
-        "MODEL.VOCABULARY": "",
-        "MODEL.PROMPT": "",
-        "MODEL.DISTILLATION_CLIP.NAME": "openai",
-        "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": "rand",
-        "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM": 24,
+    changed = CROPS_BY_TINY_CLIP | {
         "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
         "MODEL.ROI_HEADS.NMS_THRESH_TEST": 1.0,
         "MODEL.PROPOSALS.FILE": str(regions_file(tmp_path, masks=True)),
@@ -180,13 +184,7 @@ def test_crops_are_named_by_clip_alone(
 def test_crops_are_evaluated_without_weights(tiny_clip: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("prompt_core.clip.load_clip", lambda *arguments: tiny_clip)
     make_data(tmp_path, count=2)
-    changed = {
-        "MODEL.DEVICE": "cpu",
-        "MODEL.VOCABULARY": "",
-        "MODEL.PROMPT": "",
-        "MODEL.DISTILLATION_CLIP.NAME": "openai",
-        "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": "rand",
-        "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM": 24,
+    changed = CROPS_BY_TINY_CLIP | {
         "MODEL.ROI_HEADS.NUM_CLASSES": 3,
         "MODEL.PROPOSALS.FILE": str(tmp_path / "boxes.json"),
         "DATASETS.FILES": [["tiny", str(tmp_path / "boxes.json"), str(tmp_path)]],
