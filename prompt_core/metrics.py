@@ -44,19 +44,21 @@ def zero_shot_accuracy(
     name_groups: Sequence[int] | np.ndarray | None = None,
     batch: int = 1024,
     ranks: Ranks = ALONE,
+    merge: bool = True,
 ) -> Accuracy:
-    """Classify by the nearest class feature.
+    """Classify by the nearest class feature; of equally near classes the first comes first, in top-1 and in top-5.
 
     Args:
         image_features: (n, E) unit-norm.
         labels: (n,) rows of ``class_features``.
         class_features: (N, E) unit-norm.
         name_groups: (N,) group of each class. Classes of one group share their name, hence their feature, and no
-            classifier on names can distinguish them; with groups they count as one class. Without it a tie goes to
-            the first of them, as in the published evaluation.
+            classifier on names can distinguish them: the first one's score is that of all.
         batch: images that are scored at once.
         ranks: the processes of a job. All call with the same arguments and score some of the batches each; the answers
             are gathered, so that the result is that of one process.
+        merge: classes of one group count as one class; otherwise a tie goes to the first of them, as in the published
+            evaluation.
 
     Raises:
         UserError: when there are no images or a label has no class.
@@ -68,23 +70,27 @@ def zero_shot_accuracy(
     if int(targets.min()) < 0 or int(targets.max()) >= classes:
         raise UserError(f"labels {int(targets.min())}..{int(targets.max())} for {classes} candidate classes")
     first = torch.arange(classes)
+    copies: Tensor | None = None
     if name_groups is not None:
         groups = torch.as_tensor(np.asarray(name_groups))
         # One feature per group is enough: the first member's.
         order = torch.unique(groups, return_inverse=True)[1]
         first = torch.full((int(order.max()) + 1,), classes, dtype=torch.long)
         first.scatter_reduce_(0, order, torch.arange(classes), reduce="amin")
-        class_features, targets = class_features[first], order[targets]
+        class_features = class_features[first]
+        if merge:
+            targets = order[targets]
+        else:
+            # Scored once: columns of one product that hold the same feature may round differently.
+            first, copies = torch.arange(classes), order
     nearest, five_hits = [torch.empty(0, dtype=torch.long)], [torch.empty(0, dtype=torch.bool)]
     own = runs(count, ranks.size, batch)[ranks.rank]
     for start in range(own.start, own.stop, batch):
         rows = torch.as_tensor(np.asarray(image_features[start : start + batch], dtype=np.float32))
         scores = rows.to(class_features) @ class_features.T  # (batch, N)
-        best = scores.topk(min(5, scores.shape[1]), dim=1).indices.cpu()
-        hits = best == targets[start : start + batch, None]
-        # argmax, not topk, decides ties by the lower index
+        scores = scores if copies is None else scores[:, copies]
         nearest.append(scores.argmax(dim=1).cpu())
-        five_hits.append(hits.any(dim=1))
+        five_hits.append(_among_five(scores, targets[start : start + batch].to(scores.device)).cpu())
     of_all = ranks.everyone((torch.cat(nearest), torch.cat(five_hits)))
     answers, in_five = (torch.cat(parts) for parts in zip(*of_all, strict=True))
     right = answers == targets
@@ -96,10 +102,21 @@ def zero_shot_accuracy(
         float(in_five.float().mean()),
         float(np.mean(list(by_class.values()))),
         count,
-        len(class_features),
+        len(first),
         by_class,
         first[answers].tolist(),
     )
+
+
+def _among_five(scores: Tensor, targets: Tensor) -> Tensor:
+    """(n,) whether the class of each image is among the five nearest; topk itself breaks ties in no order."""
+    own = scores.gather(1, targets[:, None])  # (n, 1)
+    fifth = scores.topk(min(5, scores.shape[1]), dim=1).values[:, -1:]
+    among = (own > fifth)[:, 0]
+    for row in (own == fifth)[:, 0].nonzero()[:, 0].tolist():
+        before = (scores[row] > own[row]).sum() + (scores[row, : targets[row]] == own[row]).sum()
+        among[row] = before < 5
+    return among
 
 
 def pooled_accuracy(scores: Sequence[Accuracy]) -> Accuracy:

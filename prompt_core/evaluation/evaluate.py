@@ -78,19 +78,19 @@ def score(
         UserError: no images, or classes that a bound method does not know.
     """
     merge = merges_namesakes(method, merge_namesakes)
+    groups = None if method.bound_names is not None else test_set.candidates.name_groups
     with torch.no_grad():
         images = image_features(method, test_set)
         if not method.conditional:
             classes = class_features(method, test_set.candidates, ranks) if classes is None else classes
-            return score_classes(test_set, classes, merge, images.cpu(), ranks)
-        groups = test_set.candidates.name_groups if merge else None
+            return zero_shot_accuracy(images.cpu(), test_set.labels, classes, groups, ranks=ranks, merge=merge)
         scores = []
         own = runs(len(images), ranks.size, batch)[ranks.rank]
         for start in range(own.start, own.stop, batch):
             part = images[start : min(start + batch, own.stop)]
             of_each = method.class_features(test_set.candidates, None, part).cpu()  # (b, C, E)
             scores += [
-                zero_shot_accuracy(image[None], label[None], image_classes, groups)
+                zero_shot_accuracy(image[None], label[None], image_classes, groups, merge=merge)
                 for image, label, image_classes in zip(
                     part.cpu(), test_set.labels[start : start + len(part)], of_each, strict=True
                 )
@@ -98,21 +98,10 @@ def score(
     return pooled_accuracy([score for part in ranks.everyone(scores) for score in part])
 
 
-def score_classes(
-    test_set: TestSet,
-    classes: Tensor,
-    merge_namesakes: bool = True,
-    images: Tensor | None = None,
-    ranks: Ranks = ALONE,
-) -> Accuracy:
-    """Accuracy of class features (C, E) of a test set's candidates.
-
-    Args:
-        images: (n, E) features instead of the test set's own.
-    """
-    groups = test_set.candidates.name_groups if merge_namesakes else None
-    features = test_set.features if images is None else images
-    return zero_shot_accuracy(features, test_set.labels, classes, groups, ranks=ranks)
+def score_classes(test_set: TestSet, classes: Tensor, merge_namesakes: bool = True) -> Accuracy:
+    """Accuracy of class features (C, E) of a test set's candidates; those of namesakes are the first one's."""
+    groups = test_set.candidates.name_groups
+    return zero_shot_accuracy(test_set.features, test_set.labels, classes, groups, merge=merge_namesakes)
 
 
 def predict(test_set: TestSet, classes: Tensor) -> np.ndarray:
