@@ -10,6 +10,8 @@ k1000       the same on 1,000 names, against 77 tokens in chunks
 full        a step on every name with the exact gradient, in chunks: memory, and time per name against 1,000 names
 classifier  a classifier file for every name, against open_clip.build_zero_shot_classifier
 crossover   packed against truncated suffixes on small towers, where many small calls cost more than they save
+attention   one layer's attention by plain products, as the encoder has it, and by torch's fused kernels
+compiled    a training step on 128 names with its blocks compiled by torch; minutes for the compiler alone
 
 Parts that an earlier run with the same settings measured stay in the output: they may be run one after another.
 """

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from pomp_lab.benchmarks.fused import measure_attention, measure_compiled
 from pomp_lab.benchmarks.harness import target
-from pomp_lab.benchmarks.text import BATCH, CONTEXTS, TextWork, measure_crossover, measure_sides
+from pomp_lab.benchmarks.text import BATCH, CONTEXTS, TextWork, choose_names, measure_crossover, measure_sides
+from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import print_table
 from prompt_core.errors import UserError
 from prompt_core.evaluation.protocol import package_versions, processor_name
 from prompt_core.files import check_writable, read_json
-from prompt_core.text.encoder import PACKED_MINIMUM_WORK
+from prompt_core.text.encoder import PACKED_MINIMUM_WORK, PromptedTextEncoder
 from prompt_core.visible import say
 from prompt_core.vocabulary import Vocabulary
 
@@ -112,8 +114,25 @@ def crossover(base: TextWork, options: Options) -> dict[str, Any]:
     return {"packed_minimum_work": PACKED_MINIMUM_WORK, "rows": rows}
 
 
+def attention(base: TextWork, options: Options) -> dict[str, Any]:
+    """Attention of one layer by plain products, as the encoder has it, and by torch's fused kernels."""
+    clip, vocabulary = _here(base)
+    rows: list[dict[str, Any]] = []
+    for count in (SMALL, LARGE):
+        chosen = choose_names(vocabulary, count, at_random=True).tolist()
+        names = list(dict.fromkeys(vocabulary.names[row] for row in chosen))
+        ways = measure_attention(PromptedTextEncoder(clip), names, CONTEXTS, 3 * options.repeats)
+        rows += [{"names": count, "way": way, **measured} for way, measured in ways.items()]
+    return {"rows": rows}
+
+
+def compiled(base: TextWork, options: Options) -> dict[str, Any]:
+    """A training step on few names as it is, and with its blocks compiled by torch."""
+    return {"rows": [measure_compiled(*_here(base), SMALL, options.repeats)]}
+
+
 PARTS: dict[str, Callable[[TextWork, Options], dict[str, Any]]] = {
-    part.__name__: part for part in (steps, k128, k1000, full, classifier, crossover)
+    part.__name__: part for part in (steps, k128, k1000, full, classifier, crossover, attention, compiled)
 }
 
 
@@ -176,6 +195,19 @@ def print_report(report: dict[str, Any]) -> None:
         for row in part["rows"]:
             table.add_row(str(row["width"]), str(row["names"]), f"{row['work']:.3g}", f"{row['time_ratio']:.2f}")
         print_table(table)
+    for row in report["parts"].get("attention", {}).get("rows", ()):
+        seconds, times = _range(row["seconds"], 1), f"{row['times']:.2f} times products"
+        say(f"attention, {row['way']}, {row['names']} names: {seconds} s, {times}, {row['difference']:.1g} apart")
+    for row in report["parts"].get("compiled", {}).get("rows", ()):
+        same = "the same result" if row["same_result"] else "ANOTHER RESULT"
+        first = f"{row['first_call_seconds']:.3g} s for the first call"
+        say(f"compiled, {row['names']} names: {row['time_ratio']:.2f} times the step as it is, {first}, {same}")
+
+
+def _here(base: TextWork) -> tuple[Clip, Vocabulary]:
+    """The CLIP and the names of a measurement in this process."""
+    torch.set_num_threads(base.threads)
+    return load_clip(base.clip, device=base.device, precision=base.precision), Vocabulary.load(base.vocabulary)
 
 
 def _shares(side: dict[str, Any]) -> str:

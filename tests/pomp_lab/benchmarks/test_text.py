@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,33 @@ def test_parts_join_those_of_an_earlier_run(run: Run, tmp_path: Path, monkeypatc
     values = [classifier[side]["result"]["first_values"] for side in ("open_clip", "template", "prompt")]
     assert values[0] == pytest.approx(values[1], abs=1e-5)
     assert values[0] != pytest.approx(values[2], abs=1e-3)
+
+
+def test_fused_attention_computes_the_same(run: Run, tmp_path: Path) -> None:
+    code, out, error = run("--parts", "attention", "--repeats", "1")
+    assert code == 0, error
+    rows = json.loads((tmp_path / "results.json").read_text())["parts"]["attention"]["rows"]
+    assert [(row["names"], row["way"]) for row in rows] == [
+        (names, way) for names in (48, 60) for way in ("products", "expanded", "joined")
+    ]
+    for row in rows:
+        assert row["difference"] < 1e-5
+        products = next(other for other in rows if (other["names"], other["way"]) == (row["names"], "products"))
+        assert row["times"] == pytest.approx(median(row) / median(products))
+    assert max(row["difference"] for row in rows) > 0
+    assert "attention, joined, 60 names: " in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_steps_give_the_same(run: Run, tmp_path: Path) -> None:
+    with patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", 0):
+        code, out, error = run("--parts", "compiled", "--repeats", "1")
+    assert code == 0, error
+    (row,) = json.loads((tmp_path / "results.json").read_text())["parts"]["compiled"]["rows"]
+    assert (row["names"], row["same_result"]) == (48, True)
+    assert row["time_ratio"] == pytest.approx(row["compiled"]["median"] / row["as_it_is"]["median"])
+    assert "times the step as it is" in out
 
 
 @pytest.mark.usefixtures("in_this_process")
