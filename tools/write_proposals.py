@@ -11,8 +11,9 @@ stopped goes on where it was.
 import argparse
 from pathlib import Path
 
-from prompt_core.command_line import ArgumentParser
+from prompt_core.command_line import ArgumentParser, whole_number
 from prompt_core.errors import run_command
+from prompt_core.ranges import COUNT
 from prompt_core.visible import say
 
 
@@ -23,13 +24,22 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="vit_h, vit_l or vit_b, or a configuration of sam2")
     parser.add_argument("--weights", required=True, type=Path, metavar="FILE", help="the model's published checkpoint")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--points-per-side",
+        type=whole_number(COUNT),
+        default=32,
+        metavar="N",
+        help="regions are looked for at N x N points of a photo (default: 32); fewer are faster",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the files go")
     arguments = parser.parse_args()
     from pomp_engine.data.segment_anything import load_generator, write_proposals
     from prompt_core.photos.photo_list import list_photos_to_predict
 
     photos = list_photos_to_predict(arguments.photos, arguments.output)
-    generator = load_generator(arguments.model, arguments.weights, arguments.device)
+    generator = load_generator(
+        arguments.model, arguments.weights, arguments.device, points_per_side=arguments.points_per_side
+    )
     done = write_proposals(generator, photos, arguments.output, lambda name, regions: say(f"{name}: {regions} regions"))
     say(f"{done} of {len(photos)} photos done now, written to {arguments.output}")
 

@@ -85,7 +85,10 @@ def test_folders_of_photos_are_listed(call_tool: Callable[..., tuple[int, str, s
     assert document["categories"] == CATEGORIES
 
 
-def test_segment_anything_is_asked_for(call_tool: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_segment_anything_is_asked_for(
+    call_tool: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     Image.new("RGB", (9, 7)).save(tmp_path / "a.png")
     given = [tmp_path / "a.png", "--model", "vit_b", "--weights", "sam.pth", "--output", "out"]
     code, _, error = call_tool("write_proposals", *given)
