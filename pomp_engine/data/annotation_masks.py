@@ -10,6 +10,8 @@ import numpy as np
 
 from prompt_core.documents.schema import Count
 
+# Sides of an image, of which a polygon may reach out: pycocotools draws every pixel of its edges, a photo's or not.
+REACH, LEAST_SIDE = 10, 1000
 # Pixels of an image's side.
 Side = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
@@ -38,6 +40,9 @@ def mask_fault(segmentation: Any, width: int, height: int) -> str | None:
         )
     if not isinstance(segmentation, list) or not any(is_polygon(polygon) for polygon in segmentation):
         return "mask of fewer than three points"
+    furthest = REACH * max(width, height, LEAST_SIDE)
+    if any(abs(value) > furthest for polygon in segmentation if is_polygon(polygon) for value in polygon):
+        return f"mask with a point beyond {furthest:,} pixels"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
@@ -58,7 +59,7 @@ class PhotoNames(Generic[T]):
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    path = PurePosixPath(name.replace("\\", "/"))
+    path = PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/"))  # macOS takes letters apart
     if path.suffix.lower() == ".json":
         path = path.with_suffix("")
     if is_photo_name(path.name):

@@ -94,6 +94,7 @@ class ProposalFile:
 
     def __init__(self, path: str | Path, limit: int = 300) -> None:
         self.path, self.limit, self._with_masks = Path(path), limit, False
+        self._boxes_alone = False  # what comes later must not change what a photo's regions were before
         self._by_id: dict[int, list[Any]] = {}
         self._by_name: PhotoNames[Path | list[Any]] = PhotoNames(visible_path(self.path))
         if self.path.is_dir():
@@ -102,6 +103,7 @@ class ProposalFile:
                 self._by_name.add(file.relative_to(self.path).as_posix(), file)
             lists = (self._regions_of_file(read_json(file, SMALL_BYTES), file) for file in files)
             next(filter(None, lists), None)  # the first photo that has regions says whether they have masks
+            self._boxes_alone = not self._with_masks
         else:
             self._take(read_json(self.path))
         if not self._by_id and not len(self._by_name):
@@ -166,7 +168,7 @@ class ProposalFile:
     def _take(self, document: Any) -> None:
         if isinstance(document, dict) and isinstance(document.get("images"), list):
             self._take_document(document)
-        elif isinstance(document, list) and document and isinstance(document[0], dict) and "image_id" in document[0]:
+        elif isinstance(document, list) and any(isinstance(item, dict) and "image_id" in item for item in document):
             check_each(document, Result, self.path, "")
             self._with_masks = _some_mask(document)
             by_name: dict[str, list[Any]] = {}
@@ -188,15 +190,22 @@ class ProposalFile:
         check_each(annotations, Result, self.path, "annotations")
         check_each(document["images"], Photo, self.path, "images")
         self._with_masks = _some_mask(annotations)
-        items: dict[Any, list[Any]] = {}
-        for annotation in annotations:
-            items.setdefault(annotation["image_id"], []).append(annotation)
+        items: dict[Any, list[Any]] = {image["id"]: [] for image in document["images"]}
+        if len(items) < len(document["images"]):
+            raise UserError(f"{visible_path(self.path)}: several images have the same id; give each its own")
+        for row, annotation in enumerate(annotations):
+            if annotation["image_id"] not in items:
+                raise UserError(
+                    f"{visible_path(self.path)}: annotations[{row}].image_id is {shortened(annotation['image_id'])}, "
+                    "the id of none of its images"
+                )
+            items[annotation["image_id"]].append(annotation)
         for image in document["images"]:
             url = image.get("coco_url") or ""  # of LVIS: http://images.cocodataset.org/val2017/000000397133.jpg
             name = image.get("file_name") or "/".join(url.split("/")[-2:])
             if not name:
                 raise UserError(f"{visible_path(self.path)}: image {shortened(image['id'])} has no file_name")
-            self._by_name.add(name, items.get(image["id"], []))
+            self._by_name.add(name, items[image["id"]])
 
     def _regions_of_file(self, document: Any, path: Path, place: str = "") -> list[Any]:
         regions = document.get("annotations") if isinstance(document, dict) else document
@@ -205,7 +214,13 @@ class ProposalFile:
                 f"{visible_path(path)}: no list of regions{place and ' at ' + place[1:]}; expected {_KINDS}"
             )
         check_each(regions, Region, path, place)
-        self._with_masks = self._with_masks or _some_mask(regions)
+        masks = _some_mask(regions)
+        if masks and self._boxes_alone:
+            raise UserError(
+                f"{visible_path(path)} has masks, and the first regions of {visible_path(self.path)} have none; keep "
+                "boxes and masks in two folders"
+            )
+        self._with_masks = self._with_masks or masks
         return regions
 
     def _usable(self, items: Sequence[Any], height: int, width: int, photo: Mapping[str, Any]) -> GivenRegions:
@@ -225,7 +240,10 @@ class ProposalFile:
                 )
             mask = compressed(item["segmentation"], height, width) if item.get("segmentation") else None
             x, y, w, h = item["bbox"] if item.get("bbox") else run_lengths.toBbox(mask).tolist()
-            box = [max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))]
+            if mask is not None and not (w and h):  # Segment Anything's end at the centre of the last pixel
+                x, y, w, h = run_lengths.toBbox(mask).tolist()
+            corners = [max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))]
+            box = np.array(corners, np.float32).tolist()  # a box may have no width at this precision
             if box[2] <= box[0] or box[3] <= box[1]:
                 continue
             boxes.append(box)

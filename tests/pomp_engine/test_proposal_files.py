@@ -109,6 +109,34 @@ def test_boxes_alone_masks_alone_and_both(tmp_path: Path) -> None:
     assert found.boxes[1].tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
 
+def test_a_mask_of_one_column_is_a_region_and_a_box_of_no_width_is_none(tmp_path: Path) -> None:
+    """Segment Anything's boxes end at the centre of the last pixel."""
+    column = np.zeros((HEIGHT, WIDTH), np.uint8)
+    column[3:20, 5] = 1
+    items = [{"segmentation": encoded(column), "bbox": [5, 3, 0, 16]}, {"bbox": [10, 1, 1e-9, 5], "predicted_iou": 0.5}]
+    found = ProposalFile(write(tmp_path / "a.json", items)).regions(photo(), HEIGHT, WIDTH)
+    assert found is not None
+    assert found.boxes.tolist() == [[5, 3, 6, 20]]
+    assert found.masks == [encoded(column)]
+
+
+def test_a_photos_regions_do_not_depend_on_those_read_before(tmp_path: Path) -> None:
+    write(tmp_path / "d/a.json", [{"bbox": [2, 3, 10, 5]}])
+    write(tmp_path / "d/b.json", [{"segmentation": encoded(DISC)}])
+    folder = ProposalFile(tmp_path / "d")
+    for _ in range(2):
+        found = folder.regions(photo(name="a.jpg"), HEIGHT, WIDTH)
+        assert found is not None
+        assert found.masks is None
+        with pytest.raises(UserError, match=r"b\.json has masks, and the first regions of .*d have none"):
+            folder.regions(photo(name="b.jpg"), HEIGHT, WIDTH)
+
+
+def test_letters_that_macos_takes_apart_are_the_same(tmp_path: Path) -> None:
+    file = ProposalFile(write(tmp_path / "r.json", {"caf\u00e9.jpg": [{"bbox": [0, 0, 1, 2]}]}))
+    assert file.regions(photo(name="cafe\u0301.jpg"), HEIGHT, WIDTH) is not None
+
+
 @given(st.lists(st.sampled_from(["a", "b", "2024.05"]), min_size=1, max_size=4), st.integers(1, 4))
 def test_the_end_of_a_path_is_enough(parts: list[str], count: int) -> None:
     names: PhotoNames[int] = PhotoNames("file")
@@ -137,6 +165,15 @@ def test_more_of_a_path_decides_and_a_tie_is_refused() -> None:
         ([{"image_id": 7, "bbox": [0, 0, -1, 2]}], r"\[0\]\.bbox\[2\] is -1; a number of at least 0"),
         ([{"image_id": 7, "bbox": [0, 0, 1, 2], "score": 3.5}], r"score is 3\.5; a number of at most 1"),
         ([{"image_id": None, "bbox": [0, 0, 1, 2]}], "image_id is"),
+        (
+            {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": "1"}]},
+            "'1', the id of none of its",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": name} for name in "ab"], "annotations": []},
+            "several images have the same id",
+        ),
+        ([{"bbox": [0, 0, 1, 2]}, {"image_id": 7, "bbox": [0, 0, 1, 2]}], r"\[0\] has no 'image_id'"),
         ({"a.jpg": {"bbox": []}}, "no list of regions at a.jpg"),
         ("words", "no list of regions"),
     ],
@@ -152,6 +189,7 @@ def test_refused_files(tmp_path: Path, content: Any, expected: str) -> None:
         ({"segmentation": encoded(DISC[:10])}, r"region 1 of photo val/a\.jpg \(40 x 30 pixels\).*another size"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5]}}, "do not fill the image"),
         ({"score": 1}, "neither box nor mask"),
+        ({"segmentation": [[0, 0, 1e9, 0, 0, 9]]}, "mask with a point beyond 10,000 pixels"),
     ],
 )
 def test_regions_that_cannot_be_used(tmp_path: Path, region: dict[str, Any], expected: str) -> None:
@@ -198,9 +236,10 @@ class Generator:
 
     def generate(self, image: np.ndarray) -> list[dict[str, Any]]:
         self.seen.append(image.shape)
+        image[0, 0] = 0  # some turn it into a tensor, which may be written to
         half = np.zeros(image.shape[:2], bool)
         half[:, : image.shape[1] // 2] = True
-        box = [0, 0, image.shape[1] // 2, image.shape[0]]
+        box = [0, 0, image.shape[1] // 2 - 1, image.shape[0] - 1]  # as theirs are
         quality = {"predicted_iou": np.float32(1.02), "stability_score": 0.9, "area": half.sum()}
         return [{"segmentation": half, "bbox": box, **quality}, {"segmentation": encoded(DISC), "bbox": [7, 4, 17, 17]}]
 
@@ -221,11 +260,13 @@ def test_a_mask_generator_writes_what_is_read(tmp_path: Path) -> None:
         assert found is not None
         assert found.scores.tolist() == [1, 1]
         assert found.boxes[0].tolist() == [0, 0, WIDTH // 2, HEIGHT]
+        assert found.boxes[1].tolist() == [8, 5, 23, 20]
         assert found.masks is not None
         assert found.masks[1] == encoded(DISC)
 
 
-def test_a_generator_that_is_not_installed(tmp_path: Path) -> None:
+def test_a_generator_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for model, package in (("vit_b", "segment_anything"), ("configs/sam2.1/sam2.1_hiera_l.yaml", "sam2")):
         with pytest.raises(UserError, match=f"{package} is not installed"):
             load_generator(model, tmp_path / "weights.pth")
