@@ -127,7 +127,7 @@ class DetectorComparison(Comparison):
             ],
         }
         if plan.regions is not None:
-            regions = self._regions(plan.regions, seed)
+            regions = self._regions(plan.regions)
             settings["MODEL.ROI_BOX_HEAD.DISTILLATION_FILE"] = str(regions)
         if plan.classifier in (DETPRO, PROMPTDET):
             if plan.regions is None:
@@ -145,8 +145,12 @@ class DetectorComparison(Comparison):
         weights = self.store.folder_of(self.run_of(row, seed)) / FINAL_WEIGHTS
         return self.store.once(weights, lambda: self.train(row, seed))
 
-    def _regions(self, row: str, seed: int) -> Path:
-        """Embeddings of what a row's detector proposes in the training scenes."""
+    def _regions(self, row: str) -> Path:
+        """Embeddings of what a row's detector proposes in the training scenes.
+
+        They come from one detector for all seeds, as ViLD's come from one network of proposals.
+        """
+        seed = 0
         from pomp_det.data.region_cache import INDEX
 
         weights = self._weights(row, seed)
