@@ -25,6 +25,7 @@ from prompt_core.config import override_pairs
 from prompt_core.files import read_json, sha256_of_json, write_json
 
 HAND, POMP = "a {}", "POMP"
+PROPOSALS_SEED = 0  # of the detector whose proposals are embedded
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,9 @@ class DetectorComparison(Comparison):
 
         They come from one detector for all seeds, as ViLD's come from one network of proposals.
         """
-        seed = 0
         from pomp_det.data.region_cache import INDEX
 
+        seed = PROPOSALS_SEED
         weights = self._weights(row, seed)
         folder = self.store.folder / f"regions_{self.run_of(row, seed).id}"
         overrides = {**self.training(row, seed), **dict(ROWS[row].overrides), "MODEL.WEIGHTS": str(weights)}
