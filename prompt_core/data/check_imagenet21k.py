@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from prompt_core.data.catalog.entry import Seen
-from prompt_core.data.photo_files import is_folder, list_folders
+from prompt_core.data.photo_files import is_file, is_folder, list_folders
 from prompt_core.data.photo_index import PhotoIndex, read_index
 from prompt_core.data.readers.class_tars import (
     archive_files,
@@ -34,9 +34,9 @@ def inspect_imagenet21k(text: str) -> list[Seen]:
     """
     folder = Path(text.removesuffix("#small"))
     inner = folder / "imagenet21k_resized"
-    folder = inner if not (folder / PARTS[0]).exists() and is_folder(inner) else folder
+    folder = inner if not is_folder(folder / PARTS[0]) and is_folder(inner) else folder
     seen = [_folders(folder, part) for part in PARTS if is_folder(folder / part)]
-    seen += [_shards(folder, part) for part in PARTS if manifest_file(folder, part).is_file()]
+    seen += [_shards(folder, part) for part in PARTS if is_file(manifest_file(folder, part))]
     if not seen and has_archives(text.removesuffix("#small")):
         return _archives(text.removesuffix("#small"))
     return seen

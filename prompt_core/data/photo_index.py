@@ -31,7 +31,7 @@ from prompt_core.documents.bounds import check_size
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, read_sealed_json, write_sealed_json
 from prompt_core.runs.lock import LOCK_FILE, alone_in
-from prompt_core.visible import say
+from prompt_core.visible import say, visible
 
 VERSION = 1
 INDEX, PROGRESS = "index.json", "progress.jsonl"
@@ -46,7 +46,7 @@ class Archive(msgspec.Struct, frozen=True):
     """A tar archive: a file, or a member of one.
 
     Attributes:
-        name: of the file or member.
+        name: of the file or member, without bytes that are no text.
         file: number of the file.
         start: its first byte there.
         size: in bytes.
@@ -165,7 +165,7 @@ def _stamps(files: Sequence[Path]) -> list[list[Any]]:
     stamps = []
     for path in files:
         size = check_size(path, ARCHIVE_BYTES)  # a pipe has no end
-        stamps.append([path.name, size, path.stat().st_mtime_ns, _hash_of_ends(path, size)])
+        stamps.append([visible(path.name), size, path.stat().st_mtime_ns, _hash_of_ends(path, size)])
     return stamps
 
 
@@ -188,7 +188,7 @@ def _are_these(files: Sequence[Path], stamps: Sequence[Sequence[Any]], may_be_co
         return False
     for path, (name, size, changed, ends) in zip(files, stamps, strict=True):
         status = path.stat()
-        if path.name != name or status.st_size != size:
+        if visible(path.name) != name or status.st_size != size:
             return False
         if status.st_mtime_ns != changed and not (may_be_copies and _hash_of_ends(path, size) == ends):
             return False

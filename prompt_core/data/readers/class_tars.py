@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,12 @@ from prompt_core.data.readers.folder import WNID
 from prompt_core.data.readers.webdataset import expand_shards
 from prompt_core.data.tar_members import GZIP, tar_members
 from prompt_core.errors import UserError
-from prompt_core.visible import visible_path
+from prompt_core.visible import visible, visible_path
 from prompt_core.vocabulary import Vocabulary
 
 # ImageNet names all of its photos so, whatever an archive has made of them.
 _PHOTO = re.compile(r"(n\d{8}_\d+)\.\w+", re.ASCII)
+NAME_BYTES = 200  # of an index; a file system takes 255
 
 
 def archive_files(text: str) -> list[Path]:
@@ -59,6 +61,8 @@ def class_tar_index(text: str, files: Sequence[Path]) -> PhotoIndex:
 def index_folder(text: str, files: Sequence[Path]) -> Path:
     """Where the index is: ``winter21_whole.tar.index`` for that file, ``class_tars.index`` in a folder."""
     name = "class_tars" if is_folder(Path(text)) else re.sub(r"[^\w.-]+", "_", Path(text).name)
+    if len(name.encode()) > NAME_BYTES:
+        name = f"{name[:20]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return files[0].parent / f"{name}.index"
 
 
@@ -78,10 +82,10 @@ def archives_in(files: Sequence[Path], faults: list[str]) -> Iterator[Archive]:
                 name = member.name.rpartition("/")[2]
                 if name.endswith(".tar") and not name.startswith("."):
                     nested = True
-                    yield Archive(name, number, member.offset_data, member.size)
+                    yield Archive(visible(name), number, member.offset_data, member.size)
                 elif is_photo_name(name):
                     if not nested:
-                        yield Archive(path.name, number, 0, path.stat().st_size)
+                        yield Archive(visible(path.name), number, 0, path.stat().st_size)
                         break
                     faults.append(f"{visible_path(path)}: {visible_path(member.name)} is in no class tar; left out")
         except UserError as error:

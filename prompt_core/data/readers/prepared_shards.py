@@ -16,7 +16,7 @@ import msgspec
 
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import is_file
-from prompt_core.data.readers.webdataset import webdataset_shards
+from prompt_core.data.readers.webdataset import photos_in_shards
 from prompt_core.data.splits import NoSuchSplit
 from prompt_core.errors import UserError
 from prompt_core.files import read_sealed_json
@@ -105,8 +105,8 @@ def prepared_shards(folder: Path, part: str) -> ImageSet:
             f"{len(missing)} of {len(manifest.shards)} shards in {folder} are missing or not whole, the first is "
             f"{missing[0]}; run the same datasets/prepare.py imagenet21k again"
         )
-    images = webdataset_shards(folder / f"{part}-*.tar")
-    if len(images) != manifest.photos or len(images.shards) != len(manifest.shards):
+    images = photos_in_shards([folder / shard.file for shard in manifest.shards], part)
+    if len(images) != manifest.photos:
         raise UserError(f"{folder} has {len(images):,} photos in {part}; its list has {manifest.photos:,}")
     keys = [key.partition("/")[2] for key in images.keys]
     shots = "all photos" if manifest.shots == -1 else f"{manifest.shots} shots of seed {manifest.seed}"

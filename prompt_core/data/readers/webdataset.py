@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.photo_files import PHOTO_ENDINGS, read_lines
+from prompt_core.data.photo_files import PHOTO_ENDINGS, is_file, read_lines
 from prompt_core.data.photo_keys import KeyPacker
 from prompt_core.data.tar_members import tar_members
 from prompt_core.documents.bounds import SMALL_BYTES
@@ -50,7 +50,11 @@ def webdataset_shards(pattern: str | Path) -> ImageSet:
         UserError: when a shard or the class names are missing, a shard is compressed or truncated, or a photo has no
             valid label.
     """
-    paths = expand_shards(str(pattern))
+    return photos_in_shards(expand_shards(str(pattern)), Path(pattern).name)
+
+
+def photos_in_shards(paths: Sequence[Path], name: str) -> ImageSet:
+    """The same in files that are known to be there; ``name`` says in results which they are."""
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     shards = tuple(path.absolute().relative_to(root).as_posix() for path in paths)
     names, ids = _classes(paths[0].parent)
@@ -78,10 +82,12 @@ def webdataset_shards(pattern: str | Path) -> ImageSet:
     keys = packer.keys()
     if not keys:
         raise UserError(
-            f"no photos in the {len(paths)} shards of {pattern}: expected members such as key.jpg and key.cls"
+            f"no photos in the {len(paths)} shards of {paths[0].parent / name}: expected members such as key.jpg and "
+            "key.cls"
         )
-    source = f"webdataset:{Path(pattern).name}"
-    return ImageSet(names, ids, np.concatenate(labels), keys, source, root, shards, np.concatenate(members))
+    return ImageSet(
+        names, ids, np.concatenate(labels), keys, f"webdataset:{name}", root, shards, np.concatenate(members)
+    )
 
 
 def expand_shards(pattern: str) -> list[Path]:
@@ -93,7 +99,7 @@ def expand_shards(pattern: str) -> list[Path]:
     if "\0" in pattern:
         raise UserError(f"{shortened(pattern)} is no path of shards: it has a NUL")
     paths: dict[Path, None] = {}
-    for text in _expand_braces(pattern):
+    for text in [pattern] if is_file(Path(pattern)) else _expand_braces(pattern):
         matches = [text]
         if not Path(text).is_file():
             matches = sorted(glob.glob(text)) if glob.has_magic(text) else []  # noqa: PTH207 - the pattern may be absolute

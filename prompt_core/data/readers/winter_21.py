@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from prompt_core.data.images import ImageSet
-from prompt_core.data.photo_files import list_folders, require_file
+from prompt_core.data.photo_files import is_folder, list_folders, require_file
 from prompt_core.data.photo_index import PhotoIndex
 from prompt_core.data.photo_keys import PhotoKeys
 from prompt_core.data.readers.class_tars import archive_files, class_tar_index, has_archives, processed_wnids
@@ -55,11 +55,11 @@ def imagenet21k(root: str | Path, split: str) -> ImageSet:
     text = str(root).removesuffix("#small")
     part = SMALL if text != str(root) else TRAIN if split == "train" else VAL
     folder = Path(text)
-    if not (folder / TRAIN).exists() and (folder / "imagenet21k_resized").is_dir():
+    if not is_folder(folder / TRAIN) and is_folder(folder / "imagenet21k_resized"):
         folder = folder / "imagenet21k_resized"
-    if not (folder / part).exists() and holds_prepared_shards(folder):
+    if not is_folder(folder / part) and holds_prepared_shards(folder):
         return prepared_shards(folder, part)
-    if not (folder / TRAIN).exists() and not (folder / part).exists() and has_archives(text):
+    if not is_folder(folder / TRAIN) and not is_folder(folder / part) and has_archives(text):
         return _in_archives(text, part)
     return _in_folders(folder, part)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,27 @@ def test_a_compressed_archive_says_what_to_do(tmp_path: Path) -> None:
     shutil.copy(whole, plain)
     packed.unlink()
     assert len(imagenet21k(plain, "train")) == 3, "what is called so may not be compressed"
+
+
+def test_names_that_are_no_text_and_folders_that_look_like_patterns(tmp_path: Path) -> None:
+    photos = made.photos_of({PROCESSED[0]: 53})
+    inner = made.class_tars(photos)[f"{PROCESSED[0]}.tar"]
+    whole = tmp_path / "[a]{b}" / os.fsdecode(b"w\xff.tar")
+    whole.parent.mkdir()
+    whole.write_bytes(made.tar_bytes([("w/\udcff.tar", inner)]))
+    for _ in range(2):  # built, then read
+        assert len(imagenet21k(whole, "train")) == 3
+    prepare_shards(str(whole), whole.parent / "prepared", ShardOptions(seed=1))
+    assert len(imagenet21k(whole.parent / "prepared", "train")) == 3
+
+
+def test_a_pattern_may_be_longer_than_a_name_of_a_file(tmp_path: Path) -> None:
+    shard = Path(made.write_shards(tmp_path, made.photos_of({PROCESSED[0]: 53}), 1))
+    first = next(iter(shard.parent.glob("*.tar")))
+    names = [f"a_long_name_of_a_shard_{number}" for number in range(12)]
+    for name in names:
+        shutil.copy(first, tmp_path / f"{name}.tar")
+    assert len(imagenet21k(tmp_path / f"{{{','.join(names)}}}.tar", "train")) == 3
 
 
 def test_sources_without_photos_are_one_line(tmp_path: Path) -> None:
