@@ -6,9 +6,9 @@
 The embeddings are those of tools/embed_regions.py, the CLIP is MODEL.DISTILLATION_CLIP, and the classes learned on are
 those that the data set annotates. --output gets a prompt for each grade (prompt_0.5.safetensors, …), ordinary files for
 every --prompt, and classifier.safetensors, the mean over them, for MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH: of all
-classes of the data set, or of --vocabulary. Prompts that are there are not learned again. With --descriptions (a table
-of name and description, or PromptDet's file) names are read as "name, which is description"; --method hand reads them
-in "a photo of {}." and learns nothing.
+classes of the data set, or of --vocabulary. Prompts that are there are not learned again; those that were learned
+otherwise are refused. With --descriptions (a table of name and description, or PromptDet's file) names are read as
+"name, which is description"; --method hand reads them in "a photo of {}." and learns nothing.
 """
 
 import argparse
@@ -88,27 +88,42 @@ def learn(arguments: argparse.Namespace, cfg: Any, clip: Any, classes: list[str]
     from pomp_det.data.region_cache import RegionCache
     from pomp_det.region_prompts.descriptions import described
     from pomp_det.region_prompts.labelled_regions import read_labelled_regions
-    from pomp_det.region_prompts.regional_prompt import GRADES, REGIONAL, RegionPromptOptions, learn_region_prompt
+    from pomp_det.region_prompts.regional_prompt import (
+        GRADES,
+        REGIONAL,
+        RegionPromptOptions,
+        check_learned_so,
+        learn_region_prompt,
+    )
     from prompt_core.prompt import SoftPrompt
+    from prompt_core.vocabulary import Vocabulary
 
     cache = RegionCache(arguments.regions)
-    if cache.made.get("clip") not in (None, cfg.MODEL.DISTILLATION_CLIP.NAME):
-        raise UserError(
-            f"{arguments.regions} was made with {cache.made['clip']}, MODEL.DISTILLATION_CLIP is "
-            f"{cfg.MODEL.DISTILLATION_CLIP.NAME}; set it alike"
-        )
+    node = cfg.MODEL.DISTILLATION_CLIP
+    for key, value in (("clip", node.NAME), ("pretrained", Path(node.PRETRAINED).name)):
+        if (other := cache.made.get(key, value)) != value:
+            raise UserError(
+                f"{visible_path(arguments.regions)} was made with {key} {other!r}, MODEL.DISTILLATION_CLIP has "
+                f"{value!r}; set it alike"
+            )
     regions, names = read_labelled_regions(cache, DatasetCatalog.get(arguments.dataset), classes)
     detpro = arguments.method == "detpro"
     options = RegionPromptOptions(seed=max(cfg.SEED, 0)) if detpro else REGIONAL
+    texts = names if known is None else described(names, known)
+    made = {
+        "method": arguments.method,
+        "dataset": arguments.dataset,
+        "texts_sha256": Vocabulary(texts).sha256,
+        "seed": options.seed,
+    }
     prompts = []
     for grade in GRADES if detpro else ((GRADES[0][0], GRADES[-1][1]),):
         path = arguments.output / f"prompt_{grade[0]}.safetensors"
         if not path.is_file():
-            texts = names if known is None else described(names, known)
-            learned = learn_region_prompt(clip, texts, regions, grade, options)
-            learned.save(path, method=arguments.method, dataset=arguments.dataset)
+            learn_region_prompt(clip, texts, regions, grade, options).save(path, **made)
             say(f"{visible_path(path)}: {len(names)} classes, IoU {grade[0]} to {min(grade[1], 1)}")
         prompts.append(SoftPrompt.load(path))
+        check_learned_so(prompts[-1], path, made | {"clip_sha256": clip.fingerprint, "grade": list(grade)})
     return prompts
 
 

@@ -165,7 +165,7 @@ def write_region_cache(
     make_output_folder(folder)
     shards: list[Shard] = []
     for number, start in enumerate(range(0, len(records), PHOTOS)):
-        path = folder / f"shard_{number:05d}.json"
+        path, photos = folder / f"shard_{number:05d}.json", records[start : start + PHOTOS]
         if path.is_file():
             known = read_sealed_json(path)
             if known.get("made") != dict(made):
@@ -173,11 +173,15 @@ def write_region_cache(
                     f"{visible_path(folder)} holds embeddings of {known.get('made')}, asked for are {dict(made)}; "
                     "choose another folder"
                 )
-            shards.append(check(known["shard"], Shard, path))
+            shard = check(known["shard"], Shard, path)
+            if shard.image_ids != [int(photo["image_id"]) for photo in photos]:
+                raise UserError(
+                    f"{visible_path(path)} is of other photos: the data set has changed since; choose another folder"
+                )
         else:
-            shard = _write_shard(folder, number, records[start : start + PHOTOS], proposals, embed, device)
+            shard = _write_shard(folder, number, photos, proposals, embed, device)
             write_sealed_json(path, {"made": dict(made), "shard": msgspec.to_builtins(shard)})
-            shards.append(shard)
+        shards.append(shard)
         if progress is not None:
             progress(min(start + PHOTOS, len(records)), len(records))
     write_sealed_json(folder / INDEX, {"made": dict(made), "shards": [msgspec.to_builtins(shard) for shard in shards]})

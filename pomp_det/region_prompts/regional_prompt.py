@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from prompt_core.errors import UserError
 from prompt_core.methods.soft_prompt import SoftPromptMethod, start_prompt
 from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
+from prompt_core.visible import shortened, visible_path
 from prompt_core.vocabulary import Vocabulary
 
 # DetPro's grades of IoU, each with a prompt of its own; an IoU of 1 belongs to the last.
@@ -117,6 +119,23 @@ def learn_region_prompt(
         "regions": len(chosen.labels),
     }
     return prompt.eval()
+
+
+def check_learned_so(prompt: SoftPrompt, path: str | Path, wanted: Mapping[str, Any]) -> None:
+    """Check that a prompt from a file is what would be learned now.
+
+    Args:
+        wanted: of its metadata; what the file does not say is not compared.
+
+    Raises:
+        UserError: when it was learned otherwise.
+    """
+    for key, value in wanted.items():
+        if (known := prompt.metadata.get(key, value)) != value:
+            raise UserError(
+                f"{visible_path(path)} was learned with {key} {shortened(known)}, asked for is {shortened(value)}; "
+                "choose another --output"
+            )
 
 
 def graded(

@@ -23,6 +23,7 @@ from pomp_det.region_prompts.regional_prompt import (
     GRADES,
     REGIONAL,
     RegionPromptOptions,
+    check_learned_so,
     ensemble_classifier,
     graded,
     learn_region_prompt,
@@ -146,6 +147,10 @@ def test_a_prompt_is_learned_and_is_an_ordinary_file(tiny_clip: Any, regions: La
     assert torch.equal(read.context, prompt.context)
     assert (read.metadata["grade"], read.metadata["method"]) == ([0.7, 0.8], "detpro")
     assert read.metadata["clip_sha256"] == tiny_clip.fingerprint
+    check_learned_so(read, "prompt", {"method": "detpro", "grade": [0.7, 0.8], "written later": 1})
+    for key, other in {"method": "promptdet", "grade": [0.7, 1.1], "clip_sha256": "0"}.items():
+        with pytest.raises(UserError, match=f"prompt was learned with {key} .*; choose another --output"):
+            check_learned_so(read, "prompt", {key: other})
     with pytest.raises(UserError, match=r"no region of a class has an IoU of 0\.9 to 1\.1"):
         learn_region_prompt(tiny_clip, NAMES, regions, (0.9, 1.1), options)
     with pytest.raises(UserError, match="embeddings of regions have width 3"):

@@ -12,7 +12,7 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
-from pomp_det.data.region_cache import RegionCache
+from pomp_det.data.region_cache import RegionCache, write_region_cache
 from prompt_core import SoftPrompt, TextClassifier, load_clip
 
 from ..support.detector_run import CATEGORIES, make_config, make_data
@@ -43,6 +43,13 @@ def test_regions_are_embedded_and_prompts_learned(
     texts = [f"{category['name']}, which is a thing" for category in CATEGORIES]
     expected = TextClassifier.build(load_clip("mini"), texts, prompt)
     torch.testing.assert_close(classifier.weight, expected.weight)
+    code, _, error = call_tool(
+        "learn_region_prompt", *learn, "--method", "promptdet", "--output", tmp_path / "promptdet"
+    )
+    assert (code, "was learned with texts_sha256" in error) == (2, True)
+    write_region_cache(tmp_path / "openai", [], None, None, {"clip": "mini", "pretrained": "openai"})  # type: ignore[arg-type]
+    code, _, error = call_tool("learn_region_prompt", *given, *described, "--regions", tmp_path / "openai")
+    assert (code, "openai was made with pretrained 'openai', MODEL.DISTILLATION_CLIP has ''" in error) == (2, True)
     hand = ["--method", "hand", "--descriptions", tmp_path / "what.csv", "--output", tmp_path / "hand"]
     assert call_tool("learn_region_prompt", *given, *hand)[0] == 0
     expected = TextClassifier.build(load_clip("mini"), texts, "a photo of {}.")

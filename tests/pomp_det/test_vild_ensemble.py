@@ -214,6 +214,8 @@ def test_a_cache_holds_what_was_embedded(
     assert cache.regions(99) is None
     with pytest.raises(UserError, match="holds embeddings of"):
         write_region_cache(folder, records, proposals, embed, {"clip": "other"})
+    with pytest.raises(UserError, match=r"shard_00002\.json is of other photos: the data set has changed"):
+        write_region_cache(folder, [*records, records[0]], proposals, embed, made)
     np.save(folder / "boxes_00000.npy", np.zeros((2, 5), np.float32))
     with pytest.raises(UserError, match=r"has arrays of shapes \(2, 5\)"):
         RegionCache(folder)
