@@ -174,8 +174,10 @@ def _record(
     if done % LOG_PERIOD == 0 or comm.get_world_size() == 1:
         reduced = comm.reduce_dict({name: loss.detach() for name, loss in losses.items()})
         if comm.is_main_process():
-            values |= {name: float(loss) for name, loss in reduced.items()}
-            storage.put_scalar("total_loss", sum(float(loss) for loss in reduced.values()))
+            # One copy from the device, for which the host waits.
+            shown = dict(zip(reduced, torch.stack([*reduced.values()]).tolist(), strict=True))
+            values |= shown
+            storage.put_scalar("total_loss", sum(shown.values()))
     if comm.is_main_process():
         storage.put_scalars(**values)
         storage.put_scalar("lr", optimizer.param_groups[0]["lr"], smoothing_hint=False)

@@ -12,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
+from prompt_core.towers.placement import upload
+
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (arXiv 1708.02002)
 
 
@@ -49,15 +51,17 @@ def match(
     Returns:
         For each image the matched queries and regions, two int64 tensors of one length on the CPU.
     """
+    costs = [
+        matching_cost(*image, weights).flatten() if len(image[2].classes) else masks.new_zeros(0, dtype=torch.float32)
+        for image in zip(logits, masks, targets, strict=True)
+    ]
     pairs = []
-    for image_logits, image_masks, truth in zip(logits, masks, targets, strict=True):
-        if not len(truth.classes):
-            nothing = torch.empty(0, dtype=torch.int64)
-            pairs.append((nothing, nothing))
-            continue
-        cost = matching_cost(image_logits, image_masks, truth, weights).cpu()
+    # One copy from the device, for which the host waits.
+    of_each = torch.cat(costs).cpu().split([len(cost) for cost in costs])
+    for cost, truth in zip(of_each, targets, strict=True):
+        table = cost.view(logits.shape[1], len(truth.classes))  # (Q, R)
         # scipy refuses NaN; any match will do then, and its loss stops the run.
-        queries, regions = linear_sum_assignment(cost.nan_to_num().numpy())
+        queries, regions = linear_sum_assignment(table.nan_to_num().numpy())
         pairs.append((torch.as_tensor(queries, dtype=torch.int64), torch.as_tensor(regions, dtype=torch.int64)))
     return pairs
 
@@ -137,7 +141,11 @@ class MaskProposalLoss(nn.Module):
         last = len(logits) - 1
         for layer in [last, *range(last)]:
             suffix = "" if layer == last else f"_{layer}"
-            pairs = match(logits[layer], masks[layer], targets, self.weights)
+            device = masks[layer].device
+            pairs = [
+                (upload(queries, device), upload(regions, device))
+                for queries, regions in match(logits[layer], masks[layer], targets, self.weights)
+            ]
             focal, dice = self._mask_losses(masks[layer], targets, pairs, count)
             losses[f"loss_ce{suffix}"] = self._class_loss(logits[layer], targets, pairs)
             losses[f"loss_mask{suffix}"] = self.weights.mask * focal
@@ -147,21 +155,19 @@ class MaskProposalLoss(nn.Module):
     def _class_loss(self, logits: Tensor, targets: Sequence[Targets], pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         wanted = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
         for row, (truth, (queries, regions)) in enumerate(zip(targets, pairs, strict=True)):
-            wanted[row, queries.to(wanted.device)] = truth.classes[regions.to(wanted.device)]
+            wanted[row, queries] = truth.classes[regions]
         return F.cross_entropy(logits.float().transpose(1, 2), wanted, self.empty_weight)
 
     def _mask_losses(
         self, masks: Tensor, targets: Sequence[Targets], pairs: Sequence[tuple[Tensor, Tensor]], count: float
     ) -> tuple[Tensor, Tensor]:
-        given = torch.cat(
-            [of_image[queries.to(of_image.device)] for of_image, (queries, _) in zip(masks, pairs, strict=True)]
-        )
+        given = torch.cat([of_image[queries] for of_image, (queries, _) in zip(masks, pairs, strict=True)])
         if not len(given):
             nothing = masks.sum() * 0.0  # keeps the masks in the graph, which gradient reduction requires
             return nothing, nothing
-        wanted = torch.cat(
-            [truth.masks[regions.to(truth.masks.device)] for truth, (_, regions) in zip(targets, pairs, strict=True)]
-        ).to(given)  # (M, H, W)
+        wanted = torch.cat([truth.masks[regions] for truth, (_, regions) in zip(targets, pairs, strict=True)]).to(
+            given
+        )  # (M, H, W)
         given = F.interpolate(given[:, None], size=wanted.shape[-2:], mode="bilinear", align_corners=False)
         given, wanted = given.flatten(1), wanted.flatten(1)  # (M, P)
         focal = sigmoid_focal_loss(given, wanted, alpha=ALPHA, gamma=GAMMA).mean(dim=1).sum()
@@ -170,7 +176,9 @@ class MaskProposalLoss(nn.Module):
     @staticmethod
     def _number_of_regions(targets: Sequence[Targets], device: torch.device) -> float:
         """Regions per process, at least one."""
-        total = torch.as_tensor([sum(len(truth.classes) for truth in targets)], dtype=torch.float32, device=device)
-        if comm.get_world_size() > 1:
-            torch.distributed.all_reduce(total)
+        own = float(sum(len(truth.classes) for truth in targets))
+        if comm.get_world_size() == 1:
+            return max(own, 1.0)
+        total = torch.as_tensor([own], dtype=torch.float32, device=device)
+        torch.distributed.all_reduce(total)
         return max(float(total) / comm.get_world_size(), 1.0)

@@ -199,7 +199,7 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         if not self.scoring.multiply_proposal_score or self.test_score_thresh <= 0:
             return proposals
         least = (1 - ROUNDING) * self.test_score_thresh**2
-        return [image[image.objectness_logits >= least] for image in proposals]
+        return [image[(image.objectness_logits >= least).nonzero().squeeze(1)] for image in proposals]
 
     def detect(
         self,

@@ -102,6 +102,7 @@ def sigmoid_loss(logits: Tensor, gt_classes: Tensor, classes: Tensor | None = No
         return logits.sum() * 0
     if classes is None:
         classes = torch.arange(background, device=logits.device)
-    classes = classes[classes != background]
+    else:
+        classes = classes[classes != background]
     targets = (gt_classes[:, None] == classes[None]).to(logits.dtype)  # (R, F)
     return F.binary_cross_entropy_with_logits(logits[:, classes], targets, reduction="sum") / regions

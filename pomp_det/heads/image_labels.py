@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prompt_core.towers.placement import upload
+
 Choice = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -68,7 +70,7 @@ def image_label_loss(
     kind: str = "max_size",
     skip_last: bool = True,
     softmax: bool = False,
-) -> tuple[Tensor, list[list[int]]]:
+) -> tuple[Tensor, list[Tensor]]:
     """Mean over images of the mean over labels of the chosen proposal's loss.
 
     The loss of a proposal for a label is the binary cross-entropy against this one label, summed over all columns:
@@ -84,20 +86,20 @@ def image_label_loss(
         softmax: the loss of a proposal is the cross-entropy of the softmax over all columns instead.
 
     Returns:
-        The loss, and for each image the proposal chosen for each label.
+        The loss, and for each image the proposal (L_i,) chosen for each label, on the device of the logits.
     """
     total = torch.stack([image_logits.sum() * 0 for image_logits in logits]).sum()
-    chosen: list[list[int]] = []
+    chosen: list[Tensor] = []
     for image_logits, image_areas, image_labels in zip(logits, areas, labels, strict=True):
-        ids = torch.as_tensor(list(image_labels), dtype=torch.long, device=image_logits.device)
+        ids = upload(torch.tensor(list(image_labels), dtype=torch.long), image_logits.device)
         if len(image_logits) == 0 or len(ids) == 0:
-            chosen.append([])
+            chosen.append(ids[:0])
             continue
         scores = image_logits[:, ids]  # (P, L)
         evidence = image_logits.logsumexp(dim=1) if softmax else F.softplus(image_logits).sum(dim=1)  # (P,)
         losses = evidence[:, None] - scores  # (P, L)
         usable = slice(-1) if kind == "max_size" and skip_last and len(image_areas) > 1 else slice(None)
         picked = CHOICES[kind](losses[usable].detach(), scores[usable].detach(), image_areas[usable])
-        chosen.append(picked.tolist())
+        chosen.append(picked)
         total = total + losses.gather(0, picked[None]).mean()
     return total / len(logits), chosen

@@ -115,7 +115,8 @@ def reference_detections(
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Boxes (R, 4) cut at the border of an image of the given height and width."""
     height, width = image_size
-    return torch.minimum(boxes, boxes.new_tensor([width, height, width, height])).clamp(min=0)
+    across, down = boxes[:, 0::2].clamp(min=0, max=width), boxes[:, 1::2].clamp(min=0, max=height)  # (R, 2) each
+    return torch.stack((across, down), dim=2).flatten(1)
 
 
 def detections(boxes: Tensor, scores: Tensor, classes: Tensor, image_size: tuple[int, int]) -> Instances:
@@ -224,12 +225,13 @@ def best_pairs(
     while start < num_classes:
         stop = min(start + width, num_classes)
         above = _pairs_above(parts, objectness, bar, start, stop)
-        passing = above.scores > score_threshold
+        passing = (above.scores > score_threshold).nonzero().squeeze(1)
         kept = Pairs(*(torch.cat((old, new[passing])) for old, new in zip(kept, above, strict=True)))
         best.scatter_reduce_(0, above.classes[passing], above.scores[passing], "amax")
         if 0 < limit <= stop:
             bar = max(bar, float(best[:stop].topk(limit).values[-1]))
-            kept = Pairs(*(part[kept.scores >= bar] for part in kept))
+            high = (kept.scores >= bar).nonzero().squeeze(1)
+            kept = Pairs(*(part[high] for part in kept))
         start, width = stop, min(2 * width, chunk)
     regions = rows[kept.regions]
     order = (kept.classes * len(boxes) + regions).argsort()

@@ -175,11 +175,12 @@ class CenterNet(nn.Module):
         predicted = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, 4) for level in sides])  # (M, 4)
 
         positive, negative = heatmap_focal_loss(logits, targets.heatmap, targets.positives, **self.loss.focal)
-        regressed = targets.sides.max(dim=1).values >= 0
+        # Their number is needed on the host, which waits for it once.
+        regressed = (targets.sides.max(dim=1).values >= 0).nonzero().squeeze(1)
         box_loss = side_distance_loss(predicted[regressed], targets.sides[regressed], self.loss.box_loss)
         weights = torch.ones_like(box_loss) if self.loss.plain_box_mean else targets.heatmap[regressed]
         num_positives, weight_sum = self._mean_over_processes(
-            logits.new_tensor([len(targets.positives), float(weights.sum())])
+            torch.stack([weights.new_full((), len(targets.positives)), weights.sum()])
         ).clamp(min=1)
         positive_weight, negative_weight, box_weight = self.loss.weights
         return {

@@ -63,14 +63,18 @@ def make_grid(
 ) -> Grid:
     """The locations of feature maps of the given heights and widths."""
     sizes = [height * width for height, width in shapes]
-    counts = torch.tensor(sizes, device=device)
-    per_level = torch.tensor(list(strides), device=device, dtype=torch.float32)
-    limits = torch.tensor([list(level) for level in ranges], device=device, dtype=torch.float32)
     points = [level_points(*shape, stride, device) for shape, stride in zip(shapes, strides, strict=True)]
+
+    def spread(values: Sequence[float]) -> Tensor:
+        """(L,) the value of each level at each of its locations, filled in on the device."""
+        return torch.cat(
+            [torch.full((size,), float(value), device=device) for size, value in zip(sizes, values, strict=True)]
+        )
+
     return Grid(
         torch.cat(points),
-        per_level.repeat_interleave(counts),
-        limits.repeat_interleave(counts, dim=0),
+        spread(strides),
+        torch.stack([spread([level[side] for level in ranges]) for side in (0, 1)], dim=1),
         sizes,
         [width for _, width in shapes],
     )
@@ -119,18 +123,21 @@ def batch_targets(grid: Grid, boxes: Sequence[Tensor], min_overlap: float, min_r
     return Targets(
         torch.cat([heatmap[level] for level in levels for heatmap in heatmaps]),
         torch.cat([side[level] for level in levels for side in sides]),
-        torch.cat([_own_cells(grid, level, image, boxes) for level in levels for image in range(len(boxes))]),
+        _own_cells(grid, boxes),
     )
 
 
-def _own_cells(grid: Grid, level: int, image: int, boxes: Sequence[Tensor]) -> Tensor:
-    """Indices, in the order of :class:`Targets`, of the centre cells of an image's boxes that the level takes."""
-    first = sum(grid.sizes[:level])
-    stride, limits = grid.strides[first], grid.ranges[first : first + 1]
-    taken = boxes[image][_takes(boxes[image], limits)[0]]
-    cells = ((taken[:, :2] + taken[:, 2:]) / 2 / stride).long()  # (K, 2) column, row
-    start = first * len(boxes) + image * grid.sizes[level]
-    return start + cells[:, 1] * grid.widths[level] + cells[:, 0]
+def _own_cells(grid: Grid, boxes: Sequence[Tensor]) -> Tensor:
+    """Indices (P,), in the order of :class:`Targets`, of the centre cells of the boxes that each level takes."""
+    cells, taken = [], []
+    for level, size in enumerate(grid.sizes):
+        first = sum(grid.sizes[:level])
+        stride, limits = grid.strides[first], grid.ranges[first : first + 1]
+        for image, own in enumerate(boxes):
+            cell = ((own[:, :2] + own[:, 2:]) / 2 / stride).long()  # (N_i, 2) column, row
+            cells.append(first * len(boxes) + image * size + cell[:, 1] * grid.widths[level] + cell[:, 0])
+            taken.append(_takes(own, limits)[0])
+    return torch.cat(cells)[torch.cat(taken)]
 
 
 def _takes(boxes: Tensor, ranges: Tensor) -> Tensor:

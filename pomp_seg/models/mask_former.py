@@ -24,6 +24,7 @@ from pomp_seg.models.segmenter import Segmenter, build_region_adapter
 from pomp_seg.regions.encode import similarity_logits
 from pomp_seg.vocabulary import batch_classes
 from prompt_core.errors import UserError
+from prompt_core.towers.placement import upload
 
 
 @META_ARCH_REGISTRY.register()
@@ -92,9 +93,9 @@ class MaskFormer(Segmenter):
 
     def targets(self, instances: Any, size: tuple[int, int]) -> Targets:
         """The regions of one image, whose masks are padded to the batch's ``size`` (height, width)."""
-        masks: Tensor = getattr(instances.gt_masks, "tensor", instances.gt_masks).to(self.device)
+        masks: Tensor = upload(getattr(instances.gt_masks, "tensor", instances.gt_masks), self.device)
         spare = (0, size[1] - masks.shape[-1], 0, size[0] - masks.shape[-2])
-        return Targets(instances.gt_classes.to(self.device), F.pad(masks.bool(), spare))
+        return Targets(upload(instances.gt_classes, self.device), F.pad(masks.bool(), spare))
 
     def pixel_scores(self, batch: Sequence[dict[str, Any]]) -> list[PixelScores]:
         """What :meth:`forward` gives in inference, for each image before it has the size of the output."""

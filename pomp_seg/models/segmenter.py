@@ -17,6 +17,7 @@ from pomp_seg.clip import ClipAdapter, ClipSource, RegionClipAdapter
 from pomp_seg.prompts.build import build_prompt_learner
 from pomp_seg.regions.encode import RegionOptions
 from pomp_seg.vocabulary import Classes
+from prompt_core.towers.placement import upload
 
 
 class Segmenter(nn.Module):
@@ -71,7 +72,9 @@ class Segmenter(nn.Module):
 
     def features(self, batch: Sequence[dict[str, Any]]) -> tuple[dict[str, Tensor], ImageList]:
         """The backbone's features of a batch, and its normalised and padded images."""
-        images = [(example["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for example in batch]
+        images = [
+            (upload(example["image"], self.device).float() - self.pixel_mean) / self.pixel_std for example in batch
+        ]
         padded = ImageList.from_tensors(images, self.size_divisibility)
         return backbone_features(self.backbone, padded.tensor, self.half_precision), padded
 
