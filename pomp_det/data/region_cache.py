@@ -173,7 +173,7 @@ def write_region_cache(
                     f"{visible_path(folder)} holds embeddings of {known.get('made')}, asked for are {dict(made)}; "
                     "choose another folder"
                 )
-            shard = check(known["shard"], Shard, path)
+            shard: Shard = check(known["shard"], Shard, path)
             if shard.image_ids != [int(photo["image_id"]) for photo in photos]:
                 raise UserError(
                     f"{visible_path(path)} is of other photos: the data set has changed since; choose another folder"
