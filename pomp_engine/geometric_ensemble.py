@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prompt_core.towers.placement import upload
+
 
 def geometric_ensemble(query: Tensor, region: Tensor, seen: Tensor | None, weight: float) -> Tensor:
     """The ensemble of ViLD (arXiv 2104.13921, equation 5) and ZSSeg (arXiv 2112.14757, section 4.3), not renormalised.
@@ -24,4 +26,4 @@ def geometric_ensemble(query: Tensor, region: Tensor, seen: Tensor | None, weigh
     unseen_form = query ** (1 - weight) * region**weight
     if seen is None:
         return unseen_form
-    return torch.where(seen.to(query.device), query**weight * region ** (1 - weight), unseen_form)
+    return torch.where(upload(seen, query.device), query**weight * region ** (1 - weight), unseen_form)

@@ -19,6 +19,7 @@ from prompt_core.dassl.keys import BACKBONES
 from prompt_core.errors import UserError, nearest
 from prompt_core.text.encoder import PromptedTextEncoder
 from prompt_core.text.tower import TextTower, learned_context_obstacle
+from prompt_core.towers.placement import upload
 
 # OpenAI's own names, as in published files, and the equivalent open_clip architectures.
 OPENAI_NAMES = {name: clip for name, (clip, _) in BACKBONES.items()}
@@ -127,7 +128,10 @@ class ClipAdapter(nn.Module):
     def whole_image_features(self, image: Tensor) -> Tensor:
         """Unit-norm features (1, E) of an image (3, H, W) in 0..255, in its own size as published."""
         pixels = image[None].float() / 255
-        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.clip.image_mean, self.clip.image_std))
+        mean, std = (
+            upload(torch.tensor(values), pixels.device).view(3, 1, 1)
+            for values in (self.clip.image_mean, self.clip.image_std)
+        )
         return self.image_features((pixels - mean) / std)
 
     def train(self, mode: bool = True) -> ClipAdapter:

@@ -217,7 +217,7 @@ class ZeroShotMaskFormer(MaskFormer):
         """
         adapter = self._region_clip_adapter or self.clip_adapter
         names = batch_classes([example], self.classes).names
-        return adapter.region_logits(example["image"].to(self.device), masks, names)
+        return adapter.region_logits(upload(example["image"], self.device), masks, names)
 
     def scores(self, example: dict[str, Any], logits: Tensor, masks: Tensor) -> Tensor:
         """See :meth:`MaskFormer.scores`."""

@@ -23,6 +23,7 @@ from pomp_seg.pixel_shares import background_names, background_rows, named_proba
 from pomp_seg.regions.encode import LOGIT_SCALE, similarity_logits
 from pomp_seg.vocabulary import Classes, batch_classes
 from prompt_core.errors import UserError
+from prompt_core.towers.placement import upload
 from prompt_core.vocabulary import Vocabulary
 
 # A pixel's words keep their order, however little it shows one of them.
@@ -105,7 +106,7 @@ class ZeroShotPerPixelModel(Segmenter):
         features = self.clip_adapter.text_features(classes.names)
         if self.training:
             labels = ImageList.from_tensors(
-                [example["sem_seg"].to(self.device) for example in batch],
+                [upload(example["sem_seg"], self.device) for example in batch],
                 self.size_divisibility,
                 self.sem_seg_head.ignore_value,
             ).tensor
@@ -166,7 +167,7 @@ class ZeroShotPerPixelModel(Segmenter):
         weight = self.clip_ensemble_weight
         if weight > 1:
             return maps
-        features = self.clip_adapter.whole_image_features(example["image"].to(self.device))
+        features = self.clip_adapter.whole_image_features(upload(example["image"], self.device))
         logits = similarity_logits(features, self.clip_adapter.text_features(classes.names))  # (1, C)
         whole = logits.softmax(dim=-1)
         pixels = maps.flatten(1).T  # (H * W, C)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from detectron2.structures import BitMasks
 from torch import Tensor
 
 from prompt_core.clip import Clip
 from prompt_core.errors import UserError
+from prompt_core.towers.placement import upload
 
 
 def check_expansion(ratio: float) -> None:
@@ -38,8 +38,16 @@ def expanded_box(box: Sequence[float], ratio: float, height: int, width: int) ->
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """Bounding boxes (R, 4) of binary masks (R, H, W), the right and bottom side one pixel past the mask."""
-    return BitMasks(masks).get_bounding_boxes().tensor
+    """Bounding boxes (R, 4) of binary masks (R, H, W), the right and bottom side one pixel past the mask.
+
+    Those of empty masks are zeros, all as of Detectron2's ``BitMasks``, which makes them on the CPU mask by mask.
+    """
+    sides = []
+    for dim in (1, 2):
+        taken = masks.any(dim=dim).byte()  # (R, W), then (R, H)
+        first, behind = taken.argmax(dim=1), taken.shape[1] - taken.flip(1).argmax(dim=1)
+        sides.append(torch.stack((first, behind), dim=1) * taken.any(dim=1, keepdim=True))
+    return torch.stack(sides, dim=2).flatten(1).float()  # left, top, right, bottom
 
 
 def masked_crops(
@@ -76,7 +84,9 @@ def squared_image(clip: Clip, image: Tensor) -> Tensor:
     pixels = F.interpolate(
         image[None].float(), size=(size, size), mode="bicubic", align_corners=False, antialias=True
     ).clamp(0, 255)
-    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (clip.image_mean, clip.image_std))
+    mean, std = (
+        upload(torch.tensor(values), pixels.device).view(3, 1, 1) for values in (clip.image_mean, clip.image_std)
+    )
     return (pixels / 255 - mean) / std
 
 

@@ -15,6 +15,7 @@ from pomp_seg.regions.crops import check_expansion, distinct_masks, mask_boxes, 
 from pomp_seg.regions.single_pass import SinglePassEncoder
 from prompt_core.clip import Clip
 from prompt_core.errors import UserError, nearest
+from prompt_core.towers.placement import upload
 
 GPU_BATCH = 32
 REGION_FEATURES = ("crops", "one_by_one", "single_pass")
@@ -112,7 +113,7 @@ class RegionEncoder:
         inside = binary[valid]
         # Soft masks of equal binary masks may still differ.
         first, inverse = distinct_masks(masks[valid] if self.matting else inside)
-        first, inverse = first.to(masks.device), inverse.to(masks.device)
+        first, inverse = upload(first, masks.device), upload(inverse, masks.device)
         crops = self.crops(image, (masks[valid] if self.matting else inside)[first], inside[first])
         size = self.batch_size or (GPU_BATCH if crops.is_cuda else 1)
         features = torch.cat([self.clip.encode_image(part) for part in crops.split(size)])
@@ -137,12 +138,14 @@ class RegionEncoder:
         """Normalised crops (R, 3, S, S) of regions (R, H, W); an empty region is cropped to the whole image."""
         clip = self.clip
         mean, std = (
-            255.0 * image.new_tensor(values, dtype=torch.float32) for values in (clip.image_mean, clip.image_std)
+            255.0 * upload(torch.tensor(values, dtype=torch.float32), image.device)
+            for values in (clip.image_mean, clip.image_std)
         )
         fill = mean if self._fill_is_mean else torch.zeros_like(mean)
         boxes = mask_boxes(binary)
-        empty = ~binary.flatten(1).any(dim=1)
-        boxes[empty] = boxes.new_tensor([0, 0, image.shape[-1], image.shape[-2]])
+        empty = ~binary.flatten(1).any(dim=1)[:, None]
+        boxes[:, 2:3].masked_fill_(empty, image.shape[-1])
+        boxes[:, 3:].masked_fill_(empty, image.shape[-2])
         return masked_crops(image, masks, boxes, clip.image_size, fill, mean, std, self.expand)
 
 

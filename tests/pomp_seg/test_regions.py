@@ -13,7 +13,7 @@ pytest.importorskip("detectron2")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pomp_seg.regions.crops import distinct_masks, expanded_box
+from pomp_seg.regions.crops import distinct_masks, expanded_box, mask_boxes
 from pomp_seg.regions.encode import RegionEncoder, encode_any_size, resize_positions
 from pomp_seg.regions.single_pass import SinglePassEncoder, cover
 from prompt_core.clip import Clip, load_clip
@@ -178,6 +178,15 @@ def test_a_shrunk_box_keeps_a_pixel(tiny_clip: Clip, image: torch.Tensor) -> Non
     masks[0, -1, -1] = 1
     features, _ = RegionEncoder(tiny_clip, expand=0.5)(image, masks)
     assert bool(torch.isfinite(features).all())
+
+
+def test_boxes_of_masks_are_detectron2s() -> None:
+    from detectron2.structures import BitMasks
+
+    masks = torch.rand(40, 5, 7, generator=torch.Generator().manual_seed(0)) > 0.93
+    assert {0, 1} < set(masks.flatten(1).sum(dim=1).tolist())
+    assert torch.equal(mask_boxes(masks), BitMasks(masks).get_bounding_boxes().tensor)
+    assert mask_boxes(masks[:0]).shape == (0, 4)
 
 
 def test_distinct_masks() -> None:
