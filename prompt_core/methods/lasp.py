@@ -28,6 +28,7 @@ from prompt_core.methods.templates import TemplateFeatures
 from prompt_core.methods.vision import VisionNorms
 from prompt_core.text.encoder import PromptedTextEncoder
 from prompt_core.text.name_lists import keeps_underscores
+from prompt_core.towers.placement import upload
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -143,9 +144,10 @@ class LASP(Method):
         targets = self.targets(self.encoder, vocabulary, rows).to(class_features)  # (T, n, E)
         if float(torch.rand((), generator=generator)) < self.options.noise_probability:
             # As published, they do not get their norm back.
-            targets = targets + self.options.noise * torch.randn(targets.shape, generator=generator).to(targets)
-        groups = torch.from_numpy(vocabulary.name_groups).to(targets.device)
-        groups = groups if rows is None else groups[rows]
+            noise = upload(torch.randn(targets.shape, generator=generator), targets.device)
+            targets = targets + self.options.noise * noise.to(targets)
+        groups = torch.from_numpy(vocabulary.name_groups)
+        groups = upload(groups if rows is None else groups[rows.cpu()], targets.device)
         labels = torch.arange(targets.shape[1], device=targets.device).repeat(len(targets))  # (T n,)
         logits = full_softmax_logits(targets.flatten(0, 1), class_features, labels, self.logit_scale, groups)
         return self.options.text_weight * F.cross_entropy(logits, labels)

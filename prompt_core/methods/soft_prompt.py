@@ -19,6 +19,7 @@ from prompt_core.prompt import SoftPrompt
 from prompt_core.text.encoder import PromptedTextEncoder
 from prompt_core.text.name_lists import keeps_underscores
 from prompt_core.text.tower import TextTower
+from prompt_core.towers.placement import upload
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -112,7 +113,7 @@ class SoftPromptMethod(Method):
     ) -> Tensor:
         context: Tensor = self.prompt.context
         if rows is not None and self.prompt.class_specific:
-            context = context[rows]
+            context = context[upload(rows, context.device)]
         names = selected_names(vocabulary, rows)
         bound = self.bound_names
         if rows is None and bound is not None and bound != names:

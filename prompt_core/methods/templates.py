@@ -20,6 +20,7 @@ from prompt_core.errors import UserError, nearest
 from prompt_core.methods.base import LearnedBy, Method
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
 from prompt_core.text.name_lists import keeps_underscores
+from prompt_core.towers.placement import upload
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -139,7 +140,7 @@ class TemplateFeatures:
                         [encode_templates(encoder, names, [template], keep) for template in self.templates]
                     )
             self._names = names, keep
-        return self._features if rows is None else self._features.index_select(-2, rows.to(self._features.device))
+        return self._features if rows is None else self._features.index_select(-2, upload(rows, self._features.device))
 
 
 def own_template(source: str) -> tuple[str, bool]:
