@@ -97,14 +97,17 @@ def resolve_subject(arguments: argparse.Namespace) -> tuple[CfgNode, SoftPrompt 
 
 
 def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Clip], Method]]:
-    """The configuration with the CLIP filled in, and a factory of the method of ``--prompt``, templates or an ensemble.
+    """The configuration with the CLIP filled in, and a factory of the method of ``--prompt``, templates, an ensemble or
+    a classifier.
 
     Raises:
         UserError: unless exactly one of them is given.
     """
+    from prompt_core.classifier import TextClassifier
     from prompt_core.config import load_config
     from prompt_core.dassl.checkpoints import checkpoint_file, read_checkpoint
     from prompt_core.methods.from_dassl import method_of
+    from prompt_core.methods.frozen_rows import FrozenRows
     from prompt_core.methods.registry import load_method, method_file_metadata
     from prompt_core.methods.soft_prompt import SoftPromptMethod
     from prompt_core.methods.templates import TemplateMethod
@@ -112,8 +115,15 @@ def resolve_method(arguments: argparse.Namespace) -> tuple[CfgNode, Callable[[Cl
     from prompt_core.text.encoder import PromptedTextEncoder
     from prompt_core.towers.origin import origin_by_name, stated_origin
 
-    if bool(arguments.prompt) + bool(arguments.template) + bool(arguments.ensemble) != 1:
-        raise UserError("give one of --prompt FILE, --ensemble NAME, or one or more --template TEXT")
+    matrix = getattr(arguments, "classifier", None)
+    if sum(map(bool, (arguments.prompt, arguments.template, arguments.ensemble, matrix))) != 1:
+        raise UserError("give one of --prompt FILE, --classifier FILE, --ensemble NAME, or one or more --template TEXT")
+    if matrix:
+        classifier = TextClassifier.load(matrix)
+        cfg = load_config(arguments.config, arguments.overrides).clone()
+        cfg.defrost()
+        _fill_clip_in(cfg, arguments, stated_origin(classifier.metadata))
+        return cfg, lambda clip: FrozenRows(clip, classifier).to(clip.device).eval()
     published = None
     if arguments.prompt:
         file = checkpoint_file(packaged_prompt(arguments.prompt))

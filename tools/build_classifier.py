@@ -4,11 +4,14 @@
     python tools/build_classifier.py --vocabulary "cat,remote control" --clip mini --template "a {}" --output two.npy
     python tools/build_classifier.py --vocabulary "cat,remote control" --clip mini --template "a {}" \\
         --background imagenet21k --negatives "dog,television" --output two.safetensors
+    python tools/build_classifier.py --vocabulary "dog,vehicle" --clip mini --template "a {}" --kinds imagenet21k \\
+        --output general.safetensors
 
 The file holds unit-norm features with names and provenance; with an --output that ends in .npy it is the matrix that
 Detic and POMP read, with the names in a file next to it. With --background it also holds the names that a photo may
-show instead, so that it can answer "none of these" (TextClassifier.own_share). ``--format open_clip`` writes what
-open_clip's zero-shot classifier is. The command ``pomp export --words`` does the same.
+show instead, so that it can answer "none of these" (TextClassifier.own_share). With --kinds the row of a general word
+is the mean of its kinds, "dog" that of its breeds. ``--format open_clip`` writes what open_clip's zero-shot classifier
+is. The command ``pomp export --words`` does the same.
 """
 
 from pomp.exporting.classifier_file import add_classifier_arguments, export_classifier

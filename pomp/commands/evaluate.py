@@ -5,6 +5,7 @@
 
     python tools/evaluate_prompt.py --prompt runs/maple/method.safetensors --datasets oxford_pets,eurosat --split test
     python tools/evaluate_prompt.py --ensemble selected_own --datasets oxford_pets,eurosat --split test
+    python tools/evaluate_prompt.py --classifier pooled.safetensors --datasets csv:photos
     python tools/evaluate_prompt.py --template data_set --datasets oxford_pets --split test --classes base,novel
 
 Each data set is a name, KIND:PATH or a path whose layout is recognised. --vocabulary extends the candidates; --classes
@@ -70,6 +71,9 @@ def parse() -> tuple[argparse.Namespace, Any, Callable[[Clip], Method]]:
     parser = config_parser(__doc__)
     add_subject_arguments(parser)
     parser.add_argument("--ensemble", choices=ENSEMBLES, help="a published ensemble of templates")
+    parser.add_argument(
+        "--classifier", metavar="FILE", help="a class matrix: .safetensors, or .npy with names beside it"
+    )
     parser.add_argument("--datasets", help="image sources, separated by commas")
     parser.add_argument("--split", help="split to score (default: EVAL.SPLIT)")
     parser.add_argument("--classes", help="all, base, novel or base,novel (default: EVAL.CLASSES)")
@@ -97,7 +101,7 @@ def score_all(
         check_same(ranks, weights=clip.fingerprint, photos=[images.fingerprint() for images in image_sets.values()])
     method = make_method(clip)
 
-    title = arguments.prompt or arguments.ensemble or "; ".join(arguments.template)
+    title = arguments.prompt or arguments.ensemble or arguments.classifier or "; ".join(arguments.template)
     rule = "merged" if merges_namesakes(method, merge) else "separate"
     table = Table(title=f"{title} with {clip.name}: top-1 over all images, namesakes {rule}")
     for column in COLUMNS:

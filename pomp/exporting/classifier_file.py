@@ -12,12 +12,14 @@ from prompt_core.classifier import TextClassifier
 from prompt_core.command_line import ArgumentParser, add_subject_arguments, load_model, resolve_subject
 from prompt_core.errors import UserError
 from prompt_core.files import atomic_path, check_writable, write_safetensors
+from prompt_core.hierarchy.pooled_words import pooled_classifier
 from prompt_core.metrics import uniformity
 from prompt_core.vocabulary import read_vocabulary
 
 # Each format with the endings that its files may have.
 FORMATS = {"detic": (".npy",), "open_clip": (".pt", ".safetensors"), "safetensors": (".safetensors",)}
 OWN = "safetensors"  # the format with room for a background
+NO_TEMPLATE = "{}"
 
 
 def add_classifier_arguments(parser: ArgumentParser, *words: str, required: bool = True) -> None:
@@ -48,6 +50,11 @@ def add_classifier_arguments(parser: ArgumentParser, *words: str, required: bool
         metavar="WORDS",
         help="names that a photo may show instead: a vocabulary (imagenet21k), a file, …",
     )
+    parser.add_argument(
+        "--kinds",
+        metavar="WORDS",
+        help="a general word is the mean of its kinds among these names (imagenet21k), without a template",
+    )
     parser.add_argument("--negatives", metavar="WORDS", help="further such words, joined by commas, or a file")
 
 
@@ -66,11 +73,12 @@ def export_classifier(arguments: argparse.Namespace) -> str:
         raise UserError(f"{name} has no room for --background and --negatives; write a .safetensors")
     check_writable(output)
     classifier = encoded(arguments)
+    pooled = f", pooled from {classifier.metadata['pooled_from_kinds']:,} kinds" if arguments.kinds else ""
     write_classifier(classifier, output, kind)
     size, width = classifier.weight.shape
     spread = f", uniformity {float(uniformity(classifier.weight)):.3f}" if size > 1 else ""
     beside = f", {len(classifier.background)} names in the background" if classifier.background else ""
-    return f"{size} classes of {arguments.words}, {width} dimensions{spread}{beside}, written to {output}"
+    return f"{size} classes of {arguments.words}, {width} dimensions{pooled}{spread}{beside}, written to {output}"
 
 
 def chosen_format(output: str | None, given: str | None = None) -> str:
@@ -98,12 +106,16 @@ def encoded(arguments: argparse.Namespace) -> TextClassifier:
     """The classifier that the options ask for.
 
     Raises:
-        UserError: a CLIP or a prompt that cannot be loaded, words that cannot be read.
+        UserError: a CLIP or a prompt that cannot be loaded, words that cannot be read, options that do not go together.
     """
+    if arguments.kinds and (arguments.background or arguments.negatives):
+        raise UserError("--kinds pools words, own shares add up their kinds instead; leave out --background or --kinds")
     vocabulary = read_vocabulary(arguments.words)
+    names = read_vocabulary(arguments.kinds) if arguments.kinds else None
     cfg, subject = resolve_subject(arguments)
+    clip = load_model(cfg, arguments.random_weights)
     classifier = TextClassifier.build(
-        load_model(cfg, arguments.random_weights),
+        clip,
         vocabulary,
         subject,
         arguments.synonyms,
@@ -114,6 +126,10 @@ def encoded(arguments: argparse.Namespace) -> TextClassifier:
         cache=cfg.DATA.CACHE,
     )
     classifier.metadata["vocabulary"] = vocabulary.source or arguments.words
+    if names is not None:
+        classifier = pooled_classifier(
+            classifier, vocabulary, names, lambda of: TextClassifier.build(clip, of, NO_TEMPLATE).weight
+        )
     return classifier
 
 

@@ -8,6 +8,8 @@ the kinds are pooled (:func:`pooled_features`): no template says what the word m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -71,15 +73,21 @@ def best_kind_scores(logits: Tensor, of_kinds: Tensor, word: Tensor) -> Tensor:
 
 
 def pooled_classifier(
-    classifier: TextClassifier, words: Vocabulary, names: TextClassifier, hierarchy: Hypernyms | None = None
+    classifier: TextClassifier,
+    words: Vocabulary,
+    names: Vocabulary,
+    encode: Callable[[Vocabulary], Tensor],
+    hierarchy: Hypernyms | None = None,
 ) -> TextClassifier:
     """A classifier of the same words whose rows are pooled from their kinds.
 
     Args:
         classifier: of ``words``.
-        names: the names that may be kinds, such as a classifier of ``imagenet21k``, by the same CLIP.
+        names: that may be kinds, such as ``imagenet21k``; WordNet ids say what each means.
+        encode: unit-norm features (n, E) of a vocabulary by the same CLIP, as kinds are read: without a template.
     """
-    kinds = Vocabulary(names.names, source="kinds")
-    rows, word = kinds_of_words(words, classifier.weight, kinds, names.weight, hierarchy)
-    weight = pooled_features(classifier.weight, names.weight[rows], word)
-    return TextClassifier(weight, classifier.names, {**classifier.metadata, "pooled_from_kinds": len(rows)})
+    features = encode(names)
+    rows, word = kinds_of_words(words, encode(words), names, features, hierarchy)
+    weight = pooled_features(classifier.weight, features[rows], word)
+    notes = {"kinds": names.source, "pooled_from_kinds": len(rows)}
+    return TextClassifier(weight, classifier.names, classifier.metadata | notes)

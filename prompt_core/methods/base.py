@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from prompt_core.config import keyword_options
-from prompt_core.errors import UserError
+from prompt_core.errors import UserError, nearest
 from prompt_core.files import hash_tensors, plain_value, write_safetensors
 from prompt_core.text.encoder import PromptedTextEncoder, class_names
+from prompt_core.vocabulary import plain_name
 
 if TYPE_CHECKING:
     from fvcore.common.config import CfgNode
@@ -266,6 +267,29 @@ def selected_names(vocabulary: Vocabulary | Sequence[str], rows: Tensor | None) 
     """Names of a vocabulary, or those at ``rows``."""
     names = class_names(vocabulary)
     return names if rows is None else [names[row] for row in rows.tolist()]
+
+
+class NamedRows:
+    """Rows that are found by the names of their classes; of several namesakes the first."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._count = len(names)
+        self._row_of = {plain_name(name): row for row, name in reversed(list(enumerate(names)))}
+
+    def find(self, names: Sequence[str], what: str) -> Tensor:
+        """(n,) int64, the row of each name.
+
+        Raises:
+            UserError: a name that is not there; ``what`` begins the message.
+        """
+        rows = [self._row_of.get(plain_name(name)) for name in names]
+        if None in rows:
+            unknown = names[rows.index(None)]
+            raise UserError(
+                f"{what} without the class {unknown!r}, it knows its own {self._count} only"
+                f"{nearest(plain_name(unknown), self._row_of)}"
+            )
+        return torch.tensor(rows, dtype=torch.long)
 
 
 @contextlib.contextmanager

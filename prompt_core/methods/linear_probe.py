@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from prompt_core.errors import UserError, nearest
-from prompt_core.methods.base import Method, Reads, seeded
+from prompt_core.errors import UserError
+from prompt_core.methods.base import Method, NamedRows, Reads, seeded
 from prompt_core.text.encoder import class_names
-from prompt_core.vocabulary import plain_name
+from prompt_core.towers.placement import upload
 
 if TYPE_CHECKING:
     from prompt_core.clip import Clip
@@ -48,7 +48,7 @@ class LinearProbe(Method):
             raise UserError(f"method {name} is bound to its classes, but none were given")
         with seeded(self.options.seed):
             self.layer = nn.Linear(clip.embed_dim, len(self.names))
-        self._rows = {plain_name(text): row for row, text in reversed(list(enumerate(self.names)))}
+        self._rows = NamedRows(self.names)
 
     @property
     def logit_scale(self) -> float:
@@ -70,16 +70,6 @@ class LinearProbe(Method):
         names = class_names(vocabulary)
         features = torch.cat([self.layer.weight, self.layer.bias[:, None]], dim=1)  # (N, E + 1)
         if names != self.names:
-            features = features[self._places(names).to(features.device)]
-        return features if rows is None else features[rows]
-
-    def _places(self, names: Sequence[str]) -> Tensor:
-        """Row of the layer for each name; of several namesakes the first."""
-        places = [self._rows.get(plain_name(name)) for name in names]
-        if None in places:
-            unknown = names[places.index(None)]
-            raise UserError(
-                f"method {self.name} was learned without the class {unknown!r}, it knows its own "
-                f"{len(self.names)} only{nearest(plain_name(unknown), self._rows)}"
-            )
-        return torch.tensor(places)
+            places = self._rows.find(names, f"method {self.name} was learned")
+            features = features[upload(places, features.device)]
+        return features if rows is None else features[upload(rows, features.device)]

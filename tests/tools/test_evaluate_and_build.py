@@ -56,6 +56,34 @@ def test_a_wider_vocabulary_and_templates(
     assert metrics["_protocol"][picture_folder.name]["candidates"] == 84
 
 
+def test_a_class_matrix_is_scored_as_what_made_it(
+    call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
+) -> None:
+    template = ["--template", "a photo of a {}.", "--clip", tiny_model[0], "--pretrained", tiny_model[1]]
+    words = "old oak,green heart,blue disc,red star,fog"
+    assert call_tool("build_classifier", *template, "--vocabulary", words, "--output", "words.safetensors")[0] == 0
+    data = ["--datasets", f"folder:{picture_folder}"]
+    assert call_tool("evaluate_prompt", *template, *data, "--output", "text")[0] == 0
+    # the file says of which CLIP it is, but weights from a file have to be given again
+    matrix = ["--classifier", "words.safetensors", "--pretrained", tiny_model[1]]
+    code, out, error = call_tool("evaluate_prompt", *matrix, *data, "--output", "rows")
+    assert code == 0, error
+    assert "words.safetensors with" in out
+    scores = [json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in ("text", "rows")]
+    assert scores[0].keys() == scores[1].keys()
+    for key in scores[0].keys() - {"_run", "_protocol", "_sha256"}:
+        assert scores[1][key] == pytest.approx(scores[0][key], abs=1e-6), key
+    assert call_tool("build_classifier", *template, "--vocabulary", "red star", "--output", "one.safetensors")[0] == 0
+    wrong = {
+        "the classifier is without the class 'blue_disc', it knows its own 1 only": ["one.safetensors", *matrix[2:]],
+        "the classifier has width 24, the image features of mini have 116": ["words.safetensors", "--clip", "mini"],
+        "give one of --prompt FILE, --classifier FILE": ["words.safetensors", *template],
+    }
+    for line, given in wrong.items():
+        code, _, error = call_tool("evaluate_prompt", "--classifier", *given, *data)
+        assert (code, line in error) == (2, True), error
+
+
 def test_base_and_new_halves_are_scored_among_their_own_classes(
     call_tool: Call, tiny_model: tuple[Path, Path], picture_folder: Path, tmp_path: Path
 ) -> None:

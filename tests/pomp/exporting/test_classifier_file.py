@@ -90,3 +90,19 @@ def test_what_does_not_go_together_is_one_line(
     assert (code, out, len(error.splitlines())) == (2, "", 1)
     assert message in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_general_words_are_pooled_from_their_kinds(
+    call_export: Call, options: list[str], tiny_model: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ["--words", "dog,red star", *options[2:], "--kinds", "pug,granite,beagle"]
+    code, out, error = call_export(*words, "--output", "pooled.safetensors")
+    assert code == 0, error
+    assert "2 classes of dog,red star, 24 dimensions, pooled from 2 kinds" in out
+    pooled, clip = TextClassifier.load(tmp_path / "pooled.safetensors"), load_clip(*tiny_model)
+    bare = TextClassifier.build(clip, ["pug", "beagle"], "{}").weight
+    expected = torch.stack([bare.mean(dim=0), TextClassifier.build(clip, ["red star"], TEMPLATES).weight[0]])
+    torch.testing.assert_close(pooled.weight, torch.nn.functional.normalize(expected, dim=1))
+    assert pooled.metadata["kinds"] == "the given names"
+    code, _, error = call_export(*words, "--background", "pug", "--output", "both.safetensors")
+    assert (code, "leave out --background or --kinds" in error) == (2, True)

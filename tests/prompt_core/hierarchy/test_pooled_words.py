@@ -7,10 +7,9 @@ import torch.nn.functional as F
 
 from prompt_core import TextClassifier, Vocabulary
 from prompt_core.background.hypernyms import Hypernyms
-from prompt_core.hierarchy.pooled_words import best_kind_scores, kinds_of_words, pooled_classifier, pooled_features
+from prompt_core.hierarchy.pooled_words import best_kind_scores, pooled_classifier, pooled_features
 
 NAMES = ["animal", "dog", "terrier", "pug", "cat", "rock"]
-TREE = Hypernyms.of(Vocabulary(NAMES, ids=[f"n{row}" for row in range(6)]), [[], [0], [1], [1], [0], []])
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -39,11 +38,17 @@ def test_the_best_kind_answers_times_its_words_own_probability() -> None:
 
 
 def test_a_classifier_of_words_without_a_template() -> None:
-    names = TextClassifier(torch.eye(6), NAMES)
-    words = Vocabulary(["dog", "rock"])
-    rows, word = kinds_of_words(words, torch.eye(6)[[1, 5]], Vocabulary(NAMES), torch.eye(6), TREE)
-    assert (rows.tolist(), word.tolist()) == ([2, 3], [0, 0])
-    built = pooled_classifier(TextClassifier(torch.eye(6)[[1, 5]], words.names), words, names, TREE)
-    expected = torch.tensor([[0, 0, 0.5**0.5, 0.5**0.5, 0, 0], [0, 0, 0, 0, 0, 1]])
+    # two synsets are called "pug": a dog, and a rock that no one would take for one
+    names = Vocabulary([*NAMES, "pug"], ids=[f"n{row}" for row in range(7)])
+    tree = Hypernyms.of(names, [[], [0], [1], [1], [0], [], [5]])
+    features = torch.eye(7)
+
+    def encode(of: Vocabulary) -> torch.Tensor:
+        return features if of is names else features[[names.names.index(name) for name in of.names]]
+
+    words = Vocabulary(["dog", "rock", "cat"])
+    built = pooled_classifier(TextClassifier(features[[0, 1, 4]], words.names), words, names, encode, tree)
+    expected = torch.zeros(3, 7)
+    expected[0, [2, 3]], expected[1, 6], expected[2, 4] = 0.5**0.5, 1, 1
     torch.testing.assert_close(built.weight, expected)
-    assert (built.names, built.metadata["pooled_from_kinds"]) == (["dog", "rock"], 2)
+    assert (built.names, built.metadata["pooled_from_kinds"]) == (words.names, 3)
