@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from prompt_core.command_line import ArgumentParser, whole_number
-from prompt_core.errors import run_command
+from prompt_core.errors import UserError, run_command
 from prompt_core.ranges import COUNT
 from prompt_core.visible import say
 
@@ -40,7 +40,14 @@ def main() -> None:
     generator = load_generator(
         arguments.model, arguments.weights, arguments.device, points_per_side=arguments.points_per_side
     )
-    done = write_proposals(generator, photos, arguments.output, lambda name, regions: say(f"{name}: {regions} regions"))
+    unreadable: list[str] = []
+    done = write_proposals(
+        generator, photos, arguments.output, lambda name, regions: say(f"{name}: {regions} regions"), unreadable
+    )
+    for line in unreadable:
+        say(f"left out: {line}", error=True)
+    if len(unreadable) == len(photos):
+        raise UserError("no photo could be read")
     say(f"{done} of {len(photos)} photos done now, written to {arguments.output}")
 
 

@@ -36,11 +36,13 @@ def write_proposals(
     photos: Sequence[NamedPhoto],
     folder: Path,
     progress: Callable[[str, int], None] | None = None,
+    unreadable: list[str] | None = None,
 ) -> int:
     """Write ``NAME.json`` with the regions of each photo, but for those that are there.
 
     Args:
         progress: is told the name and the number of regions of each photo that is done.
+        unreadable: takes a line for each photo that cannot be read and is left out; None to stop at the first.
 
     Returns:
         photos that were done now.
@@ -54,7 +56,13 @@ def write_proposals(
         target = folder / f"{inside(photo.name.lstrip('/'), 'the name of a photo')}.json"
         if target.is_file():
             continue
-        pixels = photo.read().copy()  # some generators warn of an array that cannot be written to
+        try:
+            pixels = photo.read().copy()  # some generators warn of an array that cannot be written to
+        except UserError as error:
+            if unreadable is None:
+                raise
+            unreadable.append(str(error))
+            continue
         regions = [_plain(region, *pixels.shape[:2]) for region in generator.generate(pixels)]
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, regions)

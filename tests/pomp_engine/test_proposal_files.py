@@ -153,6 +153,11 @@ def test_more_of_a_path_decides_and_a_tie_is_refused() -> None:
     assert names.find("data/y/1.jpg") == 2
     with pytest.raises(UserError, match=r"file has 2 entries that can be of photo 1\.jpg"):
         names.find("1.jpg")
+    names.add("z/1.JPG.json", 3)
+    names.add("z/1.png.json", 4)
+    assert [names.find(f"z/1.{ending}") for ending in ("jpg", "PNG")] == [3, 4]
+    with pytest.raises(UserError, match=r"file has 2 entries that can be of photo z/1\.gif"):
+        names.find("z/1.gif")
 
 
 @pytest.mark.parametrize(
@@ -254,6 +259,12 @@ def test_a_mask_generator_writes_what_is_read(tmp_path: Path) -> None:
     assert generator.seen == [(HEIGHT, WIDTH, 3)] * 2
     assert [count for _, count in told] == [2, 2]
     assert write_proposals(generator, photos, tmp_path / "out") == 0
+    (tmp_path / "photos/a.png").write_bytes(b"no photo")
+    left_out: list[str] = []
+    assert write_proposals(generator, photos, tmp_path / "again", unreadable=left_out) == 1
+    assert [line.count("photos/a.png") for line in left_out] == [1]
+    with pytest.raises(UserError, match=r"photos/a\.png"):
+        write_proposals(generator, photos, tmp_path / "again")
     file = ProposalFile(tmp_path / "out")
     for name in photos:
         found = file.regions({"file_name": name.name}, HEIGHT, WIDTH)
