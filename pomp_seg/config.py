@@ -163,7 +163,7 @@ def _add_generator(cfg: CfgNode) -> None:
     node.CLASSES = ""  # seen and unseen ones, as MODEL.VOCABULARY takes them; empty for those of the first test set
     node.EMBEDDINGS = ""  # a matrix with a row for each class; empty for CLIP's text features
     node.HIDDEN = 256
-    node.PIXELS = 128  # of each class in a step
+    node.PIXELS = 128  # of each seen class in a step, at most
     node.MOMENTS = 1.0  # weights of the losses; with cagnet 50 as published
     node.CONTEXT = 100.0
     node.ADVERSARIAL = 1.0

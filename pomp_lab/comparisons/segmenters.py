@@ -42,11 +42,13 @@ _PER_PIXEL = (
     ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 116),
     ("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT", 2.0),
 )
-# ZS3 and CaGNet learn a classifier on the frozen pixels of SPNet's row, in a third of its steps.
+# ZS3 and CaGNet learn a classifier on the frozen pixels of SPNet's row, in a third of its steps; nothing that learns has
+# been trained before, so the rate is higher.
 _GENERATED = (
     ("MODEL.META_ARCHITECTURE", "GeneratedFeatureModel"),
     *_PER_PIXEL[1:3],
     ("SOLVER.MAX_ITER", 400),
+    ("SOLVER.BASE_LR", 0.005),
     ("SOLVER.CLIP_GRADIENTS.ENABLED", False),
     ("MODEL.GENERATOR.SELF_TRAINING", 0.25),
     ("MODEL.GENERATOR.SELF_TRAINING_FROM", 200),
@@ -62,7 +64,12 @@ ROWS = {
     "ZS3": SegmenterRow("predefined", overrides=_GENERATED, starts_from=SPNET),
     "CaGNet": SegmenterRow(
         "predefined",
-        overrides=(*_GENERATED, ("MODEL.GENERATOR.KIND", "cagnet"), ("MODEL.GENERATOR.MOMENTS", 50.0)),
+        overrides=(
+            *_GENERATED,
+            ("MODEL.GENERATOR.KIND", "cagnet"),
+            ("MODEL.GENERATOR.MOMENTS", 50.0),
+            ("MODEL.GENERATOR.HIDDEN", 128),
+        ),
         starts_from=SPNET,
     ),
 }

@@ -53,7 +53,7 @@ class GeneratorOptions:
         kind: ``zs3``: from a word and a random code; ``cagnet``: from a word and a code of what surrounds the pixel,
             with a discriminator.
         hidden: of the networks.
-        pixels: real or generated ones of each class in a step (128 in ZS3's code).
+        pixels: real ones of each class in a step at most (128 in ZS3's code).
         moments, context, adversarial: weights of the losses; 50, 100 and 1 in CaGNet's files, ZS3 has the first alone.
         self_training: share of the surest pixels of each unseen class that become pseudo labels; 0 for none.
         self_training_from: iteration from which on.
@@ -197,7 +197,10 @@ class GeneratedFeatureModel(Segmenter):
             enough = len(chosen) > 0
             both = adversarial_losses(self.discriminator, generated, real) if enough else (generated.sum() * 0,) * 2
             losses["loss_adversarial"], losses["loss_discriminator"] = options.adversarial * both[0], both[1]
-        absent = torch.nonzero(self.unseen)[:, 0].repeat_interleave(options.pixels)
+        # As many for each as a seen class has on the average of all: more would make unseen classes the likelier answer.
+        unseen = torch.nonzero(self.unseen)[:, 0]
+        share = round(len(chosen) / (len(self.unseen) - len(unseen)))
+        absent = unseen.repeat_interleave(max(1, share))
         with torch.no_grad():
             made = self.generator(words[absent], self._noise(len(absent)))
         targets = torch.cat([seen, absent])

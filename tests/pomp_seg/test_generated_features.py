@@ -222,6 +222,28 @@ def test_a_class_without_labels_is_found_by_its_word(root: Path) -> None:
     assert (answers == truth)[truth == 3].float().mean() > 0.8
 
 
+def test_where_pixels_say_nothing_a_class_without_labels_is_as_likely_as_others(root: Path) -> None:
+    model = tiny_model(root, **{"MODEL.GENERATOR.PIXELS": 32})
+    model.train()
+    model.__dict__["words"] = torch.zeros(4, 24)
+    model.generator = FeatureGenerator(24, 24, model.classifier.in_features, 0)
+    model.generator.requires_grad_(False)
+    same = torch.ones(1, model.classifier.in_features, 12, 12)
+    model._noise = lambda count: torch.zeros(count, 24)
+    model.generator.layers[-1].bias.data = torch.ones(model.classifier.in_features)
+    optimizer = torch.optim.Adam(model.classifier.parameters(), lr=0.05)
+    for step in range(150):
+        labels = torch.full((1, 12, 12), 255)
+        labels[0, 0, :6] = step % 3  # six pixels of one class; the others are not in the photo
+        loss = model.losses(same, labels, 255)["loss_classes"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    probability = model.classifier(same[:, :, 0, 0]).softmax(dim=1)[0]
+    assert model.unseen.tolist() == [False, False, False, True]
+    assert 0.15 < float(probability[3].detach()) < 0.4
+
+
 def test_predictions_are_of_the_asked_classes(root: Path) -> None:
     model = tiny_model(root).eval()
     example = {"image": torch.randint(0, 255, (3, 48, 64), dtype=torch.uint8), "height": 96, "width": 128,
