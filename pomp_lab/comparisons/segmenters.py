@@ -42,8 +42,8 @@ _PER_PIXEL = (
     ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 116),
     ("MODEL.CLIP_ADAPTER.CLIP_ENSEMBLE_WEIGHT", 2.0),
 )
-# ZS3 and CaGNet learn a classifier on the frozen pixels of SPNet's row, in a third of its steps; nothing that learns has
-# been trained before, so the rate is higher.
+# ZS3 and CaGNet learn a classifier on the frozen pixels of SPNet's row, in a third of its steps; nothing that learns
+# has been trained before, so the rate is higher.
 _GENERATED = (
     ("MODEL.META_ARCHITECTURE", "GeneratedFeatureModel"),
     *_PER_PIXEL[1:3],

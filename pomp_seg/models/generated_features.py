@@ -197,7 +197,7 @@ class GeneratedFeatureModel(Segmenter):
             enough = len(chosen) > 0
             both = adversarial_losses(self.discriminator, generated, real) if enough else (generated.sum() * 0,) * 2
             losses["loss_adversarial"], losses["loss_discriminator"] = options.adversarial * both[0], both[1]
-        # As many for each as a seen class has on the average of all: more would make unseen classes the likelier answer.
+        # As many for each as a seen class has on the average of all: with more, unseen classes were likelier answers.
         unseen = torch.nonzero(self.unseen)[:, 0]
         share = round(len(chosen) / (len(self.unseen) - len(unseen)))
         absent = unseen.repeat_interleave(max(1, share))
