@@ -1,68 +1,43 @@
-"""A stand-in for a GPU, where there is none: tensors with shapes, types and a device of their own, but without values.
+"""What has to give on the stand-in for a GPU what it gives on the CPU; a program that is told what to run.
 
-Run as a program, since a device stays registered for the whole process. Torch's fake tensors refuse an operation that
-mixes devices, as a GPU does, and one whose result the host must know, where a GPU would make it wait. Their device is
-not CUDA, whose autograd aborts where torch is built without it, but one that is registered for this.
+Each prints a line of JSON: its name, and how often the host waited for the device at which places.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import open_clip
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from prompt_core import PromptedTextEncoder, SoftPrompt, UniformSampler, Vocabulary
 from prompt_core.clip import Clip
-from prompt_core.methods.soft_prompt import SoftPromptMethod
-from prompt_core.training.loop import LearningState
-from prompt_core.training.step import LearningSettings, method_step
+from prompt_core.methods.base import Method
+from prompt_core.methods.registry import METHODS
+from prompt_core.training.loop import LearningState, learn
+from prompt_core.training.step import LearningSettings
 
-NAME = "stand_in"
-NAMES = ["cat", "dog", "red fox", "crane", "crane", "oak tree", "old man of the woods", "cap"]
-
-
-class StandIn(TorchDispatchMode):
-    """Within it, tensors on the stand-in are fake; those on the CPU are real."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fake = FakeTensorMode()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        there = any(
-            isinstance(leaf, FakeTensor) or (isinstance(leaf, torch.device) and leaf.type == NAME)
-            for leaf in tree_leaves((args, kwargs))
-        )
-        if not there:
-            return func(*args, **(kwargs or {}))
-        args, kwargs = tree_map(self._without_values, (args, kwargs or {}))
-        with self.fake:
-            return func(*args, **kwargs)
-
-    def _without_values(self, leaf: Any) -> Any:
-        return self.fake.from_tensor(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, FakeTensor) else leaf
+from ..prompt_core.conftest import NAMES, OPTIONS, PixelBatches
+from .stand_in_both import Waits, note, on_both
+from .stand_in_device import NAME, MixedDevices, StandIn, register
 
 
-def move(module: nn.Module) -> None:
-    """Put what a module holds on the stand-in, in place; ``Module.to`` cannot swap fake tensors for real ones."""
-    for part in module.modules():
-        for table in (part._parameters, part._buffers):
-            for name, value in table.items():
-                if value is not None:
-                    fake = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=NAME)
-                    learned = value.requires_grad
-                    table[name] = nn.Parameter(fake, learned) if isinstance(value, nn.Parameter) else fake
+def tiny_clip() -> Clip:
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
+    vision = {"image_size": 32, "layers": 3, "width": 48, "head_width": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(24, vision, text, quick_gelu=True)
+    return Clip(model.eval().requires_grad_(False).double(), "tiny", None, {}, open_clip.SimpleTokenizer())
 
 
-def refused(work: Callable[[], Any], error: type[Exception]) -> bool:
+def refused(work: Callable[[], Any], error: type[Exception] = MixedDevices) -> bool:
     """Whether work raises an error."""
     try:
         work()
@@ -71,100 +46,120 @@ def refused(work: Callable[[], Any], error: type[Exception]) -> bool:
     return False
 
 
-def step() -> None:
-    """Steps of learning over sampled classes and over all, after which nobody has read a value."""
-    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
-    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
-    clip = Clip(open_clip.CLIP(24, vision, text, quick_gelu=True), "tiny", None, {}, open_clip.SimpleTokenizer())
-    vocabulary = Vocabulary(NAMES, ids=list(range(len(NAMES))))
-    for packed in (0.0, float("inf")):
-        encoder, prompt = PromptedTextEncoder(clip), SoftPrompt.random(32, 4)
-        assert encoder.tower.sharing_obstacle is None  # looks at values, before the model is on its device
-        method = SoftPromptMethod.around(encoder, prompt)
-        with (
-            StandIn(),
-            patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", packed),
-            patch.object(Clip, "logit_scale", 14.3),  # read once from a GPU
-        ):
-            move(clip.model)
-            move(prompt)
-            images = torch.randn(6, 24, device=NAME)
-            optimizer, state = torch.optim.SGD(prompt.parameters(), lr=0.1, momentum=0.9), LearningState()
-            for settings in (
-                LearningSettings(num_classes=4),
-                LearningSettings(num_classes=4, correction="ln", draws="per_group", group=3, chunk_size=2),
-                LearningSettings(num_classes=0, chunk_size=3),
-            ):
-                # Labels and draws stay on the CPU with their values: they say which names are encoded.
-                labels, generator = torch.tensor([0, 1, 2, 3, 4, 7]), torch.Generator().manual_seed(0)
-                loss, right = method_step(
-                    method, vocabulary, images, labels, settings, UniformSampler(len(NAMES)), generator
-                )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                state.count(loss, right.sum(), len(labels))
-                assert loss.device.type == prompt.context.grad.device.type == NAME
-            assert refused(state.settle, DataDependentOutputException)
-        clip.model = open_clip.CLIP(24, vision, text, quick_gelu=True).eval().requires_grad_(False)
+def rules() -> Waits:
+    """What the stand-in refuses, what it counts, and what neither."""
+    with StandIn() as stand_in:
+        there, here, index = torch.randn(3, 4, device=NAME), torch.zeros(3, 4), torch.tensor([0, 2])
+        generator, number, place = torch.Generator(), torch.tensor(2.0), index.to(NAME)
+        assert refused(lambda: there + here)
+        assert refused(lambda: here.add_(there))
+        assert refused(lambda: number.add_(there.sum()))
+        assert refused(lambda: here[place])
+        assert refused(lambda: there.index_select(0, index))
+        assert refused(lambda: there @ here.T)
+        assert refused(lambda: torch.cat([there, here]))
+        assert refused(lambda: torch.where(here > 0, there, there))
+        assert refused(lambda: there.index_put_((index,), here[:2]))
+        assert refused(lambda: torch.rand(3, generator=generator, device=NAME))
+        assert refused(lambda: np.asarray(there), Exception)
+        counted = {
+            "item": lambda: [float(there.sum()), bool((there > 0).any()), there[place[0]], torch.tensor([there.sum()])],
+            "read": lambda: [there.cpu(), there.tolist(), here.copy_(there)],
+            "write": lambda: [here.to(NAME), torch.tensor([1.0], device=NAME), there[index], there[[0, 2]]],
+            "mask": lambda: [there[there > 0], there.__setitem__(there > 0, there.abs()[there > 0])],
+            "nonzero": lambda: [there.nonzero(), torch.where(there > 0)],
+            "_unique2": lambda: [place.unique()],
+            "repeat_interleave": lambda: [place.repeat_interleave(place)],
+        }
+        for why, work in counted.items():
+            stand_in.waits.clear()
+            expected = len(work()) + (why == "mask")
+            assert sum(count for wait, count in stand_in.waits.items() if wait.why == why) == expected, why
+            assert all(wait.file.endswith("stand_in_gpu.py") for wait in stand_in.waits)
+        stand_in.waits.clear()
+        there[there > 0] = 0.0
+        for free in (there * number, torch.where(there > 0, there, number), there[0], there[place], there.argsort()):
+            assert free.device.type == NAME
+        assert not stand_in.waits, stand_in.waits
+    return {}
 
 
-def towers() -> None:
-    """Image features, and texts at full length."""
-    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
-    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
-    clip = Clip(open_clip.CLIP(24, vision, text, quick_gelu=True), "tiny", None, {}, open_clip.SimpleTokenizer())
-    encoder, prompt = PromptedTextEncoder(clip), SoftPrompt.random(32, 4)
-    assert encoder.slow_because is None
-    with StandIn():
-        move(clip.model)
-        move(prompt)
-        assert clip.encode_image(torch.zeros(2, 3, 32, 32)).device.type == NAME
-        features: Tensor = encoder(prompt, NAMES, reference=True)
-        features.sum().backward()
-        assert features.device.type == NAME
+def towers() -> Waits:
+    """Image features, and texts at full length with their gradient."""
+    return on_both(_towers)
 
 
-def detector() -> None:
-    """The backbone and the proposal head of a detector; which boxes follow depends on values."""
-    from detector import TINY  # beside this program
-
-    from pomp_det import build_detector, load_config
-
-    model = build_detector(load_config(None, TINY | {"MODEL.DEVICE": "cpu"}))
-    with StandIn():
-        move(model)
-        features = model.backbone(torch.randn(1, 3, 128, 128, device=NAME))
-        generator = model.proposal_generator
-        results = generator.centernet_head([features[name] for name in generator.levels.features])
-        assert {tensor.device.type for tensor in tree_leaves((features, results))} == {NAME}
+def _towers(device: str, waits: Waits) -> dict[str, Any]:
+    clip, prompt = tiny_clip(), SoftPrompt.random(32, 4)
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    clip.model.to(device)
+    prompt.double().to(device)
+    texts = PromptedTextEncoder(clip)(prompt, NAMES, reference=True)
+    texts.square().sum().backward()
+    return {"images": clip.encode_image(pixels.to(device)), "texts": texts, "gradient": prompt.context.grad}
 
 
-def segmenter() -> None:
-    """The backbone of a segmenter and its mask proposals; which regions follow depends on values."""
-    from segmenter import TINY  # beside this program
-
-    from pomp_seg import build_segmenter, load_config
-
-    model = build_segmenter(load_config(None, TINY))
-    with StandIn():
-        move(model)
-        results = model.sem_seg_head(model.backbone(torch.randn(1, 3, 64, 64, device=NAME)))
-        values = [value for result in results for value in vars(result).values()]
-        assert {value.device.type for value in values if isinstance(value, Tensor)} == {NAME}
+PLAIN = LearningSettings(num_classes=4, epochs=2, batch=4, views=1, warmup_epochs=0, learning_rate=0.05)
+SOFT_PROMPT = {
+    "sampled": ("coop", PLAIN),
+    "full": ("coop", replace(PLAIN, num_classes=0, chunk_size=3)),
+    "per group": ("pomp", replace(PLAIN, correction="ln", draws="per_group", group=3, chunk_size=2)),
+}
+OTHERS = {name: (name, PLAIN) for name in OPTIONS if name != "coop"}
+OTHERS["full, of each image"] = ("cocoop", replace(PLAIN, num_classes=0))
 
 
-def refusals() -> None:
-    """What the stand-in is for."""
-    with StandIn():
-        there, here = torch.zeros(3, device=NAME), torch.zeros(3)
-        assert refused(lambda: there + here, RuntimeError)
-        assert refused(lambda: bool(there.sum() > 0), DataDependentOutputException)
+def learning() -> Waits:
+    """Learning a soft prompt: the host may wait for what a run starts with, and where the loop reads."""
+    waits: Waits = {}
+    for name, run in SOFT_PROMPT.items():
+        for packed in (0.0, float("inf")) if name == "sampled" else (0.0,):
+            with patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", packed):
+                waits |= on_both(partial(_learned, name, *run))
+    return waits
+
+
+def methods() -> Waits:
+    """Learning by each of the other methods."""
+    waits: Waits = {}
+    for name, run in OTHERS.items():
+        waits |= on_both(partial(_learned, name, *run))
+    return waits
+
+
+def _learned(run: str, name: str, settings: LearningSettings, device: str, waits: Waits) -> dict[str, Any]:
+    """What is learned; waits are those of steps that the loop does not read after."""
+    clip = tiny_clip()
+    method: Method = METHODS[name](clip, name, **OPTIONS[name]).double()
+    inputs = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if method.reads != "images":
+        with torch.no_grad():
+            inputs = clip.image_features(inputs, normalise=method.reads == "features")
+    clip.model.to(device)
+    method.to(device)
+    vocabulary, batches = Vocabulary(NAMES, ids=list(range(len(NAMES)))), PixelBatches(inputs, np.arange(12) % 5)
+    state, sampler, unread = LearningState(), UniformSampler(len(NAMES)), 0
+    for report in learn(method, vocabulary, batches, settings, sampler, state, read_seconds=1e9):
+        unread += not report.is_read
+        if device == NAME and not report.is_read:
+            note(waits, run)
+        elif device == NAME:
+            StandIn.now.waits.clear()
+    assert unread == 2  # one in the middle of each epoch
+    assert all(parameter.device.type == device for parameter in method.parameters())
+    return {**method.state_module.state_dict(), "loss": [epoch["loss"] for epoch in state.history]}
+
+
+def main() -> None:
+    """Registers the device and runs what the command line names."""
+    from .stand_in_heads import detector, per_pixel, segmenter
+
+    works = {work.__name__: work for work in (rules, towers, learning, methods, detector, segmenter, per_pixel)}
+    register()
+    torch.set_num_threads(1)  # the models are tiny
+    for name in sys.argv[1:]:
+        print(json.dumps([name, works[name]()]), flush=True)
 
 
 if __name__ == "__main__":
-    torch.utils.backend_registration._setup_privateuseone_for_python_backend(NAME)
-    for work in (refusals, towers, step, detector, segmenter):
-        work()
-        print(work.__name__)
-    sys.exit(0)
+    main()
