@@ -18,6 +18,7 @@ from pomp_lab.comparisons.region_classifiers import (
     embed_boxes,
     embed_proposals,
     learn_region_classifier,
+    teach_shapes,
 )
 from pomp_lab.runs import RunStore
 from pomp_lab.shapes.facts import shape_options
@@ -153,25 +154,34 @@ class DetectorComparison(Comparison):
         """
         from pomp_det.data.region_cache import INDEX
 
-        seed = PROPOSALS_SEED
+        seed, teacher = PROPOSALS_SEED, self._teacher()
         weights = self._weights(row, seed)
         folder = self.store.folder / f"regions_{self.run_of(row, seed).id}"
         overrides = {**self.training(row, seed), **dict(ROWS[row].overrides), "MODEL.WEIGHTS": str(weights)}
         overrides |= dict(override_pairs(self.overrides))
         config = self.configs / self.config_file(row)
-        return self.store.once(folder / INDEX, lambda: embed_proposals(config, overrides, folder)).parent
+        return self.store.once(folder / INDEX, lambda: embed_proposals(config, overrides, teacher, folder)).parent
 
     def _boxes(self) -> Path:
         """Embeddings of the boxes of the base classes."""
         from pomp_det.data.region_cache import INDEX
 
-        folder = self.store.folder / "regions_boxes"
-        return self.store.once(folder / INDEX, lambda: embed_boxes(self.shapes / "annotations", folder)).parent
+        folder, teacher = self.store.folder / "regions_boxes", self._teacher()
+        make = lambda: embed_boxes(self.shapes / "annotations", teacher, folder)  # noqa: E731
+        return self.store.once(folder / INDEX, make).parent
+
+    def _teacher(self) -> Path:
+        """A CLIP that knows the shapes from the pictures that the rows with image labels learn from."""
+        path = self.store.folder / "teacher.safetensors"
+        words = self._classifier(HAND, 0)
+        return self.store.once(path, lambda: teach_shapes(self.shapes / "classification" / "val", words, path))
 
     def _learned_on(self, method: str, regions: Path, seed: int) -> Path:
         """The classifier of all classes by prompts that are learned on regions."""
         path = regions.parent / f"{regions.name}_{method.lower()}_{seed}" / "classifier.safetensors"
-        return self.store.once(path, lambda: learn_region_classifier(method, regions, self.shapes, seed, path))
+        teacher = self._teacher()
+        make = lambda: learn_region_classifier(method, regions, teacher, self.shapes, seed, path)  # noqa: E731
+        return self.store.once(path, make)
 
     def _counts(self) -> Path:
         """The categories with their counts and frequencies, as the federated loss reads them."""

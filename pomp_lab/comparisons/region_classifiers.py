@@ -1,4 +1,4 @@
-"""Embeddings of regions of the generated scenes, and classifiers whose prompts are learned on them."""
+"""Embeddings of regions of the generated scenes by a CLIP that knows shapes, and classifiers learned on them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,67 @@ from typing import Any
 from pomp_lab.shapes.facts import class_rows
 from prompt_core.errors import UserError
 
-REGIONS = 48  # proposals of a scene that are embedded
+REGIONS = 32  # proposals of a scene that are embedded
 BASE_BOXES = "lvis_train_norare.json"
 DETPRO, PROMPTDET = "DetPro", "PromptDet"
+TEACHING_STEPS, TEACHING_RATE, TEACHING_SCALE = 600, 1e-3, 30.0
 
 
-def embed_proposals(config: Path, settings: dict[str, Any], folder: Path) -> None:
-    """Embeddings by ``mini`` of what a detector proposes in the training scenes."""
+def teach_shapes(pictures: Path, classifier: Path, path: Path) -> None:
+    """The weights of ``mini`` with its last layer fitted to pictures of single shapes and their words.
+
+    ``mini`` was trained on photos and names drawn shapes by chance; what is distilled from it would say nothing.
+
+    Args:
+        pictures: a folder for each class.
+        classifier: the words, by the text tower of ``mini``.
+        path: a state dict for ``load_clip("mini", path)``.
+    """
+    import torch
+    import torch.nn.functional as F
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    from prompt_core.classifier import TextClassifier
+    from prompt_core.clip import load_clip
+    from prompt_core.files import atomic_path
+    from prompt_core.vocabulary import plain_name
+
+    clip, known = load_clip("mini"), TextClassifier.load(classifier)
+    visual: Any = clip.model.visual
+    rows = {plain_name(name): row for row, name in enumerate(known.names)}
+    files = [file for folder in sorted(pictures.iterdir()) if folder.is_dir() for file in sorted(folder.iterdir())]
+    labels = torch.tensor([rows[plain_name(file.parent.name)] for file in files])
+
+    @torch.no_grad()
+    def maps(some: list[Path]) -> torch.Tensor:
+        images = [clip.preprocess(Image.open(file).convert("RGB")) for file in some]
+        pooled: torch.Tensor = visual.trunk(torch.stack(images))  # (N, F)
+        return pooled
+
+    features = torch.cat([maps(files[at : at + 32]) for at in range(0, len(files), 32)])
+    last, words = visual.head.proj, F.normalize(known.weight, dim=1)
+    last.requires_grad_(True)
+    optimizer = torch.optim.AdamW(last.parameters(), TEACHING_RATE)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(TEACHING_STEPS):
+        optimizer.param_groups[0]["lr"] = TEACHING_RATE * (1 - step / TEACHING_STEPS)
+        batch = torch.randint(len(labels), (256,), generator=generator)
+        embeddings = F.normalize(last(features[batch]), dim=1)  # (256, E)
+        loss = F.cross_entropy(TEACHING_SCALE * embeddings @ words.T, labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with atomic_path(path) as temporary:
+        save_file({name: value.contiguous() for name, value in clip.model.state_dict().items()}, temporary)
+
+
+def embed_proposals(config: Path, settings: dict[str, Any], teacher: Path, folder: Path) -> None:
+    """Embeddings of what a detector proposes in the training scenes.
+
+    Args:
+        teacher: weights by :func:`teach_shapes`.
+    """
     import pomp_det
     from pomp_det.checks import register_configured
     from pomp_det.proposals.own_proposals import OwnProposals
@@ -23,38 +77,40 @@ def embed_proposals(config: Path, settings: dict[str, Any], folder: Path) -> Non
     cfg = pomp_det.load_config(config, settings)
     register_configured(cfg)
     boxes = next(entry for entry in cfg.DATASETS.FILES if Path(entry[1]).name == BASE_BOXES)
-    _embed(folder, Path(boxes[1]), OwnProposals(cfg, REGIONS), {"limit": REGIONS})
+    _embed(folder, teacher, Path(boxes[1]), OwnProposals(cfg, REGIONS), {"limit": REGIONS})
 
 
-def embed_boxes(annotations: Path, folder: Path) -> None:
-    """Embeddings by ``mini`` of the boxes of the base classes.
+def embed_boxes(annotations: Path, teacher: Path, folder: Path) -> None:
+    """Embeddings of the boxes of the base classes.
 
     Args:
         annotations: the folder of the scenes' annotations.
+        teacher: weights by :func:`teach_shapes`.
     """
     from pomp_engine.data.proposal_files import ProposalFile
 
     truth = annotations / BASE_BOXES
-    _embed(folder, truth, ProposalFile(truth), {"proposals": truth.name})
+    _embed(folder, teacher, truth, ProposalFile(truth), {"proposals": truth.name})
 
 
-def _embed(folder: Path, truth: Path, proposals: Any, made: dict[str, Any]) -> None:
+def _embed(folder: Path, teacher: Path, truth: Path, proposals: Any, made: dict[str, Any]) -> None:
     from pomp_det.clip_towers import RegionEmbedder
     from pomp_det.data.records import load_boxes
     from pomp_det.data.region_cache import write_region_cache
     from prompt_core.clip import load_clip
 
     records, _, _ = load_boxes(truth, truth.parent.parent / "scenes", None, federated=True)
-    embedder = RegionEmbedder("mini", None, load_clip("mini").embed_dim)
-    write_region_cache(folder, records, proposals, embedder, {"clip": "mini", **made})
+    embedder = RegionEmbedder("mini", str(teacher), load_clip("mini").embed_dim)
+    write_region_cache(folder, records, proposals, embedder, {"clip": "mini", "pretrained": teacher.name, **made})
 
 
-def learn_region_classifier(method: str, regions: Path, shapes: Path, seed: int, path: Path) -> None:
+def learn_region_classifier(method: str, regions: Path, teacher: Path, shapes: Path, seed: int, path: Path) -> None:
     """A classifier of all classes behind prompts that are learned on regions of the base classes.
 
     Args:
         method: :data:`DETPRO`, a prompt for each grade of IoU that some proposal reaches and their mean, or
             :data:`PROMPTDET`, one prompt for names with their descriptions.
+        teacher: weights of the CLIP that made the embeddings.
     """
     from pomp_det.data.records import load_boxes
     from pomp_det.data.region_cache import RegionCache
@@ -73,7 +129,7 @@ def learn_region_classifier(method: str, regions: Path, shapes: Path, seed: int,
     truth = shapes / "annotations" / BASE_BOXES
     records, classes, _ = load_boxes(truth, shapes / "scenes", None, federated=True)
     labelled, names = read_labelled_regions(RegionCache(regions), records, classes.names)
-    clip, known = load_clip("mini"), descriptions(shapes)
+    clip, known = load_clip("mini", str(teacher)), descriptions(shapes)
     if method == DETPRO:
         options, texts, wanted = RegionPromptOptions(seed=seed), names, list(classes.names)
         grades = [grade for grade in GRADES if bool(labelled.of_grade(len(names), grade).any())]

