@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
@@ -94,6 +94,11 @@ class There(Tensor):
 
     def data_ptr(self) -> int:
         return self.held.data_ptr()
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        copied: Tensor = There(self.held.clone())
+        memo[id(self)] = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
+        return memo[id(self)]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.detach().cpu().__reduce_ex__(protocol)  # files hold it as if it had been on the CPU

@@ -5,11 +5,11 @@ Each prints a line of JSON: its name, and how often the host waited for the devi
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -28,13 +28,15 @@ from ..prompt_core.conftest import NAMES, OPTIONS, PixelBatches
 from .stand_in_both import Waits, note, on_both
 from .stand_in_device import NAME, MixedDevices, StandIn, register
 
+tokenizer = functools.cache(open_clip.SimpleTokenizer)
+
 
 def tiny_clip() -> Clip:
     text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
     vision = {"image_size": 32, "layers": 3, "width": 48, "head_width": 16, "patch_size": 8}
     torch.manual_seed(0)
     model = open_clip.CLIP(24, vision, text, quick_gelu=True)
-    return Clip(model.eval().requires_grad_(False).double(), "tiny", None, {}, open_clip.SimpleTokenizer())
+    return Clip(model.eval().requires_grad_(False).double(), "tiny", None, {}, tokenizer())
 
 
 def refused(work: Callable[[], Any], error: type[Exception] = MixedDevices) -> bool:
@@ -115,7 +117,7 @@ def learning() -> Waits:
     for name, run in SOFT_PROMPT.items():
         for packed in (0.0, float("inf")) if name == "sampled" else (0.0,):
             with patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", packed):
-                waits |= on_both(partial(_learned, name, *run))
+                waits |= on_both(functools.partial(_learned, name, *run))
     return waits
 
 
@@ -123,7 +125,7 @@ def methods() -> Waits:
     """Learning by each of the other methods."""
     waits: Waits = {}
     for name, run in OTHERS.items():
-        waits |= on_both(partial(_learned, name, *run))
+        waits |= on_both(functools.partial(_learned, name, *run))
     return waits
 
 
