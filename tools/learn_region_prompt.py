@@ -12,6 +12,7 @@ otherwise are refused. With --descriptions (a table of name and description, or 
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def learn(arguments: argparse.Namespace, cfg: Any, clip: Any, classes: list[str]
             )
     regions, names = read_labelled_regions(cache, DatasetCatalog.get(arguments.dataset), classes)
     detpro = arguments.method == "detpro"
-    options = RegionPromptOptions(seed=max(cfg.SEED, 0)) if detpro else REGIONAL
+    options = replace(RegionPromptOptions() if detpro else REGIONAL, seed=max(cfg.SEED, 0))
     texts = names if known is None else described(names, known)
     made = {
         "method": arguments.method,
