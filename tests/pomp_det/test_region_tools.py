@@ -48,7 +48,7 @@ def test_regions_are_embedded_and_prompts_learned(
     )
     assert (code, "was learned with texts_sha256" in error) == (2, True)
     code, _, error = call_tool("learn_region_prompt", *learn, *described, "SEED", "3")
-    assert (code, "was learned with seed 0, asked for is 3" in error) == (2, True)
+    assert (code, "was learned with seed 4, asked for is 3" in error) == (2, True)
     write_region_cache(tmp_path / "openai", [], None, None, {"clip": "mini", "pretrained": "openai"})  # type: ignore[arg-type]
     code, _, error = call_tool("learn_region_prompt", *given, *described, "--regions", tmp_path / "openai")
     assert (code, "openai was made with pretrained 'openai', MODEL.DISTILLATION_CLIP has ''" in error) == (2, True)
