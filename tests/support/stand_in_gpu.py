@@ -102,30 +102,29 @@ def _towers(device: str, waits: Waits) -> dict[str, Any]:
 
 
 PLAIN = LearningSettings(num_classes=4, epochs=2, batch=4, views=1, warmup_epochs=0, learning_rate=0.05)
-SOFT_PROMPT = {
-    "sampled": ("coop", PLAIN),
+RUNS = {
+    **{name: (name, PLAIN) for name in OPTIONS if name != "coop"},
     "full": ("coop", replace(PLAIN, num_classes=0, chunk_size=3)),
+    "full, of each image": ("cocoop", replace(PLAIN, num_classes=0)),
     "per group": ("pomp", replace(PLAIN, correction="ln", draws="per_group", group=3, chunk_size=2)),
 }
-OTHERS = {name: (name, PLAIN) for name in OPTIONS if name != "coop"}
-OTHERS["full, of each image"] = ("cocoop", replace(PLAIN, num_classes=0))
 
 
 def learning() -> Waits:
     """Learning a soft prompt: the host may wait for what a run starts with, and where the loop reads."""
     waits: Waits = {}
-    for name, run in SOFT_PROMPT.items():
-        for packed in (0.0, float("inf")) if name == "sampled" else (0.0,):
-            with patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", packed):
-                waits |= on_both(functools.partial(_learned, name, *run))
+    for packed in (0.0, float("inf")):
+        with patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", packed):
+            waits |= on_both(functools.partial(_learned, "sampled", "coop", PLAIN))
     return waits
 
 
 def methods() -> Waits:
-    """Learning by each of the other methods."""
+    """The same with the other losses and methods."""
     waits: Waits = {}
-    for name, run in OTHERS.items():
-        waits |= on_both(functools.partial(_learned, name, *run))
+    with patch("prompt_core.text.encoder.PACKED_MINIMUM_WORK", 0.0):
+        for name, run in RUNS.items():
+            waits |= on_both(functools.partial(_learned, name, *run))
     return waits
 
 
