@@ -50,8 +50,10 @@ def in_ranks(size: int, work: Callable[[Ranks], T], seconds: float = 120.0) -> l
 
 
 def _in_child(store: Path, rank: int, size: int, work: Callable[[Ranks], Any], pipe: int) -> NoReturn:
+    import torch
     import torch.distributed as dist
 
+    torch.set_num_threads(1)  # the threads of the process that it was forked from are not here, and would be waited for
     try:
         group: dict[str, Any] = {"rank": rank, "world_size": size, "timeout": timedelta(seconds=60)}
         dist.init_process_group("gloo", init_method=f"file://{store}", **group)
