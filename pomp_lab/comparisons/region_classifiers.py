@@ -27,11 +27,11 @@ def teach_shapes(pictures: Path, classifier: Path, path: Path) -> None:
     """
     import torch
     import torch.nn.functional as F
-    from PIL import Image
     from safetensors.torch import save_file
 
     from prompt_core.classifier import TextClassifier
     from prompt_core.clip import load_clip
+    from prompt_core.data.open_photo import open_photo
     from prompt_core.files import atomic_path
     from prompt_core.vocabulary import plain_name
 
@@ -43,7 +43,7 @@ def teach_shapes(pictures: Path, classifier: Path, path: Path) -> None:
 
     @torch.no_grad()
     def maps(some: list[Path]) -> torch.Tensor:
-        images = [clip.preprocess(Image.open(file).convert("RGB")) for file in some]
+        images = [clip.preprocess(open_photo(file)) for file in some]
         pooled: torch.Tensor = visual.trunk(torch.stack(images))  # (N, F)
         return pooled
 

@@ -163,7 +163,7 @@ def test_templates_of_each_data_set_and_ensembles(
     for mistake in (["--template", "{}", "--ensemble", "selected"], []):
         code, _, error = call_tool("evaluate_prompt", *mistake, *common)
         assert code == 2
-        assert "give one of --prompt FILE, --ensemble NAME, or one or more --template TEXT" in error
+        assert "give one of --prompt FILE, --classifier FILE, --ensemble NAME, or one or more --template TEXT" in error
 
 
 def test_towers_and_names_that_do_not_go_with_a_method(
