@@ -97,8 +97,8 @@ def expanded(layout: Layout) -> Way:
 def joined(layout: Layout) -> Way:
     """The fused kernel for CPUs twice, over the prefix and over the rows, joined by their log-sum-exps."""
     common = layout.common
-    term = torch.zeros(layout.visible[..., common:].shape).masked_fill_(~layout.visible[..., common:], -torch.inf)
-    mask = term[:, None]  # (R, 1, r, r)
+    inside = layout.visible[:, None, :, common:]  # (R, 1, r, r)
+    mask = torch.zeros(inside.shape).masked_fill_(~inside, -torch.inf)
 
     def way(qkv: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         prefix = qkv[:common].permute(1, 2, 0, 3)[:, None]  # (3, 1, H, P, d)
@@ -114,9 +114,9 @@ def joined(layout: Layout) -> Way:
 
         # Each kernel's gradient is exact, given the joint result and log-sum-exp.
         of_first, of_rest = (part.transpose(0, 1)[None] for part in (gradient[:common], gradient[common:]))
-        by_rows = [layout.rows(part[0].transpose(0, 1)) for part in (of_rest, rest, total[..., None])]
+        of_rows, rows, sums = (layout.rows(part[0].transpose(0, 1)) for part in (of_rest, rest, total[..., None]))
         of_outer = _FUSED_BACKWARD(of_rest, suffix[0], prefix[1], prefix[2], rest, total, 0.0, False)
-        of_inner = _FUSED_BACKWARD(by_rows[0], *own, *by_rows[1:2], by_rows[2][..., 0], 0.0, False, attn_mask=mask)
+        of_inner = _FUSED_BACKWARD(of_rows, *own, rows, sums[..., 0], 0.0, False, attn_mask=mask)
         of_prefix = _FUSED_BACKWARD(of_first, *prefix, first, first_sum, 0.0, True)
         query, key, value = (_tokens(part) for part in of_inner)
         return attended, torch.stack(

@@ -101,7 +101,7 @@ def measure_work(job: TextWork) -> Measured:
     else:
         measured = measure_memory(lambda: work(ids), job.warm)
     if job.work == "step":
-        names = list(dict.fromkeys(vocabulary.names[row] for row in ids.tolist()))
+        names = different_names(vocabulary, ids)
         encoder = PromptedTextEncoder(clip)
         measured |= shares_of_limits(encoder, names, CONTEXTS, job.reference, measured["seconds"])
     return {"names": len(ids), **measured}
@@ -119,6 +119,11 @@ def choose_names(vocabulary: Vocabulary, count: int | None, at_random: bool) -> 
     if count is None or not at_random:
         return torch.arange(total)[:count]
     return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]
+
+
+def different_names(vocabulary: Vocabulary, ids: Tensor) -> list[str]:
+    """The names of classes (K,), each once: what a step encodes."""
+    return list(dict.fromkeys(vocabulary.names[row] for row in ids.tolist()))
 
 
 def training_step(clip: Clip, vocabulary: Vocabulary, chunk_size: int | None = None, reference: bool = False) -> Work:
@@ -181,7 +186,7 @@ def measure_crossover(
         step = training_step(clip, vocabulary)
         for count in counts:
             ids = choose_names(vocabulary, count, at_random=True)
-            names = list(dict.fromkeys(vocabulary.names[row] for row in ids.tolist()))
+            names = different_names(vocabulary, ids)
             sequences = PromptTokenizer(clip.tokenizer).prompts(names, CONTEXTS)
             work = float((sequences.lengths - sequences.prefix_length).sum()) * 12 * width**2
             if work > most_work:

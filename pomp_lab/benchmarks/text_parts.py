@@ -12,7 +12,15 @@ from rich.table import Table
 
 from pomp_lab.benchmarks.fused import measure_attention, measure_compiled
 from pomp_lab.benchmarks.harness import target
-from pomp_lab.benchmarks.text import BATCH, CONTEXTS, TextWork, choose_names, measure_crossover, measure_sides
+from pomp_lab.benchmarks.text import (
+    BATCH,
+    CONTEXTS,
+    TextWork,
+    choose_names,
+    different_names,
+    measure_crossover,
+    measure_sides,
+)
 from prompt_core.clip import Clip, load_clip
 from prompt_core.command_line import print_table
 from prompt_core.errors import UserError
@@ -119,8 +127,7 @@ def attention(base: TextWork, options: Options) -> dict[str, Any]:
     clip, vocabulary = _here(base)
     rows: list[dict[str, Any]] = []
     for count in (SMALL, LARGE):
-        chosen = choose_names(vocabulary, count, at_random=True).tolist()
-        names = list(dict.fromkeys(vocabulary.names[row] for row in chosen))
+        names = different_names(vocabulary, choose_names(vocabulary, count, at_random=True))
         ways = measure_attention(PromptedTextEncoder(clip), names, CONTEXTS, 3 * options.repeats)
         rows += [{"names": count, "way": way, **measured} for way, measured in ways.items()]
     return {"rows": rows}

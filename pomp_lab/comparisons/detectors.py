@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ class DetectorComparison(Comparison):
         from pomp_det.data.region_cache import INDEX
 
         folder, teacher = self.store.folder / "regions_boxes", self._teacher()
-        make = lambda: embed_boxes(self.shapes / "annotations", teacher, folder)  # noqa: E731
+        make = partial(embed_boxes, self.shapes / "annotations", teacher, folder)
         return self.store.once(folder / INDEX, make).parent
 
     def _teacher(self) -> Path:
@@ -179,8 +180,7 @@ class DetectorComparison(Comparison):
     def _learned_on(self, method: str, regions: Path, seed: int) -> Path:
         """The classifier of all classes by prompts that are learned on regions."""
         path = regions.parent / f"{regions.name}_{method.lower()}_{seed}" / "classifier.safetensors"
-        teacher = self._teacher()
-        make = lambda: learn_region_classifier(method, regions, teacher, self.shapes, seed, path)  # noqa: E731
+        make = partial(learn_region_classifier, method, regions, self._teacher(), self.shapes, seed, path)
         return self.store.once(path, make)
 
     def _counts(self) -> Path:

@@ -129,12 +129,13 @@ def learn_region_classifier(method: str, regions: Path, teacher: Path, shapes: P
     truth = shapes / "annotations" / BASE_BOXES
     records, classes, _ = load_boxes(truth, shapes / "scenes", None, federated=True)
     labelled, names = read_labelled_regions(RegionCache(regions), records, classes.names)
-    clip, known = load_clip("mini", str(teacher)), descriptions(shapes)
+    clip = load_clip("mini", str(teacher))
     if method == DETPRO:
         options, texts, wanted = RegionPromptOptions(seed=seed), names, list(classes.names)
         grades = [grade for grade in GRADES if bool(labelled.of_grade(len(names), grade).any())]
     else:
         options, grades = replace(REGIONAL, seed=seed), [(GRADES[0][0], GRADES[-1][1])]
+        known = descriptions(shapes)
         texts, wanted = described(names, known), described(classes.names, known)
     if not grades:
         raise UserError(f"no proposal in {regions} fits a box; train the detector that proposes them for longer")
