@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -29,7 +29,6 @@ from prompt_core.vocabulary import Vocabulary
 
 # Attention (L, H, d) of queries, keys and values (L, 3, H, d), and the gradient there for one at the result.
 Way = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-Result = TypeVar("Result")
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -156,7 +155,7 @@ def measure_attention(encoder: PromptedTextEncoder, names: Sequence[str], contex
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(turns):
         for name, way in ways.items():
-            seconds[name].append(timed(lambda: _finished(way(qkv, gradient[:, 0])))[1])  # noqa: B023
+            seconds[name].append(timed(lambda: way(qkv, gradient[:, 0]))[1])  # noqa: B023
     spreads = {name: spread(times) for name, times in seconds.items()}
     return {
         name: {
@@ -192,7 +191,7 @@ def measure_compiled(clip: Clip, vocabulary: Vocabulary, names: int, turns: int)
                 changed.enter_context(patch.multiple(FrozenBlock, **compiled))
                 # The compiler knows products of torch, and refuses a direct call of oneDNN's.
                 changed.enter_context(patch("prompt_core.text.frozen_layer._has_onednn", lambda _: False))
-            return timed(lambda: _finished(step(ids)))
+            return timed(lambda: step(ids))
 
     result, _ = run(False)
     try:
@@ -223,10 +222,3 @@ def _with_autograd(attend: Callable[[Tensor], Tensor]) -> Way:
 def _tokens(part: Tensor) -> Tensor:
     """(R, H, r, d) as (H, T, d)."""
     return part.transpose(0, 1).flatten(1, 2)
-
-
-def _finished(result: Result) -> Result:
-    """The result, when the GPU has computed it."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return result

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from pomp_lab.benchmarks.harness import timed
 from prompt_core.text.encoder import PromptedTextEncoder
 
 # Side of the square matrices of a product, and bytes of a copy: large enough to be as fast as the machine can.
@@ -79,22 +79,15 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     side = PRODUCT_SIDE[device.type]
     first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(first)
-    return 2.0 * side**3 / _seconds(lambda: torch.mm(first, second, out=out), device)
+    return 2.0 * side**3 / _seconds(lambda: torch.mm(first, second, out=out))
 
 
 def copy_rate(device: torch.device) -> float:
     """Bytes per second of a plain copy, read and written."""
     source = torch.zeros(COPY_BYTES[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2.0 * source.numel() / _seconds(lambda: target.copy_(source), device)
+    return 2.0 * source.numel() / _seconds(lambda: target.copy_(source))
 
 
-def _seconds(work: Callable[[], Tensor], device: torch.device) -> float:
-    seconds = []
-    for _ in range(TURNS + 1):  # the first is a warm-up
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
+def _seconds(work: Callable[[], Tensor]) -> float:
+    return statistics.median([timed(work)[1] for _ in range(TURNS + 1)][1:])  # the first is a warm-up

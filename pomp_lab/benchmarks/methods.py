@@ -83,13 +83,7 @@ def measure_step(job: MethodStep) -> Measured:
     step(job, clip, vocabulary[:2])[1]()
     method, work = step(job, clip, vocabulary)
     on_gpu = job.device.startswith("cuda")
-
-    def prepare() -> None:
-        method.prepare(vocabulary)
-        if on_gpu:
-            torch.cuda.synchronize()
-
-    _, prepare_seconds = timed(prepare)
+    _, prepare_seconds = timed(lambda: method.prepare(vocabulary))
     measured = measure_gpu_memory(work) if on_gpu else measure_memory(work, warm=True, long=LONG)
     loss, classes = measured.pop("result")
     return {

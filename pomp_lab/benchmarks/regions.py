@@ -104,8 +104,6 @@ def _seconds(way: Callable[[Tensor, Tensor], Any], regions: Sequence[Regions]) -
     def work() -> None:
         for image in regions:
             way(image.image, image.masks)
-        if regions and regions[0].masks.is_cuda:
-            torch.cuda.synchronize()
 
     return timed(work)[1]
 
