@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from prompt_core.towers.origin import Origin
 
 
+_WIDEST = 100_000  # characters of a line; what is written to a file or a pipe is not folded before
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse, with its errors reported in one line like all others."""
 
@@ -229,10 +232,11 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 def print_table(table: Table) -> None:
     """Print a table, as wide as it needs to be when the output is not a terminal; its texts are shown as they are."""
-    wide = plain_console(file=sys.stdout)
-    if not wide.is_terminal:
-        wide = plain_console(file=sys.stdout, width=200)
-    wide.print(table)
+    console = plain_console(file=sys.stdout)
+    if not console.is_terminal:
+        needed = plain_console(file=sys.stdout, width=_WIDEST).measure(table).maximum
+        console = plain_console(file=sys.stdout, width=needed)
+    console.print(table)
 
 
 def show_results(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], file: Path) -> None:

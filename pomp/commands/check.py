@@ -68,9 +68,10 @@ def check_group(group: str, root: Path, models: Path = Path("models")) -> list[F
 
 def show(findings: list[Finding]) -> None:
     """One row for each file or folder; then how to get what is absent, each instruction once."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("data set", "state", "path", "what", box=None)
+    # paths are there to be copied: folded on a narrow terminal, not cut
+    table = Table("data set", "state", Column("path", overflow="fold"), "what", box=None)
     for finding in findings:
         table.add_row(finding.dataset, finding.state, str(finding.path), finding.detail)
     print_table(table)

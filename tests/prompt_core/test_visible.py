@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import logging
 import warnings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.table import Table
 
-from prompt_core.command_line import show_results
+from prompt_core.command_line import print_table, show_results
 from prompt_core.visible import is_one_line, plain_console, say, shortened, show_record, show_warnings_and_logs, visible
 
 from ..support import hostile
@@ -63,6 +64,20 @@ def test_tables_obey_neither_markup_nor_control_signs(tmp_path: Path, capsys: py
     plain_console(file=stream, force_terminal=True, color_system="truecolor").print(table)
     assert "\\x1b[31mred" in stream.getvalue()  # rich's own styles stay
     assert "\x1b[1m" in stream.getvalue()
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(*2 * [st.text("ab /你", max_size=400)]), max_size=4))
+def test_a_row_in_a_pipe_is_one_line(rows: list[tuple[str, str]]) -> None:
+    """Wherever a data set lies: a path of any length stays whole, for whoever reads the table by the line."""
+    table = Table("path", "what", box=None)
+    for row in rows:
+        table.add_row(*row)
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        print_table(table)
+    lines = stream.getvalue().splitlines()[-len(rows) :] if rows else []
+    assert [line.split() for line in lines] == [" ".join(row).split() for row in rows]
 
 
 def test_logs_and_warnings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

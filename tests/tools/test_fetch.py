@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from pomp.commands import fetch as command
 from prompt_core.errors import UserError
 from prompt_core.fetch import published_files as listed
 from prompt_core.fetch.convert_backbone import convert_backbone
@@ -39,7 +40,8 @@ def served(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> WebServer:
         entry("c.json", None, build=("python datasets/prepare.py coco",)),
         entry("d.pth", web.address("/d.pth"), path="models/d.pth", groups=("other",), optional_for=("some",)),
     )
-    monkeypatch.setattr(listed, "published_files", lambda: files)
+    for place in (command, listed):
+        monkeypatch.setattr(place, "published_files", lambda: files)
     return web
 
 
@@ -119,9 +121,9 @@ def test_the_list_shows_every_file(call_tool: Call, tmp_path: Path, monkeypatch:
         assert file.name[:40] in folded
     code, output, _ = call_tool("fetch", "--list", "coco_small")
     assert code == 0
-    # The name begins the row; a long place goes on in the next line.
     [row] = [line for line in output.splitlines() if line.split()[:1] == ["coco_clip_pomp+cname.npy"]]
-    assert all(text in row for text in ("absent", "82.0 kB", "Apache-2.0", str(tmp_path)[:20]))
+    place = tmp_path / "metadata" / "coco_clip_pomp+cname.npy"
+    assert all(text in row for text in ("absent", "82.0 kB", "Apache-2.0", str(place)))
 
 
 def test_the_engine_reads_a_converted_backbone(tmp_path: Path) -> None:
