@@ -10,7 +10,8 @@ What is read:
   ``PHOTO.json`` for each photo, one such file, or an object of lists by the names of photos.
 
 Boxes are x, y, width, height in pixels of the photo; masks are polygons or run lengths of the whole photo. A region's
-score, in 0..1, is ``score``, else ``predicted_iou`` (at most 1), else 1.
+score, in 0..1, is ``score``, else ``predicted_iou`` (at most 1), else 1. A region that is listed several times, as
+detectors list a box once for each class that it may be, is one region with the best of its scores.
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ class ProposalFile:
         scores = np.array([_score(item) for item in items], np.float32)
         order = np.argsort(-scores, kind="stable")
         with_masks = self._with_masks
-        boxes, kept, masks = [], [], []
+        boxes, kept, masks, seen = [], [], [], set()
         for row in order:
             item = items[row]
             fault = mask_fault(item.get("segmentation"), width, height)
@@ -246,6 +247,10 @@ class ProposalFile:
             box = np.array(corners, np.float32).tolist()  # a box may have no width at this precision
             if box[2] <= box[0] or box[3] <= box[1]:
                 continue
+            region = (*box, mask and mask["counts"])
+            if region in seen:
+                continue
+            seen.add(region)
             boxes.append(box)
             kept.append(scores[row])
             if with_masks:

@@ -1,4 +1,5 @@
-"""Tables of detectors and segmenters: each row is trained as by ``tools/train_net.py``, in a separate process."""
+"""Tables of detectors and segmenters: each row is trained, or only evaluated, as by ``tools/train_net.py``, in a
+separate process."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from prompt_core.config import load_config, override_pairs
 from prompt_core.files import make_output_folder, read_sealed_json, sha256_of_json
 
 FINAL_WEIGHTS = "model_final.pth"
+ANY_METRICS = "metrics*.json"  # an evaluation that is unusual says so in the name of its file
 
 
 class Comparison(ABC):
@@ -29,8 +31,8 @@ class Comparison(ABC):
     Attributes:
         title: of the printed table.
         heading: of the column with the rows' names.
-        rows: by name; each says with ``overrides`` what it sets besides, and with ``hand`` whether its prompt is a
-            hand-written one.
+        rows: by name; each says with ``overrides`` what it sets besides, with ``hand`` whether its prompt is a
+            hand-written one, and with ``evaluated`` whether it is only evaluated.
         columns: metrics, with a space instead of the underscore.
         dataset: the test set whose numbers are shown.
         facts: anything else that identifies the data, as JSON.
@@ -55,7 +57,7 @@ class Comparison(ABC):
         """Hash of all configurations that a row depends on."""
 
     @abstractmethod
-    def training(self, row: str, seed: int) -> dict[str, Any]:
+    def settings(self, row: str, seed: int) -> dict[str, Any]:
         """Settings of a run; its inputs (a prompt, weights to start from) are made here."""
 
     def run_of(self, row: str, seed: int) -> Run:
@@ -71,21 +73,23 @@ class Comparison(ABC):
         return Run(row, seed, identity)
 
     def run(self, row: str, seed: int) -> Document:
-        """The numbers of a row: read if this run is done, else from a training in a separate process.
+        """The numbers of a row: read if this run is done, else from a separate process.
 
         Raises:
-            UserError: when the training stops.
+            UserError: when that process stops.
         """
-        return self.store.document(self.run_of(row, seed)) or self.train(row, seed)
+        return self.store.document(self.run_of(row, seed)) or self.do(row, seed)
 
-    def train(self, row: str, seed: int) -> Document:
-        """Train and evaluate a row, or continue where it was interrupted."""
+    def do(self, row: str, seed: int) -> Document:
+        """Train and evaluate a row, or continue where it was interrupted; or evaluate it."""
         run, plan = self.run_of(row, seed), self.rows[row]
         folder = self.store.folder_of(run)
-        settings = {"SEED": seed, "OUTPUT_DIR": str(folder), **self.training(row, seed), **dict(plan.overrides)}
+        settings = {"SEED": seed, "OUTPUT_DIR": str(folder), **self.settings(row, seed), **dict(plan.overrides)}
         settings |= dict(override_pairs(self.overrides))
-        train(self.configs / self.config_file(row), settings, f"row {row!r}, seed {seed},")
-        document = part_of(read_sealed_json(folder / METRICS_FILE), [self.dataset])
+        work = evaluate if plan.evaluated else train
+        work(self.configs / self.config_file(row), settings, f"row {row!r}, seed {seed},")
+        [metrics] = folder.glob(ANY_METRICS) if plan.evaluated else [folder / METRICS_FILE]
+        document = part_of(read_sealed_json(metrics), [self.dataset])
         about = {"config_file": f"configs/{self.config_file(row)}", **({"hand_prompt": True} if plan.hand else {})}
         decided = {key: value for key, value in run.identity.items() if key not in ("row", "seed")}
         return self.store.keep(run, document, settings=decided, **about)
@@ -181,20 +185,33 @@ def train(config: Path, settings: Mapping[str, Any], what: str) -> None:
     Raises:
         UserError: when it ends with a code other than 0.
     """
-    run_process(_train, (str(config), settings), what)
+    run_process(_work, (str(config), settings, False), what)
 
 
-def _train(config: str, settings: Mapping[str, Any]) -> None:
-    """The work of a run's process; an interrupted run continues."""
+def evaluate(config: Path, settings: Mapping[str, Any], what: str) -> None:
+    """Evaluate in a separate process; weights that a task learns are random where ``settings`` name none.
+
+    Raises:
+        UserError: when it ends with a code other than 0.
+    """
+    run_process(_work, (str(config), settings, True), what)
+
+
+def _work(config: str, settings: Mapping[str, Any], evaluated: bool) -> None:
+    """The work of a run's process; an interrupted training continues."""
     import pomp_det
     import pomp_seg
-    from pomp_engine.run import train
+    from pomp_engine import run
     from prompt_core.errors import run_command
 
     def main() -> None:
         if pomp_seg.is_segmenter(config, []):
-            train(pomp_seg.segmentation_task(), pomp_seg.load_config(config, settings), resume=True)
+            task, cfg = pomp_seg.segmentation_task(), pomp_seg.load_config(config, settings)
         else:
-            train(pomp_det.detection_task(), pomp_det.load_config(config, settings), resume=True)
+            task, cfg = pomp_det.detection_task(), pomp_det.load_config(config, settings)
+        if evaluated:
+            run.evaluate(task, cfg)
+        else:
+            run.train(task, cfg, resume=True)
 
     run_command(main)

@@ -21,12 +21,12 @@ from pomp_lab.comparisons.region_classifiers import (
     learn_region_classifier,
     teach_shapes,
 )
-from pomp_lab.runs import RunStore
+from pomp_lab.runs import METRICS_FILE, RunStore
 from pomp_lab.shapes.facts import shape_options
 from prompt_core.config import override_pairs
 from prompt_core.files import read_json, sha256_of_json, write_json
 
-HAND, POMP = "a {}", "POMP"
+HAND, POMP, TRUTH = "a {}", "POMP", "annotations"
 PROPOSALS_SEED = 0  # of the detector whose proposals are embedded
 
 
@@ -40,6 +40,7 @@ class DetectorRow:
             classes' boxes.
         start: name of the row whose weights it starts from.
         regions: name of the row whose proposals are embedded, to distil from and to learn ``DETPRO`` on.
+        given: whose boxes and masks CLIP names, without training: :data:`TRUTH`, or another row.
         overrides: further settings.
     """
 
@@ -47,12 +48,18 @@ class DetectorRow:
     classifier: str | None
     start: str | None = None
     regions: str | None = None
+    given: str | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
     def hand(self) -> bool:
         """Whether its prompt is a hand-written one."""
         return self.classifier == HAND
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether nothing is trained."""
+        return self.given is not None
 
 
 _LEARNED = (
@@ -73,6 +80,9 @@ _NEGATIVES = (("MODEL.ROI_BOX_HEAD.HELD_OUT_FREQUENCIES", ""),)
 # Self-training as in configs/detection/lvis_base_images_promptdet.yaml.
 _SELF_TRAINING = (("MODEL.ROI_BOX_HEAD.IMAGE_LABEL_LOSS", "max_score"), ("MODEL.ROI_BOX_HEAD.WS_NUM_PROPS", 20))
 
+# The best distinct boxes of a scene, which shows five objects.
+_GIVEN = (("MODEL.VOCABULARY", ""), ("MODEL.PROMPT", ""), ("MODEL.PROPOSALS.LIMIT", 16))
+
 ROWS = {
     "boxes, learned classifier": DetectorRow("scenes_boxes.yaml", None, overrides=_LEARNED),
     'boxes, "a {name}"': DetectorRow("scenes_boxes.yaml", HAND),
@@ -89,6 +99,10 @@ ROWS = {
     "boxes, PromptDet": DetectorRow("scenes_boxes.yaml", PROMPTDET),
     "boxes and image labels, PromptDet": DetectorRow(
         "scenes_images.yaml", PROMPTDET, start="boxes, PromptDet", overrides=_SELF_TRAINING
+    ),
+    'true masks, named by CLIP, "a {name}"': DetectorRow("given_regions.yaml", HAND, given=TRUTH, overrides=_GIVEN),
+    'boxes, "a {name}", named by CLIP': DetectorRow(
+        "given_regions.yaml", HAND, given='boxes, "a {name}"', overrides=_GIVEN
     ),
 }
 
@@ -117,7 +131,7 @@ class DetectorComparison(Comparison):
         own, base, boxes = map(self.read, (self.config_file(row), "mini/base.yaml", "mini/scenes_boxes.yaml"))
         return sha256_of_json([own + base, boxes])
 
-    def training(self, row: str, seed: int) -> dict[str, Any]:
+    def settings(self, row: str, seed: int) -> dict[str, Any]:
         plan, annotations = ROWS[row], self.shapes / "annotations"
         scenes, pictures = str(self.shapes / "scenes"), str(self.shapes / "classification" / "val")
         settings: dict[str, Any] = {
@@ -141,12 +155,22 @@ class DetectorComparison(Comparison):
             settings["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"] = str(self._classifier(plan.classifier, seed))
         if plan.start is not None:
             settings["MODEL.WEIGHTS"] = str(self._weights(plan.start, seed))
+        if plan.given is not None:
+            truth = annotations / "lvis_val.json"
+            regions = truth if plan.given == TRUTH else self._found(plan.given, seed)
+            settings["MODEL.PROPOSALS.FILE"], settings["DATASETS.TEST"] = str(regions), (self.dataset,)
+            settings["MODEL.DISTILLATION_CLIP.PRETRAINED"] = str(self._teacher())
         return settings
+
+    def _found(self, row: str, seed: int) -> Path:
+        """What a row's detector found in the test scenes."""
+        done = self.store.once(self.store.folder_of(self.run_of(row, seed)) / METRICS_FILE, lambda: self.do(row, seed))
+        return done.parent / f"inference_{self.dataset}" / "lvis_instances_results.json"
 
     def _weights(self, row: str, seed: int) -> Path:
         """The weights of a row; results may be moved without them."""
         weights = self.store.folder_of(self.run_of(row, seed)) / FINAL_WEIGHTS
-        return self.store.once(weights, lambda: self.train(row, seed))
+        return self.store.once(weights, lambda: self.do(row, seed))
 
     def _regions(self, row: str) -> Path:
         """Embeddings of what a row's detector proposes in the training scenes.
@@ -158,7 +182,7 @@ class DetectorComparison(Comparison):
         seed, teacher = PROPOSALS_SEED, self._teacher()
         weights = self._weights(row, seed)
         folder = self.store.folder / f"regions_{self.run_of(row, seed).id}"
-        overrides = {**self.training(row, seed), **dict(ROWS[row].overrides), "MODEL.WEIGHTS": str(weights)}
+        overrides = {**self.settings(row, seed), **dict(ROWS[row].overrides), "MODEL.WEIGHTS": str(weights)}
         overrides |= dict(override_pairs(self.overrides))
         config = self.configs / self.config_file(row)
         return self.store.once(folder / INDEX, lambda: embed_proposals(config, overrides, teacher, folder)).parent

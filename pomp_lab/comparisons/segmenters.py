@@ -23,12 +23,14 @@ class SegmenterRow:
         tuning: that of stage 1, the tuning of the prompt on regions; None without it.
         overrides: further settings of stage 2.
         starts_from: another row, with whose weights of the same seed it begins; empty for the configuration's.
+        evaluated: not trained further.
     """
 
     learner: str
     tuning: str | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
     starts_from: str = ""
+    evaluated: bool = False
 
     @property
     def hand(self) -> bool:
@@ -54,6 +56,17 @@ _GENERATED = (
     ("MODEL.GENERATOR.SELF_TRAINING_FROM", 200),
 )
 SPNET = "SPNet, hand prompt"
+# CLIP's names for the true regions: no weights of a segmenter.
+_TRUE_MASKS = (("ORACLE", True), ("MODEL.RANDOM_WEIGHTS", True))
+# The scenes are 128 pixels wide and high.
+_SIZES = (("TEST.AUG.ENABLED", True), ("TEST.AUG.MIN_SIZES", (96, 128, 160)), ("TEST.AUG.MAX_SIZE", 320))
+_WINDOWS = (("TEST.SLIDING_WINDOW", True), ("TEST.SLIDING_TILE_SIZE", 96))
+_CRF = (("TEST.DENSE_CRF", True),)
+
+
+def _seen_again(*views: tuple[str, Any]) -> SegmenterRow:
+    return SegmenterRow("predefined", overrides=(*_PER_PIXEL, *views), starts_from=SPNET, evaluated=True)
+
 
 ROWS = {
     "hand prompt": SegmenterRow("predefined"),
@@ -72,6 +85,11 @@ ROWS = {
         ),
         starts_from=SPNET,
     ),
+    "true masks, hand prompt": SegmenterRow("predefined", overrides=_TRUE_MASKS, evaluated=True),
+    "true masks, POMP": SegmenterRow("pomp", overrides=_TRUE_MASKS, evaluated=True),
+    "SPNet, hand prompt, three sizes, mirrored": _seen_again(*_SIZES),
+    "SPNet, hand prompt, windows": _seen_again(*_WINDOWS),
+    "SPNet, hand prompt, dense CRF": _seen_again(*_CRF),
 }
 
 
@@ -159,7 +177,7 @@ class SegmenterComparison(Comparison):
             texts += [self.config_hash(start), str(ROWS[start].overrides)]
         return sha256_of_json(texts)
 
-    def training(self, row: str, seed: int) -> dict[str, Any]:
+    def settings(self, row: str, seed: int) -> dict[str, Any]:
         plan = ROWS[row]
         settings: dict[str, Any] = {
             "MODEL.CLIP_ADAPTER.PROMPT_LEARNER": plan.learner,
@@ -172,7 +190,7 @@ class SegmenterComparison(Comparison):
         if plan.starts_from:
             start = self.run_of(plan.starts_from, seed)
             weights = self.store.folder_of(start) / FINAL_WEIGHTS
-            settings["MODEL.WEIGHTS"] = str(self.store.once(weights, lambda: self.train(plan.starts_from, seed)))
+            settings["MODEL.WEIGHTS"] = str(self.store.once(weights, lambda: self.do(plan.starts_from, seed)))
         if self.experiment.classes:
             listed = read_json(self.root / self.experiment.classes)
             settings["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(listed["names"]) - len(listed["unseen"])

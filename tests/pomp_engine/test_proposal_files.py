@@ -52,6 +52,26 @@ def photo(number: int = 7, name: str = "val/a.jpg") -> dict[str, Any]:
     return {"image_id": number, "file_name": name}
 
 
+def test_a_region_of_several_classes_is_one(tmp_path: Path) -> None:
+    """Detectors list a box once for each class that it may be."""
+    boxes = [[2, 3, 10, 5], [7, 4, 6, 6], [2, 3, 10, 5], [2, 3, 10, 5], [20, 4, 6, 6]]
+    listed = [
+        {"image_id": 7, "category_id": row, "bbox": box, "score": score}
+        for row, (box, score) in enumerate(zip(boxes, (0.5, 0.6, 0.9, 0.7, 0.4), strict=True))
+    ]
+    found = ProposalFile(write(tmp_path / "boxes.json", listed), limit=2).regions(photo(), HEIGHT, WIDTH)
+    assert found is not None
+    assert found.boxes.tolist() == [[2, 3, 12, 8], [7, 4, 13, 10]]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.6])
+    disc, rest = encoded(DISC), encoded(DISC * (np.arange(WIDTH) < 15))
+    masks = [
+        {**listed[0], "segmentation": mask, "score": score} for mask, score in ((disc, 0.3), (rest, 0.2), (disc, 0.1))
+    ]
+    found = ProposalFile(write(tmp_path / "masks.json", masks)).regions(photo(), HEIGHT, WIDTH)
+    assert found is not None
+    assert found.masks == [disc, rest]
+
+
 def test_every_format_means_the_same(tmp_path: Path) -> None:
     results = [{"image_id": 7, "category_id": 1, **region} for region in regions()]
     named = [result | {"image_id": "val/a.jpg"} for result in results]

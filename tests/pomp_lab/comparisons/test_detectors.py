@@ -81,6 +81,24 @@ def test_two_heads_are_distilled_from_what_another_row_proposes(
     assert min(distilled) > 0
 
 
+@pytest.mark.slow
+def test_clip_names_true_masks_and_those_of_another_row(shapes: Path, store: RunStore, trained: list[str]) -> None:
+    comparison = DetectorComparison(shapes, ROOT / "configs", store, SHORT)
+    true, found = (
+        comparison.run(row, 3) for row in ('true masks, named by CLIP, "a {name}"', f"{FIRST}, named by CLIP")
+    )
+    assert trained == [
+        "row 'true masks, named by CLIP, \"a {name}\"', seed 3,",
+        f"row {FIRST!r}, seed 3,",
+        f"row {FIRST + ', named by CLIP'!r}, seed 3,",
+    ]
+    assert true["_protocol"]["shapes_lvis_val"]["proposals"] == "given"
+    assert true["shapes_lvis_val/box_AP"] == true["shapes_lvis_val/box_AP75"] > 20  # boxes are exact
+    assert "shapes_lvis_val/mask_AP" in found
+    assert comparison.run(f"{FIRST}, named by CLIP", 3) == found
+    assert len(trained) == 3
+
+
 def share_right(weights: Path | None, shapes: Path, words: Path) -> float:
     """Of the pictures of single shapes, those that ``mini`` names right with these weights."""
     clip, known = load_clip("mini", weights and str(weights)), TextClassifier.load(words)
@@ -97,7 +115,7 @@ def share_right(weights: Path | None, shapes: Path, words: Path) -> float:
 def test_a_prompt_learned_on_base_boxes_names_all_classes(
     shapes: Path, store: RunStore, tmp_path: Path, method: str
 ) -> None:
-    words = DetectorComparison(shapes, ROOT / "configs", store).training(FIRST, 0)
+    words = DetectorComparison(shapes, ROOT / "configs", store).settings(FIRST, 0)
     teacher, hand = tmp_path / "teacher.safetensors", Path(words["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"])
     teach_shapes(shapes / "classification" / "val", hand, teacher)
     assert share_right(teacher, shapes, hand) > 2 * share_right(None, shapes, hand)

@@ -75,6 +75,27 @@ def test_stage_two_takes_the_prompt_of_stage_one(
     assert comparison.run_of("hand prompt", 3).id == comparison.run_of("hand prompt", 3).id
 
 
+def test_true_masks_are_named_without_training(
+    shapes: Path, configs: Path, store: RunStore, trained: list[str]
+) -> None:
+    comparison = SegmenterComparison(EXPERIMENTS["scenes"], shapes.parent, configs, store, SHORT)
+    document = comparison.run("true masks, hand prompt", 3)
+    assert document["_protocol"]["shapes_sem_seg_val"]["oracle"] == "masks"
+    assert "shapes_sem_seg_val/hIoU" in document
+    assert not (store.folder_of(comparison.run_of("true masks, hand prompt", 3)) / "model_final.pth").exists()
+    assert comparison.run("true masks, hand prompt", 3) == document
+    assert len(trained) == 1
+
+
+@pytest.mark.slow
+def test_a_trained_row_looks_again(shapes: Path, configs: Path, store: RunStore, trained: list[str]) -> None:
+    comparison = SegmenterComparison(EXPERIMENTS["scenes"], shapes.parent, configs, store, SHORT)
+    views = {row: comparison.run(f"{SPNET}, {row}", 3) for row in ("three sizes, mirrored", "windows")}
+    assert trained == [f"row {row!r}, seed 3," for row in (SPNET, *(f"{SPNET}, {view}" for view in views))]
+    shown = {view: one["_protocol"]["shapes_sem_seg_val"]["views"] for view, one in views.items()}
+    assert shown == {"three sizes, mirrored": "sizes", "windows": "windows"}
+
+
 @pytest.mark.slow
 def test_generators_start_from_the_pixels_of_spnet(
     shapes: Path, configs: Path, store: RunStore, trained: list[str]
