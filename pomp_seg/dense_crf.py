@@ -72,7 +72,7 @@ def refine(scores: Tensor, photo: np.ndarray, options: CrfOptions | None = None)
     field.addPairwiseBilateral(
         sxy=(options.far,) * 2,
         srgb=(options.colour,) * 3,
-        rgbim=np.ascontiguousarray(photo),
+        rgbim=np.require(photo, requirements=["C", "W"]),  # one that was read from a file may not be written
         compat=options.far_weight,
         **how,
     )

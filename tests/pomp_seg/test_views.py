@@ -188,6 +188,7 @@ def test_a_crf_follows_the_colours() -> None:
     wrong = torch.rand(32, 48, generator=torch.Generator().manual_seed(0)) < 0.25
     noisy = torch.where(wrong, 1 - truth, truth)
     scores = 2.0 * torch.nn.functional.one_hot(noisy, 2).permute(2, 0, 1)
+    colours.setflags(write=False)  # as a photo is that was read from a file
     refined = refine(scores, colours)
     assert refined.shape == (2, 32, 48)
     torch.testing.assert_close(refined.sum(dim=0), torch.ones(32, 48), atol=1e-4, rtol=0)
@@ -198,6 +199,46 @@ def test_a_crf_follows_the_colours() -> None:
     assert view([example])[0]["sem_seg"].shape == (3, 32, 48)
     with pytest.raises(UserError, match="a photo of 48 x 32 pixels in uint8 is expected"):
         refine(scores, colours[:-1])
+
+
+class Buffers:
+    """A stand-in for the compiled module: it takes its arrays by buffers that it may write to."""
+
+    DIAG_KERNEL, NORMALIZE_SYMMETRIC = 0, 3
+
+    def __init__(self) -> None:
+        self.photo = np.zeros(0, np.uint8)
+
+    def DenseCRF2D(self, width: int, height: int, count: int) -> Buffers:
+        self.shape = (count, height * width)
+        return self
+
+    def setUnaryEnergy(self, unary: np.ndarray) -> None:
+        assert (unary.shape, unary.dtype, unary.flags.c_contiguous) == (self.shape, np.float32, True)
+        assert not memoryview(unary).readonly
+        self.unary = unary
+
+    def addPairwiseGaussian(self, **options: Any) -> None:
+        pass
+
+    def addPairwiseBilateral(self, rgbim: np.ndarray, **options: Any) -> None:
+        assert rgbim.flags.c_contiguous
+        assert not memoryview(rgbim).readonly
+        self.photo = rgbim
+
+    def inference(self, steps: int) -> np.ndarray:
+        return np.exp(-self.unary)
+
+
+def test_a_crf_takes_a_photo_as_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffers = Buffers()
+    monkeypatch.setattr("pomp_seg.dense_crf.crf_package", lambda: buffers)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    example = {"image": torch.from_numpy(pixels.transpose(2, 0, 1).copy()), "file_name": str(tmp_path / "a.png")}
+    view = SeveralViews(Colours(), ViewOptions(crf=True))
+    assert view([example])[0]["sem_seg"].shape == (3, 6, 5)
+    assert buffers.photo.tolist() == pixels.tolist()
 
 
 @pytest.mark.slow
