@@ -26,7 +26,7 @@ def main() -> None:
     from pomp_lab.comparisons.detectors import ROWS, DetectorComparison
     from pomp_lab.shapes.labels import prepare_image_labels
 
-    arguments = parse_comparison(parser, ROWS)
+    arguments = parse_comparison(parser, lambda given: ROWS)
     shapes = Path(arguments.shapes)
     prepare_image_labels(shapes)
     store = open_store(arguments, "scenes")

@@ -24,9 +24,9 @@ def main() -> None:
     """Parse, run what is missing, print and write the table."""
     parser = comparison_parser(__doc__)
     parser.add_argument("--data", required=True, choices=("scenes", "coco"), help="what to train and test on")
-    from pomp_lab.comparisons.segmenters import EXPERIMENTS, ROWS, SegmenterComparison
+    from pomp_lab.comparisons.segmenters import EXPERIMENTS, SegmenterComparison
 
-    arguments = parse_comparison(parser, ROWS)
+    arguments = parse_comparison(parser, lambda given: EXPERIMENTS[given.data].rows)
     experiment = EXPERIMENTS[arguments.data]
     store = open_store(arguments, experiment.name)
     compare(SegmenterComparison(experiment, data_root(), CONFIGS, store, arguments.overrides), arguments)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -139,14 +139,19 @@ def comparison_parser(description: str) -> ArgumentParser:
     return parser
 
 
-def parse_comparison(parser: ArgumentParser, rows: Mapping[str, Any]) -> argparse.Namespace:
+def parse_comparison(
+    parser: ArgumentParser, rows_of: Callable[[argparse.Namespace], Mapping[str, Any]]
+) -> argparse.Namespace:
     """Parse the command line: ``rows`` become names, ``seeds`` numbers.
+
+    Args:
+        rows_of: the rows that a command line may name.
 
     Raises:
         UserError: an unknown row, seeds that are not numbers, an override without a value.
     """
     arguments = parser.parse_intermixed_args()
-    arguments.rows = chosen(arguments.rows, rows, "row")
+    arguments.rows = chosen(arguments.rows, rows_of(arguments), "row")
     arguments.seeds = whole_numbers("--seeds", arguments.seeds)
     override_pairs(arguments.overrides)
     return arguments

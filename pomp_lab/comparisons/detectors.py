@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison
+from pomp_lab.comparisons.fitted_clip import fit_clip
 from pomp_lab.comparisons.region_classifiers import (
     DETPRO,
     PROMPTDET,
     embed_boxes,
     embed_proposals,
     learn_region_classifier,
-    teach_shapes,
 )
 from pomp_lab.runs import METRICS_FILE, RunStore
 from pomp_lab.shapes.facts import shape_options
@@ -197,9 +197,11 @@ class DetectorComparison(Comparison):
 
     def _teacher(self) -> Path:
         """A CLIP that knows the shapes from the pictures that the rows with image labels learn from."""
-        path = self.store.folder / "teacher.safetensors"
+        from prompt_core.classifier import TextClassifier
+
+        path, pictures = self.store.folder / "teacher.safetensors", self.shapes / "classification" / "val"
         words = self._classifier(HAND, 0)
-        return self.store.once(path, lambda: teach_shapes(self.shapes / "classification" / "val", words, path))
+        return self.store.once(path, lambda: fit_clip(pictures, TextClassifier.load(words), path))
 
     def _learned_on(self, method: str, regions: Path, seed: int) -> Path:
         """The classifier of all classes by prompts that are learned on regions."""

@@ -12,63 +12,13 @@ from prompt_core.errors import UserError
 REGIONS = 32  # proposals of a scene that are embedded
 BASE_BOXES = "lvis_train_norare.json"
 DETPRO, PROMPTDET = "DetPro", "PromptDet"
-TEACHING_STEPS, TEACHING_RATE, TEACHING_SCALE = 600, 1e-3, 30.0
-
-
-def teach_shapes(pictures: Path, classifier: Path, path: Path) -> None:
-    """The weights of ``mini`` with its last layer fitted to pictures of single shapes and their words.
-
-    ``mini`` was trained on photos and names drawn shapes by chance; what is distilled from it would say nothing.
-
-    Args:
-        pictures: a folder for each class.
-        classifier: the words, by the text tower of ``mini``.
-        path: a state dict for ``load_clip("mini", path)``.
-    """
-    import torch
-    import torch.nn.functional as F
-    from safetensors.torch import save_file
-
-    from prompt_core.classifier import TextClassifier
-    from prompt_core.clip import load_clip
-    from prompt_core.data.open_photo import open_photo
-    from prompt_core.files import atomic_path
-    from prompt_core.vocabulary import plain_name
-
-    clip, known = load_clip("mini"), TextClassifier.load(classifier)
-    visual: Any = clip.model.visual
-    rows = {plain_name(name): row for row, name in enumerate(known.names)}
-    files = [file for folder in sorted(pictures.iterdir()) if folder.is_dir() for file in sorted(folder.iterdir())]
-    labels = torch.tensor([rows[plain_name(file.parent.name)] for file in files])
-
-    @torch.no_grad()
-    def maps(some: list[Path]) -> torch.Tensor:
-        images = [clip.preprocess(open_photo(file)) for file in some]
-        pooled: torch.Tensor = visual.trunk(torch.stack(images))  # (N, F)
-        return pooled
-
-    features = torch.cat([maps(files[at : at + 32]) for at in range(0, len(files), 32)])
-    last, words = visual.head.proj, F.normalize(known.weight, dim=1)
-    last.requires_grad_(True)
-    optimizer = torch.optim.AdamW(last.parameters(), TEACHING_RATE)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(TEACHING_STEPS):
-        optimizer.param_groups[0]["lr"] = TEACHING_RATE * (1 - step / TEACHING_STEPS)
-        batch = torch.randint(len(labels), (256,), generator=generator)
-        embeddings = F.normalize(last(features[batch]), dim=1)  # (256, E)
-        loss = F.cross_entropy(TEACHING_SCALE * embeddings @ words.T, labels[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with atomic_path(path) as temporary:
-        save_file({name: value.contiguous() for name, value in clip.model.state_dict().items()}, temporary)
 
 
 def embed_proposals(config: Path, settings: dict[str, Any], teacher: Path, folder: Path) -> None:
     """Embeddings of what a detector proposes in the training scenes.
 
     Args:
-        teacher: weights by :func:`teach_shapes`.
+        teacher: weights by :mod:`pomp_lab.comparisons.fitted_clip`.
     """
     import pomp_det
     from pomp_det.checks import register_configured
@@ -85,7 +35,7 @@ def embed_boxes(annotations: Path, teacher: Path, folder: Path) -> None:
 
     Args:
         annotations: the folder of the scenes' annotations.
-        teacher: weights by :func:`teach_shapes`.
+        teacher: weights by :mod:`pomp_lab.comparisons.fitted_clip`.
     """
     from pomp_engine.data.proposal_files import ProposalFile
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pomp_lab.comparisons.comparison import FINAL_WEIGHTS, Comparison, train
+from pomp_lab.comparisons.fitted_clip import fit_clip
 from pomp_lab.runs import RunStore
 from pomp_lab.shapes.facts import shape_options
 from prompt_core.errors import UserError
-from prompt_core.files import read_json, sha256_of_json
+from prompt_core.files import make_output_folder, read_json, sha256_of_json
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class SegmenterRow:
         overrides: further settings of stage 2.
         starts_from: another row, with whose weights of the same seed it begins; empty for the configuration's.
         evaluated: not trained further.
+        fitted: regions are seen by a CLIP that knows what the scenes show.
     """
 
     learner: str
@@ -31,6 +33,7 @@ class SegmenterRow:
     overrides: tuple[tuple[str, Any], ...] = ()
     starts_from: str = ""
     evaluated: bool = False
+    fitted: bool = False
 
     @property
     def hand(self) -> bool:
@@ -56,6 +59,7 @@ _GENERATED = (
     ("MODEL.GENERATOR.SELF_TRAINING_FROM", 200),
 )
 SPNET = "SPNet, hand prompt"
+HAND = "a photo of a {}."  # as in configs/mini/scenes_seg.yaml
 # CLIP's names for the true regions: no weights of a segmenter.
 _TRUE_MASKS = (("ORACLE", True), ("MODEL.RANDOM_WEIGHTS", True))
 # The scenes are 128 pixels wide and high.
@@ -86,7 +90,12 @@ ROWS = {
         starts_from=SPNET,
     ),
     "true masks, hand prompt": SegmenterRow("predefined", overrides=_TRUE_MASKS, evaluated=True),
-    "true masks, POMP": SegmenterRow("pomp", overrides=_TRUE_MASKS, evaluated=True),
+    "hand prompt, CLIP fitted to shapes": SegmenterRow(
+        "predefined", starts_from="hand prompt", evaluated=True, fitted=True
+    ),
+    "true masks, hand prompt, CLIP fitted to shapes": SegmenterRow(
+        "predefined", overrides=_TRUE_MASKS, evaluated=True, fitted=True
+    ),
     "SPNet, hand prompt, three sizes, mirrored": _seen_again(*_SIZES),
     "SPNet, hand prompt, windows": _seen_again(*_WINDOWS),
     "SPNet, hand prompt, dense CRF": _seen_again(*_CRF),
@@ -104,6 +113,7 @@ class Experiment:
         prompt: file in ``configs/prompt`` that learns the prompt, with ``train`` and ``vocabulary``, ``DATA.TRAIN`` and
             ``DATA.VOCABULARY``; ``{root}`` stands for the data root.
         classes: JSON below the root with ``names`` and ``unseen``, where the number of seen classes is not fixed.
+        pictures: folder below the root with one of pictures for each class, to which CLIP is fitted in some rows.
     """
 
     name: str
@@ -114,6 +124,12 @@ class Experiment:
     train: str
     vocabulary: str
     classes: str = ""
+    pictures: str = ""
+
+    @property
+    def rows(self) -> dict[str, SegmenterRow]:
+        """Those that these data have."""
+        return {name: row for name, row in ROWS.items() if self.pictures or not row.fitted}
 
 
 EXPERIMENTS = {
@@ -126,6 +142,7 @@ EXPERIMENTS = {
         "folder:{root}/shapes/classification",
         "{root}/shapes/class_names.txt",
         "shapes/semantic_classes.json",
+        "shapes/classification/val",
     ),
     "coco": Experiment(
         "coco_seg",
@@ -191,10 +208,26 @@ class SegmenterComparison(Comparison):
             start = self.run_of(plan.starts_from, seed)
             weights = self.store.folder_of(start) / FINAL_WEIGHTS
             settings["MODEL.WEIGHTS"] = str(self.store.once(weights, lambda: self.do(plan.starts_from, seed)))
+        if plan.fitted:
+            settings["MODEL.CLIP_ADAPTER.CLIP_PRETRAINED"] = str(self._fitted_clip())
         if self.experiment.classes:
             listed = read_json(self.root / self.experiment.classes)
             settings["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(listed["names"]) - len(listed["unseen"])
         return settings
+
+    def _fitted_clip(self) -> Path:
+        """Weights of the CLIP of the rows that say so, which are fitted unless they exist."""
+        from prompt_core.classifier import TextClassifier
+        from prompt_core.clip import load_clip
+
+        names = read_json(self.root / self.experiment.classes)["names"]
+        path = self.store.folder / "fitted_clip" / "clip.safetensors"
+
+        def make() -> None:
+            make_output_folder(path.parent)
+            fit_clip(self.root / self.experiment.pictures, TextClassifier.build(load_clip("mini"), names, HAND), path)
+
+        return self.store.once(path, make)
 
     def prompt(self, seed: int) -> Path:
         """The prompt of POMP's rows, learned unless it exists."""

@@ -18,7 +18,8 @@ from PIL import Image
 from pomp_det.data.region_cache import RegionCache
 from pomp_lab.comparisons.comparison import compare, comparison_parser, open_store
 from pomp_lab.comparisons.detectors import DetectorComparison
-from pomp_lab.comparisons.region_classifiers import descriptions, embed_boxes, learn_region_classifier, teach_shapes
+from pomp_lab.comparisons.fitted_clip import fit_clip
+from pomp_lab.comparisons.region_classifiers import descriptions, embed_boxes, learn_region_classifier
 from pomp_lab.runs import RunStore
 from pomp_lab.shapes.facts import class_rows
 from prompt_core import TextClassifier, UserError, load_clip
@@ -117,7 +118,7 @@ def test_a_prompt_learned_on_base_boxes_names_all_classes(
 ) -> None:
     words = DetectorComparison(shapes, ROOT / "configs", store).settings(FIRST, 0)
     teacher, hand = tmp_path / "teacher.safetensors", Path(words["MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH"])
-    teach_shapes(shapes / "classification" / "val", hand, teacher)
+    fit_clip(shapes / "classification" / "val", TextClassifier.load(hand), teacher)
     assert share_right(teacher, shapes, hand) > 2 * share_right(None, shapes, hand)
     embed_boxes(shapes / "annotations", teacher, tmp_path / "regions")
     path = tmp_path / "learned/classifier.safetensors"

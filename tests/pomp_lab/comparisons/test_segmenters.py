@@ -88,6 +88,18 @@ def test_true_masks_are_named_without_training(
 
 
 @pytest.mark.slow
+def test_a_fitted_clip_names_true_masks(shapes: Path, configs: Path, store: RunStore, trained: list[str]) -> None:
+    comparison = SegmenterComparison(EXPERIMENTS["scenes"], shapes.parent, configs, store, SHORT)
+    rows = ("true masks, hand prompt", "true masks, hand prompt, CLIP fitted to shapes")
+    plain, fitted = (comparison.run(row, 3)["shapes_sem_seg_val/mIoU"] for row in rows)
+    assert fitted > plain + 10
+    row = "hand prompt, CLIP fitted to shapes"
+    assert "shapes_sem_seg_val/hIoU" in comparison.run(row, 3)
+    assert trained[2:] == ["row 'hand prompt', seed 3,", f"row {row!r}, seed 3,"]
+    assert EXPERIMENTS["coco"].rows.keys() == EXPERIMENTS["scenes"].rows.keys() - {row, rows[1]}
+
+
+@pytest.mark.slow
 def test_a_trained_row_looks_again(shapes: Path, configs: Path, store: RunStore, trained: list[str]) -> None:
     comparison = SegmenterComparison(EXPERIMENTS["scenes"], shapes.parent, configs, store, SHORT)
     views = {row: comparison.run(f"{SPNET}, {row}", 3) for row in ("three sizes, mirrored", "windows")}
