@@ -23,6 +23,9 @@ from prompt_core.towers.build import build_model
 
 # What the matrix products of the towers are computed in; norms, sums, prompts, features and losses are float32 in both.
 PRECISIONS = ("float32", "bfloat16")
+# Images of a pass on a CPU: of more, each map of a convolution is so large that its memory is fetched from the system
+# and given back every time, which takes half as long as the tower itself.
+_PART = 4
 
 
 class Clip:
@@ -158,12 +161,16 @@ class Clip:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     @torch.no_grad()
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Encode preprocessed images (B, 3, S, S) to unit-norm features (B, E)."""
-        return self.image_features(images)
+    def encode_image(self, images: Tensor, normalise: bool = True) -> Tensor:
+        """Encode preprocessed images (B, 3, S, S) to features (B, E), unit-norm unless told otherwise."""
+        count = len(images) or 1
+        if self.device.type == "cpu":
+            count = max(_PART, torch.get_num_threads())
+        parts = [self.image_features(part, normalise) for part in images.split(count)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def image_features(self, images: Tensor, normalise: bool = True) -> Tensor:
-        """The same with an autograd graph, for prompts in the tower (by hooks); optionally without the L2 norm."""
+        """The same with an autograd graph, for prompts in the tower (by hooks)."""
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
         options = {} if normalise else {"normalize": False}
         with self.autocast():

@@ -46,10 +46,9 @@ class RawImageTower:
         """CLIP's own test transform."""
         return self.clip.preprocess
 
-    @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """Preprocessed images (B, 3, S, S) to features (B, E)."""
-        return self.clip.image_features(images, normalise=False)
+        return self.clip.encode_image(images, normalise=False)
 
 
 class LearnedImageTower(RawImageTower):

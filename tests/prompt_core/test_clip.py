@@ -330,6 +330,20 @@ def test_image_features_are_unit_norm_and_ungraded(make_tiny_clip: Callable[...,
     torch.testing.assert_close(features, F.normalize(plain.to(features.dtype), dim=1))
 
 
+@pytest.mark.parametrize("count", [1, 4, 11])
+def test_a_cpu_encodes_images_in_parts(make_tiny_clip: Callable[..., Clip], count: int) -> None:
+    clip = make_tiny_clip(dtype=torch.float64)
+    images, seen = torch.rand(count, 3, 32, 32, dtype=torch.float64), []
+    clip.model.visual.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))  # type: ignore[union-attr, operator]
+    for normalise in (True, False):
+        parts = clip.encode_image(images, normalise)
+        assert sum(seen) == count
+        assert max(seen) <= max(4, torch.get_num_threads())
+        whole = clip.image_features(images, normalise)
+        torch.testing.assert_close(parts, whole, atol=1e-12, rtol=0)
+        seen.clear()
+
+
 def test_a_clip_freezes_what_it_is_given(make_tiny_clip: Callable[..., Clip]) -> None:
     model = make_tiny_clip().model.train().requires_grad_(True)
     clip = Clip(model, "tiny", None, {"size": (32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}, None)
