@@ -17,7 +17,7 @@ from prompt_core.config import load_config, override_pairs
 from prompt_core.files import make_output_folder, read_sealed_json, sha256_of_json
 
 FINAL_WEIGHTS = "model_final.pth"
-ANY_METRICS = "metrics*.json"  # an evaluation that is unusual says so in the name of its file
+UNUSUAL = "metrics_*.json"  # an evaluation with other regions or several views says so in the name of its file
 
 
 class Comparison(ABC):
@@ -88,7 +88,7 @@ class Comparison(ABC):
         settings |= dict(override_pairs(self.overrides))
         work = evaluate if plan.evaluated else train
         work(self.configs / self.config_file(row), settings, f"row {row!r}, seed {seed},")
-        [metrics] = folder.glob(ANY_METRICS) if plan.evaluated else [folder / METRICS_FILE]
+        metrics = next(folder.glob(UNUSUAL), folder / METRICS_FILE)
         document = part_of(read_sealed_json(metrics), [self.dataset])
         about = {"config_file": f"configs/{self.config_file(row)}", **({"hand_prompt": True} if plan.hand else {})}
         decided = {key: value for key, value in run.identity.items() if key not in ("row", "seed")}

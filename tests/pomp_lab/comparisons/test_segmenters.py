@@ -82,9 +82,15 @@ def test_true_masks_are_named_without_training(
     document = comparison.run("true masks, hand prompt", 3)
     assert document["_protocol"]["shapes_sem_seg_val"]["oracle"] == "masks"
     assert "shapes_sem_seg_val/hIoU" in document
-    assert not (store.folder_of(comparison.run_of("true masks, hand prompt", 3)) / "model_final.pth").exists()
+    folder = store.folder_of(comparison.run_of("true masks, hand prompt", 3))
+    assert not (folder / "model_final.pth").exists()
     assert comparison.run("true masks, hand prompt", 3) == document
     assert len(trained) == 1
+    (folder / "metrics.json").write_text("{}")  # a damaged one is made again
+    fresh = RunStore(store.folder, store.results)
+    again = SegmenterComparison(EXPERIMENTS["scenes"], shapes.parent, configs, fresh, SHORT)
+    assert again.run("true masks, hand prompt", 3)["shapes_sem_seg_val/hIoU"] == document["shapes_sem_seg_val/hIoU"]
+    assert len(trained) == 2
 
 
 @pytest.mark.slow
