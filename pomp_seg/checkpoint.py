@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pomp_engine.checkpoint import ModelCheckpointer
 from pomp_seg.clip import ClipAdapter
@@ -18,7 +20,8 @@ class SegmenterCheckpointer(ModelCheckpointer):
     """The common checkpointer, which protects the prompt and takes CLIP's weights from the file or from CLIP.
 
     A prompt inside a checkpoint never replaces a frozen one from ``PROMPT_CHECKPOINT``; one log line says which is used
-    when they differ. A prompt that learns is taken from the checkpoint.
+    when they differ. A prompt that learns is taken from the checkpoint, and so is the CLIP with which it was trained;
+    one log line says so when ``CLIP_PRETRAINED`` is another.
     """
 
     parts = ("backbone.", "sem_seg_head.", "clip_adapter.", "_region_clip_adapter.")
@@ -33,6 +36,11 @@ class SegmenterCheckpointer(ModelCheckpointer):
                 clip = [key for key in current if key.startswith(f"{name}.clip_model.")]
                 if not any(key in state for key in clip):  # a file without CLIP, which has its own weights
                     left_out += clip
+                elif adapter.clip_is_given and _differ(clip, state, current):
+                    logger.warning(
+                        "CLIP: the checkpoint's own is used, which differs from CLIP_PRETRAINED; leave clip_model out "
+                        "of the checkpoint to use the one that you name"
+                    )
         # Only the loss reads it, and its length depends on NUM_CLASSES.
         key = "criterion.empty_weight"
         if key in state and key in current and state[key].shape != current[key].shape:
@@ -46,7 +54,7 @@ class SegmenterCheckpointer(ModelCheckpointer):
         given = [key for key in learned if key in state]
         if adapter.prompt_learner.learns or not given:
             return []
-        if any(state[key].shape != current[key].shape or not bool((state[key] == current[key]).all()) for key in given):
+        if _differ(given, state, current):
             logger.warning(
                 "prompt: the one of PROMPT_CHECKPOINT is used; the checkpoint holds another, which is left out. Set "
                 "PROMPT_CHECKPOINT to the checkpoint's own prompt to take it"
@@ -54,6 +62,13 @@ class SegmenterCheckpointer(ModelCheckpointer):
         for key in given:
             del state[key]
         return given
+
+
+def _differ(keys: Iterable[str], state: Mapping[str, Any], current: Mapping[str, Tensor]) -> bool:
+    """Whether a file has another value of any of these weights than the model."""
+    return any(
+        key in state and not torch.equal(torch.as_tensor(state[key]).to(current[key]), current[key]) for key in keys
+    )
 
 
 def load_weights(model: nn.Module, file: str | Path) -> None:

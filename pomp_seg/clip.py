@@ -63,6 +63,11 @@ class ClipSource:
         """open_clip's architecture of a name, and its weights: OpenAI's with OpenAI's names."""
         return OPENAI_NAMES.get(name, name), pretrained or ("openai" if name in OPENAI_NAMES else "")
 
+    @property
+    def from_file(self) -> bool:
+        """Whether the weights are those of a file of one's own."""
+        return self.pretrained is not None and Path(self.pretrained).is_file()
+
     def loaded(self) -> None:
         """Mark the weights as loaded from a checkpoint."""
         self._pending = False
@@ -110,6 +115,11 @@ class ClipAdapter(nn.Module):
     def clip(self) -> Clip:
         """The frozen model; its weights may still be missing, see :class:`pomp_seg.clip.ClipSource`."""
         return self._source.clip
+
+    @property
+    def clip_is_given(self) -> bool:
+        """Whether its weights are of a file that ``CLIP_PRETRAINED`` names."""
+        return self._source.from_file
 
     def text_features(self, names: Sequence[str]) -> Tensor:
         """Unit-norm features (N, E) of class names; names are encoded once while nothing learns."""

@@ -12,7 +12,7 @@ from pomp_lab.comparisons.fitted_clip import fit_clip
 from pomp_lab.runs import RunStore
 from pomp_lab.shapes.facts import shape_options
 from prompt_core.errors import UserError
-from prompt_core.files import make_output_folder, read_json, sha256_of_json
+from prompt_core.files import atomic_path, make_output_folder, read_json, sha256_of_json
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,8 @@ class SegmenterComparison(Comparison):
         if plan.starts_from:
             start = self.run_of(plan.starts_from, seed)
             weights = self.store.folder_of(start) / FINAL_WEIGHTS
-            settings["MODEL.WEIGHTS"] = str(self.store.once(weights, lambda: self.do(plan.starts_from, seed)))
+            weights = self.store.once(weights, lambda: self.do(plan.starts_from, seed))
+            settings["MODEL.WEIGHTS"] = str(self._without_clip(weights) if plan.fitted else weights)
         if plan.fitted:
             settings["MODEL.CLIP_ADAPTER.CLIP_PRETRAINED"] = str(self._fitted_clip())
         if self.experiment.classes:
@@ -226,6 +227,20 @@ class SegmenterComparison(Comparison):
         def make() -> None:
             make_output_folder(path.parent)
             fit_clip(self.root / self.experiment.pictures, TextClassifier.build(load_clip("mini"), names, HAND), path)
+
+        return self.store.once(path, make)
+
+    def _without_clip(self, weights: Path) -> Path:
+        """The same weights without those of CLIP, which would be used instead of the one that a row names."""
+        import torch
+
+        path = self.store.folder / f"without_clip_{weights.parent.name}" / weights.name
+
+        def make() -> None:
+            state = torch.load(weights, weights_only=True)["model"]
+            make_output_folder(path.parent)
+            with atomic_path(path) as temporary:
+                torch.save({"model": {key: state[key] for key in state if ".clip_model." not in key}}, temporary)
 
         return self.store.once(path, make)
 

@@ -97,6 +97,28 @@ def test_checkpoint_without_clip(tiny: Build, tmp_path: Path, caplog: pytest.Log
     assert torch.equal(predict(model), predict(other))
 
 
+def test_a_checkpoint_with_another_clip_than_the_named_one_says_so(
+    tiny: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, named = tiny(seed=1), "MODEL.CLIP_ADAPTER.CLIP_PRETRAINED"
+    weights = {key: value.clone().contiguous() for key, value in plain.clip_adapter.clip_model.state_dict().items()}
+    weights["visual.head.proj.weight"] += 1
+    save_file(weights, tmp_path / "clip.safetensors")
+    SegmenterCheckpointer(plain, str(tmp_path)).save("plain")
+    other = tiny({named: str(tmp_path / "clip.safetensors")}, seed=1)
+    SegmenterCheckpointer(other, str(tmp_path)).save("other")
+    said = {}
+    for name in ("other", "plain"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            load_weights(other, tmp_path / f"{name}.pth")
+        said[name] = [record.message for record in caplog.records]
+    assert said["other"] == []
+    assert said["plain"][0].startswith("CLIP: the checkpoint's own is used, which differs from CLIP_PRETRAINED")
+    states = [model.clip_adapter.clip_model.state_dict() for model in (other, plain)]
+    assert torch.equal(*(state["visual.head.proj.weight"] for state in states))
+
+
 def test_a_checkpoint_with_a_part_of_clip_is_refused(tiny: Build, tmp_path: Path) -> None:
     """What is missing would stay random."""
     state = {key: value.contiguous() for key, value in tiny().state_dict().items()}

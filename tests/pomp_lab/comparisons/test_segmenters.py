@@ -101,6 +101,10 @@ def test_a_fitted_clip_names_true_masks(shapes: Path, configs: Path, store: RunS
     assert fitted > plain + 10
     row = "hand prompt, CLIP fitted to shapes"
     assert "shapes_sem_seg_val/hIoU" in comparison.run(row, 3)
+    [file] = store.folder.glob("without_clip_*/model_final.pth")
+    state = torch.load(file, weights_only=True)["model"]
+    assert "sem_seg_head.predictor.query_embed.weight" in state
+    assert not any(".clip_model." in key for key in state)  # else the fitted one would not be used
     assert trained[2:] == ["row 'hand prompt', seed 3,", f"row {row!r}, seed 3,"]
     assert EXPERIMENTS["coco"].rows.keys() == EXPERIMENTS["scenes"].rows.keys() - {row, rows[1]}
 
