@@ -133,8 +133,9 @@ def test_no_photo_and_no_learned_prompt_are_told() -> None:
     assert "no learned prompt" in view(answers, Sent("g", GREY), "detect", "cat", "", LEARNED, 0.3).message
 
 
-def test_a_word_is_text_whatever_it_looks_like(tmp_path: Path) -> None:
-    file = tmp_path / "words.txt"
+def test_a_word_is_text_whatever_it_looks_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("words.txt")
     file.write_text("secret", encoding="utf-8")
     # A file's name is a word: the page reads no file of the machine.
     assert words_of(str(file)) == (str(file),)
