@@ -189,7 +189,7 @@ def _add_clip_adapter(cfg: CfgNode) -> None:
     # own; crops (each distinct region cropped and encoded, in batches), one_by_one (its plain reference) or
     # single_pass (CLIP's features of the whole image, pooled under each mask)
     node.REGION_FEATURES = "crops"
-    node.REGION_BATCH = 0  # own; crops per pass; 0: 32 on a GPU, 1 on a CPU, where more of them leave the cache
+    node.REGION_BATCH = 0  # own; crops that CLIP is given at once; 0: 32
     node.SINGLE_PASS_FIRST_BLOCK = -3  # own; block of a vision transformer from which on regions are pooled
     node.SEPERATE_ADAPTER = False  # (sic) another prompt or CLIP for the regions
     node.REGION_CLIP_ADAPTER = CfgNode()

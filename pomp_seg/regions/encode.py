@@ -17,7 +17,7 @@ from prompt_core.clip import Clip
 from prompt_core.errors import UserError, nearest
 from prompt_core.towers.placement import upload
 
-GPU_BATCH = 32
+BATCH = 32
 REGION_FEATURES = ("crops", "one_by_one", "single_pass")
 FILLS = ("mean", "zero")
 LOGIT_SCALE = 100.0  # published segmenters use it, not CLIP's own
@@ -72,8 +72,8 @@ class RegionEncoder:
         threshold: a pixel belongs to a region where the mask's probability is above it.
         expand: enlargement of the bounding boxes.
         matting: multiply by the probabilities instead of the binary mask.
-        batch_size: regions per pass of the image tower; 0 for :data:`GPU_BATCH` on a GPU and 1 on a CPU, where larger
-            batches exceed the cache and are slower (docs/results/region_cost.json).
+        batch_size: regions that the image tower is given at once; 0 for :data:`BATCH`. On a CPU it takes them in smaller
+            parts, see :meth:`prompt_core.clip.Clip.encode_image`.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class RegionEncoder:
         first, inverse = distinct_masks(masks[valid] if self.matting else inside)
         first, inverse = upload(first, masks.device), upload(inverse, masks.device)
         crops = self.crops(image, (masks[valid] if self.matting else inside)[first], inside[first])
-        size = self.batch_size or (GPU_BATCH if crops.is_cuda else 1)
+        size = self.batch_size or BATCH
         features = torch.cat([self.clip.encode_image(part) for part in crops.split(size)])
         return features[inverse], valid
 
