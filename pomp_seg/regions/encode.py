@@ -72,8 +72,8 @@ class RegionEncoder:
         threshold: a pixel belongs to a region where the mask's probability is above it.
         expand: enlargement of the bounding boxes.
         matting: multiply by the probabilities instead of the binary mask.
-        batch_size: regions that the image tower is given at once; 0 for :data:`BATCH`. A CPU takes them in smaller parts,
-            see :meth:`prompt_core.clip.Clip.encode_image`.
+        batch_size: regions that the image tower is given at once; 0 for :data:`BATCH`. A CPU takes them in smaller
+            parts, see :meth:`prompt_core.clip.Clip.encode_image`.
     """
 
     def __init__(
