@@ -51,7 +51,7 @@ class ClipSource:
                 f"CLIP_MODEL_NAME is {name!r} and CLIP_PRETRAINED is empty; give a tag or a file of weights"
             )
         self.pretrained = pretrained or None
-        self._pending = pretrained != "" and self.name != "openai" and not Path(pretrained).is_file()
+        self._pending = pretrained != "" and self.name != "openai" and not self.from_file
         with warnings.catch_warnings():
             if self._pending:
                 _check_tag(self.name, pretrained)

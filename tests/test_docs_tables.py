@@ -101,6 +101,19 @@ def test_written_tables_are_means_of_the_result_files(table: str) -> None:
     assert checked >= 15
 
 
+def test_detectors_of_the_scenes_are_shown_as_they_were_written() -> None:
+    page = (ROOT / "docs/detection.md").read_text(encoding="utf-8")
+    written = {row[0]: row[2:] for row in rows_below((RESULTS / "scenes.md").read_text(encoding="utf-8"), "| ")[1:]}
+    shown: list[str] = []
+    for start in ("## What words, prompt and image labels bring", "**ViLD-ensemble, DetPro, PromptDet, and regions"):
+        headings, *rows = rows_below(page, start)
+        for name, *cells in rows:
+            assert len(cells) == len(headings) - 1, name
+            assert cells == written[name], name
+            shown.append(name)
+    assert sorted(shown) == sorted(written)
+
+
 def test_the_prompt_of_the_package_is_shown_as_it_was_measured() -> None:
     page = (ROOT / "docs/learned_prompts.md").read_text(encoding="utf-8")
     shown = rows_below(page, "<!-- measured: mini_prompt -->")
