@@ -3,12 +3,66 @@
 from __future__ import annotations
 
 import csv
-import io
+from collections.abc import Iterator
 from pathlib import Path
 
-from prompt_core.documents.bounds import TABLE_BYTES, read_text
+from prompt_core.documents.bounds import TABLE_BYTES, check_size
 from prompt_core.errors import UserError
 from prompt_core.visible import shortened, visible
+
+
+class Table:
+    """A UTF-8 table with a header line, read anew, row by row, each time that it is iterated.
+
+    Attributes:
+        path: of the file.
+        columns: of its header.
+    """
+
+    def __init__(self, path: Path, limit: int = TABLE_BYTES) -> None:
+        """
+        Args:
+            limit: bytes that such a file has at most.
+
+        Raises:
+            UserError: when it is absent or too large, or its header is no text.
+        """
+        check_size(path, limit)
+        self.path = path
+        self.columns = next(self._lines(), [])
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        """The rows; a missing cell is an empty text.
+
+        Raises:
+            UserError: when it is no table or no text, or a row has more cells than the header.
+        """
+        lines = self._lines()
+        width = len(next(lines, []))
+        for number, cells in enumerate(lines, start=2):
+            if any(cell.strip() for cell in cells[width:]):
+                more = next(cell for cell in cells[width:])
+                raise UserError(
+                    f"{visible(str(self.path))}: row {number} has more cells than the {width} columns, from "
+                    f"{shortened(more)} on; quote texts with commas"
+                )
+            yield dict(zip(self.columns, cells + [""] * (width - len(cells)), strict=False))
+
+    def _lines(self) -> Iterator[list[str]]:
+        """The cells of each line that is not empty."""
+        try:
+            with open(self.path, encoding="utf-8-sig", newline="") as stream:
+                reader = csv.reader(stream)
+                try:
+                    yield from filter(None, reader)
+                except csv.Error as error:  # an open quote, a cell of more than 131,072 characters
+                    raise UserError(
+                        f"cannot read {self.path} as a CSV table, near line {reader.line_num}: {error}"
+                    ) from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
 
 
 def read_table(path: Path, limit: int = TABLE_BYTES) -> tuple[list[str], list[dict[str, str]]]:
@@ -18,19 +72,7 @@ def read_table(path: Path, limit: int = TABLE_BYTES) -> tuple[list[str], list[di
         limit: bytes that such a file has at most.
 
     Raises:
-        UserError: when it is absent, too large or no table, or a row has more cells than the header.
+        UserError: as :class:`Table`.
     """
-    text = read_text(path, limit)
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    try:
-        columns, rows = list(reader.fieldnames or ()), list(reader)
-    except csv.Error as error:  # an open quote, a cell of more than 131,072 characters
-        raise UserError(f"cannot read {path} as a CSV table, near line {reader.line_num}: {error}") from error
-    for number, row in enumerate(rows, start=2):
-        more = row.pop(None, [])
-        if any(cell.strip() for cell in more):
-            raise UserError(
-                f"{visible(str(path))}: row {number} has more cells than the {len(columns)} columns, from "
-                f"{shortened(more[0])} on; quote texts with commas"
-            )
-    return columns, rows
+    table = Table(path, limit)
+    return table.columns, list(table)
