@@ -89,8 +89,8 @@ def check_ground_truth(dataset: str) -> None:
         read_category_ancestors(Path(metadata.json_file), document)
 
 
-def check_class_counts(model: nn.Module) -> None:
-    """Check that a loss that goes by images per class has them.
+def check_class_facts(model: nn.Module) -> None:
+    """Check that a loss that goes by images per class, or by a hierarchy, has them.
 
     To be called when the weights are loaded, which may hold them.
 
@@ -99,9 +99,8 @@ def check_class_counts(model: nn.Module) -> None:
     """
     heads: Any = model.roi_heads
     sampler = getattr(heads, "class_sampler", None)
-    missing = [
-        predictor.missing_counts for predictor in model.modules() if isinstance(predictor, DeticFastRCNNOutputLayers)
-    ]
+    predictors = [part for part in model.modules() if isinstance(part, DeticFastRCNNOutputLayers)]
+    missing = [predictor.missing_counts for predictor in predictors]
     if sampler is not None:
         missing.append(sampler.counts.of(heads.num_classes).missing)
     reason = next(filter(None, missing), "")
@@ -109,6 +108,12 @@ def check_class_counts(model: nn.Module) -> None:
         raise UserError(
             "the box loss needs the images per class (USE_FED_LOSS, IGNORE_ZERO_CATS, HELD_OUT_FREQUENCIES or "
             f"DYNAMIC_CLASSIFIER): {reason}; set MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH"
+        )
+    reason = next((predictor.missing_hierarchy for predictor in predictors if predictor.missing_hierarchy), "")
+    if reason:
+        raise UserError(
+            f"the box loss needs the hierarchy of the classes (HIERARCHY_IGNORE): {reason}; set "
+            "MODEL.ROI_BOX_HEAD.HIERARCHY_PATH"
         )
 
 

@@ -132,6 +132,12 @@ def _add_heads(cfg: CfgNode) -> None:
     # negatives of the federated loss; "r" keeps the rare classes of a base-only LVIS run out of the box loss, be it
     # federated, sigmoid or softmax.
     node.HELD_OUT_FREQUENCIES = ""
+    # As in UniDet, for boxes that are labelled with classes of several levels: classes below a box's own are no
+    # negatives of it; nor are those above, which HIERARCHY_POS_PARENTS makes positives. The file is Open Images', or
+    # UniDet's of "hierarchy" and "categories".
+    node.HIERARCHY_IGNORE = False
+    node.HIERARCHY_POS_PARENTS = False
+    node.HIERARCHY_PATH = "datasets/oid/annotations/challenge-2019-label500-hierarchy.json"
     node.IMAGE_LABEL_LOSS = "max_size"  # max_size, max_score, first, min_loss or image
     node.IMAGE_LOSS_WEIGHT = 0.1
     node.WS_NUM_PROPS = 128  # proposals of an image-labelled image

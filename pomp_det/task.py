@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from pomp_det.build import build_detector
 from pomp_det.checkpoint import DetectorCheckpointer, load_weights
-from pomp_det.checks import check_class_counts, check_run, register_configured
+from pomp_det.checks import check_class_facts, check_run, register_configured
 from pomp_det.classifier import set_classifier
 from pomp_det.data.loader import build_train_loader
 from pomp_det.evaluation.evaluate import evaluate_detector, score_again
@@ -43,7 +43,7 @@ def detection_task(backend: str = "hotcoco", oracle: str = "") -> Task:
 
 
 def _build_loader(cfg: CfgNode, model: nn.Module, start: int) -> DataLoader[Any]:
-    check_class_counts(model)
+    check_class_facts(model)
     return build_train_loader(cfg, start)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from prompt_core.documents.bounds import SMALL_BYTES
 from prompt_core.documents.json_files import read_json
-from prompt_core.documents.schema import check
+from prompt_core.documents.schema import Int64, check
 from prompt_core.errors import UserError
 
 HIERARCHY = "challenge-2019-label500-hierarchy.json"  # as Open Images distributes it
@@ -25,6 +25,20 @@ class Node(msgspec.Struct, gc=False):
     Subcategory: list[Node] = []
 
 
+class Labelled(msgspec.Struct, gc=False):
+    """A class of Open Images."""
+
+    id: Int64
+    freebase_id: str
+
+
+class ListedHierarchy(msgspec.Struct):
+    """A hierarchy with the classes that it is of."""
+
+    hierarchy: Node
+    categories: list[Labelled]
+
+
 def class_labels() -> list[str]:
     """The machine ids (``/m/0bt9lr``) of the classes of the vocabulary ``openimages``, in its order.
 
@@ -33,6 +47,25 @@ def class_labels() -> list[str]:
     text = (resources.files("pomp_det") / "data" / "assets" / "openimages_classes.json").read_text(encoding="utf-8")
     labels: list[str] = json.loads(text)
     return labels
+
+
+def read_hierarchy(path: str | Path) -> list[frozenset[int]]:
+    """For each class of a detector the classes above it, without itself.
+
+    Args:
+        path: Open Images' hierarchy of the challenge, whose classes are those of the vocabulary ``openimages``; or an
+            object of a ``hierarchy`` like it and ``categories`` with ``id`` and ``freebase_id``, counted in the order
+            of the ids (``…-list.json`` of UniDet's ``get_oid_hierarchy.py``).
+
+    Raises:
+        UserError: an absent or malformed file, or a class that the categories lack.
+    """
+    document = read_json(path, SMALL_BYTES)
+    if not isinstance(document, dict) or "hierarchy" not in document:
+        return _ancestors(check(document, Node, Path(path), "the hierarchy"), path, class_labels())
+    listed: ListedHierarchy = check(document, ListedHierarchy, Path(path), "the hierarchy with its categories")
+    ordered = sorted(listed.categories, key=lambda category: category.id)
+    return _ancestors(listed.hierarchy, path, [category.freebase_id for category in ordered])
 
 
 def read_ancestors(path: str | Path, labels: Sequence[str]) -> list[frozenset[int]]:
@@ -45,6 +78,11 @@ def read_ancestors(path: str | Path, labels: Sequence[str]) -> list[frozenset[in
     Raises:
         UserError: an absent or malformed file, or a class that the labels lack.
     """
+    root: Node = check(read_json(path, SMALL_BYTES), Node, Path(path), "the hierarchy")
+    return _ancestors(root, path, labels)
+
+
+def _ancestors(root: Node, path: str | Path, labels: Sequence[str]) -> list[frozenset[int]]:
     row_of = {label: row for row, label in enumerate(labels)}
     above: list[set[int]] = [set() for _ in labels]
 
@@ -58,7 +96,6 @@ def read_ancestors(path: str | Path, labels: Sequence[str]) -> list[frozenset[in
             above[row] |= ancestors - {row}
             walk(child, ancestors | {row})
 
-    root: Node = check(read_json(path, SMALL_BYTES), Node, Path(path), "the hierarchy")
     walk(root, frozenset())
     return [frozenset(rows) for rows in above]
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pomp_det.data.openimages_classes import HIERARCHY, read_ancestors
+from pomp_det.data.openimages_classes import HIERARCHY, Labelled, read_ancestors
 from prompt_core.documents.schema import Int64, check_each
 from prompt_core.errors import UserError
 
@@ -28,13 +28,6 @@ class LookedFor(msgspec.Struct, gc=False):
     id: Int64
     pos_category_ids: list[Int64]
     neg_category_ids: list[Int64]
-
-
-class Labelled(msgspec.Struct, gc=False):
-    """A class of Open Images."""
-
-    id: Int64
-    freebase_id: str
 
 
 def read_category_ancestors(annotations: Path, document: Mapping[str, Any]) -> dict[int, list[int]]:

@@ -18,6 +18,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from pomp_det.heads.class_counts import ClassCounts
+from pomp_det.heads.class_hierarchy import ClassHierarchy
 from pomp_det.heads.class_losses import ClassChoice, sigmoid_loss, without_held_out
 from pomp_det.heads.fused_scores import ClassProbabilities
 from pomp_det.heads.image_labels import ImageLabelOptions, image_label_loss
@@ -32,6 +33,7 @@ from pomp_det.heads.inference import (
 from pomp_det.heads.predictor_options import predictor_options
 from pomp_det.heads.sampled_classes import SampledClasses
 from pomp_det.heads.zero_shot import ZeroShotClassifier
+from prompt_core.errors import UserError
 
 
 class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
@@ -56,6 +58,7 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         scoring: ScoreOptions | None = None,
         class_choice: ClassChoice | None = None,
         class_counts: ClassCounts | None = None,
+        class_hierarchy: ClassHierarchy | None = None,
         image_labels: ImageLabelOptions | None = None,
         **options: Any,
     ) -> None:
@@ -66,6 +69,7 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
             scoring: how detections are scored.
             class_choice: which classes take part in the box loss.
             class_counts: of the C classes, for a ``class_choice`` that needs them.
+            class_hierarchy: of the C classes, for the sigmoid loss.
             image_labels: the loss of image labels.
             options: of Detectron2's ``FastRCNNOutputLayers``.
         """
@@ -97,6 +101,7 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         if self.class_choice.by_counts:
             self.register_buffer("freq_weight", counts.weights)
         self.register_buffer("held_out", counts.held_out, persistent=False)
+        self.class_hierarchy = class_hierarchy
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -142,9 +147,18 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         return losses
 
     def sigmoid_cross_entropy_loss(self, pred_class_logits: Tensor, gt_classes: Tensor) -> Tensor:
-        """Binary cross-entropy over the classes that take part; called by the parent's ``losses``."""
-        classes = self.class_choice.classes(gt_classes, self.num_classes, self.class_counts)
-        return sigmoid_loss(pred_class_logits, gt_classes, classes)
+        """Binary cross-entropy over the classes that take part; called by the parent's ``losses``.
+
+        Raises:
+            UserError: counts or a hierarchy that it needs and that are not known.
+        """
+        hierarchy, present = self.class_hierarchy, gt_classes
+        if hierarchy is not None:
+            if reason := hierarchy.missing_for(self.num_classes):
+                raise UserError(f"this loss needs the hierarchy of the classes: {reason}")
+            present = hierarchy.positives(gt_classes)
+        classes = self.class_choice.classes(present, self.num_classes, self.class_counts)
+        return sigmoid_loss(pred_class_logits, gt_classes, classes, hierarchy)
 
     def image_label_losses(
         self, predictions: tuple[Tensor, Tensor], proposals: Sequence[Instances], labels: Sequence[Sequence[int]]
@@ -264,6 +278,11 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         if counts.weights is not None:
             self.freq_weight = counts.weights
         self.held_out, self._counts_missing = counts.held_out, counts.missing
+
+    @property
+    def missing_hierarchy(self) -> str:
+        """Why the hierarchy that the box loss needs is unknown; empty where nothing is missing."""
+        return "" if self.class_hierarchy is None else self.class_hierarchy.missing_for(self.num_classes)
 
     @property
     def missing_counts(self) -> str:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pomp_det.heads.class_counts import ClassCounts
+from pomp_det.heads.class_hierarchy import ClassHierarchy
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,16 @@ def without_held_out(logits: Tensor, gt_classes: Tensor, held_out: Tensor) -> Te
     return logits.masked_fill(absent & ~annotated, -torch.inf)
 
 
-def sigmoid_loss(logits: Tensor, gt_classes: Tensor, classes: Tensor | None = None) -> Tensor:
+def sigmoid_loss(
+    logits: Tensor, gt_classes: Tensor, classes: Tensor | None = None, hierarchy: ClassHierarchy | None = None
+) -> Tensor:
     """Binary cross-entropy of each class, summed over classes and averaged over regions.
 
     Args:
         logits: (R, C + 1); the background's column takes no part.
         gt_classes: (R,) in 0..C.
         classes: ids that take part; None for all.
+        hierarchy: of the classes; without one, a region is of its own class only.
     """
     regions, background = logits.shape[0], logits.shape[1] - 1
     if logits.numel() == 0:
@@ -104,5 +108,10 @@ def sigmoid_loss(logits: Tensor, gt_classes: Tensor, classes: Tensor | None = No
         classes = torch.arange(background, device=logits.device)
     else:
         classes = classes[classes != background]
-    targets = (gt_classes[:, None] == classes[None]).to(logits.dtype)  # (R, F)
-    return F.binary_cross_entropy_with_logits(logits[:, classes], targets, reduction="sum") / regions
+    weights = None
+    targets = gt_classes[:, None] == classes[None]  # (R, F)
+    if hierarchy is not None:
+        targets, known = hierarchy.terms(gt_classes, classes)
+        weights = known.to(logits.dtype)
+    loss = F.binary_cross_entropy_with_logits(logits[:, classes], targets.to(logits.dtype), weights, reduction="sum")
+    return loss / regions

@@ -10,6 +10,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 
 from pomp_det.class_matrix import stage_matrix
 from pomp_det.heads.class_counts import ClassCounts
+from pomp_det.heads.class_hierarchy import ClassHierarchy
 from pomp_det.heads.class_losses import ClassChoice
 from pomp_det.heads.image_labels import CHOICES, ImageLabelOptions
 from pomp_det.heads.inference import ScoreOptions
@@ -63,6 +64,8 @@ def predictor_options(cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
             node.FED_LOSS_FREQ_WEIGHT,
             node.HELD_OUT_FREQUENCIES,
         )
+    if node.HIERARCHY_IGNORE or node.HIERARCHY_POS_PARENTS:
+        options["class_hierarchy"] = _hierarchy(cfg)
     return options | {
         "prior_probability": node.PRIOR_PROB,
         "scoring": ScoreOptions(
@@ -76,6 +79,22 @@ def predictor_options(cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
             softmax=node.SOFTMAX_WEAK_LOSS,
         ),
     }
+
+
+def _hierarchy(cfg: CfgNode) -> ClassHierarchy:
+    node = cfg.MODEL.ROI_BOX_HEAD
+    if not node.HIERARCHY_IGNORE:
+        raise UserError(
+            "MODEL.ROI_BOX_HEAD.HIERARCHY_POS_PARENTS says what HIERARCHY_IGNORE does with the classes above a box's "
+            "own; set HIERARCHY_IGNORE to True, too"
+        )
+    if not node.USE_SIGMOID_CE or cfg.MODEL.DYNAMIC_CLASSIFIER:
+        raise UserError(
+            "MODEL.ROI_BOX_HEAD.HIERARCHY_IGNORE is of the sigmoid loss of all classes; set USE_SIGMOID_CE to True and "
+            "MODEL.DYNAMIC_CLASSIFIER to False"
+        )
+    path = resolve_path(node.HIERARCHY_PATH)
+    return ClassHierarchy.read(path, cfg.MODEL.ROI_HEADS.NUM_CLASSES, node.HIERARCHY_POS_PARENTS)
 
 
 def _classifier(cfg: CfgNode, input_shape: ShapeSpec) -> ZeroShotClassifier:

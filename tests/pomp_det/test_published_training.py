@@ -17,7 +17,7 @@ pytest.importorskip("detectron2")
 from detectron2.utils.events import EventStorage
 
 from pomp_det import build_detector, load_config
-from pomp_det.checks import check_class_counts, check_run
+from pomp_det.checks import check_class_facts, check_run
 from pomp_det.data.loader import build_train_loader
 from pomp_det.data.prepare.captions import coco_caption_tags, tagged
 from pomp_det.data.prepare.imagenet_21k import lvis_21k_vocabulary
@@ -146,7 +146,7 @@ def test_a_step_of_each_kind(shared: Path, root: Path, monkeypatch: pytest.Monke
     torch.manual_seed(0)
     model = build_detector(cfg)
     check_run(cfg, model, training=True)
-    check_class_counts(model)
+    check_class_facts(model)
     batches: dict[str, Any] = {}
     for batch in itertools.islice(build_train_loader(cfg), 100):
         batches.setdefault(batch[0]["ann_type"], batch)

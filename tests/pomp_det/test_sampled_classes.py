@@ -16,7 +16,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from pomp_det import load_config
-from pomp_det.checks import check_class_counts, register_configured
+from pomp_det.checks import check_class_facts, register_configured
 from pomp_det.data.loader import training_records
 from pomp_det.heads.class_counts import ClassCounts
 from pomp_det.heads.sampled_classes import ClassSampler, SampledClasses
@@ -162,7 +162,7 @@ def test_missing_counts_stop_training_only(make_tiny: Callable[..., Any], photo:
         detections = model.eval()([{"image": photo}])[0]["instances"]
     assert int(detections.pred_classes.max()) > 9  # all classes are scored
     with pytest.raises(UserError, match=r"DYNAMIC_CLASSIFIER\): .*absent.json"):
-        check_class_counts(model)
+        check_class_facts(model)
     labels = {n: n for n in range(30)}
     with EventStorage(0):
         assert model.train()(batch(photo, "image", labels))["image_loss_stage0"] > 0
