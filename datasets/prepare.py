@@ -73,7 +73,7 @@ PREPARATIONS = {
         f"{_DETECTION}.objects365:prepare_objects365",
     ),
     "openimages": (
-        "Open Images' validation boxes of 2019, with those of the classes above them",
+        "Open Images' boxes of 2019: the training ones, and the validation ones with those of the classes above",
         f"{_DETECTION}.openimages:prepare_openimages",
     ),
     "pcontext": ("labels of PASCAL-Context with 59 classes", f"{_SEGMENTATION}.pcontext:prepare_pcontext"),

@@ -114,16 +114,18 @@ def _objects365(split: str, file: str, count: int | None, how: str = "") -> Data
     )
 
 
-def _openimages(name: str, file: str, how: str) -> DatasetEntry:
+def _openimages(name: str, file: str, how: str, train: bool = False) -> DatasetEntry:
+    split, folder = ("training", "") if train else ("validation", "/validation")
+    into = "0 to f, by the first character of their names, or as train_0 to train_f" if train else "validation"
     return DatasetEntry(
         name=name,
         group="openimages",
         kind="openimages",
         annotations=(f"oid/annotations/{file}",),
-        images="oid/images/validation",
+        images=f"oid/images{folder}",
         how=how,
-        images_how="download the validation photos of Open Images (storage.googleapis.com/openimages) and unpack them "
-        "into {root}/oid/images/validation",
+        images_how=f"download the {split} photos of Open Images (storage.googleapis.com/openimages) and unpack them "
+        f"into {{root}}/oid/images/{into}",
         vocabulary="openimages",
     )
 
@@ -169,12 +171,14 @@ def _conceptual_captions(name: str, file: str) -> DatasetEntry:
     )
 
 
-_OPEN_IMAGES = (
-    "put the boxes, human image labels and hierarchy of the Open Images Challenge 2019 (challenge-2019-validation-"
-    "detection-bbox.csv, challenge-2019-validation-detection-human-imagelabels.csv, challenge-2019-label500-hierarchy."
+_OPEN_IMAGES_TABLES = (
+    "put the boxes, human image labels and hierarchy of the Open Images Challenge 2019 (challenge-2019-%s-"
+    "detection-bbox.csv, challenge-2019-%s-detection-human-imagelabels.csv, challenge-2019-label500-hierarchy."
     "json from storage.googleapis.com/openimages) into {root}/oid/annotations and run python datasets/prepare.py "
     "openimages"
 )
+_OPEN_IMAGES = _OPEN_IMAGES_TABLES % (("validation",) * 2)
+_OPEN_IMAGES_TRAIN = _OPEN_IMAGES_TABLES % (("train",) * 2)
 _OBJECTS365_VAL = "objects365/annotations/zhiyuan_objv2_val_fixname.json"
 _OPEN_IMAGES_VAL = "oid/annotations/oid_challenge_2019_val_expanded.json"
 _OPEN_IMAGES_RARE = "oid_challenge_2019_val_expanded_rare.json"
@@ -228,6 +232,7 @@ _ENTRIES = (
     _objects365("train", "zhiyuan_objv2_train_fixname_fixmiss.json", None),
     _objects365("val", "zhiyuan_objv2_val_fixname.json", 80_000),
     _objects365("val_rare", "zhiyuan_objv2_val_fixname_rare.json", None, _RARE_CLASSES % _OBJECTS365_VAL),
+    _openimages("oid_train", "oid_challenge_2019_train_bbox.json", _OPEN_IMAGES_TRAIN, train=True),
     _openimages("oid_val_expanded", "oid_challenge_2019_val_expanded.json", _OPEN_IMAGES),
     _openimages("oid_val_expanded_rare", _OPEN_IMAGES_RARE, _RARE_CLASSES % _OPEN_IMAGES_VAL),
     _imagenet("imagenet_lvis_v1", "imagenet_lvis", "imagenet_lvis_image_info.json", "ImageNet-LVIS", "lvis"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from pomp_engine.loader import Records, images_per_rank, seed_of_run, seeded_loa
 from pomp_engine.samplers import MultiDatasetSampler, batch_groups, sample_weights
 from prompt_core.errors import UserError, nearest
 
-SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "MultiDatasetSampler")
+SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "MultiDatasetSampler", "ClassAwareSampler")
 
 _logger = logging.getLogger(__name__)
 
@@ -120,19 +122,37 @@ def index_sampler(cfg: CfgNode, records: Records, sizes: Sequence[int], seed: in
         ]
         ratios = list(cfg.DATALOADER.DATASET_RATIO)[: len(sizes)]
         return MultiDatasetSampler(sample_weights(sizes, ratios, factors), seed)
+    if name == "ClassAwareSampler":
+        ends, kinds = np.cumsum(sizes), annotation_kinds(cfg)
+        parts = [_labelled(records[end - size : end], kind) for size, end, kind in zip(sizes, ends, kinds, strict=True)]
+        return MultiDatasetSampler(class_aware_weights(list(chain(*parts))), seed)
     raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; expected {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
 
 
 def _repeat_factors(cfg: CfgNode, records: Records, kind: str = "box") -> torch.Tensor:
     """Of each record, by how many images of the data set have its classes: their boxes, or their image labels."""
-    if kind != "box":
-        records = [
-            {"annotations": [{"category_id": label} for label in record["pos_category_ids"]]} for record in records
-        ]
     factors: torch.Tensor = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-        records, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
+        _labelled(records, kind), cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
     )
     return factors
+
+
+def _labelled(records: Records, kind: str) -> Records:
+    """Records whose annotations are what their data set labels: boxes, or classes of the image."""
+    if kind == "box":
+        return records
+    return [{"annotations": [{"category_id": label} for label in record["pos_category_ids"]]} for record in records]
+
+
+def class_aware_weights(records: Records) -> torch.Tensor:
+    """Weights (n,) that draw all classes equally often: the sum of 1 / images of the class over an image's classes.
+
+    For data sets in which a few classes are in most photos, as in Open Images. Source: UniDet's ``ClassAwareSampler``
+    (arXiv 2102.13086), after Shen et al., arXiv 1512.05830.
+    """
+    classes = [{annotation["category_id"] for annotation in record["annotations"]} for record in records]
+    images = Counter(label for labels in classes for label in labels)
+    return torch.tensor([sum(1 / images[label] for label in labels) for labels in classes], dtype=torch.float64)
 
 
 def images_per_batch(cfg: CfgNode, datasets: int) -> int | list[int]:

@@ -238,7 +238,7 @@ def test_image_labels_repeat_the_photos_of_rare_classes(data: Path) -> None:
 
 def test_other_samplers_and_plain_batches(data: Path) -> None:
     settings = ["DATASETS.TRAIN", ("test_mix_boxes",), "DATALOADER.USE_DIFF_BS_SIZE", False, "SOLVER.IMS_PER_BATCH", 3]
-    for name in ("TrainingSampler", "RepeatFactorTrainingSampler"):
+    for name in ("TrainingSampler", "RepeatFactorTrainingSampler", "ClassAwareSampler"):
         cfg = mixed_config(*settings, "DATALOADER.SAMPLER_TRAIN", name, "WITH_IMAGE_LABELS", False)
         batches = take(cfg, 6)
         assert all(len(batch) == 3 for batch in batches)

@@ -1,7 +1,8 @@
-"""Open Images: boxes and labels of people expanded by the hierarchy, and the AP50 that its protocol asks for."""
+"""Open Images: boxes to train on, those to score expanded by the hierarchy, and the AP50 that its protocol asks for."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,16 +20,25 @@ pytest.importorskip("pycocotools")
 
 from detectron2.data import DatasetCatalog
 
+from pomp_det import build_detector, load_config
+from pomp_det.checks import check_class_facts
+from pomp_det.data.check_files import check_group
+from pomp_det.data.loader import build_train_loader, index_sampler, training_records
 from pomp_det.data.openimages_classes import HIERARCHY, class_labels, read_ancestors
-from pomp_det.data.prepare.openimages import BOXES, LABELS, prepare_openimages
+from pomp_det.data.prepare.openimages import BOXES, COUNTS, LABELS, TRAIN, prepare_openimages
 from pomp_det.data.registration import register_datasets
 from pomp_det.evaluation.evaluator import DetectionEvaluator
 from pomp_det.evaluation.openimages_scores import open_images_average_precision
+from pomp_det.task import detection_task
+from pomp_engine import loop
+from prompt_core.data.check import PRESENT
 from prompt_core.errors import UserError
 from prompt_core.vocabulary import Vocabulary
 
+from ..support.detector import TINY
 from .test_evaluation_files import truth_as_output
 
+HEADER = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf"
 ANIMAL, DOG, CAT = "/m/0jbk", "/m/0bt9lr", "/m/01yrx"
 TREE = {
     "LabelName": "/m/0bl9f",
@@ -132,11 +143,12 @@ def downloaded(tmp_path: Path) -> Path:
     photos.mkdir(parents=True)
     for name in ("a", "b"):
         Image.new("RGB", (40, 20)).save(photos / f"{name}.jpg")
-    header = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf"
     rows = [f"a,{DOG},0.25,0.5,0.5,1,0", f"b,{ANIMAL},0,1,0,1,1", f"c,{CAT},0,1,0,1,0"]
-    (folder / BOXES).write_text("\n".join([header, *rows]) + "\n")
+    (folder / BOXES.format(split="validation")).write_text("\n".join([HEADER, *rows]) + "\n")
     rows = [f"a,verification,{DOG},1", f"a,verification,{CAT},0", f"b,verification,{ANIMAL},1"]
-    (folder / LABELS).write_text("\n".join(["ImageID,Source,LabelName,Confidence", *rows]) + "\n")
+    (folder / LABELS.format(split="validation")).write_text(
+        "\n".join(["ImageID,Source,LabelName,Confidence", *rows]) + "\n"
+    )
     (folder / HIERARCHY).write_text(json.dumps(TREE))
     return tmp_path
 
@@ -204,8 +216,109 @@ def test_what_is_missing_gets_one_line(prepared: Path, tmp_path: Path) -> None:
 )
 def test_a_damaged_table_writes_nothing(downloaded: Path, row: str, message: str) -> None:
     folder = downloaded / "oid/annotations"
-    with open(folder / BOXES, "a", encoding="utf-8") as table:
+    with open(folder / BOXES.format(split="validation"), "a", encoding="utf-8") as table:
         table.write(row + "\n")
     with pytest.raises(UserError, match=message):
         prepare_openimages(downloaded)
     assert not (folder / "oid_challenge_2019_val_expanded.json").exists()
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Iterator[Path]:
+    """Photos in the three places that are looked for: dogs in four, a cat in one, a group of animals in one."""
+    folder, photos = tmp_path / "oid/annotations", tmp_path / "oid/images"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for place in ("0/01.jpg", "0/02.jpg", "train_a/a1.jpg", "train/b1.jpg", "train/b2.jpg", "train/b3.jpg"):
+        (photos / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(photos / place)
+    rows = [f"{name},{DOG},0.25,0.75,0.25,1,0" for name in ("01", "02", "a1", "b1")]
+    rows += [f"b1,{CAT},0,0.5,0,0.5,0", f"b1,{ANIMAL},0,1,0,1,1", f"b2,{ANIMAL},0,1,0,1,1", f"ff,{CAT},0,1,0,1,0"]
+    (folder / BOXES.format(split="train")).write_text("\n".join([HEADER, *rows]) + "\n")
+    rows = [f"b1,verification,{CAT},1", f"01,verification,{ANIMAL},0", f"b3,verification,{DOG},1"]
+    table = "\n".join(["ImageID,Source,LabelName,Confidence", *rows]) + "\n"
+    (folder / LABELS.format(split="train")).write_text(table)
+    (folder / HIERARCHY).write_text(json.dumps(TREE))
+    made, problems = prepare_openimages(tmp_path)
+    assert [path.name for path in made] == [TRAIN, COUNTS]
+    assert problems.counts == {"photos left out (unreadable)": 1}  # ff
+    yield tmp_path
+    register_datasets()
+
+
+def test_training_boxes_stay_as_they_are_labelled(training: Path) -> None:
+    document = json.loads((training / "oid/annotations" / TRAIN).read_text())
+    photos = [image["file_name"] for image in document["images"]]
+    assert photos == ["0/01.jpg", "0/02.jpg", "train_a/a1.jpg", "train/b1.jpg", "train/b2.jpg"]  # b3 has no box
+    labels = {category["id"]: category["freebase_id"] for category in document["categories"]}
+    boxes = [(a["image_id"], labels[a["category_id"]], a["bbox"], a["iscrowd"]) for a in document["annotations"]]
+    dog, everything = [24.0, 16.0, 48.0, 48.0], [0.0, 0.0, 96.0, 64.0]
+    assert boxes == [
+        *[(number, DOG, dog, 0) for number in (1, 2, 3, 4)],
+        (4, CAT, [0.0, 0.0, 48.0, 32.0], 0),
+        (4, ANIMAL, everything, 1),
+        (5, ANIMAL, everything, 1),
+    ]
+    known = [
+        tuple({labels[number] for number in image[f"{side}_category_ids"]} for side in ("pos", "neg"))
+        for image in document["images"]
+    ]
+    assert known[0] == ({DOG}, {ANIMAL})  # as people said; the hierarchy adds nothing to training labels
+    assert known[3] == ({DOG, CAT, ANIMAL}, set())
+    listed = json.loads((training / "oid/annotations" / COUNTS).read_text())
+    counts = {entry["freebase_id"]: entry["image_count"] for entry in listed}
+    assert (counts[DOG], counts[CAT], counts[ANIMAL], len(counts)) == (4, 1, 2, 500)
+    findings = [finding for finding in check_group("openimages", training) if finding.dataset == "oid_train"]
+    assert [finding.state for finding in findings] == [PRESENT, PRESENT]
+
+
+def test_a_detector_learns_from_the_boxes(training: Path, tmp_path: Path) -> None:
+    register_datasets(training)
+    head, folder = "MODEL.ROI_BOX_HEAD.", training / "oid/annotations"
+    learning = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.MASK_ON": False,
+        "MODEL.ROI_HEADS.NUM_CLASSES": 500,
+        f"{head}USE_FED_LOSS": True,
+        f"{head}CAT_FREQ_PATH": str(folder / COUNTS),
+        f"{head}HIERARCHY_IGNORE": True,
+        f"{head}HIERARCHY_POS_PARENTS": True,
+        f"{head}HIERARCHY_PATH": str(folder / HIERARCHY),
+        "DATASETS.TRAIN": ("oid_train",),
+        "DATALOADER.SAMPLER_TRAIN": "ClassAwareSampler",
+        "DATALOADER.NUM_WORKERS": 0,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.MAX_ITER": 2,
+        "SEED": 0,
+        "OUTPUT_DIR": str(tmp_path / "run"),
+    }
+    cfg = load_config(None, TINY | learning)
+    records, sizes = training_records(cfg)
+    assert len(records) == 4  # the photo with a group alone teaches no box
+    drawn = np.fromiter(itertools.islice(index_sampler(cfg, records, sizes, 0), 20_000), int)
+    # Dogs are in four photos, of which the last alone has a cat and animals: 1/4 of a dog each, and two classes more.
+    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), np.array([1, 1, 1, 9]) / 12, atol=0.02)
+    batch = next(iter(build_train_loader(cfg)))
+    dog, animal = (class_labels().index(label) for label in (DOG, ANIMAL))
+    learned = torch.cat([example["instances"].gt_classes for example in batch]).tolist()
+    assert dog in learned
+    assert animal not in learned  # a group is no box of one object
+    model = build_detector(cfg)
+    check_class_facts(model)
+    loop.train(detection_task(), cfg, model, resume=False)
+    weights = torch.load(tmp_path / "run/model_final.pth", weights_only=True)["model"]
+    assert all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point())
+
+
+def test_without_any_table_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"neither .*validation-detection-bbox.csv nor .*train-detection-bbox.csv exists"
+    ):
+        prepare_openimages(tmp_path)
+
+
+def test_an_id_that_leaves_the_folder_is_refused(training: Path) -> None:
+    with open(training / "oid/annotations" / BOXES.format(split="train"), "a", encoding="utf-8") as table:
+        table.write(f"../secret,{DOG},0,1,0,1,0\n")
+    with pytest.raises(UserError, match=r"photo '../secret' is no id of Open Images"):
+        prepare_openimages(training)

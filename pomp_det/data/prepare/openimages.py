@@ -1,58 +1,105 @@
-"""Open Images' validation boxes of the 2019 challenge, with what the hierarchy of classes says besides."""
+"""Open Images' boxes of the 2019 challenge: those for training, and those to score, with what the hierarchy adds."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pomp_det.data.openimages_classes import HIERARCHY, class_labels, descendants_of, read_ancestors
+from pomp_det.data.prepare.lvis import category_info
 from pomp_det.data.prepare.photo_lists import with_sizes
 from pomp_det.data.usable_boxes import Problems
 from pomp_engine.data.derived_files import Outcome, derive_json, file_inputs
-from prompt_core.documents.csv_tables import read_table
+from prompt_core.documents.csv_tables import Table
 from prompt_core.errors import UserError
-from prompt_core.files import sha256_of_json
+from prompt_core.files import read_json, sha256_of_json
 from prompt_core.vocabulary import Vocabulary
 
-BOXES = "challenge-2019-validation-detection-bbox.csv"
-LABELS = "challenge-2019-validation-detection-human-imagelabels.csv"
+BOXES = "challenge-2019-{split}-detection-bbox.csv"
+LABELS = "challenge-2019-{split}-detection-human-imagelabels.csv"
+TRAIN, COUNTS = "oid_challenge_2019_train_bbox.json", "oid_challenge_2019_train_bbox_cat_info.json"
+VAL = "oid_challenge_2019_val_expanded.json"
+# Below oid/images, in the order in which they are looked for: Detic's folders, those of Open Images' archives, and what
+# its downloader fills.
+TRAIN_FOLDERS = ("{first}", "train_{first}", "train")
 Row = Mapping[str, str]
 
 
 def prepare_openimages(root: Path, overwrite: bool = False) -> tuple[dict[Path, Outcome], Problems]:
-    """Write ``oid/annotations/oid_challenge_2019_val_expanded.json``.
+    """Make what the tables in ``oid/annotations`` are there for.
+
+    Of the validation tables ``oid_challenge_2019_val_expanded.json``, with boxes of the classes above each one's own.
+    Of the training tables ``oid_challenge_2019_train_bbox.json``, the boxes as they are labelled, of the photos that
+    have some; and ``…_cat_info.json``, the images of each class, for the federated loss.
 
     Returns:
         what was done, and the photos that are left out because they cannot be read.
 
     Raises:
-        UserError: when one of the three files is absent or damaged, or there are no photos.
+        UserError: when no boxes are there, another table of the split is absent or damaged, or there are no photos.
     """
-    folder, photos = root / "oid/annotations", root / "oid/images/validation"
-    sources = [folder / name for name in (BOXES, LABELS, HIERARCHY)]
-    inputs = file_inputs(root, *sources)
-    boxes, image_labels = (_rows(path) for path in sources[:2])
-    listed = [{"file_name": f"{name}.jpg"} for name in sorted({row["ImageID"] for row in (*boxes, *image_labels)})]
-    problems = Problems()
-    images = with_sizes(photos, listed, problems)
+    folder, problems = root / "oid/annotations", Problems()
+    made: dict[Path, Outcome] = {}
+    splits = [split for split in ("train", "validation") if (folder / BOXES.format(split=split)).is_file()]
+    if not splits:
+        names = " nor ".join(str(folder / BOXES.format(split=split)) for split in ("validation", "train"))
+        raise UserError(f"neither {names} exists; python datasets/check.py openimages says how to get them")
+    for split in splits:
+        made |= _prepare(root, split, overwrite, problems)
+    return made, problems
+
+
+def _prepare(root: Path, split: str, overwrite: bool, problems: Problems) -> dict[Path, Outcome]:
+    folder, train = root / "oid/annotations", split == "train"
+    tables = [folder / name.format(split=split) for name in (BOXES, LABELS)]
+    inputs = file_inputs(root, *tables, *([] if train else [folder / HIERARCHY]))
+    boxes, image_labels = (_table(path) for path in tables)
+    # A photo without a box teaches nothing; in a test set it may hold false detections.
+    listed = sorted({_photo(row) for table in ([boxes] if train else [boxes, image_labels]) for row in table})
+    photos = root / "oid/images" / ("" if train else split)
+    place = partial(_training_photo, photos) if train else "{}.jpg".format
+    images = with_sizes(photos, [{"file_name": place(name)} for name in listed], problems)
     if not images:
-        raise UserError(f"{photos} holds no photo of {sources[0].name}; python datasets/check.py openimages says more")
+        raise UserError(f"{photos} holds no photo of {tables[0].name}; python datasets/check.py openimages says more")
     inputs["photos"] = sha256_of_json([[image["file_name"], image["width"], image["height"]] for image in images])
-    output = folder / "oid_challenge_2019_val_expanded.json"
+    if not train:
+        labels = class_labels()
+        above = partial(read_ancestors, folder / HIERARCHY, labels)
+        return {
+            folder / VAL: derive_json(
+                folder / VAL,
+                inputs,
+                "open images, expanded, 1",
+                lambda: annotations_of(images, boxes, image_labels, above()),
+                overwrite,
+            )
+        }
 
     def build() -> dict[str, Any]:
-        return expanded(images, boxes, image_labels, read_ancestors(sources[2], class_labels()))
+        return annotations_of(images, boxes, image_labels, [frozenset()] * len(class_labels()))
 
-    return {output: derive_json(output, inputs, "open images, expanded, 1", build, overwrite)}, problems
+    made = {folder / TRAIN: derive_json(folder / TRAIN, inputs, "open images, 1", build, overwrite)}
+    counts, source = folder / COUNTS, file_inputs(root, folder / TRAIN)
+    made[counts] = derive_json(
+        counts, source, "category counts, 1", lambda: category_info(read_json(folder / TRAIN)), overwrite
+    )
+    return made
 
 
-def expanded(
+def _training_photo(photos: Path, name: str) -> str:
+    """Where a photo is below ``oid/images``, or would be in the first of the folders."""
+    places = [f"{folder.format(first=name[:1])}/{name}.jpg" for folder in TRAIN_FOLDERS]
+    return next((place for place in places if (photos / place).is_file()), places[0])
+
+
+def annotations_of(
     images: Sequence[Mapping[str, Any]],
-    boxes: Sequence[Row],
-    image_labels: Sequence[Row],
+    boxes: Iterable[Row],
+    image_labels: Iterable[Row],
     ancestors: Sequence[frozenset[int]],
 ) -> dict[str, Any]:
     """A COCO document whose images say which classes were looked for.
@@ -67,7 +114,8 @@ def expanded(
         boxes: rows with ``ImageID``, ``LabelName``, ``XMin``, ``XMax``, ``YMin``, ``YMax`` in parts of the photo, and
             ``IsGroupOf``, which becomes ``iscrowd``.
         image_labels: rows with ``ImageID``, ``LabelName`` and ``Confidence``, 1 or 0.
-        ancestors: of each class, see :func:`pomp_det.data.openimages_classes.read_ancestors`.
+        ancestors: of each class, see :func:`pomp_det.data.openimages_classes.read_ancestors`; empty sets leave boxes
+            and labels as they are.
 
     Raises:
         UserError: an unknown class, or a number that is none.
@@ -81,7 +129,8 @@ def expanded(
     absent: dict[str, set[int]] = defaultdict(set)
     for row in image_labels:
         there, where = _number(row, "Confidence") > 0, _class(row, row_of)
-        (present if there else absent)[row["ImageID"]] |= {where, *(ancestors if there else below)[where]}
+        if row["ImageID"] in known:
+            (present if there else absent)[row["ImageID"]] |= {where, *(ancestors if there else below)[where]}
     annotations: list[dict[str, Any]] = []
     for row in boxes:
         image = known.get(row["ImageID"])
@@ -106,12 +155,19 @@ def expanded(
     return {"images": listed, "annotations": annotations, "categories": categories}
 
 
-def _rows(path: Path) -> list[Row]:
-    columns, rows = read_table(path)
+def _table(path: Path) -> Table:
+    table = Table(path)
     needed = {"ImageID", "LabelName"}
-    if not needed <= set(columns):
-        raise UserError(f"{path}: columns {', '.join(sorted(needed))} are expected, found {', '.join(columns)}")
-    return list(rows)
+    if not needed <= set(table.columns):
+        raise UserError(f"{path}: columns {', '.join(sorted(needed))} are expected, found {', '.join(table.columns)}")
+    return table
+
+
+def _photo(row: Row) -> str:
+    name = row["ImageID"]
+    if Path(name).name != name:
+        raise UserError(f"photo {name!r} is no id of Open Images; a file name without its ending is expected")
+    return name
 
 
 def _class(row: Row, row_of: Mapping[str, int]) -> int:
