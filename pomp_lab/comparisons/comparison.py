@@ -48,6 +48,15 @@ class Comparison(ABC):
     def __init__(self, configs: Path, store: RunStore, overrides: Sequence[Any] = ()) -> None:
         self.configs, self.store, self.overrides = configs, store, list(overrides)
 
+    @property
+    def datasets(self) -> Sequence[str]:
+        """The test sets whose numbers are kept."""
+        return (self.dataset,)
+
+    def metric_key(self, column: str) -> str:
+        """Where a column's number stands in ``metrics.json``."""
+        return f"{self.dataset}/{column.replace(' ', '_')}"
+
     @abstractmethod
     def config_file(self, row: str) -> str:
         """The configuration of a row, below ``configs``."""
@@ -89,7 +98,7 @@ class Comparison(ABC):
         work = evaluate if plan.evaluated else train
         work(self.configs / self.config_file(row), settings, f"row {row!r}, seed {seed},")
         metrics = next(folder.glob(UNUSUAL), folder / METRICS_FILE)
-        document = part_of(read_sealed_json(metrics), [self.dataset])
+        document = part_of(read_sealed_json(metrics), self.datasets)
         about = {"config_file": f"configs/{self.config_file(row)}", **({"hand_prompt": True} if plan.hand else {})}
         decided = {key: value for key, value in run.identity.items() if key not in ("row", "seed")}
         return self.store.keep(run, document, settings=decided, **about)
@@ -121,7 +130,7 @@ class Comparison(ABC):
             done = [document for document in documents if document is not None]
             line = [row, str(len(done))]
             for column in self.columns:
-                values = [document.get(f"{self.dataset}/{column.replace(' ', '_')}") for document in done]
+                values = [document.get(self.metric_key(column)) for document in done]
                 line.append(mean_text([math.nan if value is None else value for value in values]))
             cells.append(line)
         return [self.heading, "seeds", *self.columns], cells
