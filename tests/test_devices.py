@@ -58,6 +58,7 @@ ON_THE_CPU = {
     ("pomp_det/heads/box_predictor.py", "__init__"),
     ("pomp_det/heads/class_counts.py", "_read"),
     ("pomp_det/heads/class_counts.py", "read"),
+    ("pomp_det/heads/class_hierarchy.py", "__init__"),
     ("pomp_det/heads/sampled_classes.py", "sample"),
     ("pomp_det/heads/weak_batches.py", "zero_mask_loss"),  # a number, which goes with any device
     ("pomp_det/proposals/given.py", "given_proposals"),
