@@ -100,6 +100,7 @@ def parts(folder: Path) -> dict[str, CfgNode]:
         "captions": load_config(None, c4 | rand | captions),
         "distilled": load_config(None, c4 | rand | distilled),
         "two heads": load_config(None, TINY | CPU | two_heads),
+        "hierarchy": load_config(None, TINY | CPU | {f"{heads}HIERARCHY_IGNORE": True}),
         "dynamic": load_config(None, c4 | rand | {"MODEL.DYNAMIC_CLASSIFIER": True}),
         "words": load_config(None, c4 | zero_shot | words | {f"{heads}ZEROSHOT_WEIGHT_DIM": 116}),
         "region words": load_config(None, region_words_settings(folder)),
@@ -135,7 +136,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Any:
         # Drawing the weights takes most of the time.
         patch.setattr(torch.Tensor, "normal_", lambda self, *arguments, **options: self)
         patch.setattr(torch.Tensor, "uniform_", lambda self, *arguments, **options: self)
-        for name in ("rpn", "captions", "distilled", "two heads", "dynamic", "words", "region words"):
+        for name in ("rpn", "captions", "distilled", "two heads", "hierarchy", "dynamic", "words", "region words"):
             build_detector(others[name])
         classifier_of_names(others["learned words"], "cat", "mini")
         for name in ("plain", "crops", "by shortest edge"):
