@@ -44,10 +44,10 @@ class LabelRow:
 _IGNORE = (("MODEL.ROI_BOX_HEAD.HIERARCHY_IGNORE", True),)
 _POSITIVE = (*_IGNORE, ("MODEL.ROI_BOX_HEAD.HIERARCHY_POS_PARENTS", True))
 ROWS = {
-    "all labels exact": LabelRow(EXACT),
-    "half of them general": LabelRow(MIXED),
-    "…, HIERARCHY_IGNORE": LabelRow(MIXED, _IGNORE),
-    "…, HIERARCHY_IGNORE and HIERARCHY_POS_PARENTS": LabelRow(MIXED, _POSITIVE),
+    "exact labels": LabelRow(EXACT),
+    "labels of two levels": LabelRow(MIXED),
+    "labels of two levels, HIERARCHY_IGNORE": LabelRow(MIXED, _IGNORE),
+    "labels of two levels, HIERARCHY_IGNORE and HIERARCHY_POS_PARENTS": LabelRow(MIXED, _POSITIVE),
 }
 
 

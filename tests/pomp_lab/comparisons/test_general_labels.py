@@ -19,7 +19,7 @@ from prompt_core.files import read_json
 
 from .test_detectors import ROOT, SHORT
 
-ROW = "…, HIERARCHY_IGNORE and HIERARCHY_POS_PARENTS"
+ROW = "labels of two levels, HIERARCHY_IGNORE and HIERARCHY_POS_PARENTS"
 
 
 def test_half_of_the_boxes_say_only_their_shape(shapes: Path) -> None:
