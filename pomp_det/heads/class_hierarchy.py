@@ -42,14 +42,12 @@ class ClassHierarchy(nn.Module):
         self.positive, self.missing = positive, missing
 
     @classmethod
-    def read(cls, path: str | Path, num_classes: int, positive: bool) -> ClassHierarchy:
+    def read(cls, path: str | Path, positive: bool) -> ClassHierarchy:
         """From a file of :func:`pomp_det.data.openimages_classes.read_hierarchy`."""
         try:
-            hierarchy = cls(read_hierarchy(path), positive)
+            return cls(read_hierarchy(path), positive)
         except UserError as error:
             return cls([], positive, f"{error} (MODEL.ROI_BOX_HEAD.HIERARCHY_PATH)")
-        hierarchy.missing = hierarchy.missing_for(num_classes)
-        return hierarchy
 
     def missing_for(self, num_classes: int) -> str:
         """Why a detector of ``num_classes`` cannot learn by this hierarchy; empty where it can."""

@@ -93,8 +93,7 @@ def _hierarchy(cfg: CfgNode) -> ClassHierarchy:
             "MODEL.ROI_BOX_HEAD.HIERARCHY_IGNORE is of the sigmoid loss of all classes; set USE_SIGMOID_CE to True and "
             "MODEL.DYNAMIC_CLASSIFIER to False"
         )
-    path = resolve_path(node.HIERARCHY_PATH)
-    return ClassHierarchy.read(path, cfg.MODEL.ROI_HEADS.NUM_CLASSES, node.HIERARCHY_POS_PARENTS)
+    return ClassHierarchy.read(resolve_path(node.HIERARCHY_PATH), node.HIERARCHY_POS_PARENTS)
 
 
 def _classifier(cfg: CfgNode, input_shape: ShapeSpec) -> ZeroShotClassifier:
