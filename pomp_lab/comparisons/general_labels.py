@@ -21,7 +21,6 @@ from prompt_core.files import read_json, sha256_of_json, write_json
 from prompt_core.vocabulary import plain_name
 
 EXACT, GENERAL, MIXED = "exact", "general", "mixed"
-TREE = "challenge-2019-label500-hierarchy.json"  # the evaluator looks for this name beside the annotations
 _CONFIG = "mini/scenes_boxes.yaml"
 _SHARE, _LABEL_SEED = 0.5, 0  # of the training boxes that only say their shape, the same for all runs
 
@@ -102,13 +101,14 @@ class GeneralLabels(Comparison):
 
     def _annotations(self) -> tuple[Path, int]:
         """A folder of annotations of both levels, counts and the hierarchy of the classes; and their number."""
+        from pomp_det.data.openimages_classes import HIERARCHY
         from pomp_det.data.prepare.lvis import category_info
 
         folder = self.store.folder / "two_levels"
         scenes = {split: read_json(self.shapes / "annotations" / f"lvis_{split}.json") for split in ("train", "val")}
         categories, general_of = two_levels(class_rows(self.shapes), scenes["val"]["categories"])
         tree = hierarchy(categories, general_of)
-        documents: dict[str, Any] = {TREE: tree, "classes": {"hierarchy": tree, "categories": categories}}
+        documents: dict[str, Any] = {HIERARCHY: tree, "classes": {"hierarchy": tree, "categories": categories}}
         for split in scenes:
             for level in (EXACT, MIXED) if split == "train" else (EXACT, GENERAL):
                 document = relabelled(scenes[split], categories, general_of, level)
@@ -116,7 +116,7 @@ class GeneralLabels(Comparison):
                 if split == "train":
                     documents[f"{level}_counts"] = category_info(document)
         for name, document in documents.items():
-            path = folder / (name if name == TREE else f"{name}.json")
+            path = folder / (name if name == HIERARCHY else f"{name}.json")
             if not path.is_file():
                 write_json(path, document)
         return folder, len(categories)

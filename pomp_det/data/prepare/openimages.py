@@ -66,28 +66,23 @@ def _prepare(root: Path, split: str, overwrite: bool, problems: Problems) -> dic
     if not images:
         raise UserError(f"{photos} holds no photo of {tables[0].name}; python datasets/check.py openimages says more")
     inputs["photos"] = sha256_of_json([[image["file_name"], image["width"], image["height"]] for image in images])
-    if not train:
-        labels = class_labels()
-        above = partial(read_ancestors, folder / HIERARCHY, labels)
-        return {
-            folder / VAL: derive_json(
-                folder / VAL,
-                inputs,
-                "open images, expanded, 1",
-                lambda: annotations_of(images, boxes, image_labels, above()),
-                overwrite,
-            )
-        }
+    labels = class_labels()
 
     def build() -> dict[str, Any]:
-        return annotations_of(images, boxes, image_labels, [frozenset()] * len(class_labels()))
+        ancestors = [frozenset[int]()] * len(labels) if train else read_ancestors(folder / HIERARCHY, labels)
+        return annotations_of(images, boxes, image_labels, ancestors)
 
-    made = {folder / TRAIN: derive_json(folder / TRAIN, inputs, "open images, 1", build, overwrite)}
-    counts, source = folder / COUNTS, file_inputs(root, folder / TRAIN)
-    made[counts] = derive_json(
-        counts, source, "category counts, 1", lambda: category_info(read_json(folder / TRAIN)), overwrite
-    )
+    output, recipe = (TRAIN, "open images, 1") if train else (VAL, "open images, expanded, 1")
+    made = {folder / output: derive_json(folder / output, inputs, recipe, build, overwrite)}
+    if train:
+        source, counts = folder / TRAIN, folder / COUNTS
+        count = partial(_counts, source)
+        made[counts] = derive_json(counts, file_inputs(root, source), "category counts, 1", count, overwrite)
     return made
+
+
+def _counts(source: Path) -> list[dict[str, Any]]:
+    return category_info(read_json(source))
 
 
 def _training_photo(photos: Path, name: str) -> str:
