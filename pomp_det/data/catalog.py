@@ -116,7 +116,7 @@ def _objects365(split: str, file: str, count: int | None, how: str = "") -> Data
 
 def _openimages(name: str, file: str, how: str, train: bool = False) -> DatasetEntry:
     split, folder = ("training", "") if train else ("validation", "/validation")
-    into = "0 to f, by the first character of their names, or as train_0 to train_f" if train else "validation"
+    into = "folders 0 to f, by the first character of their names, train_0 to train_f or train, below " if train else ""
     return DatasetEntry(
         name=name,
         group="openimages",
@@ -125,7 +125,7 @@ def _openimages(name: str, file: str, how: str, train: bool = False) -> DatasetE
         images=f"oid/images{folder}",
         how=how,
         images_how=f"download the {split} photos of Open Images (storage.googleapis.com/openimages) and unpack them "
-        f"into {{root}}/oid/images/{into}",
+        f"into {into}{{root}}/oid/images{folder}",
         vocabulary="openimages",
     )
 

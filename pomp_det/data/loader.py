@@ -125,7 +125,14 @@ def index_sampler(cfg: CfgNode, records: Records, sizes: Sequence[int], seed: in
     if name == "ClassAwareSampler":
         ends, kinds = np.cumsum(sizes), annotation_kinds(cfg)
         parts = [_labelled(records[end - size : end], kind) for size, end, kind in zip(sizes, ends, kinds, strict=True)]
-        return MultiDatasetSampler(class_aware_weights(list(chain(*parts))), seed)
+        weights = class_aware_weights(list(chain(*parts)))
+        for part, dataset in zip(weights.split(list(sizes)), cfg.DATASETS.TRAIN, strict=True):
+            if not bool(part.any()):
+                raise UserError(
+                    f"DATALOADER.SAMPLER_TRAIN ClassAwareSampler would never draw a photo of {dataset!r}, which has no "
+                    "classes; take MultiDatasetSampler"
+                )
+        return MultiDatasetSampler(weights, seed)
     raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; expected {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
 
 
@@ -145,10 +152,11 @@ def _labelled(records: Records, kind: str) -> Records:
 
 
 def class_aware_weights(records: Records) -> torch.Tensor:
-    """Weights (n,) that draw all classes equally often: the sum of 1 / images of the class over an image's classes.
+    """Weights (n,) that draw as if a class were drawn first, all equally likely, and then one of its images.
 
-    For data sets in which a few classes are in most photos, as in Open Images. Source: UniDet's ``ClassAwareSampler``
-    (arXiv 2102.13086), after Shen et al., arXiv 1512.05830.
+    They are the sum of 1 / images of the class over an image's classes, for data sets in which a few classes are in
+    most photos, as in Open Images. Source: UniDet's ``ClassAwareSampler`` (arXiv 2102.13086), after Shen et al., arXiv
+    1512.05830.
     """
     classes = [{annotation["category_id"] for annotation in record["annotations"]} for record in records]
     images = Counter(label for labels in classes for label in labels)

@@ -91,7 +91,7 @@ def _ancestors(root: Node, path: str | Path, labels: Sequence[str]) -> list[froz
             raise UserError(f"{path}: classes lie more than {_DEEPEST} deep, or a class lies under itself")
         for child in node.Subcategory:
             if child.LabelName not in row_of:
-                raise UserError(f"{path}: class {child.LabelName!r} is none of the {len(labels)} challenge classes")
+                raise UserError(f"{path}: class {child.LabelName!r} is none of the {len(labels)} classes")
             row = row_of[child.LabelName]
             above[row] |= ancestors - {row}
             walk(child, ancestors | {row})

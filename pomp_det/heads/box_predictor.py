@@ -154,7 +154,7 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         """
         hierarchy, present = self.class_hierarchy, gt_classes
         if hierarchy is not None:
-            if reason := hierarchy.missing_for(self.num_classes):
+            if reason := hierarchy.missing_for(pred_class_logits.shape[1] - 1):
                 raise UserError(f"this loss needs the hierarchy of the classes: {reason}")
             present = hierarchy.positives(gt_classes)
         classes = self.class_choice.classes(present, self.num_classes, self.class_counts)

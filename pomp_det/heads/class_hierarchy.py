@@ -43,7 +43,10 @@ class ClassHierarchy(nn.Module):
 
     @classmethod
     def read(cls, path: str | Path, positive: bool) -> ClassHierarchy:
-        """From a file of :func:`pomp_det.data.openimages_classes.read_hierarchy`."""
+        """From a file of :func:`pomp_det.data.openimages_classes.read_hierarchy`.
+
+        What is wrong with the file is kept in :attr:`missing`, not raised.
+        """
         try:
             return cls(read_hierarchy(path), positive)
         except UserError as error:
@@ -57,6 +60,9 @@ class ClassHierarchy(nn.Module):
 
     def positives(self, gt_classes: Tensor) -> Tensor:
         """The classes that are positives of some region, and the background where a region is one.
+
+        Those above a label are in the batch, too, so that a federated loss keeps them. UniDet, which trains without
+        that loss, would draw them as it draws negatives.
 
         Args:
             gt_classes: (R,) in 0..C, C the background.

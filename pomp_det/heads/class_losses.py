@@ -37,7 +37,7 @@ class ClassChoice:
         """Ids of the classes that take part in a sigmoid loss; None for all.
 
         Args:
-            gt_classes: (R,) in 0..C, C the background.
+            gt_classes: (R,) in 0..C, C the background; which ones there are is all that counts.
 
         Raises:
             UserError: counts or frequencies that are needed and not known.

@@ -90,8 +90,8 @@ def _hierarchy(cfg: CfgNode) -> ClassHierarchy:
         )
     if not node.USE_SIGMOID_CE or cfg.MODEL.DYNAMIC_CLASSIFIER:
         raise UserError(
-            "MODEL.ROI_BOX_HEAD.HIERARCHY_IGNORE is of the sigmoid loss of all classes; set USE_SIGMOID_CE to True and "
-            "MODEL.DYNAMIC_CLASSIFIER to False"
+            "MODEL.ROI_BOX_HEAD.HIERARCHY_IGNORE applies to the sigmoid loss over all classes; set USE_SIGMOID_CE to "
+            "True and MODEL.DYNAMIC_CLASSIFIER to False"
         )
     return ClassHierarchy.read(resolve_path(node.HIERARCHY_PATH), node.HIERARCHY_POS_PARENTS)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pomp_lab.comparisons.comparison import Comparison
+from pomp_lab.comparisons.detectors import HAND
 from pomp_lab.runs import RunStore
 from pomp_lab.shapes.facts import class_rows, shape_options
 from prompt_core.files import read_json, sha256_of_json, write_json
@@ -58,7 +59,7 @@ class GeneralLabels(Comparison):
     """
 
     title = "AP50 by Open Images' protocol on generated scenes, boxes labelled on two levels; mean ± half the range"
-    heading, dataset = "training labels", f"shapes_{EXACT}_val"
+    heading = "training labels"
     rows = ROWS
     columns = (f"{EXACT} AP50", f"{GENERAL} AP50", f"{GENERAL} AP50-expanded")
 
@@ -104,7 +105,7 @@ class GeneralLabels(Comparison):
         from pomp_det.data.openimages_classes import HIERARCHY
         from pomp_det.data.prepare.lvis import category_info
 
-        folder = self.store.folder / "two_levels"
+        folder = self.store.folder / f"two_levels_{sha256_of_json(self.facts)[:8]}"
         scenes = {split: read_json(self.shapes / "annotations" / f"lvis_{split}.json") for split in ("train", "val")}
         categories, general_of = two_levels(class_rows(self.shapes), scenes["val"]["categories"])
         tree = hierarchy(categories, general_of)
@@ -127,7 +128,7 @@ class GeneralLabels(Comparison):
         from prompt_core.vocabulary import Vocabulary
 
         path, vocabulary = folder / "classifier.safetensors", Vocabulary.load(folder / f"{EXACT}_val.json")
-        return self.store.once(path, lambda: TextClassifier.build(load_clip("mini"), vocabulary, "a {}").save(path))
+        return self.store.once(path, lambda: TextClassifier.build(load_clip("mini"), vocabulary, HAND).save(path))
 
 
 def two_levels(

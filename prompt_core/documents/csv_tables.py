@@ -41,10 +41,9 @@ class Table:
         width = len(next(lines, []))
         for number, cells in enumerate(lines, start=2):
             if any(cell.strip() for cell in cells[width:]):
-                more = next(cell for cell in cells[width:])
                 raise UserError(
                     f"{visible(str(self.path))}: row {number} has more cells than the {width} columns, from "
-                    f"{shortened(more)} on; quote texts with commas"
+                    f"{shortened(cells[width])} on; quote texts with commas"
                 )
             yield dict(zip(self.columns, cells + [""] * (width - len(cells)), strict=False))
 
@@ -59,8 +58,9 @@ class Table:
                     raise UserError(
                         f"cannot read {self.path} as a CSV table, near line {reader.line_num}: {error}"
                     ) from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+                except UnicodeDecodeError as error:
+                    where = f"{error.reason}, below line {reader.line_num}"  # text is decoded in blocks of some lines
+                    raise UserError(f"{self.path} is not UTF-8 text ({where}); save it as UTF-8") from error
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
 

@@ -115,6 +115,21 @@ def test_a_detector_learns_by_the_hierarchy_of_its_configuration(make_tiny: Call
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
+def test_a_federated_loss_keeps_the_classes_above_a_label(
+    make_tiny: Callable[..., Any], tree: Path, tmp_path: Path
+) -> None:
+    counts = tmp_path / "counts.json"
+    counts.write_text(json.dumps([{"id": number, "image_count": 1} for number in range(1, 31)]))
+    federated = {f"{HEAD}USE_FED_LOSS": True, f"{HEAD}CAT_FREQ_PATH": str(counts), f"{HEAD}FED_LOSS_NUM_CAT": 1}
+    stage = predictors(make_tiny(learning(tree, **federated)))[0]
+    logits, labels = torch.randn(4, 31), torch.tensor([5, 5, 30, 12])
+    rows = [frozenset({0}) if 0 < row < 10 else frozenset[int]() for row in range(30)]
+    expected = reference(logits.double(), labels.tolist(), rows, True, [0, 5, 12])  # nothing is drawn besides
+    assert float(stage.sigmoid_cross_entropy_loss(logits, labels)) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UserError, match="of 30 classes, the detector has 33 now"):
+        stage.sigmoid_cross_entropy_loss(torch.randn(4, 34), labels)
+
+
 def test_a_missing_hierarchy_stops_training_only(
     make_tiny: Callable[..., Any], photo: torch.Tensor, tree: Path, tmp_path: Path
 ) -> None:
@@ -134,7 +149,7 @@ def test_a_missing_hierarchy_stops_training_only(
     ("more", "message"),
     [
         ({f"{HEAD}HIERARCHY_IGNORE": False}, "HIERARCHY_POS_PARENTS says what HIERARCHY_IGNORE does"),
-        ({f"{HEAD}USE_SIGMOID_CE": False}, "HIERARCHY_IGNORE is of the sigmoid loss"),
+        ({f"{HEAD}USE_SIGMOID_CE": False}, "HIERARCHY_IGNORE applies to the sigmoid loss"),
         ({"MODEL.DYNAMIC_CLASSIFIER": True}, "MODEL.DYNAMIC_CLASSIFIER to False"),
     ],
 )

@@ -236,6 +236,16 @@ def test_image_labels_repeat_the_photos_of_rare_classes(data: Path) -> None:
     np.testing.assert_allclose(share, np.where(np.isin(np.arange(20), (4, 7)), 2, 1) / 22, rtol=0.1)
 
 
+def test_photos_without_classes_cannot_be_drawn_by_class(data: Path) -> None:
+    cfg = mixed_config("DATALOADER.SAMPLER_TRAIN", "ClassAwareSampler")
+    records, sizes = training_records(cfg)
+    drawn = set(itertools.islice(index_sampler(cfg, records, sizes, 0), 2000))
+    assert {index >= sizes[0] for index in drawn} == {False, True}
+    captioned = [*records[: sizes[0]], *({**record, "pos_category_ids": []} for record in records[sizes[0] :])]
+    with pytest.raises(UserError, match="would never draw a photo of 'test_mix_labels'"):
+        index_sampler(cfg, captioned, sizes, 0)
+
+
 def test_other_samplers_and_plain_batches(data: Path) -> None:
     settings = ["DATASETS.TRAIN", ("test_mix_boxes",), "DATALOADER.USE_DIFF_BS_SIZE", False, "SOLVER.IMS_PER_BATCH", 3]
     for name in ("TrainingSampler", "RepeatFactorTrainingSampler", "ClassAwareSampler"):

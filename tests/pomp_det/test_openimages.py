@@ -200,7 +200,7 @@ def test_a_detector_is_scored_by_both_numbers(prepared: Path, tmp_path: Path) ->
 def test_what_is_missing_gets_one_line(prepared: Path, tmp_path: Path) -> None:
     folder = prepared / "oid/annotations"
     (folder / HIERARCHY).write_text(json.dumps({"LabelName": "root", "Subcategory": [{"LabelName": "/m/none"}]}))
-    with pytest.raises(UserError, match="'/m/none' is none of the 500 challenge classes"):
+    with pytest.raises(UserError, match="'/m/none' is none of the 500 classes"):
         read_ancestors(folder / HIERARCHY, class_labels())
     (folder / HIERARCHY).unlink()
     from pomp_det.checks import check_ground_truth
@@ -317,8 +317,19 @@ def test_without_any_table_there_is_one_line(tmp_path: Path) -> None:
         prepare_openimages(tmp_path)
 
 
-def test_an_id_that_leaves_the_folder_is_refused(training: Path) -> None:
+@pytest.mark.parametrize("name", ["../secret", "", "..", "a" * 300])
+def test_an_id_that_is_no_name_of_a_file_is_refused(training: Path, name: str) -> None:
     with open(training / "oid/annotations" / BOXES.format(split="train"), "a", encoding="utf-8") as table:
-        table.write(f"../secret,{DOG},0,1,0,1,0\n")
-    with pytest.raises(UserError, match=r"photo '../secret' is no id of Open Images"):
+        table.write(f"{name},{DOG},0,1,0,1,0\n")
+    with pytest.raises(UserError, match=r"train-detection-bbox\.csv: ImageID .* is none; a file name"):
         prepare_openimages(training)
+
+
+def test_a_split_without_photos_does_not_stop_the_other(downloaded: Path) -> None:
+    folder = downloaded / "oid/annotations"
+    for kind in (BOXES, LABELS):
+        (folder / kind.format(split="train")).write_bytes((folder / kind.format(split="validation")).read_bytes())
+    with pytest.raises(UserError, match=r"holds no photo of challenge-2019-train.*val_expanded\.json is written"):
+        prepare_openimages(downloaded)
+    assert (folder / "oid_challenge_2019_val_expanded.json").is_file()
+    assert not (folder / TRAIN).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from pomp_engine.data.derived_files import Outcome, derive_json, file_inputs
 from prompt_core.documents.csv_tables import Table
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
+from prompt_core.visible import shortened
 from prompt_core.vocabulary import Vocabulary
 
 BOXES = "challenge-2019-{split}-detection-bbox.csv"
@@ -30,7 +32,7 @@ Row = Mapping[str, str]
 
 
 def prepare_openimages(root: Path, overwrite: bool = False) -> tuple[dict[Path, Outcome], Problems]:
-    """Make what the tables in ``oid/annotations`` are there for.
+    """Make the annotation files that the tables in ``oid/annotations`` allow; a split's fault does not stop the other.
 
     Of the validation tables ``oid_challenge_2019_val_expanded.json``, with boxes of the classes above each one's own.
     Of the training tables ``oid_challenge_2019_train_bbox.json``, the boxes as they are labelled, of the photos that
@@ -40,16 +42,24 @@ def prepare_openimages(root: Path, overwrite: bool = False) -> tuple[dict[Path, 
         what was done, and the photos that are left out because they cannot be read.
 
     Raises:
-        UserError: when no boxes are there, another table of the split is absent or damaged, or there are no photos.
+        UserError: when no boxes are there, another table of a split is absent or damaged, or a split has no photos.
     """
     folder, problems = root / "oid/annotations", Problems()
     made: dict[Path, Outcome] = {}
-    splits = [split for split in ("train", "validation") if (folder / BOXES.format(split=split)).is_file()]
-    if not splits:
-        names = " nor ".join(str(folder / BOXES.format(split=split)) for split in ("validation", "train"))
+    tables = {split: folder / BOXES.format(split=split) for split in ("validation", "train")}
+    if not any(table.is_file() for table in tables.values()):
+        names = " nor ".join(map(str, tables.values()))
         raise UserError(f"neither {names} exists; python datasets/check.py openimages says how to get them")
-    for split in splits:
-        made |= _prepare(root, split, overwrite, problems)
+    failed = []
+    for split, table in tables.items():
+        if table.is_file():
+            try:
+                made |= _prepare(root, split, overwrite, problems)
+            except UserError as error:
+                failed.append(str(error))
+    if failed:
+        done = "".join(f"; {path} is {outcome}" for path, outcome in made.items())
+        raise UserError("; ".join(failed) + done)
     return made, problems
 
 
@@ -59,10 +69,11 @@ def _prepare(root: Path, split: str, overwrite: bool, problems: Problems) -> dic
     inputs = file_inputs(root, *tables, *([] if train else [folder / HIERARCHY]))
     boxes, image_labels = (_table(path) for path in tables)
     # A photo without a box teaches nothing; in a test set it may hold false detections.
-    listed = sorted({_photo(row) for table in ([boxes] if train else [boxes, image_labels]) for row in table})
+    listed = sorted({row["ImageID"] for table in ([boxes] if train else [boxes, image_labels]) for row in table})
+    _check_ids(tables[0], listed)
     photos = root / "oid/images" / ("" if train else split)
-    place = partial(_training_photo, photos) if train else "{}.jpg".format
-    images = with_sizes(photos, [{"file_name": place(name)} for name in listed], problems)
+    places = _training_places(photos, listed) if train else [f"{name}.jpg" for name in listed]
+    images = with_sizes(photos, [{"file_name": place} for place in places], problems)
     if not images:
         raise UserError(f"{photos} holds no photo of {tables[0].name}; python datasets/check.py openimages says more")
     inputs["photos"] = sha256_of_json([[image["file_name"], image["width"], image["height"]] for image in images])
@@ -85,10 +96,22 @@ def _counts(source: Path) -> list[dict[str, Any]]:
     return category_info(read_json(source))
 
 
-def _training_photo(photos: Path, name: str) -> str:
-    """Where a photo is below ``oid/images``, or would be in the first of the folders."""
-    places = [f"{folder.format(first=name[:1])}/{name}.jpg" for folder in TRAIN_FOLDERS]
-    return next((place for place in places if (photos / place).is_file()), places[0])
+def _training_places(photos: Path, names: Sequence[str]) -> list[str]:
+    """Where each photo is below ``oid/images``, or would be in the first of the folders.
+
+    A folder is listed once: to ask for millions of files takes long on a disk of the network.
+    """
+    content: dict[str, set[str]] = {}
+    places = []
+    for name in names:
+        folders = [folder.format(first=name[0]) for folder in TRAIN_FOLDERS]
+        for folder in folders:
+            if folder not in content:
+                exists = (photos / folder).is_dir()
+                content[folder] = {path.name for path in (photos / folder).iterdir()} if exists else set()
+        found = next((folder for folder in folders if f"{name}.jpg" in content[folder]), folders[0])
+        places.append(f"{found}/{name}.jpg")
+    return places
 
 
 def annotations_of(
@@ -158,11 +181,10 @@ def _table(path: Path) -> Table:
     return table
 
 
-def _photo(row: Row) -> str:
-    name = row["ImageID"]
-    if Path(name).name != name:
-        raise UserError(f"photo {name!r} is no id of Open Images; a file name without its ending is expected")
-    return name
+def _check_ids(table: Path, names: Iterable[str]) -> None:
+    bad = next((name for name in names if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)), None)
+    if bad is not None:
+        raise UserError(f"{table}: ImageID {shortened(bad)} is none; a file name without its ending is expected")
 
 
 def _class(row: Row, row_of: Mapping[str, int]) -> int:
