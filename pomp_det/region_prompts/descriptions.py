@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prompt_core.documents.bounds import SMALL_BYTES, read_text
-from prompt_core.documents.csv_tables import read_table
+from prompt_core.documents.csv_tables import listed, read_table
 from prompt_core.errors import UserError, nearest
 from prompt_core.visible import visible_path
 from prompt_core.vocabulary import plain_name
@@ -28,7 +28,9 @@ def read_descriptions(path: Path) -> dict[str, str]:
     if path.suffix.lower() == ".csv":
         columns, rows = read_table(path, SMALL_BYTES)
         if not {"name", "description"} <= set(columns):
-            raise UserError(f"{visible_path(path)}: columns 'name' and 'description' are expected, given {columns}")
+            raise UserError(
+                f"{visible_path(path)}: 'name' and 'description' are expected as columns, not {listed(columns)}"
+            )
         pairs = [(row["name"], row["description"]) for row in rows]
     else:
         lines = [line.strip() for line in read_text(path, SMALL_BYTES).splitlines() if line.strip()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prompt_core.documents.bounds import TABLE_BYTES, check_size
@@ -63,6 +63,12 @@ class Table:
                     raise UserError(f"{self.path} is not UTF-8 text ({where}); save it as UTF-8") from error
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
+
+
+def listed(columns: Sequence[str], length: int = 200) -> str:
+    """Names of columns for a message; a file that is no table may have its whole text there."""
+    text = visible(", ".join(name[: length + 1] for name in columns[: length + 1]))
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def read_table(path: Path, limit: int = TABLE_BYTES) -> tuple[list[str], list[dict[str, str]]]:

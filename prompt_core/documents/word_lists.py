@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from prompt_core.documents.bounds import SMALL_BYTES, read_text
-from prompt_core.documents.csv_tables import read_table
+from prompt_core.documents.csv_tables import listed, read_table
 from prompt_core.documents.json_files import read_json
 from prompt_core.documents.schema import Int64, check, check_each
 from prompt_core.errors import UserError
@@ -62,7 +62,7 @@ def _from_txt(path: Path) -> Columns:
 def _from_csv(path: Path) -> Columns:
     columns, rows = read_table(path, SMALL_BYTES)
     if rows and "name" not in columns:
-        raise UserError(f"{path}: a column 'name' is expected, the columns are {', '.join(columns)}")
+        raise UserError(f"{path}: a column 'name' is expected, the columns are {listed(columns)}")
 
     def column(key: str) -> list[str] | None:
         return [row[key].strip() for row in rows] if rows and key in columns else None

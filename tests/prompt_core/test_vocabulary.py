@@ -299,6 +299,7 @@ def test_classifier_files_carry_their_names(tmp_path: Path) -> None:
         ),
         ("a.csv", 'name\n"hot\ndog"\n', r"a\.csv: the class name 'hot\\ndog' has a line break"),
         ("a.csv", "name,id\ndog, hot,3\n", r"a\.csv: row 2 has more cells than the 2 columns, from '3' on; quote"),
+        ("a.csv", "a" * 5_000 + "\nx\n", r"a column 'name' is expected, the columns are a{199}…$"),
         ("a.csv", "name\n" + "a" * 200_000, r"a\.csv as a CSV table, near line 2: field larger"),
         ("a.txt", "hot\tdog", r"a\.txt: the class name 'hot\\tdog' has a line break"),
         ("a.json", '{"names": ["a"], "ids": [1, 2]}', "2 values for 1 names"),

@@ -15,7 +15,7 @@ from pomp_det.data.prepare.lvis import category_info
 from pomp_det.data.prepare.photo_lists import with_sizes
 from pomp_det.data.usable_boxes import Problems
 from pomp_engine.data.derived_files import Outcome, derive_json, file_inputs
-from prompt_core.documents.csv_tables import Table
+from prompt_core.documents.csv_tables import Table, listed
 from prompt_core.errors import UserError
 from prompt_core.files import read_json, sha256_of_json
 from prompt_core.visible import shortened
@@ -177,7 +177,7 @@ def _table(path: Path) -> Table:
     table = Table(path)
     needed = {"ImageID", "LabelName"}
     if not needed <= set(table.columns):
-        raise UserError(f"{path}: columns {', '.join(sorted(needed))} are expected, found {', '.join(table.columns)}")
+        raise UserError(f"{path}: columns {listed(sorted(needed))} are expected, found {listed(table.columns)}")
     return table
 
 

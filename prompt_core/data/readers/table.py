@@ -9,7 +9,7 @@ import numpy as np
 from prompt_core.data.images import ImageSet
 from prompt_core.data.photo_files import inside, require_file, require_photos
 from prompt_core.data.readers.folder import wordnet_names
-from prompt_core.documents.csv_tables import read_table
+from prompt_core.documents.csv_tables import listed, read_table
 from prompt_core.errors import UserError, nearest
 
 
@@ -38,12 +38,12 @@ def photo_list(
     path = require_file(root / csv_file, "a table of photos")
     columns, rows = read_table(path)
     if file_column not in columns:
-        raise UserError(f"{path} has no column {file_column!r}, only {columns}{nearest(file_column, columns)}")
+        raise UserError(f"{path} has no column {file_column!r}, only {listed(columns)}{nearest(file_column, columns)}")
     wnid_column = wnid_column if wnid_column in columns else None
     name_column = name_column if name_column in columns else None
     id_column = wnid_column or name_column
     if id_column is None:
-        raise UserError(f"{path} needs a column of wnids or class names, it has only {columns}")
+        raise UserError(f"{path} needs a column of wnids or class names, it has only {listed(columns)}")
     if not rows:
         raise UserError(f"{path} lists no photos: expected one row per photo")
     name_of: dict[str, str] = {}
