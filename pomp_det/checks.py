@@ -109,7 +109,7 @@ def check_class_facts(model: nn.Module) -> None:
             "the box loss needs the images per class (USE_FED_LOSS, IGNORE_ZERO_CATS, HELD_OUT_FREQUENCIES or "
             f"DYNAMIC_CLASSIFIER): {reason}; set MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH"
         )
-    reason = next((predictor.missing_hierarchy for predictor in predictors if predictor.missing_hierarchy), "")
+    reason = next(filter(None, (predictor.missing_hierarchy for predictor in predictors)), "")
     if reason:
         raise UserError(
             f"the box loss needs the hierarchy of the classes (HIERARCHY_IGNORE): {reason}; set "

@@ -172,13 +172,13 @@ def _conceptual_captions(name: str, file: str) -> DatasetEntry:
 
 
 _OPEN_IMAGES_TABLES = (
-    "put the boxes, human image labels and hierarchy of the Open Images Challenge 2019 (challenge-2019-%s-"
-    "detection-bbox.csv, challenge-2019-%s-detection-human-imagelabels.csv, challenge-2019-label500-hierarchy."
+    "put the boxes, human image labels and hierarchy of the Open Images Challenge 2019 (challenge-2019-{split}-"
+    "detection-bbox.csv, challenge-2019-{split}-detection-human-imagelabels.csv, challenge-2019-label500-hierarchy."
     "json from storage.googleapis.com/openimages) into {root}/oid/annotations and run python datasets/prepare.py "
     "openimages"
 )
-_OPEN_IMAGES = _OPEN_IMAGES_TABLES % (("validation",) * 2)
-_OPEN_IMAGES_TRAIN = _OPEN_IMAGES_TABLES % (("train",) * 2)
+_OPEN_IMAGES = _OPEN_IMAGES_TABLES.replace("{split}", "validation")
+_OPEN_IMAGES_TRAIN = _OPEN_IMAGES_TABLES.replace("{split}", "train")
 _OBJECTS365_VAL = "objects365/annotations/zhiyuan_objv2_val_fixname.json"
 _OPEN_IMAGES_VAL = "oid/annotations/oid_challenge_2019_val_expanded.json"
 _OPEN_IMAGES_RARE = "oid_challenge_2019_val_expanded_rare.json"

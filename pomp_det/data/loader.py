@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -115,17 +115,15 @@ def index_sampler(cfg: CfgNode, records: Records, sizes: Sequence[int], seed: in
     if name == "MultiDatasetSampler":
         check_per_dataset("DATALOADER.DATASET_RATIO", cfg.DATALOADER.DATASET_RATIO, len(sizes))
         check_per_dataset("DATALOADER.USE_RFS", cfg.DATALOADER.USE_RFS, len(sizes))
-        ends = np.cumsum(sizes)
         factors = [
-            _repeat_factors(cfg, records[end - size : end], kind) if use else None
-            for size, end, use, kind in zip(sizes, ends, cfg.DATALOADER.USE_RFS, annotation_kinds(cfg), strict=False)
+            _repeat_factors(cfg, part, kind) if use else None
+            for (part, kind), use in zip(_parts(cfg, records, sizes), cfg.DATALOADER.USE_RFS, strict=False)
         ]
         ratios = list(cfg.DATALOADER.DATASET_RATIO)[: len(sizes)]
         return MultiDatasetSampler(sample_weights(sizes, ratios, factors), seed)
     if name == "ClassAwareSampler":
-        ends, kinds = np.cumsum(sizes), annotation_kinds(cfg)
-        parts = [_labelled(records[end - size : end], kind) for size, end, kind in zip(sizes, ends, kinds, strict=True)]
-        weights = class_aware_weights(list(chain(*parts)))
+        labelled = [_labelled(part, kind) for part, kind in _parts(cfg, records, sizes)]
+        weights = class_aware_weights(list(chain(*labelled)))
         for part, dataset in zip(weights.split(list(sizes)), cfg.DATASETS.TRAIN, strict=True):
             if not bool(part.any()):
                 raise UserError(
@@ -134,6 +132,12 @@ def index_sampler(cfg: CfgNode, records: Records, sizes: Sequence[int], seed: in
                 )
         return MultiDatasetSampler(weights, seed)
     raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; expected {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
+
+
+def _parts(cfg: CfgNode, records: Records, sizes: Sequence[int]) -> Iterator[tuple[Records, str]]:
+    """The records of each data set, and the kind of their annotations."""
+    for size, end, kind in zip(sizes, np.cumsum(sizes), annotation_kinds(cfg), strict=True):
+        yield records[end - size : end], kind
 
 
 def _repeat_factors(cfg: CfgNode, records: Records, kind: str = "box") -> torch.Tensor:

@@ -152,12 +152,10 @@ class DeticFastRCNNOutputLayers(FastRCNNOutputLayers):
         Raises:
             UserError: counts or a hierarchy that it needs and that are not known.
         """
-        hierarchy, present = self.class_hierarchy, gt_classes
-        if hierarchy is not None:
-            if reason := hierarchy.missing_for(pred_class_logits.shape[1] - 1):
-                raise UserError(f"this loss needs the hierarchy of the classes: {reason}")
-            present = hierarchy.positives(gt_classes)
-        classes = self.class_choice.classes(present, self.num_classes, self.class_counts)
+        hierarchy = self.class_hierarchy
+        if hierarchy is not None and (reason := hierarchy.missing_for(pred_class_logits.shape[1] - 1)):
+            raise UserError(f"this loss needs the hierarchy of the classes: {reason}")
+        classes = self.class_choice.classes(gt_classes, self.num_classes, self.class_counts, hierarchy)
         return sigmoid_loss(pred_class_logits, gt_classes, classes, hierarchy)
 
     def image_label_losses(

@@ -33,11 +33,14 @@ class ClassChoice:
         """Whether the choice goes by the images of each class."""
         return self.federated or self.ignore_zero_classes
 
-    def classes(self, gt_classes: Tensor, num_classes: int, counts: ClassCounts) -> Tensor | None:
+    def classes(
+        self, gt_classes: Tensor, num_classes: int, counts: ClassCounts, hierarchy: ClassHierarchy | None = None
+    ) -> Tensor | None:
         """Ids of the classes that take part in a sigmoid loss; None for all.
 
         Args:
-            gt_classes: (R,) in 0..C, C the background; which ones there are is all that counts.
+            gt_classes: (R,) in 0..C, C the background.
+            hierarchy: of the classes; its positives are in the batch, too.
 
         Raises:
             UserError: counts or frequencies that are needed and not known.
@@ -46,7 +49,8 @@ class ClassChoice:
             return (~counts.held_out_of(num_classes)).nonzero().squeeze(1) if self.hold_out else None
         weights = counts.federated_weights()
         if self.federated:
-            classes = federated_classes(gt_classes, weights, self.num_federated)
+            present = gt_classes if hierarchy is None else hierarchy.positives(gt_classes)
+            classes = federated_classes(present, weights, self.num_federated)
             classes = classes[classes != num_classes]
         else:
             classes = torch.arange(num_classes, device=gt_classes.device)

@@ -23,6 +23,7 @@ from prompt_core.vocabulary import plain_name
 
 EXACT, GENERAL, MIXED = "exact", "general", "mixed"
 _CONFIG = "mini/scenes_boxes.yaml"
+_CLASSES = "classes.json"  # the hierarchy with its categories, as the loss reads it
 _SHARE, _LABEL_SEED = 0.5, 0  # of the training boxes that only say their shape, the same for all runs
 
 
@@ -83,52 +84,56 @@ class GeneralLabels(Comparison):
         return sha256_of_json([self.read(_CONFIG) + self.read("mini/base.yaml")])
 
     def settings(self, row: str, seed: int) -> dict[str, Any]:
-        folder, classes = self._annotations()
+        folder = self._annotations()
         scenes = str(self.shapes / "scenes")
         labels = ROWS[row].labels
         files = {f"shapes_{labels}_train": f"{labels}_train.json"}
         files |= {f"shapes_{level}_val": f"{level}_val.json" for level in (EXACT, GENERAL)}
         return {
             "MODEL.MASK_ON": False,
-            "MODEL.ROI_HEADS.NUM_CLASSES": classes,
+            "MODEL.ROI_HEADS.NUM_CLASSES": len(read_json(folder / _CLASSES)["categories"]),
             "MODEL.ROI_BOX_HEAD.CAT_FREQ_PATH": str(folder / f"{labels}_counts.json"),
             "MODEL.ROI_BOX_HEAD.HELD_OUT_FREQUENCIES": "",
-            "MODEL.ROI_BOX_HEAD.HIERARCHY_PATH": str(folder / "classes.json"),
+            "MODEL.ROI_BOX_HEAD.HIERARCHY_PATH": str(folder / _CLASSES),
             "MODEL.ROI_BOX_HEAD.ZEROSHOT_WEIGHT_PATH": str(self._classifier(folder)),
             "DATASETS.FILES": [[name, str(folder / file), scenes, "openimages"] for name, file in files.items()],
             "DATASETS.TRAIN": (f"shapes_{labels}_train",),
             "DATASETS.TEST": tuple(self.datasets),
         }
 
-    def _annotations(self) -> tuple[Path, int]:
-        """A folder of annotations of both levels, counts and the hierarchy of the classes; and their number."""
+    def _annotations(self) -> Path:
+        """A folder of annotations of both levels, counts and the hierarchy of the classes."""
+        folder = self.store.folder / f"two_levels_{sha256_of_json(self.facts)[:8]}"
+        return self.store.once(folder / _CLASSES, lambda: self._write_annotations(folder)).parent
+
+    def _write_annotations(self, folder: Path) -> None:
         from pomp_det.data.openimages_classes import HIERARCHY
         from pomp_det.data.prepare.lvis import category_info
 
-        folder = self.store.folder / f"two_levels_{sha256_of_json(self.facts)[:8]}"
         scenes = {split: read_json(self.shapes / "annotations" / f"lvis_{split}.json") for split in ("train", "val")}
         categories, general_of = two_levels(class_rows(self.shapes), scenes["val"]["categories"])
-        tree = hierarchy(categories, general_of)
-        documents: dict[str, Any] = {HIERARCHY: tree, "classes": {"hierarchy": tree, "categories": categories}}
         for split in scenes:
             for level in (EXACT, MIXED) if split == "train" else (EXACT, GENERAL):
                 document = relabelled(scenes[split], categories, general_of, level)
-                documents[f"{level}_{split}"] = document
+                write_json(folder / f"{level}_{split}.json", document)
                 if split == "train":
-                    documents[f"{level}_counts"] = category_info(document)
-        for name, document in documents.items():
-            path = folder / (name if name == HIERARCHY else f"{name}.json")
-            if not path.is_file():
-                write_json(path, document)
-        return folder, len(categories)
+                    write_json(folder / f"{level}_counts.json", category_info(document))
+        tree = hierarchy(categories, general_of)
+        write_json(folder / HIERARCHY, tree)
+        write_json(folder / _CLASSES, {"hierarchy": tree, "categories": categories})
 
     def _classifier(self, folder: Path) -> Path:
         from prompt_core.classifier import TextClassifier
         from prompt_core.clip import load_clip
         from prompt_core.vocabulary import Vocabulary
 
-        path, vocabulary = folder / "classifier.safetensors", Vocabulary.load(folder / f"{EXACT}_val.json")
-        return self.store.once(path, lambda: TextClassifier.build(load_clip("mini"), vocabulary, HAND).save(path))
+        path = folder / "classifier.safetensors"
+
+        def make() -> None:
+            vocabulary = Vocabulary.load(folder / f"{EXACT}_val.json")
+            TextClassifier.build(load_clip("mini"), vocabulary, HAND).save(path)
+
+        return self.store.once(path, make)
 
 
 def two_levels(

@@ -37,8 +37,8 @@ class Table:
         Raises:
             UserError: when it is no table or no text, or a row has more cells than the header.
         """
-        lines = self._lines()
-        width = len(next(lines, []))
+        lines, width = self._lines(), len(self.columns)
+        next(lines, None)
         for number, cells in enumerate(lines, start=2):
             if any(cell.strip() for cell in cells[width:]):
                 raise UserError(
